@@ -1,0 +1,1 @@
+//! The agent's network side: enrolment, the link, poll mode

@@ -1,0 +1,1 @@
+//! The verdict: (law, verified job, facts) to Permit, Ask or Denial, with the rules that decided

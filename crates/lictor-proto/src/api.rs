@@ -1,0 +1,362 @@
+//! The hub's HTTP API, `/api/v1`: what requests and answers look like.
+//!
+//! Errors are problem details (RFC 9457) with a stable [`Code`]. Lists are paged by an opaque cursor. What is
+//! signed travels as the signed envelope itself, so that whoever reads an answer can check it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{Heartbeat, Wire};
+use crate::code::Code;
+use crate::doc::{NodeKind, Outcome};
+use crate::ids::{Digest, JobId, Name, NodeId, OrgId};
+use crate::time::Timestamp;
+
+/// The media type of a stream of [`crate::frame::Frame`]s.
+pub const FRAMES: &str = "application/vnd.lictor.frames";
+/// The media type of problem details.
+pub const PROBLEM: &str = "application/problem+json";
+/// The ALPN protocol that nodes speak; everything else is an ordinary HTTPS client.
+pub const ALPN_NODE: &[u8] = b"lictor/1";
+
+/// RFC 9457 problem details.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `https://lictor.dev/problems/<code>`; an identifier, not an address to fetch.
+    #[serde(rename = "type")]
+    pub problem_type: String,
+    /// The code's sentence.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// The stable code.
+    pub code: Code,
+    /// What exactly was wrong.
+    pub detail: String,
+    /// What to do.
+    pub hint: String,
+    /// The request's id, also in the log.
+    pub request_id: String,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items, newest first.
+    pub items: Vec<T>,
+    /// Give this as `cursor` to get the next page; `null` on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// Where an execution stands (the hub's view; the receipt is the truth).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutionState {
+    /// Waits for its node.
+    Queued,
+    /// The node asked for approvals.
+    AwaitingApproval,
+    /// Handed to the node, which has not said that it started.
+    Leased,
+    /// The node said that it started.
+    Running,
+    /// Receipt: exit status 0.
+    Succeeded,
+    /// Receipt: ended otherwise.
+    Failed,
+    /// Receipt: wall time was up.
+    TimedOut,
+    /// Receipt: a signed cancel ended it.
+    Canceled,
+    /// Receipt, or the node's refusal: not allowed.
+    Denied,
+    /// Receipt: agent or machine went down.
+    Interrupted,
+    /// The hub has not heard of it for longer than its lease. Never run again; a receipt may still come.
+    Lost,
+    /// It was not started while it was valid.
+    Expired,
+}
+
+impl ExecutionState {
+    /// Whether nothing more is expected. `Lost` is not final: a receipt may still come.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !matches!(
+            self,
+            Self::Queued | Self::AwaitingApproval | Self::Leased | Self::Running | Self::Lost
+        )
+    }
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::Leased => "leased",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Canceled => "canceled",
+            Self::Denied => "denied",
+            Self::Interrupted => "interrupted",
+            Self::Lost => "lost",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl From<Outcome> for ExecutionState {
+    fn from(o: Outcome) -> Self {
+        match o {
+            Outcome::Succeeded => Self::Succeeded,
+            Outcome::Failed => Self::Failed,
+            Outcome::TimedOut => Self::TimedOut,
+            Outcome::Canceled => Self::Canceled,
+            Outcome::Denied => Self::Denied,
+            Outcome::Interrupted => Self::Interrupted,
+            Outcome::Expired => Self::Expired,
+        }
+    }
+}
+
+/// A job and its executions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// The job.
+    pub job_id: JobId,
+    /// Its digest.
+    pub digest: Digest,
+    /// Who signed it.
+    pub operator: Name,
+    /// The command, for people (from the signed payload).
+    pub command: Vec<String>,
+    /// The profile.
+    pub profile: Name,
+    /// Why.
+    pub reason: String,
+    /// When it was signed.
+    pub issued_at: Timestamp,
+    /// Until when it may start.
+    pub expires_at: Timestamp,
+    /// When the hub took it.
+    pub created_at: Timestamp,
+    /// One per node.
+    pub executions: Vec<ExecutionView>,
+}
+
+/// One execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionView {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name, as the hub knows it.
+    pub node_name: Name,
+    /// Where it stands.
+    pub state: ExecutionState,
+    /// Why, when there is a reason.
+    pub code: Option<Code>,
+    /// That reason for people.
+    pub message: String,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Bytes of log stored.
+    pub log_bytes: u64,
+}
+
+/// A job with every signed document about it, so that a client can check all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobDocuments {
+    /// The signed job.
+    pub job: Wire,
+    /// Signed receipts, one per finished execution.
+    pub receipts: Vec<Wire>,
+    /// Signed asks that wait.
+    pub asks: Vec<Wire>,
+    /// Signed approvals.
+    pub approvals: Vec<Wire>,
+    /// Signed cancels.
+    pub cancels: Vec<Wire>,
+}
+
+/// A state change or result on a follower's stream (the payload of an `Event` frame).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum StreamEvent {
+    /// The hub took the job.
+    Submitted {
+        /// Its id.
+        job_id: JobId,
+    },
+    /// An execution's state changed.
+    State {
+        /// The node.
+        node_id: NodeId,
+        /// The state.
+        state: ExecutionState,
+        /// Why, when there is a reason.
+        code: Option<Code>,
+        /// For people.
+        message: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// The node asks for approvals.
+    Ask {
+        /// The signed ask.
+        ask: Wire,
+    },
+    /// The signed receipt; the last event of an execution.
+    Receipt {
+        /// It.
+        receipt: Wire,
+    },
+}
+
+/// One frame of `/api/v1/stream/{id}` as JSON, over WebSocket and SSE.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamFrame {
+    /// The job.
+    pub job_id: JobId,
+    /// Counts from 0 on this stream.
+    pub seq: u64,
+    /// When the data was read from the process, or the event happened.
+    pub timestamp: Timestamp,
+    /// `stdout`, `stderr`, `gap` or `event`.
+    pub stream: String,
+    /// Text (invalid UTF-8 replaced) for output, a JSON object for `gap` and `event`.
+    pub data: serde_json::Value,
+    /// The bytes as base64, where `data` could not say them exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// Whether this is the last frame.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+}
+
+/// A node, with the documents that prove it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Its kind.
+    pub kind: NodeKind,
+    /// Whether its link is up.
+    pub connected: bool,
+    /// When it was last heard of.
+    pub last_seen_at: Option<Timestamp>,
+    /// When it enrolled.
+    pub enrolled_at: Timestamp,
+    /// The signed grant.
+    pub grant: Wire,
+    /// The signed node record.
+    pub record: Wire,
+    /// What it last said about itself; unsigned.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// All law that the hub holds for an org, with everything needed to check it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustView {
+    /// The org.
+    pub org: OrgId,
+    /// The documents, roots from version 1.
+    #[serde(flatten)]
+    pub docs: crate::agent::LawDocs,
+}
+
+/// A pending approval: the job and what the nodes ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingApproval {
+    /// The job.
+    pub job: JobView,
+    /// Every document, to be checked before anything is signed.
+    pub documents: JobDocuments,
+}
+
+/// What an API token may do on the hub. It never grants execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenScope {
+    /// See everything of the org.
+    Read,
+    /// Also submit signed documents.
+    Submit,
+    /// Also make and revoke tokens.
+    Admin,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    /// Its public id.
+    pub token_id: String,
+    /// For people.
+    pub label: String,
+    /// What it may do.
+    pub scope: TokenScope,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Until when it is good; `null` for good.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Make a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// For people, at most 128 bytes.
+    pub label: String,
+    /// What it may do.
+    pub scope: TokenScope,
+    /// Until when; `null` for good.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A token that was just made; its secret is shown once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedToken {
+    /// The token.
+    #[serde(flatten)]
+    pub token: TokenView,
+    /// `lictor_pat_...`; only its hash is kept.
+    pub secret: String,
+}
+
+/// A node enrols: its grant and its record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollRequest {
+    /// The org.
+    pub org: OrgId,
+    /// Digest of the grant, which an operator has pushed to the hub.
+    pub grant_digest: Digest,
+    /// The signed node record.
+    pub record: Wire,
+}
+
+/// What a node gets back, and checks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollReply {
+    /// The signed grant.
+    pub grant: Wire,
+    /// The org's law.
+    pub law: crate::agent::LawDocs,
+}
+
+/// `GET /health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The hub's version.
+    pub version: String,
+}

@@ -1,0 +1,34 @@
+//! Hard limits of every external input (TRUST.md section 1), in bytes unless the name says otherwise.
+
+use std::time::Duration;
+
+/// Largest envelope of any document but the bundle.
+pub const ENVELOPE: usize = 1024 * 1024;
+/// Largest bundle envelope.
+pub const BUNDLE_ENVELOPE: usize = 8 * 1024 * 1024;
+/// Most signatures on one envelope.
+pub const SIGNATURES: usize = 16;
+/// Deepest JSON nesting; a scalar document has depth 1.
+pub const JSON_DEPTH: usize = 16;
+/// Largest integer in any document: what a double can hold exactly.
+pub const MAX_INTEGER: u64 = 1 << 53;
+/// argv and environment of one job together.
+pub const ARGV_ENV: usize = 128 * 1024;
+/// Environment variables of one job.
+pub const ENV_VARS: usize = 1024;
+/// Nodes named by one job.
+pub const NODES: usize = 10_000;
+/// Free text that says why.
+pub const REASON: usize = 1024;
+/// Longest validity of a job, approval or grant.
+pub const VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How far ahead of a node's clock a document may be dated.
+pub const CLOCK_AHEAD: Duration = Duration::from_secs(60);
+/// Standard input sent along with a job.
+pub const STDIN: u64 = 256 * 1024 * 1024;
+/// One output frame's payload.
+pub const FRAME: usize = 256 * 1024;
+/// One message on the agent's event stream.
+pub const EVENT: usize = 4 * 1024 * 1024;
+/// A JSON request body of the hub's API that is not an envelope.
+pub const API_BODY: usize = 1024 * 1024;
