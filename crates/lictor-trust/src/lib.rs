@@ -1,1 +1,4 @@
-//! Keys, signatures, the trust bundle and everything an org signs: the rules of TRUST.md as code
+//! Keys, signatures, the trust bundle and everything an org signs: the rules of docs/protocol.md as code.
+#![forbid(unsafe_code)]
+
+pub mod profiles;

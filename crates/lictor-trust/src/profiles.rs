@@ -1,0 +1,273 @@
+//! `profiles.toml`: named sandbox descriptions, part of the signed law.
+//!
+//! A profile says what must hold while a job runs. It promises nothing by default that a backend could quietly
+//! skip: whatever it names is enforced, or the plan fails with `unenforceable`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lictor_proto::{Digest, Name};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// All profiles of a bundle, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profiles {
+    /// The profiles.
+    #[serde(default)]
+    pub profiles: BTreeMap<Name, Profile>,
+}
+
+/// One sandbox description.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Which backend.
+    pub backend: Backend,
+    /// Who the job runs as on the host. Namespaced backends need somebody who is not root.
+    #[serde(default)]
+    pub run_as: RunAs,
+    /// Where a program named without `/` is looked up; absolute directories.
+    #[serde(default = "default_path")]
+    pub path: Vec<String>,
+    /// Working directory when the job names none; `None` means `/workspace` in a namespaced profile, else a fresh
+    /// directory of the job's own.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Variables that every job gets; a job may set others, and these too.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What of a network there is.
+    #[serde(default)]
+    pub network: Network,
+    /// Host paths that a namespaced profile shows read-only besides `/usr`, `/bin`, `/sbin`, `/lib*` and a minimal `/etc`.
+    #[serde(default)]
+    pub read_only: Vec<String>,
+    /// Host paths that a namespaced profile shows writable besides its own `/workspace` and `/tmp`.
+    #[serde(default)]
+    pub read_write: Vec<String>,
+    /// Limits.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The backends there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The process tree is supervised; nothing is isolated.
+    Host,
+    /// Namespaces, a read-only root, no network, seccomp.
+    Bubblewrap,
+}
+
+impl Backend {
+    /// The word in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Bubblewrap => "bubblewrap",
+        }
+    }
+
+    /// Whether the job sees a root, processes and users of its own.
+    #[must_use]
+    pub const fn is_namespaced(self) -> bool {
+        matches!(self, Self::Bubblewrap)
+    }
+}
+
+/// Who a job runs as.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RunAs {
+    /// The user that the agent runs as; in a namespaced profile under a root agent, an unprivileged user of the
+    /// agent's own choice.
+    #[default]
+    Agent,
+    /// This user of the host, with its groups.
+    User(Name),
+}
+
+/// What of a network a job has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// The host's, as it is. Only the `host` backend has that, and there nothing else can be enforced.
+    Host,
+    /// None but an own loopback interface.
+    #[default]
+    None,
+}
+
+/// Limits of one job; what is `None` is not limited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Wall time when the job names none.
+    #[serde(default = "default_timeout", with = "duration")]
+    pub timeout: Duration,
+    /// The most that a job may ask for.
+    #[serde(default = "default_max_timeout", with = "duration")]
+    pub max_timeout: Duration,
+    /// Between SIGTERM and SIGKILL.
+    #[serde(default = "default_grace", with = "duration")]
+    pub grace: Duration,
+    /// Bytes of output kept, both streams together: one half from the start, the other from the end.
+    #[serde(default = "default_keep", with = "size")]
+    pub keep: u64,
+    /// What happens beyond that.
+    #[serde(default)]
+    pub overflow: Overflow,
+    /// Memory of one process, in bytes (`RLIMIT_AS` where nothing better is enforced: see the backend).
+    #[serde(default, with = "optional_size")]
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    #[serde(default)]
+    pub pids: Option<u64>,
+    /// CPU seconds of one process.
+    #[serde(default)]
+    pub cpu_seconds: Option<u64>,
+    /// Largest file that may be written, in bytes.
+    #[serde(default, with = "optional_size")]
+    pub file_size: Option<u64>,
+    /// Open files of one process.
+    #[serde(default)]
+    pub open_files: Option<u64>,
+}
+
+/// What happens to output beyond `keep`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overflow {
+    /// The middle is dropped for whoever cannot keep up; the job never waits.
+    #[default]
+    Drop,
+    /// The job waits until what it wrote has been read.
+    Throttle,
+}
+
+fn default_path() -> Vec<String> {
+    [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+fn default_timeout() -> Duration {
+    Duration::from_secs(600)
+}
+fn default_max_timeout() -> Duration {
+    Duration::from_secs(24 * 3600)
+}
+fn default_grace() -> Duration {
+    Duration::from_secs(5)
+}
+fn default_keep() -> u64 {
+    16 * 1024 * 1024
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: default_timeout(),
+            max_timeout: default_max_timeout(),
+            grace: default_grace(),
+            keep: default_keep(),
+            overflow: Overflow::default(),
+            memory: None,
+            pids: None,
+            cpu_seconds: None,
+            file_size: None,
+            open_files: None,
+        }
+    }
+}
+
+impl Profile {
+    /// SHA-256 over the profile as JSON, with every default written out.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// `"90s"`, `"10m"`, `"2h"`, `"7d"`, `"500ms"`.
+///
+/// # Errors
+/// When it is none of these.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let wrong = || format!("{text:?} is no duration; write 500ms, 90s, 10m, 2h or 7d");
+    let n: u64 = number.parse().map_err(|_| wrong())?;
+    let ms = match unit {
+        "ms" => Some(n),
+        "s" => n.checked_mul(1000),
+        "m" => n.checked_mul(60_000),
+        "h" => n.checked_mul(3_600_000),
+        "d" => n.checked_mul(86_400_000),
+        _ => None,
+    };
+    ms.map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// `"512"`, `"64KiB"`, `"16MiB"`, `"2GiB"`, in bytes.
+///
+/// # Errors
+/// When it is none of these.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let wrong = || format!("{text:?} is no size; write bytes, or with KiB, MiB or GiB");
+    let n: u64 = number.parse().map_err(|_| wrong())?;
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err(wrong()),
+    };
+    n.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+mod duration {
+    use super::{Deserialize, Deserializer, Duration, parse_duration};
+    pub(super) fn serialize<S: serde::Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&format_args!("{}ms", d.as_millis()))
+    }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        parse_duration(&String::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+mod size {
+    use super::{Deserialize, Deserializer, parse_size};
+    pub(super) fn serialize<S: serde::Serializer>(n: &u64, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(n)
+    }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+        parse_size(&String::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+mod optional_size {
+    use super::{Deserialize, Deserializer, parse_size};
+    pub(super) fn serialize<S: serde::Serializer>(n: &Option<u64>, s: S) -> Result<S::Ok, S::Error> {
+        match n {
+            Some(n) => s.collect_str(n),
+            None => s.serialize_none(),
+        }
+    }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+        Option::<String>::deserialize(d)?
+            .map(|t| parse_size(&t).map_err(serde::de::Error::custom))
+            .transpose()
+    }
+}
