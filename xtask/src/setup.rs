@@ -1,0 +1,152 @@
+//! Set-up: the Debian packages and tools that building and testing need. Does nothing when all are there.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::shell::{cargo, is_installed, program, run, succeeds};
+
+/// A program, the Debian package that brings it, and what needs it.
+struct Need {
+    program: &'static str,
+    package: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    // aws-lc, SQLite and zstd are compiled from C; libFuzzer from C++.
+    Need {
+        program: "cc",
+        package: "gcc",
+    },
+    Need {
+        program: "c++",
+        package: "g++",
+    },
+    // The sandbox backend.
+    Need {
+        program: "bwrap",
+        package: "bubblewrap",
+    },
+    // System tests put hub and agents into network namespaces and cut the links between them.
+    Need {
+        program: "ip",
+        package: "iproute2",
+    },
+    Need {
+        program: "nft",
+        package: "nftables",
+    },
+    // The demo changes a job in the hub's database behind its back.
+    Need {
+        program: "sqlite3",
+        package: "sqlite3",
+    },
+];
+
+/// How long another package manager may hold the lock before this gives up.
+const LOCK_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Makes this machine ready for `cargo xtask test` and `demo`.
+pub(crate) fn for_tests() -> Result<()> {
+    packages(NEEDS)?;
+    rust_components()?;
+    nextest();
+    Ok(())
+}
+
+/// Whether tests run under nextest or, where it could not be installed, under `cargo test`.
+pub(crate) fn has_nextest() -> bool {
+    succeeds(cargo(&["nextest", "--version"]))
+}
+
+fn packages(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&str> = needs
+        .iter()
+        .filter(|n| !is_installed(n.program))
+        .map(|n| n.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    println!("   missing Debian packages: {list}");
+    if !is_installed("apt-get") {
+        bail!("this system has no apt-get; install these yourself, then run this again: {list}");
+    }
+    let as_root = as_root(&list)?;
+    apt(as_root, &["update", "-q"])?;
+    let mut install = vec!["install", "-q", "-y", "--no-install-recommends"];
+    install.extend(missing);
+    apt(as_root, &install)
+}
+
+/// How to become root.
+#[derive(Clone, Copy)]
+enum AsRoot {
+    Already,
+    Sudo,
+}
+
+fn as_root(list: &str) -> Result<AsRoot> {
+    let uid = program("id", &["-u"]).output()?;
+    if uid.stdout.trim_ascii() == b"0" {
+        return Ok(AsRoot::Already);
+    }
+    if is_installed("sudo") {
+        return Ok(AsRoot::Sudo);
+    }
+    bail!("installing packages needs root, and there is no sudo; run as root: apt-get install {list}");
+}
+
+/// Runs apt-get, waiting for whoever else is installing something at the moment.
+fn apt(as_root: AsRoot, arguments: &[&str]) -> Result<()> {
+    let started_at = Instant::now();
+    loop {
+        let Err(e) = run(apt_command(as_root, arguments)) else {
+            return Ok(());
+        };
+        // dpkg's lock is waited for by apt itself; the lock of the package lists makes it fail at once.
+        if started_at.elapsed() > LOCK_PATIENCE || !lists_are_locked() {
+            return Err(e);
+        }
+        println!("   another package manager holds the lock; waiting");
+        std::thread::sleep(Duration::from_secs(3));
+    }
+}
+
+fn apt_command(as_root: AsRoot, arguments: &[&str]) -> Command {
+    let timeout = format!("DPkg::Lock::Timeout={}", LOCK_PATIENCE.as_secs());
+    let mut command = match as_root {
+        AsRoot::Already => program("apt-get", &[]),
+        AsRoot::Sudo => program("sudo", &["--preserve-env=DEBIAN_FRONTEND", "apt-get"]),
+    };
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["-o", &timeout]).args(arguments);
+    command
+}
+
+fn lists_are_locked() -> bool {
+    ["apt-get", "apt", "dpkg", "unattended-upgr"]
+        .iter()
+        .any(|name| succeeds(program("pgrep", &["-x", name])))
+}
+
+fn rust_components() -> Result<()> {
+    for (probe, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if !succeeds(cargo(&[probe, "--version"])) {
+            run(program("rustup", &["component", "add", component]))?;
+        }
+    }
+    Ok(())
+}
+
+fn nextest() {
+    if has_nextest() {
+        return;
+    }
+    println!("   cargo-nextest is missing; building it once (several minutes)");
+    if let Err(e) = run(cargo(&["install", "cargo-nextest", "--locked"])) {
+        println!("   could not install it ({e:#}); tests will run under plain `cargo test`");
+    }
+}

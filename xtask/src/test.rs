@@ -1,0 +1,75 @@
+//! `cargo xtask test`: everything that must hold before a change lands. Cheap steps first, system tests last.
+
+use anyhow::Result;
+
+use crate::setup;
+use crate::shell::{cargo, root, run};
+use crate::steps::Steps;
+
+/// Runs every step; the first failure ends it.
+pub(crate) fn run_all() -> Result<()> {
+    let mut steps = Steps::new();
+    steps.step("setup", setup::for_tests)?;
+    steps.step("format", || run(cargo(&["fmt", "--all", "--check"])))?;
+    steps.step("clippy", clippy)?;
+    steps.step("features", features)?;
+    steps.step("docs", docs)?;
+    if root().join("fuzz/Cargo.toml").is_file() {
+        steps.step("fuzz", crate::fuzz::run_all)?;
+    }
+    steps.step("build", || run(cargo(&["build", "--workspace", "--bins"])))?;
+    steps.step("doctests", || {
+        run(cargo(&["test", "--workspace", "--doc", "--quiet"]))
+    })?;
+    steps.step("tests", tests)?;
+    steps.finish();
+    Ok(())
+}
+
+fn clippy() -> Result<()> {
+    run(cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+/// The packages that people install: a machine's agent without the hub, and the bare client.
+fn features() -> Result<()> {
+    for features in ["agent", ""] {
+        run(cargo(&[
+            "check",
+            "--quiet",
+            "--package",
+            "lictor",
+            "--no-default-features",
+            "--features",
+            features,
+        ]))?;
+    }
+    Ok(())
+}
+
+fn docs() -> Result<()> {
+    let mut doc = cargo(&[
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+        "--quiet",
+    ]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    run(doc)
+}
+
+fn tests() -> Result<()> {
+    if setup::has_nextest() {
+        run(cargo(&["nextest", "run", "--workspace"]))
+    } else {
+        run(cargo(&["test", "--workspace", "--lib", "--bins", "--tests"]))
+    }
+}
