@@ -352,6 +352,88 @@ pub struct EnrollReply {
     pub law: crate::agent::LawDocs,
 }
 
+/// Poll mode, `GET /api/v1/agent/jobs/next?wait=30`: what the hub wants of the node now, in this order. Law comes
+/// before offers, standard input before the offer that needs it. An order that was handed out and not answered is
+/// handed out again when the node starts anew (`POST /api/v1/agent/heartbeat` begins a new session).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PollOrders {
+    /// At most 64, and at most 8 MiB; empty when the wait was over.
+    pub orders: Vec<PollOrder>,
+}
+
+/// One order to a polling node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PollOrder {
+    /// Counts from 1 in this session; goes into the answer.
+    pub order: u64,
+    /// What the hub asks; exactly what the link's `POST /v1/ask` carries.
+    pub request: crate::agent::Request,
+}
+
+/// Poll mode, `POST /api/v1/agent/answers`: what the warden answered to an order. The answer is 204.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PollAnswer {
+    /// Which order.
+    pub order: u64,
+    /// The answer.
+    pub reply: crate::agent::Reply,
+}
+
+/// Poll mode, `POST /api/v1/agent/jobs/{id}/started`. The answer is 204.
+///
+/// The others of its kind: `POST .../heartbeat` (no body; renews the lease) is answered with 204;
+/// `POST .../log?at=N` (body: whole frames, [`FRAMES`], `N` the log position of the first) with [`LogStored`];
+/// `POST .../result` (body: [`crate::agent::Finished`]) with [`ResultStored`] after a synced commit, or 409.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartedReport {
+    /// When the process was started.
+    pub at: Timestamp,
+}
+
+/// How far a log is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogStored {
+    /// Everything before this log position is stored for good; a node must go on from here, or from later.
+    pub upto: u64,
+}
+
+/// A result is stored for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResultStored {
+    /// Digest of the receipt that was stored.
+    pub receipt: Digest,
+}
+
+/// `POST /api/v1/trust`: what changed, and what was refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustPushed {
+    /// Root version held now.
+    pub root: u64,
+    /// Bundle version held now; 0 when there is none.
+    pub bundle: u64,
+    /// Whether anything is newer than before.
+    pub changed: bool,
+    /// Documents that were refused, and why.
+    pub refused: Vec<crate::code::Refusal>,
+}
+
+/// A record of the hub's audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditLine {
+    /// Its number in the org's chain.
+    pub seq: u64,
+    /// The record's line, exactly; `lictor audit verify` reads these.
+    pub line: String,
+}
+
 /// `GET /health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {

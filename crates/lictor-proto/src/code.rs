@@ -146,6 +146,7 @@ codes! {
     OutputMismatch = "output_mismatch", "The output shown is not the output that the node signed.", "Do not believe the output; look at the hub.";
     // Hub and API
     Unauthenticated = "unauthenticated", "The request carries no valid API token or client certificate.", "Set LICTOR_HOME, or send `Authorization: Bearer ...`.";
+    ScopeMissing = "scope_missing", "The API token's scope does not allow this.", "Use a token with the scope that the message names: `lictor tokens`.";
     NotFound = "not_found", "There is no such thing, or it is not yours to see.", "Check the id and the org.";
     BadRequest = "bad_request", "The request is malformed.", "The message says what was expected.";
     TooLarge = "too_large", "The request body is over its limit.", "Send less.";
