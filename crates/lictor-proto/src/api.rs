@@ -330,7 +330,9 @@ pub struct CreatedToken {
     pub secret: String,
 }
 
-/// A node enrols: its grant and its record.
+/// `POST /api/v1/agent/enroll` over `lictor/1`: a node enrols with its grant and its record. The hub answers with
+/// [`EnrollReply`] once the record is stored; the same record again is answered in the same way. The connection's
+/// client certificate carries the record's `link_key`, or the hub refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrollRequest {
@@ -342,7 +344,9 @@ pub struct EnrollRequest {
     pub record: Wire,
 }
 
-/// What a node gets back, and checks.
+/// What a node gets back, and checks. Also the answer to `GET /api/v1/agent/grants/{org}/{grant_digest}` over
+/// `lictor/1`, which a node asks *before* it makes its record: grant and law tell it its name and whom to believe.
+/// Any client certificate will do there, since knowing the digest is all it takes to see what it names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrollReply {

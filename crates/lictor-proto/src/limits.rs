@@ -32,3 +32,5 @@ pub const FRAME: usize = 256 * 1024;
 pub const EVENT: usize = 4 * 1024 * 1024;
 /// A JSON request body of the hub's API that is not an envelope.
 pub const API_BODY: usize = 1024 * 1024;
+/// One [`crate::agent::Request`] or [`crate::agent::Reply`] as JSON: a bundle as a JSON string, and then some.
+pub const ASK: usize = 16 * 1024 * 1024;
