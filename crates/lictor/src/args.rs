@@ -1,0 +1,96 @@
+//! The command line as types: what can be typed, and nothing of what it does.
+//!
+//! One file per area below `args/`; `commands/` has a file of the same name that does the work. `docs/cli.md` is
+//! written from these types, so a sentence here is a sentence of the reference.
+
+mod agent;
+mod hub;
+mod jobs;
+mod org;
+mod setup;
+
+pub(crate) use agent::{Agent, Enroll, ServeAgent};
+pub(crate) use hub::{Hub, HubOrg, HubOrgCreate, Serve, Up};
+pub(crate) use jobs::{
+    Approve, Cancel, Explain, Follow, JobRef, JobsList, Receipt, ReceiptVerify, Run,
+};
+pub(crate) use org::{Keys, KeysNew, Org, OrgFreshness, OrgInit, OrgRevoke, OrgSign, RevokeKind};
+pub(crate) use setup::{Audit, AuditSource, Connect, Grant, Kind, NewToken, Nodes, Scope, Tokens};
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Run signed jobs on your machines, each in a sandbox, and get a verifiable receipt back.
+#[derive(Debug, Parser)]
+#[command(name = "lictor", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit status of `run`: the remote command's; 128+n when signal n ended it; 124 timed out; \
+125 Lictor's own error, or a result that no receipt confirms; 126 denied.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Directory with configuration, keys and pinned trust [default: ~/.lictor]
+    #[arg(long, global = true, env = "LICTOR_HOME", value_name = "DIR", hide_env_values = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// Print JSON: one object, or one per line where there are many
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a hub and a local node in one command, for one machine
+    #[cfg(all(feature = "hub", feature = "agent"))]
+    Up(Up),
+    /// Run a command on a node and stream its output
+    Run(Run),
+    /// List jobs, newest first
+    Jobs(JobsList),
+    /// Show one job: command, state, receipt
+    Job(JobRef),
+    /// Print the output of a job
+    Logs(Follow),
+    /// End a job, by a signed cancel
+    Cancel(Cancel),
+    /// List jobs that wait for approval
+    Approvals,
+    /// Approve a job, after showing exactly what is approved
+    Approve(Approve),
+    /// Predict what policy says about a command, and which rules decide
+    Explain(Explain),
+    /// List the nodes, or let a new machine enrol
+    Nodes(Nodes),
+    /// Verify a receipt
+    Receipt(Receipt),
+    /// Read and verify audit logs
+    Audit(Audit),
+    /// Make and look at signing keys
+    Keys(Keys),
+    /// Make, check, sign and push an org's law
+    Org(Org),
+    /// Make and revoke API tokens of the hub
+    Tokens(Tokens),
+    /// Point this home at an org on a hub
+    Connect(Connect),
+    /// Look for what is wrong: hub, clock, versions, sandboxes
+    Doctor,
+    /// The machine side: enrol, and run the agent
+    #[cfg(feature = "agent")]
+    Agent(Agent),
+    /// The control plane
+    #[cfg(feature = "hub")]
+    Hub(Hub),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}

@@ -1,0 +1,158 @@
+//! Arguments of the commands about jobs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use lictor_proto::{JobId, Name};
+use lictor_trust::profiles::parse_duration;
+
+/// `lictor run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Sandbox profile of the org's law
+    #[arg(long, short, default_value = "sandbox")]
+    pub(crate) profile: Name,
+    /// Wall time after which the whole process tree is ended: 500ms, 30s, 10m, 2h [default: the profile's]
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Set a variable; nothing is inherited (repeatable)
+    #[arg(long = "env", short = 'e', value_name = "K=V", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Working directory, as the job sees it [default: the profile's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// Send standard input along; it is read to its end before the job is signed
+    #[arg(long)]
+    pub(crate) stdin: bool,
+    /// Submit, print the job's id, and leave
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// How long the job may wait before it starts
+    #[arg(long, value_parser = parse_duration, default_value = "5m")]
+    pub(crate) valid: Duration,
+    /// Why, for people and for policy
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// Sign with this key of the home instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<Name>,
+    /// Name or id of the node
+    pub(crate) node: String,
+    /// The program and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `lictor jobs`.
+#[derive(Debug, Args)]
+pub(crate) struct JobsList {
+    /// How many
+    #[arg(long, short = 'n', default_value_t = 20)]
+    pub(crate) limit: u32,
+}
+
+/// One job.
+#[derive(Debug, Args)]
+pub(crate) struct JobRef {
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
+}
+
+/// `lictor logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Follow {
+    /// Go on until the job ends, and verify its receipt
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
+}
+
+/// `lictor cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// Why
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
+}
+
+/// `lictor approve`.
+#[derive(Debug, Args)]
+pub(crate) struct Approve {
+    /// Do not ask for confirmation
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// How long the approval counts
+    #[arg(long, value_parser = parse_duration, default_value = "1h")]
+    pub(crate) valid: Duration,
+    /// Approve as this operator instead of the configured one
+    #[arg(long = "as", value_name = "OPERATOR")]
+    pub(crate) approver: Option<Name>,
+    /// Sign with this key of the home instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<Name>,
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
+}
+
+/// `lictor explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// For this node [default: the only one]
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+    /// With this profile
+    #[arg(long, short, default_value = "sandbox")]
+    pub(crate) profile: Name,
+    /// With this variable set (repeatable)
+    #[arg(long = "env", short = 'e', value_name = "K=V", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// As this operator instead of the configured one
+    #[arg(long = "as", value_name = "OPERATOR")]
+    pub(crate) operator: Option<Name>,
+    /// By the law in this org directory instead of the pinned law
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The program and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `lictor receipt`.
+#[derive(Debug, Args)]
+pub(crate) struct Receipt {
+    #[command(subcommand)]
+    pub(crate) command: ReceiptCommand,
+}
+
+/// What to do with a receipt.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReceiptCommand {
+    /// Verify a job's receipt: signature, chain of keys, job, and the output that the hub holds
+    Verify(ReceiptVerify),
+}
+
+/// `lictor receipt verify`.
+#[derive(Debug, Args)]
+pub(crate) struct ReceiptVerify {
+    /// A job's id, or a file with a signed receipt
+    #[arg(value_name = "ID|FILE")]
+    pub(crate) subject: String,
+    /// With FILE: the signed job that the receipt is about, to compare
+    #[arg(long, value_name = "FILE")]
+    pub(crate) job: Option<PathBuf>,
+}
+
+/// `K=V`.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (k, v) = text
+        .split_once('=')
+        .ok_or("write it as NAME=VALUE; nothing is inherited")?;
+    if k.is_empty() {
+        return Err("the name is empty".to_owned());
+    }
+    Ok((k.to_owned(), v.to_owned()))
+}

@@ -1,0 +1,141 @@
+//! Arguments of `lictor keys` and `lictor org`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use lictor_proto::Name;
+use lictor_trust::profiles::parse_duration;
+
+/// `lictor keys`.
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    #[command(subcommand)]
+    pub(crate) command: KeysCommand,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make an Ed25519 key
+    New(KeysNew),
+    /// List the keys of this home
+    List,
+    /// Show one key: id, public half, whether it is encrypted
+    Show {
+        /// The key's name
+        name: Name,
+    },
+    /// Print the public half, as it is written in roster.toml
+    ExportPublic {
+        /// The key's name
+        name: Name,
+    },
+}
+
+/// `lictor keys new`.
+#[derive(Debug, Args)]
+pub(crate) struct KeysNew {
+    /// Encrypt it with a passphrase, asked for on the terminal
+    #[arg(long)]
+    pub(crate) encrypt: bool,
+    /// Encrypt it with the passphrase in the first line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "encrypt")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// The key's name
+    pub(crate) name: Name,
+}
+
+/// `lictor org`.
+#[derive(Debug, Args)]
+pub(crate) struct Org {
+    /// The org directory, kept in git [default: org in the home]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: OrgCommand,
+}
+
+/// What to do with an org.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrgCommand {
+    /// Make an org: keys, root version 1, and a starter directory
+    Init(OrgInit),
+    /// Check that the directory would load as law, and warn of what is unwise
+    Check,
+    /// Run the org's own policy cases, tests/*.toml
+    Test,
+    /// Sign the directory as the next bundle
+    Sign(OrgSign),
+    /// Push root, bundle, freshness and revocations to the hub
+    Push,
+    /// Show the pinned law: root, bundle, people, groups, profiles
+    Show,
+    /// Compare the directory with the newest signed bundle
+    Diff,
+    /// Sign a freshness statement: this is the newest law, these are all revocations
+    Freshness(OrgFreshness),
+    /// Take a key, operator, node, job or grant away for good
+    Revoke(OrgRevoke),
+}
+
+/// `lictor org init`.
+#[derive(Debug, Args)]
+pub(crate) struct OrgInit {
+    /// The first operator, who gets all rights
+    #[arg(long, default_value = "admin")]
+    pub(crate) operator: Name,
+    /// Also make a key for freshness statements; without them, revocations take as long as a bundle's expiry
+    #[arg(long)]
+    pub(crate) freshness: bool,
+    /// The org's name, for people
+    pub(crate) name: Name,
+}
+
+/// `lictor org sign`.
+#[derive(Debug, Args)]
+pub(crate) struct OrgSign {
+    /// How long the bundle is good
+    #[arg(long, value_parser = parse_duration, default_value = "30d")]
+    pub(crate) valid: Duration,
+    /// Refuse new work when no freshness statement is younger than this
+    #[arg(long, value_parser = parse_duration, default_value = "7d")]
+    pub(crate) max_staleness: Duration,
+    /// Sign with these keys of the home (repeatable)
+    #[arg(long = "key", value_name = "NAME", default_value = "bundle")]
+    pub(crate) keys: Vec<Name>,
+}
+
+/// `lictor org freshness`.
+#[derive(Debug, Args)]
+pub(crate) struct OrgFreshness {
+    /// How long the statement is good
+    #[arg(long, value_parser = parse_duration, default_value = "7d")]
+    pub(crate) valid: Duration,
+    /// Sign with this key of the home
+    #[arg(long, value_name = "NAME", default_value = "freshness")]
+    pub(crate) key: Name,
+}
+
+/// `lictor org revoke`.
+#[derive(Debug, Args)]
+pub(crate) struct OrgRevoke {
+    /// Why
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// What kind of thing
+    pub(crate) kind: RevokeKind,
+    /// Key id, operator name, node id, job id or grant digest
+    pub(crate) target: String,
+}
+
+/// What can be revoked from here.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[allow(missing_docs)] // the words say it
+pub(crate) enum RevokeKind {
+    Key,
+    Operator,
+    Node,
+    Job,
+    Grant,
+}
