@@ -1,1 +1,26 @@
-//! Typed client of the hub's API: submits signed work, verifies what comes back
+//! Typed client of the hub's API: submits signed work, verifies what comes back.
+//!
+//! The hub is believed in nothing that matters: law, node keys and receipts are checked here against what this
+//! home has pinned, and output counts as a result only once the node's signature over it holds.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`home`] | the directory with configuration, keys and pinned trust |
+//! | [`hub`] | the API as typed calls |
+//! | [`follow`] | frames of one execution, held against its receipt |
+//! | [`receipts`] | receipts seen before: conflicts, regress and gaps show |
+//! | [`error`] | what a call can fail with |
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod follow;
+pub mod home;
+pub mod hub;
+pub mod receipts;
+mod witness;
+
+pub use error::Error;
+pub use follow::{Compared, Follower, Item, Stream};
+pub use home::{Config, Home, HomeError, HubAddress};
+pub use hub::{FrameStream, Hub};
+pub use receipts::{Noted, ReceiptTracker};

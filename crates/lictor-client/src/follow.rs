@@ -1,0 +1,218 @@
+//! Follows one execution: takes frames apart, keeps count, and holds the end against the node's signature.
+//!
+//! ```text
+//! frames --> Follower::next --> Item (shown as provisional)
+//!                 |
+//!                 +-- at the receipt --> Follower::conclude --> Confirmed | unconfirmed, with a code
+//! ```
+//!
+//! # Invariants
+//! - Nothing that the hub says decides an exit status: only a receipt that the node's identity key signed, for
+//!   this job, whose stream digests match what was seen.
+//! - Every wait has a deadline: a hub that sends nothing, not even keep-alives, is given up on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use lictor_link::LinkError;
+use lictor_proto::agent::Wire;
+use lictor_proto::api::StreamEvent;
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::Receipt;
+use lictor_proto::frame::{Frame, FrameDecoder, FrameKind, Gap, HEADER};
+use lictor_proto::{Code, Timestamp};
+
+use crate::error::Error;
+use crate::hub::FrameStream;
+use crate::witness::{Seen, Witness};
+
+/// Hubs send a keep-alive at least every 10 seconds.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// Which stream of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Item {
+    /// Output; provisional until the receipt verifies.
+    Output {
+        /// Which stream.
+        stream: Stream,
+        /// When it was read from the process.
+        time: Timestamp,
+        /// Offset of its first byte in its stream.
+        at: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// Some output is missing here: not kept, or this follower was too slow.
+    Gap(Gap),
+    /// A state change, an ask, a receipt: what the hub says.
+    Event(StreamEvent),
+}
+
+/// Follows one execution over any number of connections.
+#[derive(Debug, Default)]
+pub struct Follower {
+    decoder: FrameDecoder,
+    stdout: Witness,
+    stderr: Witness,
+    /// Where the log goes on after a reconnect.
+    log_at: u64,
+    receipt: Option<Wire>,
+}
+
+/// How what was seen compares with a receipt's signed digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// Every byte was seen and is what the node signed.
+    Whole,
+    /// Some bytes were missed; every part that was kept is what the node signed.
+    Kept,
+    /// Nothing contradicts, but a kept part was not seen whole: read the stored output again.
+    Partly,
+}
+
+impl Follower {
+    /// A follower that has seen nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where to go on after a connection was lost.
+    #[must_use]
+    pub fn log_position(&self) -> u64 {
+        self.log_at
+    }
+
+    /// The receipt, once it has come; not verified.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&Wire> {
+        self.receipt.as_ref()
+    }
+
+    /// Bytes of standard output and standard error seen so far.
+    #[must_use]
+    pub fn seen(&self) -> (u64, u64) {
+        (self.stdout.seen(), self.stderr.seen())
+    }
+
+    /// Starts on a new connection: what was half read on the old one comes again.
+    pub fn reconnected(&mut self) {
+        self.decoder = FrameDecoder::default();
+    }
+
+    /// The next thing that happened; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// [`Error::Link`] when the connection breaks or is silent for too long; [`Error::Untrusted`] with
+    /// [`Code::OutputMismatch`] when the bytes cannot be what one process wrote.
+    pub async fn next(&mut self, stream: &mut FrameStream) -> Result<Option<Item>, Error> {
+        loop {
+            while let Some(frame) = self.decoder.next_frame().map_err(|e| made_up(e.to_string()))? {
+                if let Some(item) = self.take(frame)? {
+                    return Ok(Some(item));
+                }
+            }
+            let frame = tokio::time::timeout(SILENCE, stream.body.frame())
+                .await
+                .map_err(|_| LinkError::Timeout(SILENCE))?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(e)) => return Err(LinkError::Lost(Box::new(e)).into()),
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.decoder.push(data);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<Option<Item>, Error> {
+        let stream = match frame.kind {
+            FrameKind::KeepAlive => return Ok(None),
+            FrameKind::Event => return self.take_event(&frame).map(Some),
+            FrameKind::Gap => return self.take_gap(&frame).map(Some),
+            FrameKind::Stdout => Stream::Stdout,
+            FrameKind::Stderr => Stream::Stderr,
+        };
+        let witness = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        if !witness.bytes(frame.at, &frame.payload) {
+            return Err(made_up(format!(
+                "output at {} does not follow what came before",
+                frame.at
+            )));
+        }
+        self.log_at += (HEADER + frame.payload.len()) as u64;
+        Ok(Some(Item::Output {
+            stream,
+            time: frame.time,
+            at: frame.at,
+            bytes: frame.payload,
+        }))
+    }
+
+    fn take_gap(&mut self, frame: &Frame) -> Result<Item, Error> {
+        let gap: Gap = serde_json::from_slice(&frame.payload).map_err(|e| made_up(e.to_string()))?;
+        if gap.resume_at < self.log_at {
+            return Err(made_up("a gap leads backwards".to_owned()));
+        }
+        self.stdout.gap(gap.stdout_bytes);
+        self.stderr.gap(gap.stderr_bytes);
+        self.log_at = gap.resume_at;
+        Ok(Item::Gap(gap))
+    }
+
+    fn take_event(&mut self, frame: &Frame) -> Result<Item, Error> {
+        let event: StreamEvent = serde_json::from_slice(&frame.payload)
+            .map_err(|e| Error::Malformed(format!("an event of the stream: {e}")))?;
+        if let StreamEvent::Receipt { receipt } = &event {
+            if self.receipt.as_ref().is_some_and(|r| r != receipt) {
+                let why = "the hub sent two different receipts";
+                return Err(Error::Untrusted(Refusal::new(Code::ReceiptConflict, why)));
+            }
+            self.receipt = Some(receipt.clone());
+        }
+        Ok(Item::Event(event))
+    }
+
+    /// Holds everything seen against a *verified* receipt.
+    ///
+    /// # Errors
+    /// [`Code::OutputMismatch`].
+    pub fn compare(&self, receipt: &Receipt) -> Result<Compared, Refusal> {
+        let mut result = Compared::Whole;
+        for (name, witness, signed) in [
+            ("stdout", &self.stdout, &receipt.stdout),
+            ("stderr", &self.stderr, &receipt.stderr),
+        ] {
+            result = match (witness.compare(signed), result) {
+                (Seen::Differs, _) => {
+                    let why = format!("{name} is not what the node signed: {} bytes", signed.bytes);
+                    return Err(Refusal::new(Code::OutputMismatch, why));
+                }
+                (Seen::Partly, _) | (_, Compared::Partly) => Compared::Partly,
+                (Seen::Kept, _) | (_, Compared::Kept) => Compared::Kept,
+                (Seen::Whole, Compared::Whole) => Compared::Whole,
+            };
+        }
+        Ok(result)
+    }
+}
+
+fn made_up(why: String) -> Error {
+    Error::Untrusted(Refusal::new(Code::OutputMismatch, why))
+}

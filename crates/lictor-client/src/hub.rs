@@ -1,0 +1,388 @@
+//! The hub's API as typed calls. What comes back is what the hub *says*; signed documents in it are checked by
+//! [`crate::trust`] and [`crate::follow`], never here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response};
+use lictor_link::dial::HubUrl;
+use lictor_link::http::{Answer, HttpClient, RequestBody, collect, full};
+use lictor_link::tls::ClientTls;
+use lictor_proto::agent::{LawDocs, Wire};
+use lictor_proto::api::{
+    AuditLine, CreatedToken, FRAMES, Health, JobDocuments, JobView, NewToken, NodeView, Page,
+    PendingApproval, TokenView, TrustPushed, TrustView,
+};
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::{Digest, JobId, NodeId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::task::TaskTracker;
+
+use crate::error::Error;
+use crate::home::HubAddress;
+
+/// How long a small call may take.
+const CALL: Duration = Duration::from_secs(30);
+/// How long sending standard input may take.
+const UPLOAD: Duration = Duration::from_secs(600);
+/// The largest small answer: a full page of jobs with all their documents.
+const ANSWER: usize = 64 * 1024 * 1024;
+
+/// A client of one org on one hub. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    http: HttpClient,
+    authorization: Option<HeaderValue>,
+    tasks: TaskTracker,
+}
+
+/// A stream of frames, not yet read.
+pub struct FrameStream {
+    pub(crate) body: Incoming,
+    /// The connection's task lives as long as somebody reads.
+    _hub: Hub,
+}
+
+impl Hub {
+    /// A client of the hub at `address`; `token` is the API token.
+    ///
+    /// # Errors
+    /// When the address is none, or `https` without a pin.
+    pub fn new(address: &HubAddress, token: Option<&str>) -> Result<Self, Error> {
+        let url: HubUrl = address.url.parse()?;
+        let tls = match (url.tls, address.spki) {
+            (true, Some(pin)) => Some(ClientTls::person(vec![pin])?),
+            (true, None) => {
+                let why = "an https hub needs a pinned key: `spki` in config.toml";
+                return Err(Error::Untrusted(Refusal::new(Code::HubPin, why)));
+            }
+            (false, _) => None,
+        };
+        let bearer = |t: &str| {
+            let mut value = HeaderValue::try_from(format!("Bearer {t}"))
+                .map_err(|_| Error::Malformed("the API token has characters that no token has".into()))?;
+            value.set_sensitive(true);
+            Ok::<_, Error>(value)
+        };
+        let tasks = TaskTracker::new();
+        Ok(Self {
+            http: HttpClient::new(url, tls, tasks.clone()),
+            authorization: token.map(bearer).transpose()?,
+            tasks,
+        })
+    }
+
+    /// The hub's address.
+    #[must_use]
+    pub fn url(&self) -> &HubUrl {
+        self.http.url()
+    }
+
+    /// Submits a signed job and follows it on the same round trip.
+    ///
+    /// # Errors
+    /// [`Error`]; the hub may have taken the job when the connection broke.
+    pub async fn submit_attached(&self, job: &str) -> Result<FrameStream, Error> {
+        let mut request = self.request(
+            Method::POST,
+            "/api/v1/jobs",
+            Bytes::copy_from_slice(job.as_bytes()),
+        )?;
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
+        self.open(request).await
+    }
+
+    /// Submits a signed job; answered after the hub's synced commit.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn submit(&self, job: &str) -> Result<JobView, Error> {
+        self.post("/api/v1/jobs", job).await
+    }
+
+    /// All events and output of a job from log position `from` on.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn follow(&self, job: &JobId, from: u64) -> Result<FrameStream, Error> {
+        let path = format!("/api/v1/jobs/{job}/output?from={from}&follow=true");
+        let mut request = self.request(Method::GET, &path, Bytes::new())?;
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
+        self.open(request).await
+    }
+
+    /// The output that the hub holds now.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn output(&self, job: &JobId, from: u64) -> Result<FrameStream, Error> {
+        let path = format!("/api/v1/jobs/{job}/output?from={from}&follow=false");
+        let mut request = self.request(Method::GET, &path, Bytes::new())?;
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
+        self.open(request).await
+    }
+
+    /// One page of jobs, newest first.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn jobs(&self, limit: u32, cursor: Option<&str>) -> Result<Page<JobView>, Error> {
+        self.get(&page("/api/v1/jobs", limit, cursor)).await
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn job(&self, job: &JobId) -> Result<JobView, Error> {
+        self.get(&format!("/api/v1/jobs/{job}")).await
+    }
+
+    /// Every signed document about a job.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn documents(&self, job: &JobId) -> Result<JobDocuments, Error> {
+        self.get(&format!("/api/v1/jobs/{job}/documents")).await
+    }
+
+    /// Hands in a signed cancel.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn cancel(&self, job: &JobId, cancel: &str) -> Result<JobView, Error> {
+        self.post(&format!("/api/v1/jobs/{job}/cancel"), cancel).await
+    }
+
+    /// Jobs that wait for approval.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn approvals(&self) -> Result<Vec<PendingApproval>, Error> {
+        self.all("/api/v1/approvals").await
+    }
+
+    /// Hands in a signed approval.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn approve(&self, job: &JobId, approval: &str) -> Result<JobView, Error> {
+        self.post(&format!("/api/v1/jobs/{job}/approvals"), approval)
+            .await
+    }
+
+    /// All nodes of the org, with the documents that prove them.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, Error> {
+        self.all("/api/v1/nodes").await
+    }
+
+    /// One node.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn node(&self, node: &NodeId) -> Result<NodeView, Error> {
+        self.get(&format!("/api/v1/nodes/{node}")).await
+    }
+
+    /// Hands in a signed grant.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn push_grant(&self, grant: &str) -> Result<(), Error> {
+        let body = Bytes::copy_from_slice(grant.as_bytes());
+        self.send(Method::POST, "/api/v1/grants", body, CALL)
+            .await
+            .map(drop)
+    }
+
+    /// All law that the hub holds.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn trust(&self) -> Result<TrustView, Error> {
+        self.get("/api/v1/trust").await
+    }
+
+    /// Hands in newer law.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn push_trust(&self, docs: &LawDocs) -> Result<TrustPushed, Error> {
+        self.post_json("/api/v1/trust", docs).await
+    }
+
+    /// Sends a job's standard input ahead of it.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn put_blob(&self, digest: &Digest, content: Bytes) -> Result<(), Error> {
+        let hex = digest.to_string();
+        let path = format!("/api/v1/blobs/{}", hex.trim_start_matches("sha256:"));
+        self.send(Method::PUT, &path, content, UPLOAD).await.map(drop)
+    }
+
+    /// The org's API tokens.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn tokens(&self) -> Result<Vec<TokenView>, Error> {
+        self.all("/api/v1/tokens").await
+    }
+
+    /// Makes an API token.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn new_token(&self, token: &NewToken) -> Result<CreatedToken, Error> {
+        self.post_json("/api/v1/tokens", token).await
+    }
+
+    /// Makes an API token worthless.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
+        // Ids are made of letters and digits; anything else would reach into other paths.
+        if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(Error::Malformed(format!("{id:?} is no token id")));
+        }
+        let path = format!("/api/v1/tokens/{id}");
+        self.send(Method::DELETE, &path, Bytes::new(), CALL)
+            .await
+            .map(drop)
+    }
+
+    /// One page of the hub's audit log, records after `after`, oldest first.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn audit(&self, cursor: Option<&str>) -> Result<Page<AuditLine>, Error> {
+        self.get(&page("/api/v1/audit", 1000, cursor)).await
+    }
+
+    /// Whether the hub answers, and which version it is.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn health(&self) -> Result<Health, Error> {
+        self.get("/health").await
+    }
+
+    async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let next: Page<T> = self.get(&page(path, 200, cursor.as_deref())).await?;
+            // A hub that repeats its cursor would keep us here for ever.
+            if next.next_cursor.is_some() && next.next_cursor == cursor {
+                return Err(Error::Malformed("a page points at itself".to_owned()));
+            }
+            items.extend(next.items);
+            match next.next_cursor {
+                Some(c) if items.len() < 100_000 => cursor = Some(c),
+                _ => return Ok(items),
+            }
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let answer = self.send(Method::GET, path, Bytes::new(), CALL).await?;
+        read(&answer)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, wire: &str) -> Result<T, Error> {
+        let body = Bytes::copy_from_slice(wire.as_bytes());
+        let answer = self.send(Method::POST, path, body, CALL).await?;
+        read(&answer)
+    }
+
+    async fn post_json<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let body = serde_json::to_string(body).map_err(|e| Error::Malformed(e.to_string()))?;
+        self.post(path, &body).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes, within: Duration) -> Result<Answer, Error> {
+        let request = self.request(method, path, body)?;
+        let answer = self.http.call(request, ANSWER, within).await?;
+        if answer.status.is_success() {
+            Ok(answer)
+        } else {
+            Err(Error::Refused(answer.refusal()))
+        }
+    }
+
+    async fn open(&self, request: Request<RequestBody>) -> Result<FrameStream, Error> {
+        let response: Response<Incoming> = self.http.send(request, CALL).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = collect(response.into_body(), lictor_proto::limits::API_BODY).await?;
+            return Err(Error::Refused(Answer { status, body }.refusal()));
+        }
+        let is_frames = response.headers().get(CONTENT_TYPE).is_some_and(|t| t == FRAMES);
+        if !is_frames {
+            return Err(Error::Malformed("expected a stream of frames".to_owned()));
+        }
+        Ok(FrameStream {
+            body: response.into_body(),
+            _hub: self.clone(),
+        })
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<RequestBody>, Error> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(full(body))
+            .map_err(|e| Error::Malformed(e.to_string()))?;
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(value) = &self.authorization {
+            headers.insert(AUTHORIZATION, value.clone());
+        }
+        Ok(request)
+    }
+
+    /// The tasks that drive this client's connections.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+}
+
+/// Signed documents as they travel.
+pub type Signed = Wire;
+
+fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, Error> {
+    serde_json::from_slice(&answer.body).map_err(|e| Error::Malformed(e.to_string()))
+}
+
+fn page(path: &str, limit: u32, cursor: Option<&str>) -> String {
+    let cursor = cursor.map_or_else(String::new, |c| format!("&cursor={}", percent(c)));
+    format!("{path}?limit={limit}{cursor}")
+}
+
+/// Percent-encodes all but unreserved characters (RFC 3986 section 2.3).
+fn percent(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            out.push(char::from(b));
+        } else {
+            let _ = write!(out, "%{b:02X}");
+        }
+    }
+    out
+}
