@@ -1,0 +1,209 @@
+//! Walks parsed shell code: every command word and every redirection, or why it is opaque.
+
+use std::collections::BTreeSet;
+
+use brush_parser::ast::{
+    AssignmentName, AssignmentValue, Command, CommandPrefixOrSuffixItem as Item, CompoundCommand,
+    CompoundList, IoFileRedirectKind, IoFileRedirectTarget, IoRedirect, Pipeline, Program, RedirectList,
+    SimpleCommand, Word,
+};
+use brush_parser::{Parser, ParserOptions};
+
+use super::names::{self, Kind};
+use super::{ShellCode, word};
+
+type Walk = Result<(), &'static str>;
+
+/// Parses code as a POSIX shell does, with bash's additions where they cannot be told apart.
+pub(super) fn parse(code: &str) -> Result<Program, &'static str> {
+    let options = ParserOptions {
+        enable_extended_globbing: false,
+        ..ParserOptions::default()
+    };
+    Parser::new(code.as_bytes(), &options)
+        .parse_program()
+        .map_err(|_| "the code does not parse")
+}
+
+/// Collects what a whole program runs and opens.
+pub(super) fn program(program: &Program, found: &mut ShellCode) -> Walk {
+    program
+        .complete_commands
+        .iter()
+        .try_for_each(|list| compound_list(list, found))
+}
+
+fn compound_list(list: &CompoundList, found: &mut ShellCode) -> Walk {
+    for item in &list.0 {
+        pipeline(&item.0.first, found)?;
+        for next in &item.0.additional {
+            match next {
+                brush_parser::ast::AndOr::And(p) | brush_parser::ast::AndOr::Or(p) => pipeline(p, found)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn pipeline(pipeline: &Pipeline, found: &mut ShellCode) -> Walk {
+    if pipeline.timed.is_some() {
+        return Err("`time` is a word of some shells and a program for others");
+    }
+    pipeline.seq.iter().try_for_each(|c| command(c, found))
+}
+
+fn command(command: &Command, found: &mut ShellCode) -> Walk {
+    match command {
+        Command::Simple(simple_command) => simple(simple_command, found),
+        Command::Compound(body, redirects) => {
+            compound(body, found)?;
+            redirect_list(redirects.as_ref(), &mut found.redirects)
+        }
+        Command::Function(_) => Err("a function gives a word another meaning"),
+        Command::ExtendedTest(..) => Err("arithmetic and extended tests evaluate strings again"),
+    }
+}
+
+fn compound(body: &CompoundCommand, found: &mut ShellCode) -> Walk {
+    match body {
+        CompoundCommand::BraceGroup(group) => compound_list(&group.list, found),
+        CompoundCommand::Subshell(sub) => compound_list(&sub.list, found),
+        CompoundCommand::ForClause(each) => {
+            assignable(&each.variable_name)?;
+            compound_list(&each.body.list, found)
+        }
+        CompoundCommand::CaseClause(case) => case
+            .cases
+            .iter()
+            .filter_map(|c| c.cmd.as_ref())
+            .try_for_each(|list| compound_list(list, found)),
+        CompoundCommand::IfClause(branch) => {
+            compound_list(&branch.condition, found)?;
+            compound_list(&branch.then, found)?;
+            for other in branch.elses.iter().flatten() {
+                other
+                    .condition
+                    .iter()
+                    .try_for_each(|list| compound_list(list, found))?;
+                compound_list(&other.body, found)?;
+            }
+            Ok(())
+        }
+        CompoundCommand::WhileClause(again) | CompoundCommand::UntilClause(again) => {
+            compound_list(&again.0, found)?;
+            compound_list(&again.1.list, found)
+        }
+        CompoundCommand::Arithmetic(_) | CompoundCommand::ArithmeticForClause(_) => {
+            Err("arithmetic and extended tests evaluate strings again")
+        }
+        CompoundCommand::Coprocess(_) => Err("coprocesses are not read"),
+    }
+}
+
+fn simple(simple: &SimpleCommand, found: &mut ShellCode) -> Walk {
+    let prefix = simple.prefix.iter().flat_map(|p| &p.0);
+    for item in prefix {
+        match item {
+            Item::IoRedirect(r) => redirect(r, &mut found.redirects)?,
+            Item::AssignmentWord(assignment, _) if simple.word_or_name.is_none() => {
+                let (AssignmentName::VariableName(name), AssignmentValue::Scalar(_)) =
+                    (&assignment.name, &assignment.value)
+                else {
+                    return Err("arrays evaluate their subscripts");
+                };
+                assignable(name)?;
+            }
+            Item::AssignmentWord(..) => return Err("a variable is set for one command"),
+            Item::Word(_) | Item::ProcessSubstitution(..) => {
+                return Err("a word stands where none was expected");
+            }
+        }
+    }
+    let args = arguments(simple, found)?;
+    match &simple.word_or_name {
+        Some(name) => command_word(name, &args, found),
+        None if args.is_empty() => Ok(()),
+        None => Err("a word stands where none was expected"),
+    }
+}
+
+fn arguments(simple: &SimpleCommand, found: &mut ShellCode) -> Result<Vec<Option<String>>, &'static str> {
+    let mut args = Vec::new();
+    for item in simple.suffix.iter().flat_map(|s| &s.0) {
+        match item {
+            Item::IoRedirect(r) => redirect(r, &mut found.redirects)?,
+            Item::Word(w) | Item::AssignmentWord(_, w) => args.push(word::literal(&w.value)),
+            Item::ProcessSubstitution(..) => {
+                return Err("a substitution runs commands that are not command words");
+            }
+        }
+    }
+    Ok(args)
+}
+
+fn command_word(raw: &Word, args: &[Option<String>], found: &mut ShellCode) -> Walk {
+    let Some(name) = word::command(&raw.value) else {
+        return Err("a command word is not literal");
+    };
+    if names::is_shell_builtin(&name) {
+        return Err("a shell builtin changes what other words mean, or evaluates a string");
+    }
+    match names::kind(&name) {
+        Kind::Plain if !names::runs_other(&name, args) => {
+            found.commands.insert(name);
+            Ok(())
+        }
+        Kind::Plain => Err("an argument makes a program run another"),
+        Kind::Interpreter => Err("the code runs an interpreter"),
+        Kind::CoveredShell | Kind::OtherShell | Kind::Multicall => Err("the code runs another shell"),
+        Kind::Wrapper => Err("the code runs a program that runs what its arguments name"),
+    }
+}
+
+/// A variable that code may set: none that decides what is loaded or what a word means.
+fn assignable(name: &str) -> Walk {
+    if crate::environment::changes_code(name) {
+        Err("the code sets a variable that changes what commands mean")
+    } else {
+        Ok(())
+    }
+}
+
+fn redirect_list(list: Option<&RedirectList>, files: &mut BTreeSet<String>) -> Walk {
+    list.iter()
+        .flat_map(|l| &l.0)
+        .try_for_each(|r| redirect(r, files))
+}
+
+fn redirect(redirect: &IoRedirect, files: &mut BTreeSet<String>) -> Walk {
+    match redirect {
+        IoRedirect::File(_, _, IoFileRedirectTarget::Fd(_)) => Ok(()),
+        IoRedirect::File(_, kind, IoFileRedirectTarget::Duplicate(target)) => duplicate(kind, target, files),
+        IoRedirect::File(_, _, IoFileRedirectTarget::Filename(target))
+        | IoRedirect::OutputAndError(target, _) => open(target, files),
+        IoRedirect::File(_, _, IoFileRedirectTarget::ProcessSubstitution(..)) => {
+            Err("a substitution runs commands that are not command words")
+        }
+        IoRedirect::HereDocument(..) | IoRedirect::HereString(..) => Err("here-documents are not read"),
+    }
+}
+
+/// `>&1` and `<&-` move descriptors; `>&file` opens a file.
+fn duplicate(kind: &IoFileRedirectKind, target: &Word, files: &mut BTreeSet<String>) -> Walk {
+    let moves = matches!(
+        kind,
+        IoFileRedirectKind::DuplicateInput | IoFileRedirectKind::DuplicateOutput
+    ) && target.value.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    if moves { Ok(()) } else { open(target, files) }
+}
+
+fn open(target: &Word, files: &mut BTreeSet<String>) -> Walk {
+    match word::literal(&target.value) {
+        Some(path) if path == "/dev/null" => Ok(()),
+        Some(path) => {
+            files.insert(path);
+            Ok(())
+        }
+        None => Err("a redirection's target is not literal"),
+    }
+}

@@ -1,0 +1,59 @@
+//! The literal value of a shell word, if it has one.
+
+/// What the shell makes of `raw` when nothing in it expands: quotes removed. `None` when anything could expand, split
+/// or match: then only the shell knows.
+pub(super) fn literal(raw: &str) -> Option<String> {
+    let mut value = String::with_capacity(raw.len());
+    let mut chars = raw.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => value.push_str(&quoted(&mut chars, '\'')?),
+            '"' => {
+                let part = quoted(&mut chars, '"')?;
+                if part.contains(['$', '`', '\\']) {
+                    return None;
+                }
+                value.push_str(&part);
+            }
+            '\\' | '$' | '`' | '*' | '?' | '[' | ']' | '{' | '}' | '~' | '!' | '(' | ')'
+                if raw != "[" && raw != "]" =>
+            {
+                return None;
+            }
+            _ => value.push(c),
+        }
+    }
+    Some(value)
+}
+
+fn quoted(chars: &mut std::str::Chars<'_>, end: char) -> Option<String> {
+    let rest = chars.as_str();
+    let (inside, after) = rest.split_once(end)?;
+    *chars = after.chars();
+    Some(inside.to_owned())
+}
+
+/// A literal command word: the name or path of a program, as written.
+pub(super) fn command(raw: &str) -> Option<String> {
+    let word = literal(raw)?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_./+:@%,-".contains(&b);
+    (word == "[" || (!word.is_empty() && word.bytes().all(plain))).then_some(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_are_removed_and_nothing_else_is_guessed() {
+        assert_eq!(literal("ls").as_deref(), Some("ls"));
+        assert_eq!(literal("'l's\"-x\"").as_deref(), Some("ls-x"));
+        assert_eq!(literal("\"a b\"").as_deref(), Some("a b"));
+        for dynamic in ["$x", "\"$x\"", "l\\s", "l*", "~/x", "{a,b}", "a?", "'open"] {
+            assert_eq!(literal(dynamic), None, "{dynamic}");
+        }
+        assert_eq!(command("[").as_deref(), Some("["));
+        assert_eq!(command("'a b'"), None);
+        assert_eq!(command("''"), None);
+    }
+}
