@@ -86,17 +86,6 @@ pub enum Connection {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connection {
-    /// Whether the other side chose HTTP/2.
-    #[must_use]
-    pub fn is_h2(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(s) => s.get_ref().1.alpn_protocol() == Some(b"h2"),
-        }
-    }
-}
-
 /// Connects, with TLS when the URL says so. Plain HTTP is refused for anything but loopback.
 ///
 /// # Errors

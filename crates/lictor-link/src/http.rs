@@ -1,7 +1,9 @@
 //! A small HTTP client for one hub: pinned TLS, deadlines, bounded answers, streams.
 //!
-//! HTTP/2 where the hub offers it, else HTTP/1.1 with a few idle connections kept. No redirects, no proxies, no
-//! cookies: a hub's API needs none of them, and each is a way to send a token somewhere else.
+//! HTTP/1.1 only, with idle connections kept: a program of a few requests gains nothing from multiplexing, and a
+//! follower that stops reading a stream of many small pieces would have its HTTP/2 connection closed under it
+//! (docs/link.md, "Small pieces"). No redirects, no proxies, no cookies: a hub's API needs none of them, and each
+//! is a way to send a token somewhere else.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,8 +12,8 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
-use hyper::client::conn::{http1, http2};
-use hyper::header::HOST;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lictor_proto::api::Problem;
@@ -20,13 +22,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::LinkError;
 use crate::dial::{HubUrl, dial};
-use crate::h2;
 use crate::tls::ClientTls;
 
 /// How long connecting may take, TLS included.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// Idle HTTP/1.1 connections kept.
-const IDLE: usize = 4;
+/// Connections kept for the next request.
+const IDLE: usize = 32;
 
 /// Any cause of a broken request body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -88,18 +89,7 @@ struct Inner {
     url: HubUrl,
     tls: Option<ClientTls>,
     tasks: TaskTracker,
-    pool: Mutex<Pool>,
-}
-
-#[derive(Default)]
-struct Pool {
-    h1: Vec<http1::SendRequest<RequestBody>>,
-    h2: Option<http2::SendRequest<RequestBody>>,
-}
-
-enum Sender {
-    H1(http1::SendRequest<RequestBody>),
-    H2(http2::SendRequest<RequestBody>),
+    idle: Mutex<Vec<SendRequest<RequestBody>>>,
 }
 
 impl HttpClient {
@@ -110,7 +100,7 @@ impl HttpClient {
             url,
             tls,
             tasks,
-            pool: Mutex::default(),
+            idle: Mutex::default(),
         }))
     }
 
@@ -156,12 +146,13 @@ impl HttpClient {
     }
 
     async fn send_now(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, LinkError> {
+        request.headers_mut().insert(HOST, self.host()?);
         // A kept connection may have been closed by the hub at this very moment; hyper then gives the request
         // back, and a fresh connection gets it. Anything that may have been sent is never sent again.
         while let Some(sender) = self.take_idle() {
             match self.send_on(sender, request).await {
                 Ok(response) => return Ok(response),
-                Err((_, Some(unsent))) => request = *unsent,
+                Err((_, Some(unsent))) => request = unsent,
                 Err((e, None)) => return Err(e),
             }
         }
@@ -171,62 +162,36 @@ impl HttpClient {
 
     async fn send_on(
         &self,
-        sender: Sender,
+        mut sender: SendRequest<RequestBody>,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, (LinkError, Option<Box<Request<RequestBody>>>)> {
-        let unsent = |mut e: hyper::client::conn::TrySendError<Request<RequestBody>>| {
-            let back = e.take_message().map(Box::new);
-            (LinkError::Lost(Box::new(e.into_error())), back)
-        };
-        match sender {
-            Sender::H1(mut s) => {
-                let request = self.for_h1(request).map_err(|e| (e, None))?;
-                let response = s.try_send_request(request).await.map_err(unsent)?;
-                self.keep(|pool| {
-                    if pool.h1.len() < IDLE {
-                        pool.h1.push(s);
-                    }
-                });
-                Ok(response)
+    ) -> Result<Response<Incoming>, (LinkError, Option<Request<RequestBody>>)> {
+        let sent = sender.try_send_request(request).await;
+        let response = sent.map_err(|mut e| {
+            let unsent = e.take_message();
+            (lost(e.into_error()), unsent)
+        })?;
+        self.idle(|kept| {
+            if kept.len() < IDLE {
+                kept.push(sender);
             }
-            Sender::H2(mut s) => {
-                let request = self.for_h2(request).map_err(|e| (e, None))?;
-                s.try_send_request(request).await.map_err(unsent)
-            }
-        }
+        });
+        Ok(response)
     }
 
-    fn take_idle(&self) -> Option<Sender> {
-        self.keep(|pool| {
-            if let Some(s) = pool.h2.take_if(|s| !s.is_closed()) {
-                pool.h2 = Some(s.clone());
-                return Some(Sender::H2(s));
-            }
-            pool.h2 = None;
-            pool.h1.retain(|s| !s.is_closed());
+    fn take_idle(&self) -> Option<SendRequest<RequestBody>> {
+        self.idle(|kept| {
+            kept.retain(|s| !s.is_closed());
             // One whose last answer is still being read is not ready; it stays for later.
-            let ready = pool.h1.iter().position(http1::SendRequest::is_ready)?;
-            Some(Sender::H1(pool.h1.swap_remove(ready)))
+            let ready = kept.iter().position(SendRequest::is_ready)?;
+            Some(kept.swap_remove(ready))
         })
     }
 
-    async fn connect(&self) -> Result<Sender, LinkError> {
+    async fn connect(&self) -> Result<SendRequest<RequestBody>, LinkError> {
         let io = dial(&self.0.url, self.0.tls.as_ref(), CONNECT_WITHIN).await?;
-        if io.is_h2() {
-            let (sender, driver) = h2::client(&self.0.tasks)
-                .handshake(TokioIo::new(io))
-                .await
-                .map_err(lost)?;
-            self.drive(driver);
-            self.keep(|pool| pool.h2 = Some(sender.clone()));
-            return Ok(Sender::H2(sender));
-        }
-        let (sender, driver) = http1::Builder::new()
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(lost)?;
+        let (sender, driver) = http1::handshake(TokioIo::new(io)).await.map_err(lost)?;
         self.drive(driver);
-        Ok(Sender::H1(sender))
+        Ok(sender)
     }
 
     fn drive(&self, driver: impl Future<Output = Result<(), hyper::Error>> + Send + 'static) {
@@ -237,31 +202,14 @@ impl HttpClient {
         });
     }
 
-    fn keep<T>(&self, f: impl FnOnce(&mut Pool) -> T) -> T {
-        f(&mut self.0.pool.lock().unwrap_or_else(PoisonError::into_inner))
+    fn idle<T>(&self, f: impl FnOnce(&mut Vec<SendRequest<RequestBody>>) -> T) -> T {
+        f(&mut self.0.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// HTTP/1.1 wants a path and a `Host`.
-    fn for_h1(&self, mut request: Request<RequestBody>) -> Result<Request<RequestBody>, LinkError> {
-        let host = self.0.url.authority().parse().map_err(malformed)?;
-        request.headers_mut().insert(HOST, host);
-        *request.uri_mut() = path_of(&request).parse().map_err(malformed)?;
-        Ok(request)
+    fn host(&self) -> Result<HeaderValue, LinkError> {
+        let host = HeaderValue::from_str(&self.0.url.authority());
+        host.map_err(|e| LinkError::Protocol(e.to_string()))
     }
-
-    /// HTTP/2 wants the whole URI.
-    fn for_h2(&self, mut request: Request<RequestBody>) -> Result<Request<RequestBody>, LinkError> {
-        let uri = format!("{}{}", self.0.url, path_of(&request));
-        *request.uri_mut() = uri.parse().map_err(malformed)?;
-        Ok(request)
-    }
-}
-
-fn path_of(request: &Request<RequestBody>) -> String {
-    request
-        .uri()
-        .path_and_query()
-        .map_or_else(|| "/".to_owned(), ToString::to_string)
 }
 
 /// All of a body, when it has at most `limit` bytes.
@@ -292,8 +240,4 @@ where
 
 fn lost(e: hyper::Error) -> LinkError {
     LinkError::Lost(Box::new(e))
-}
-
-fn malformed(e: impl std::fmt::Display) -> LinkError {
-    LinkError::Protocol(e.to_string())
 }

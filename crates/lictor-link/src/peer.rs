@@ -30,6 +30,9 @@ pub struct Peer {
     slots: Arc<Semaphore>,
 }
 
+/// Runs a link's connection; ends when the link is gone, with the reason.
+pub type Driver = Pin<Box<dyn Future<Output = Result<(), LinkError>> + Send>>;
+
 /// A response body that holds one of the link's slots until it is dropped.
 pub struct SlottedBody {
     body: Incoming,
@@ -42,10 +45,7 @@ impl Peer {
     ///
     /// # Errors
     /// [`LinkError::Lost`] when the other side speaks no HTTP/2.
-    pub async fn start<IO>(
-        io: IO,
-        tasks: &TaskTracker,
-    ) -> Result<(Self, impl Future<Output = Result<(), LinkError>> + Send), LinkError>
+    pub async fn start<IO>(io: IO, tasks: &TaskTracker) -> Result<(Self, Driver), LinkError>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -57,7 +57,7 @@ impl Peer {
             sender,
             slots: Arc::new(Semaphore::new(BODY_STREAMS)),
         };
-        Ok((peer, async move { connection.await.map_err(lost) }))
+        Ok((peer, Box::pin(async move { connection.await.map_err(lost) })))
     }
 
     /// One request, one bounded answer, all within `deadline`.

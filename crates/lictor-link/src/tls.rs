@@ -147,7 +147,7 @@ impl ClientTls {
     /// [`LinkError::Certificate`] when the provider is unusable.
     pub fn person(pins: Vec<Digest>) -> Result<Self, LinkError> {
         let config = client(pins)?.with_no_client_auth();
-        Ok(Self(finish_client(config, &[b"h2", b"http/1.1"])))
+        Ok(Self(finish_client(config, &[b"http/1.1"])))
     }
 
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
