@@ -1,4 +1,47 @@
 //! Keys, signatures, the trust bundle and everything an org signs: the rules of docs/protocol.md as code.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`keys`], [`keyfile`] | Ed25519 keys, in memory and on disk |
+//! | [`sign`](mod@sign), [`verify`] | document to envelope, and the one way back |
+//! | [`org_trust`] | [`OrgTrust`]: what one party believes about one org |
+//! | [`law`], [`roster`], [`fleet`], [`profiles`] | the bundle as it is loaded |
+//! | [`revocation`] | what has been taken away |
+//! | `people` | jobs, approvals, cancels, revocations: methods of [`OrgTrust`] |
+//! | [`enrol`], [`directory`] | grant, token, node record; who is which node |
+//! | [`receipt`], [`tracker`] | asks and receipts; what a client remembers of them |
+//!
+//! # Invariants
+//! - There is no way to a [`Verified`] but the verifying functions here.
+//! - No network, no clock, no environment; no files but key files. The caller says what time it is.
 #![forbid(unsafe_code)]
 
+pub mod directory;
+pub mod enrol;
+pub mod fleet;
+pub mod keyfile;
+pub mod keys;
+pub mod law;
+pub mod org_trust;
+mod people;
 pub mod profiles;
+pub mod receipt;
+pub mod revocation;
+mod root;
+pub mod roster;
+pub mod sign;
+pub mod tracker;
+pub mod verify;
+mod window;
+
+pub use directory::NodeDirectory;
+pub use enrol::NodeSecrets;
+pub use fleet::Fleet;
+pub use keys::SecretKey;
+pub use law::LawFiles;
+pub use org_trust::{AcceptReport, OrgTrust};
+pub use receipt::NodeKeys;
+pub use roster::Roster;
+pub use sign::sign;
+pub use tracker::ReceiptTracker;
+pub use verify::{Historic, Verified};

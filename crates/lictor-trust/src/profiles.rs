@@ -198,6 +198,41 @@ impl Profile {
     }
 }
 
+impl Profiles {
+    /// Checks what can be checked without a host: absolute paths, limits that fit each other.
+    ///
+    /// # Errors
+    /// Says which profile and what.
+    pub fn validate(&self) -> Result<(), String> {
+        let mut profiles = self.profiles.iter();
+        profiles.try_for_each(|(name, p)| p.validate().map_err(|e| format!("profiles.{name}: {e}")))
+    }
+}
+
+impl Profile {
+    fn validate(&self) -> Result<(), String> {
+        let listed = [&self.path, &self.read_only, &self.read_write]
+            .into_iter()
+            .flatten();
+        let absolute = |p: &String| p.starts_with('/') && !p.contains('\0');
+        if let Some(p) = listed.chain(&self.cwd).find(|p| !absolute(p)) {
+            return Err(format!("{p:?} is no absolute path"));
+        }
+        let bad_variable =
+            |(k, v): &(&String, &String)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0');
+        if let Some((name, _)) = self.env.iter().find(bad_variable) {
+            return Err(format!("{name:?} cannot be set as a variable"));
+        }
+        if self.limits.timeout > self.limits.max_timeout {
+            return Err("limits.timeout is over limits.max_timeout".into());
+        }
+        if self.network == Network::Host && self.backend.is_namespaced() {
+            return Err("network = \"host\" goes with backend = \"host\" only".into());
+        }
+        Ok(())
+    }
+}
+
 /// `"90s"`, `"10m"`, `"2h"`, `"7d"`, `"500ms"`.
 ///
 /// # Errors

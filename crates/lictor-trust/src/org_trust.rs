@@ -1,0 +1,483 @@
+//! What one party believes about one org: root chain, law, freshness, revocations, and the clock they prove.
+//!
+//! Nodes, clients and the hub hold one each. It is a plain value: no IO, no locks; [`OrgTrust::docs`] is what to
+//! store and [`OrgTrust::restore`] reads it back, checking everything again.
+//!
+//! ```text
+//! LawDocs --accept--> roots (old and new keys) -> bundle (newer, loadable or deny all) -> revocations -> freshness
+//! law(now)            clock ok? loaded? agent new enough? not expired? fresh? -> the law to act by
+//! held()              the same law for reading what was signed, also when it is too late to act by it
+//! ```
+//!
+//! # Invariants
+//! - Versions never go down, also over a restart; a revocation once taken is kept for good.
+//! - An authentic newer bundle replaces the old one even if it cannot be loaded: then everything is denied.
+
+use std::sync::Arc;
+
+use lictor_proto::agent::{LawDocs, LawHeld};
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Bundle, DocKind, Document, Freshness, Revocation, RevocationKind, RoleName, Root};
+use lictor_proto::{Code, OrgId, Timestamp, limits};
+
+use crate::law::{LawFiles, Version};
+use crate::revocation::Revocations;
+use crate::root::{self, RootChain};
+use crate::verify::{Sealed, Verified, verify};
+
+/// The believed state of one org.
+#[derive(Debug, Clone)]
+pub struct OrgTrust {
+    roots: RootChain,
+    bundle: Option<HeldBundle>,
+    freshness: Option<HeldFreshness>,
+    revocations: Revocations,
+}
+
+#[derive(Debug, Clone)]
+struct HeldBundle {
+    doc: Verified<Bundle>,
+    files: Result<Arc<LawFiles>, Refusal>,
+    /// Set when the policies in it could not be loaded.
+    marked: Option<Refusal>,
+}
+
+#[derive(Debug, Clone)]
+struct HeldFreshness {
+    doc: Verified<Freshness>,
+    /// Whether all revocations it speaks of have been seen; once true, true for good.
+    covered: bool,
+}
+
+/// What [`OrgTrust::accept`] did.
+#[derive(Debug, Clone, Default)]
+pub struct AcceptReport {
+    /// The root version now held, if it is a new one.
+    pub root: Option<u64>,
+    /// The bundle version now held, if it is a new one (also when it cannot be loaded).
+    pub bundle: Option<u64>,
+    /// When the newly taken freshness statement was issued.
+    pub freshness: Option<Timestamp>,
+    /// New revocations: whatever they name must end.
+    pub revocations: Vec<Revocation>,
+    /// Why everything is denied from now on, if the new bundle cannot be loaded.
+    pub unloadable: Option<Refusal>,
+    /// What was not taken, and why.
+    pub refused: Vec<(DocKind, Refusal)>,
+}
+
+impl AcceptReport {
+    /// Whether anything is to be stored.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.law_changed() || self.freshness.is_some() || !self.revocations.is_empty()
+    }
+
+    /// Whether policies must be loaded anew.
+    #[must_use]
+    pub fn law_changed(&self) -> bool {
+        self.root.is_some() || self.bundle.is_some()
+    }
+}
+
+impl OrgTrust {
+    /// Starts from nothing but an org id that came out of band, and its first root.
+    ///
+    /// # Errors
+    /// [`Code::WrongOrg`] when the root is another's, or what is wrong with it.
+    pub fn pin(org: &OrgId, root_v1: &str) -> Result<Self, Refusal> {
+        Ok(Self {
+            roots: RootChain::pin(org, root_v1)?,
+            bundle: None,
+            freshness: None,
+            revocations: Revocations::default(),
+        })
+    }
+
+    /// The org.
+    #[must_use]
+    pub fn org(&self) -> &OrgId {
+        self.roots.org()
+    }
+
+    /// The newest root.
+    #[must_use]
+    pub fn root(&self) -> &Verified<Root> {
+        self.roots.newest()
+    }
+
+    /// The bundle held, loadable or not.
+    #[must_use]
+    pub fn bundle(&self) -> Option<&Verified<Bundle>> {
+        self.bundle.as_ref().map(|b| &b.doc)
+    }
+
+    /// The freshness statement held.
+    #[must_use]
+    pub fn freshness(&self) -> Option<&Verified<Freshness>> {
+        self.freshness.as_ref().map(|f| &f.doc)
+    }
+
+    /// All revocations.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// The time that signed documents prove has come.
+    #[must_use]
+    pub fn clock_floor(&self) -> Timestamp {
+        let bundle = self.bundle().map(|b| b.issued_at);
+        let freshness = self.freshness().map(|f| f.issued_at);
+        let roots = self.roots.iter().map(|r| r.issued_at);
+        roots.chain(bundle).chain(freshness).max().unwrap_or_default()
+    }
+
+    /// The time to judge by: the system clock, but never before [`OrgTrust::clock_floor`].
+    #[must_use]
+    pub fn now(&self, system: Timestamp) -> Timestamp {
+        system.max(self.clock_floor())
+    }
+
+    /// Takes whatever is newer and authentic. Never fails as a whole: the report says what was refused.
+    pub fn accept(&mut self, docs: &LawDocs, system: Timestamp) -> AcceptReport {
+        let mut report = AcceptReport::default();
+        self.accept_roots(&docs.roots, &mut report);
+        if let Some(wire) = &docs.bundle
+            && let Err(refusal) = self.accept_bundle(wire, system, &mut report)
+        {
+            report.refused.push((DocKind::Bundle, refusal));
+        }
+        for wire in &docs.revocations {
+            if let Err(refusal) = self.accept_revocation(wire, &mut report) {
+                report.refused.push((DocKind::Revocation, refusal));
+            }
+        }
+        if let Some(wire) = &docs.freshness
+            && let Err(refusal) = self.accept_freshness(wire, &mut report)
+        {
+            report.refused.push((DocKind::Freshness, refusal));
+        }
+        self.look_at_cover();
+        report
+    }
+
+    fn accept_roots(&mut self, wires: &[String], report: &mut AcceptReport) {
+        for wire in wires {
+            match self.roots.extend(wire) {
+                Ok(true) => report.root = Some(self.root().version),
+                Ok(false) => {}
+                Err(refusal) => {
+                    report.refused.push((DocKind::Root, refusal));
+                    break;
+                }
+            }
+        }
+        if report.root.is_some() {
+            self.follow_root(report);
+        }
+    }
+
+    /// A new root may take keys away that signed what is held.
+    fn follow_root(&mut self, report: &mut AcceptReport) {
+        if let Some(held) = self.bundle.take() {
+            let files = match self.authentic::<Bundle>(held.doc.wire(), RoleName::Bundle) {
+                Ok(doc) => self.load(&doc),
+                Err(_) => Err(orphaned()),
+            };
+            report.unloadable = files.as_ref().err().cloned();
+            self.bundle = Some(HeldBundle { files, ..held });
+        }
+        if let Some(held) = self.freshness.take() {
+            let still = self.authentic::<Freshness>(held.doc.wire(), RoleName::Freshness);
+            self.freshness = still.is_ok().then_some(held);
+        }
+    }
+
+    fn authentic<T: Document>(&self, wire: &str, name: RoleName) -> Result<Verified<T>, Refusal> {
+        match root::role(self.root(), name)? {
+            Some((keys, rule)) => verify(wire, &keys, rule, self.org()),
+            None => {
+                let text = format!("the root names no keys for {}", T::KIND.as_str());
+                Err(Refusal::new(Code::SignerUnknown, text))
+            }
+        }
+    }
+
+    fn load(&self, bundle: &Verified<Bundle>) -> Result<Arc<LawFiles>, Refusal> {
+        LawFiles::load(bundle, bundle.digest(), self.root()).map(Arc::new)
+    }
+
+    fn accept_bundle(
+        &mut self,
+        wire: &str,
+        system: Timestamp,
+        report: &mut AcceptReport,
+    ) -> Result<(), Refusal> {
+        let doc = self.authentic::<Bundle>(wire, RoleName::Bundle)?;
+        if let Some(held) = self.bundle() {
+            if held.digest() == doc.digest() {
+                return Ok(());
+            }
+            if doc.version == held.version {
+                let text = format!(
+                    "version {} is {} here and {} there",
+                    doc.version,
+                    held.digest(),
+                    doc.digest()
+                );
+                return Err(Refusal::new(Code::BundleConflict, text));
+            }
+            if doc.version < held.version {
+                let text = format!("version {} is offered, {} is held", doc.version, held.version);
+                return Err(Refusal::new(Code::BundleOlder, text));
+            }
+        }
+        let root = self.root();
+        if doc.min_root > root.version {
+            let text = format!("it asks for root {}, and {} is held", doc.min_root, root.version);
+            return Err(Refusal::new(Code::MinRoot, text));
+        }
+        if root.expires_at <= self.now(system) {
+            let text = format!("root {} expired at {}", root.version, root.expires_at);
+            return Err(Refusal::new(Code::RootExpired, text));
+        }
+        self.hold_bundle(doc, report);
+        Ok(())
+    }
+
+    fn hold_bundle(&mut self, doc: Verified<Bundle>, report: &mut AcceptReport) {
+        let files = self.load(&doc);
+        report.bundle = Some(doc.version);
+        report.unloadable = files.as_ref().err().cloned();
+        self.bundle = Some(HeldBundle {
+            doc,
+            files,
+            marked: None,
+        });
+    }
+
+    fn accept_revocation(&mut self, wire: &str, report: &mut AcceptReport) -> Result<(), Refusal> {
+        let digest = Sealed::open(DocKind::Revocation, wire)?.digest();
+        if self.revocations.knows(&digest) {
+            return Ok(());
+        }
+        let revocation = self.verify_revocation(wire)?;
+        report.revocations.push(revocation.doc().clone());
+        self.revocations.add(revocation);
+        Ok(())
+    }
+
+    fn accept_freshness(&mut self, wire: &str, report: &mut AcceptReport) -> Result<(), Refusal> {
+        let doc = self.authentic::<Freshness>(wire, RoleName::Freshness)?;
+        // An older statement proves nothing that the newer one doesn't.
+        if self.freshness().is_none_or(|held| held.issued_at < doc.issued_at) {
+            report.freshness = Some(doc.issued_at);
+            self.freshness = Some(HeldFreshness { doc, covered: false });
+        }
+        Ok(())
+    }
+
+    fn look_at_cover(&mut self) {
+        if let Some(f) = &mut self.freshness {
+            f.covered = f.covered || self.revocations.cover(&f.doc.revocations);
+        }
+    }
+
+    /// The policy crate could not load the policies of the law held: everything is denied until a newer bundle.
+    pub fn mark_unloadable(&mut self, why: Refusal) {
+        if let Some(held) = &mut self.bundle {
+            held.marked = Some(why);
+        }
+    }
+
+    /// The law held, for reading documents; expired or stale law may still say who is who.
+    ///
+    /// # Errors
+    /// [`Code::NoLaw`], or why the newest bundle cannot be loaded.
+    pub fn held(&self) -> Result<&Arc<LawFiles>, Refusal> {
+        let held = self.bundle.as_ref().ok_or(Code::NoLaw)?;
+        match (&held.marked, &held.files) {
+            (None, Ok(files)) => Ok(files),
+            (Some(refusal), _) | (None, Err(refusal)) => Err(refusal.clone()),
+        }
+    }
+
+    /// The law to act by, now.
+    ///
+    /// # Errors
+    /// [`Code::ClockBack`], [`Code::NoLaw`], [`Code::BundleUnloadable`] (or a narrower reason),
+    /// [`Code::AgentTooOld`], [`Code::BundleExpired`], [`Code::FreshnessMismatch`], [`Code::Stale`].
+    pub fn law(&self, system: Timestamp) -> Result<&Arc<LawFiles>, Refusal> {
+        let files = self.held()?;
+        let floor = self.clock_floor();
+        if system.plus(limits::CLOCK_AHEAD) < floor {
+            let text = format!("the system clock says {system}, signed documents were made at {floor}");
+            return Err(Refusal::new(Code::ClockBack, text));
+        }
+        let own = Version::parse(env!("CARGO_PKG_VERSION"));
+        if files.meta.min_agent > own {
+            let text = format!("this is {}", env!("CARGO_PKG_VERSION"));
+            return Err(Refusal::new(Code::AgentTooOld, text));
+        }
+        let now = self.now(system);
+        if files.meta.expires_at <= now {
+            let text = format!(
+                "bundle {} expired at {}",
+                files.meta.version, files.meta.expires_at
+            );
+            return Err(Refusal::new(Code::BundleExpired, text));
+        }
+        self.check_freshness(files, now)?;
+        Ok(files)
+    }
+
+    fn check_freshness(&self, law: &LawFiles, now: Timestamp) -> Result<(), Refusal> {
+        if self.root().roles.freshness.keys.is_empty() {
+            return Ok(());
+        }
+        let Some(held) = &self.freshness else {
+            return Err(Refusal::new(Code::Stale, "no freshness statement has been seen"));
+        };
+        let (fresh, meta) = (&held.doc, &law.meta);
+        let mismatch = |text: String| Err(Refusal::new(Code::FreshnessMismatch, text));
+        if fresh.root_version > self.root().version {
+            return mismatch(format!("root {} exists and is not held", fresh.root_version));
+        }
+        let other = fresh.bundle_version == meta.version && fresh.bundle_digest != meta.digest;
+        if fresh.bundle_version > meta.version || other {
+            return mismatch(format!(
+                "bundle {} with {} exists and is not held",
+                fresh.bundle_version, fresh.bundle_digest
+            ));
+        }
+        if !held.covered {
+            let (named, have) = (fresh.revocations.count, self.revocations.len());
+            return mismatch(format!(
+                "{named} revocations exist, {have} are held, not all the same"
+            ));
+        }
+        let until = fresh.issued_at.plus(meta.max_staleness).min(fresh.expires_at);
+        if until <= now {
+            return Err(Refusal::new(
+                Code::Stale,
+                format!("the newest freshness statement held until {until}"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses if the law held is older than a document asks for.
+    ///
+    /// # Errors
+    /// [`Code::StaleBundle`].
+    pub fn require(&self, min_bundle: u64) -> Result<(), Refusal> {
+        let held = self.bundle().map_or(0, |b| b.version);
+        if min_bundle <= held {
+            return Ok(());
+        }
+        let text = format!("bundle {min_bundle} is asked for, {held} is held");
+        Err(Refusal::new(Code::StaleBundle, text))
+    }
+
+    /// Whether this has been revoked.
+    #[must_use]
+    pub fn is_revoked(&self, kind: RevocationKind, target: &str) -> bool {
+        self.revocations.contains(kind, target)
+    }
+
+    /// What is held, in the words of a heartbeat.
+    #[must_use]
+    pub fn law_held(&self, system: Timestamp) -> LawHeld {
+        LawHeld {
+            root: self.root().version,
+            bundle: self.bundle().map_or(0, |b| b.version),
+            bundle_digest: self.bundle().map(Verified::digest),
+            freshness: self.freshness().map(|f| f.issued_at),
+            revocations: self.revocations.len() as u64,
+            deny_all: self.law(system).err(),
+        }
+    }
+
+    /// Everything held, to be stored, or pushed to somebody who may hold less.
+    #[must_use]
+    pub fn docs(&self) -> LawDocs {
+        LawDocs {
+            roots: self.roots.iter().map(|r| r.wire().to_owned()).collect(),
+            bundle: self.bundle().map(|b| b.wire().to_owned()),
+            freshness: self.freshness().map(|f| f.wire().to_owned()),
+            revocations: self.revocations.iter().map(|r| r.wire().to_owned()).collect(),
+        }
+    }
+
+    /// Reads back what [`OrgTrust::docs`] gave, from storage that only this party writes. All signatures are
+    /// checked again, and the clock floor and the versions come back with the documents.
+    ///
+    /// # Errors
+    /// When there is no root, or a root or the bundle does not verify.
+    pub fn restore(org: &OrgId, docs: &LawDocs) -> Result<Self, Refusal> {
+        let first = docs.roots.first().ok_or(Code::NoLaw)?;
+        let mut trust = Self::pin(org, first)?;
+        let mut bundle = None;
+        for wire in &docs.roots {
+            trust.roots.extend(wire)?;
+            // The bundle may stand on an older root; it then keeps its version and denies everything.
+            bundle = match &docs.bundle {
+                Some(b) => trust
+                    .authentic::<Bundle>(b, RoleName::Bundle)
+                    .ok()
+                    .map(|d| (d, true))
+                    .or(bundle.map(|(d, _)| (d, false))),
+                None => None,
+            };
+        }
+        trust.restore_bundle(bundle, docs.bundle.as_deref())?;
+        for wire in &docs.revocations {
+            trust.restore_revocation(wire)?;
+        }
+        if let Some(wire) = &docs.freshness {
+            // A role that the newest root has taken away leaves no statement behind.
+            let _ = trust.accept_freshness(wire, &mut AcceptReport::default());
+        }
+        trust.look_at_cover();
+        Ok(trust)
+    }
+
+    fn restore_bundle(
+        &mut self,
+        found: Option<(Verified<Bundle>, bool)>,
+        wire: Option<&str>,
+    ) -> Result<(), Refusal> {
+        match (found, wire) {
+            (None, None) => Ok(()),
+            // Nothing in the chain signed it: say why, by the newest root.
+            (None, Some(wire)) => self.authentic::<Bundle>(wire, RoleName::Bundle).map(|_| ()),
+            (Some((doc, current)), _) => {
+                let files = if current { self.load(&doc) } else { Err(orphaned()) };
+                self.bundle = Some(HeldBundle {
+                    doc,
+                    files,
+                    marked: None,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// A revocation is kept for good, also when whoever signed it has left the roster since.
+    fn restore_revocation(&mut self, wire: &str) -> Result<(), Refusal> {
+        let revocation = match self.verify_revocation(wire) {
+            Ok(r) => r,
+            Err(_) => Sealed::open(DocKind::Revocation, wire)?.read(self.org(), Vec::new())?,
+        };
+        self.revocations.add(revocation);
+        Ok(())
+    }
+}
+
+fn orphaned() -> Refusal {
+    Refusal::new(
+        Code::BundleUnloadable,
+        "the newest root no longer names the keys that signed the bundle held",
+    )
+}
