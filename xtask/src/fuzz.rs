@@ -59,8 +59,22 @@ fn fuzz(binary: &Path, target: &str) -> Result<()> {
     if seeds.is_dir() {
         command.arg(&seeds);
     }
-    run(command)
-        .with_context(|| format!("fuzz target `{target}` found something; see fuzz/artifacts/{target}"))
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {}", binary.display()))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        eprint!("{text}");
+        bail!("fuzz target `{target}` found something; see fuzz/artifacts/{target}");
+    }
+    let runs = text
+        .lines()
+        .find_map(|l| l.strip_prefix("stat::number_of_executed_units:"));
+    println!(
+        "   {target}: {} inputs in {SECONDS} s, nothing found",
+        runs.unwrap_or("?").trim()
+    );
+    Ok(())
 }
 
 /// The names of the targets, as fuzz/Cargo.toml gives them.

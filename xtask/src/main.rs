@@ -18,6 +18,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   setup    install what the commands below need (Debian packages, cargo-nextest)
+  fuzz     a short run of every fuzz target (part of test)
   test     set-up, format, clippy, features, docs, fuzz, unit, component and system tests
 ";
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["setup"] => setup::for_tests(),
         ["test"] => test::run_all(),
+        ["fuzz"] => fuzz::run_all(),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())
