@@ -13,14 +13,17 @@
 //! - Versions never go down, also over a restart; a revocation once taken is kept for good.
 //! - An authentic newer bundle replaces the old one even if it cannot be loaded: then everything is denied.
 
+mod acting;
+mod restore;
+
 use std::sync::Arc;
 
-use lictor_proto::agent::{LawDocs, LawHeld};
+use lictor_proto::agent::LawDocs;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Bundle, DocKind, Document, Freshness, Revocation, RevocationKind, RoleName, Root};
-use lictor_proto::{Code, OrgId, Timestamp, limits};
+use lictor_proto::doc::{Bundle, DocKind, Document, Freshness, Revocation, RoleName, Root};
+use lictor_proto::{Code, OrgId, Timestamp};
 
-use crate::law::{LawFiles, Version};
+use crate::law::LawFiles;
 use crate::revocation::Revocations;
 use crate::root::{self, RootChain};
 use crate::verify::{Sealed, Verified, verify};
@@ -284,121 +287,6 @@ impl OrgTrust {
         }
     }
 
-    /// The policy crate could not load the policies of the law held: everything is denied until a newer bundle.
-    pub fn mark_unloadable(&mut self, why: Refusal) {
-        if let Some(held) = &mut self.bundle {
-            held.marked = Some(why);
-        }
-    }
-
-    /// The law held, for reading documents; expired or stale law may still say who is who.
-    ///
-    /// # Errors
-    /// [`Code::NoLaw`], or why the newest bundle cannot be loaded.
-    pub fn held(&self) -> Result<&Arc<LawFiles>, Refusal> {
-        let held = self.bundle.as_ref().ok_or(Code::NoLaw)?;
-        match (&held.marked, &held.files) {
-            (None, Ok(files)) => Ok(files),
-            (Some(refusal), _) | (None, Err(refusal)) => Err(refusal.clone()),
-        }
-    }
-
-    /// The law to act by, now.
-    ///
-    /// # Errors
-    /// [`Code::ClockBack`], [`Code::NoLaw`], [`Code::BundleUnloadable`] (or a narrower reason),
-    /// [`Code::AgentTooOld`], [`Code::BundleExpired`], [`Code::FreshnessMismatch`], [`Code::Stale`].
-    pub fn law(&self, system: Timestamp) -> Result<&Arc<LawFiles>, Refusal> {
-        let files = self.held()?;
-        let floor = self.clock_floor();
-        if system.plus(limits::CLOCK_AHEAD) < floor {
-            let text = format!("the system clock says {system}, signed documents were made at {floor}");
-            return Err(Refusal::new(Code::ClockBack, text));
-        }
-        let own = Version::parse(env!("CARGO_PKG_VERSION"));
-        if files.meta.min_agent > own {
-            let text = format!("this is {}", env!("CARGO_PKG_VERSION"));
-            return Err(Refusal::new(Code::AgentTooOld, text));
-        }
-        let now = self.now(system);
-        if files.meta.expires_at <= now {
-            let text = format!(
-                "bundle {} expired at {}",
-                files.meta.version, files.meta.expires_at
-            );
-            return Err(Refusal::new(Code::BundleExpired, text));
-        }
-        self.check_freshness(files, now)?;
-        Ok(files)
-    }
-
-    fn check_freshness(&self, law: &LawFiles, now: Timestamp) -> Result<(), Refusal> {
-        if self.root().roles.freshness.keys.is_empty() {
-            return Ok(());
-        }
-        let Some(held) = &self.freshness else {
-            return Err(Refusal::new(Code::Stale, "no freshness statement has been seen"));
-        };
-        let (fresh, meta) = (&held.doc, &law.meta);
-        let mismatch = |text: String| Err(Refusal::new(Code::FreshnessMismatch, text));
-        if fresh.root_version > self.root().version {
-            return mismatch(format!("root {} exists and is not held", fresh.root_version));
-        }
-        let other = fresh.bundle_version == meta.version && fresh.bundle_digest != meta.digest;
-        if fresh.bundle_version > meta.version || other {
-            return mismatch(format!(
-                "bundle {} with {} exists and is not held",
-                fresh.bundle_version, fresh.bundle_digest
-            ));
-        }
-        if !held.covered {
-            let (named, have) = (fresh.revocations.count, self.revocations.len());
-            return mismatch(format!(
-                "{named} revocations exist, {have} are held, not all the same"
-            ));
-        }
-        let until = fresh.issued_at.plus(meta.max_staleness).min(fresh.expires_at);
-        if until <= now {
-            return Err(Refusal::new(
-                Code::Stale,
-                format!("the newest freshness statement held until {until}"),
-            ));
-        }
-        Ok(())
-    }
-
-    /// Refuses if the law held is older than a document asks for.
-    ///
-    /// # Errors
-    /// [`Code::StaleBundle`].
-    pub fn require(&self, min_bundle: u64) -> Result<(), Refusal> {
-        let held = self.bundle().map_or(0, |b| b.version);
-        if min_bundle <= held {
-            return Ok(());
-        }
-        let text = format!("bundle {min_bundle} is asked for, {held} is held");
-        Err(Refusal::new(Code::StaleBundle, text))
-    }
-
-    /// Whether this has been revoked.
-    #[must_use]
-    pub fn is_revoked(&self, kind: RevocationKind, target: &str) -> bool {
-        self.revocations.contains(kind, target)
-    }
-
-    /// What is held, in the words of a heartbeat.
-    #[must_use]
-    pub fn law_held(&self, system: Timestamp) -> LawHeld {
-        LawHeld {
-            root: self.root().version,
-            bundle: self.bundle().map_or(0, |b| b.version),
-            bundle_digest: self.bundle().map(Verified::digest),
-            freshness: self.freshness().map(|f| f.issued_at),
-            revocations: self.revocations.len() as u64,
-            deny_all: self.law(system).err(),
-        }
-    }
-
     /// Everything held, to be stored, or pushed to somebody who may hold less.
     #[must_use]
     pub fn docs(&self) -> LawDocs {
@@ -408,70 +296,6 @@ impl OrgTrust {
             freshness: self.freshness().map(|f| f.wire().to_owned()),
             revocations: self.revocations.iter().map(|r| r.wire().to_owned()).collect(),
         }
-    }
-
-    /// Reads back what [`OrgTrust::docs`] gave, from storage that only this party writes. All signatures are
-    /// checked again, and the clock floor and the versions come back with the documents.
-    ///
-    /// # Errors
-    /// When there is no root, or a root or the bundle does not verify.
-    pub fn restore(org: &OrgId, docs: &LawDocs) -> Result<Self, Refusal> {
-        let first = docs.roots.first().ok_or(Code::NoLaw)?;
-        let mut trust = Self::pin(org, first)?;
-        let mut bundle = None;
-        for wire in &docs.roots {
-            trust.roots.extend(wire)?;
-            // The bundle may stand on an older root; it then keeps its version and denies everything.
-            bundle = match &docs.bundle {
-                Some(b) => trust
-                    .authentic::<Bundle>(b, RoleName::Bundle)
-                    .ok()
-                    .map(|d| (d, true))
-                    .or(bundle.map(|(d, _)| (d, false))),
-                None => None,
-            };
-        }
-        trust.restore_bundle(bundle, docs.bundle.as_deref())?;
-        for wire in &docs.revocations {
-            trust.restore_revocation(wire)?;
-        }
-        if let Some(wire) = &docs.freshness {
-            // A role that the newest root has taken away leaves no statement behind.
-            let _ = trust.accept_freshness(wire, &mut AcceptReport::default());
-        }
-        trust.look_at_cover();
-        Ok(trust)
-    }
-
-    fn restore_bundle(
-        &mut self,
-        found: Option<(Verified<Bundle>, bool)>,
-        wire: Option<&str>,
-    ) -> Result<(), Refusal> {
-        match (found, wire) {
-            (None, None) => Ok(()),
-            // Nothing in the chain signed it: say why, by the newest root.
-            (None, Some(wire)) => self.authentic::<Bundle>(wire, RoleName::Bundle).map(|_| ()),
-            (Some((doc, current)), _) => {
-                let files = if current { self.load(&doc) } else { Err(orphaned()) };
-                self.bundle = Some(HeldBundle {
-                    doc,
-                    files,
-                    marked: None,
-                });
-                Ok(())
-            }
-        }
-    }
-
-    /// A revocation is kept for good, also when whoever signed it has left the roster since.
-    fn restore_revocation(&mut self, wire: &str) -> Result<(), Refusal> {
-        let revocation = match self.verify_revocation(wire) {
-            Ok(r) => r,
-            Err(_) => Sealed::open(DocKind::Revocation, wire)?.read(self.org(), Vec::new())?,
-        };
-        self.revocations.add(revocation);
-        Ok(())
     }
 }
 

@@ -81,7 +81,7 @@ impl ReceiptTracker {
     /// follow its predecessor; [`Code::ReceiptGap`] for one that went back: newer by its time, older by its number.
     /// Then nothing is remembered of it.
     pub fn observe(&mut self, receipt: &Verified<Receipt>) -> Result<Observation, Refusal> {
-        let new = self.nodes.get(&receipt.node_id).is_none();
+        let new = !self.nodes.contains_key(&receipt.node_id);
         let seen = self.nodes.entry(receipt.node_id.clone()).or_default();
         if seen
             .receipts
