@@ -1,1 +1,4 @@
 //! The privileged half of the agent: verify, authorise, plan, journal, spawn; knows no network
+#![forbid(unsafe_code)]
+
+pub mod node_dir;
