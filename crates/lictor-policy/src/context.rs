@@ -1,0 +1,204 @@
+//! Builds Cedar's context: everything signed in the job, and the facts. Approvals are never in it.
+
+use cedar_policy::{Context, RestrictedExpression as Value};
+use lictor_proto::doc::{Job, Stdin, StdinWord};
+use lictor_trust::profiles::Profile;
+
+use crate::facts::{Facts, ProgramFacts};
+use crate::shell::Action;
+
+/// The context could not be built; the answer is then a denial.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("context: {0}")]
+pub(crate) struct ContextError(String);
+
+fn error(e: impl std::fmt::Display) -> ContextError {
+    ContextError(e.to_string())
+}
+
+type Pairs = Vec<(String, Value)>;
+
+/// The context of running a program.
+pub(crate) fn run(
+    job: &Job,
+    profile: &Profile,
+    facts: &Facts,
+    action: &Action,
+) -> Result<Context, ContextError> {
+    let mut pairs: Pairs = Vec::with_capacity(40);
+    command(job, &mut pairs);
+    environment(job, facts, &mut pairs);
+    found(facts, &mut pairs)?;
+    terms(job, profile, &mut pairs);
+    if let Action::Shell(code) = action {
+        put(&mut pairs, "code", text(&code.code));
+        put(
+            &mut pairs,
+            "commands",
+            set(code.commands.iter().map(String::as_str)),
+        );
+        put(
+            &mut pairs,
+            "redirects",
+            set(code.redirects.iter().map(String::as_str)),
+        );
+    }
+    Context::from_pairs(pairs).map_err(error)
+}
+
+/// The context of ending a job.
+pub(crate) fn cancel(requester: cedar_policy::EntityUid, reason: &str) -> Result<Context, ContextError> {
+    let pairs = [
+        ("requester".to_owned(), Value::new_entity_uid(requester)),
+        ("reason".to_owned(), text(reason)),
+    ];
+    Context::from_pairs(pairs).map_err(error)
+}
+
+fn command(job: &Job, pairs: &mut Pairs) {
+    let argv = &job.exec().argv;
+    let arg = |n: usize| text(argv.get(n).map_or("", String::as_str));
+    put(pairs, "argv", set(argv.iter().map(String::as_str)));
+    put(pairs, "argc", long(argv.len()));
+    put(pairs, "arg1", arg(1));
+    put(pairs, "arg2", arg(2));
+    put(pairs, "line", Value::new_string(line(argv)));
+}
+
+fn environment(job: &Job, facts: &Facts, pairs: &mut Pairs) {
+    let own = &job.exec().env;
+    put(pairs, "env", set(facts.env_names.iter().map(String::as_str)));
+    put(pairs, "job_env", set(own.keys().map(String::as_str)));
+    put(
+        pairs,
+        "job_env_pairs",
+        Value::new_set(own.iter().map(|(k, v)| Value::new_string(format!("{k}={v}")))),
+    );
+}
+
+fn found(facts: &Facts, pairs: &mut Pairs) -> Result<(), ContextError> {
+    put(pairs, "program", program(&facts.program)?);
+    put(
+        pairs,
+        "interpreters",
+        set(facts.interpreters.iter().map(|p| p.path.as_str())),
+    );
+    let digests = facts
+        .interpreters
+        .iter()
+        .map(|p| Value::new_string(p.sha256.to_string()));
+    put(pairs, "interpreter_digests", Value::new_set(digests));
+    let writable = facts.program.writable || facts.interpreters.iter().any(|p| p.writable);
+    put(pairs, "any_writable", Value::new_bool(writable));
+    put(pairs, "network", text(&facts.network));
+    put(pairs, "profile", text(facts.profile.as_str()));
+    put(
+        pairs,
+        "profile_digest",
+        Value::new_string(facts.profile_digest.to_string()),
+    );
+    put(pairs, "backend", text(&facts.backend));
+    put(pairs, "namespaced", Value::new_bool(facts.namespaced));
+    put(pairs, "run_as_uid", Value::new_long(i64::from(facts.run_as_uid)));
+    put(pairs, "cwd", text(&facts.cwd));
+    Ok(())
+}
+
+fn terms(job: &Job, profile: &Profile, pairs: &mut Pairs) {
+    let (exec, limits) = (job.exec(), &profile.limits);
+    put(
+        pairs,
+        "timeout_ms",
+        long(exec.timeout().unwrap_or(limits.timeout).as_millis()),
+    );
+    put(
+        pairs,
+        "grace_ms",
+        exec.grace_ms.map_or_else(|| long(limits.grace.as_millis()), long),
+    );
+    put(pairs, "keep_bytes", long(exec.keep_bytes.unwrap_or(limits.keep)));
+    put(
+        pairs,
+        "validity_ms",
+        long(job.expires_at.since(job.issued_at).as_millis()),
+    );
+    put(
+        pairs,
+        "delay_ms",
+        long(job.not_before.since(job.issued_at).as_millis()),
+    );
+    put(pairs, "nodes", long(job.nodes.len()));
+    put(pairs, "retry", Value::new_bool(job.retry_of.is_some()));
+    put(pairs, "reason", text(&job.reason));
+    let (word, size, sha256) = match &job.stdin {
+        Stdin::Word(StdinWord::None) => ("none", 0, String::new()),
+        Stdin::Word(StdinWord::E2e) => ("e2e", 0, String::new()),
+        Stdin::Bytes(bytes) => ("bytes", bytes.size, bytes.sha256.to_string()),
+    };
+    put(pairs, "stdin", text(word));
+    put(pairs, "stdin_size", long(size));
+    put(pairs, "stdin_sha256", Value::new_string(sha256));
+}
+
+fn program(facts: &ProgramFacts) -> Result<Value, ContextError> {
+    let name = facts.path.rsplit('/').next().unwrap_or_default();
+    Value::new_record([
+        ("path".to_owned(), text(&facts.path)),
+        ("name".to_owned(), text(name)),
+        ("sha256".to_owned(), Value::new_string(facts.sha256.to_string())),
+        ("writable".to_owned(), Value::new_bool(facts.writable)),
+    ])
+    .map_err(error)
+}
+
+fn put(pairs: &mut Pairs, key: &str, value: Value) {
+    pairs.push((key.to_owned(), value));
+}
+
+fn text(value: &str) -> Value {
+    Value::new_string(value.to_owned())
+}
+
+fn set<'a>(values: impl Iterator<Item = &'a str>) -> Value {
+    Value::new_set(values.map(text))
+}
+
+/// Cedar's integers are 64 bits with a sign; what is larger counts as the largest.
+fn long(value: impl TryInto<i64>) -> Value {
+    Value::new_long(value.try_into().unwrap_or(i64::MAX))
+}
+
+/// The argv as one line that reads back as the same argv: words that need it stand in single quotes.
+#[must_use]
+pub fn line(argv: &[String]) -> String {
+    let mut line = String::with_capacity(argv.iter().map(|a| a.len() + 3).sum());
+    for (at, arg) in argv.iter().enumerate() {
+        if at > 0 {
+            line.push(' ');
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&b);
+        if !arg.is_empty() && arg.bytes().all(plain) {
+            line.push_str(arg);
+        } else {
+            line.push('\'');
+            line.push_str(&arg.replace('\'', "'\\''"));
+            line.push('\'');
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+
+    #[test]
+    fn a_line_cannot_be_mistaken_for_another_argv() {
+        let of = |args: &[&str]| line(&args.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&["ls", "-l"]), "ls -l");
+        assert_eq!(of(&["ls", "a b"]), "ls 'a b'");
+        assert_eq!(of(&["ls", ""]), "ls ''");
+        assert_eq!(of(&["ls", "it's"]), "ls 'it'\\''s'");
+        assert_ne!(of(&["a", "b c"]), of(&["a", "b", "c"]));
+    }
+}

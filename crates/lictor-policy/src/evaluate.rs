@@ -1,0 +1,239 @@
+//! From a job or a cancel to a verdict: what no policy can allow first, then the rule.
+//!
+//! A verdict from here binds nobody; `authorise` (a feature that only nodes enable) turns one into a permit.
+
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Approval, Cancel, Job, OpenGate};
+use lictor_proto::{Code, Digest, Timestamp};
+use lictor_trust::LawFiles;
+use lictor_trust::profiles::Profile;
+use lictor_trust::roster::Operator;
+
+use crate::entities::NodeContext;
+use crate::facts::Facts;
+use crate::law::Law;
+use crate::rule::{self, Asked, Stop};
+use crate::shell::{Action, classify};
+use crate::tally::{Poll, Signer, Vote};
+use crate::{context, environment};
+
+/// What policy says, and which rules said it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The answer.
+    pub outcome: Outcome,
+    /// The action that was judged: `exec`, `shell`, `shell_opaque`, `cancel`.
+    pub action: &'static str,
+    /// Why a run counts as opaque, if it does.
+    pub why_opaque: Option<&'static str>,
+    /// The policies that decided, sorted: permits and lifted gates of a permit; permits and open gates of an ask; the
+    /// forbids, or the policies that failed, of a denial.
+    pub rules: Vec<String>,
+    /// Digests of the approvals that counted, sorted.
+    pub approvals: Vec<Digest>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Allowed.
+    Permit,
+    /// Allowed although these gates are open, since the operator may break glass.
+    BreakGlass(Vec<OpenGate>),
+    /// Allowed once these gates are met.
+    Ask(Vec<OpenGate>),
+    /// Not allowed.
+    Deny(Refusal),
+}
+
+/// A question whose answer binds nobody: what would policy say?
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The bundle that the law was loaded from.
+    pub files: &'a LawFiles,
+    /// The job.
+    pub job: &'a Job,
+    /// Its digest.
+    pub job_digest: Digest,
+    /// The node.
+    pub node: &'a NodeContext,
+    /// What is, or is assumed to be, found there.
+    pub facts: &'a Facts,
+    /// Approvals, believed as they are.
+    pub approvals: &'a [Approval],
+    /// When.
+    pub now: Timestamp,
+}
+
+/// Predicts the verdict on a job. Binds nobody: only a node's own verdict counts.
+#[must_use]
+pub fn evaluate(law: &Law, question: &Question<'_>) -> Verdict {
+    let votes: Vec<_> = question.approvals.iter().map(assumed).collect();
+    judge(
+        law,
+        &Inputs {
+            files: question.files,
+            job: question.job,
+            job_digest: question.job_digest,
+            node: question.node,
+            facts: question.facts,
+            votes: &votes,
+            now: question.now,
+        },
+    )
+}
+
+/// Predicts the verdict on a cancel of `job`.
+#[must_use]
+pub fn evaluate_cancel(
+    law: &Law,
+    files: &LawFiles,
+    cancel: &Cancel,
+    job: &Job,
+    node: &NodeContext,
+) -> Verdict {
+    judge_cancel(law, files, cancel, job, node)
+}
+
+fn assumed(approval: &Approval) -> Vote<'_> {
+    let digest = Digest::of(&lictor_proto::json::to_vec(approval).unwrap_or_default());
+    Vote {
+        approval,
+        digest,
+        signer: Signer::Assumed,
+    }
+}
+
+/// Everything that a verdict on a job depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) files: &'a LawFiles,
+    pub(crate) job: &'a Job,
+    pub(crate) job_digest: Digest,
+    pub(crate) node: &'a NodeContext,
+    pub(crate) facts: &'a Facts,
+    pub(crate) votes: &'a [Vote<'a>],
+    pub(crate) now: Timestamp,
+}
+
+/// The verdict on a job, without regard to who signed it.
+pub(crate) fn judge(law: &Law, inputs: &Inputs<'_>) -> Verdict {
+    let action = classify(inputs.job.exec(), &inputs.facts.program.path);
+    let mut verdict = weigh(law, inputs, &action).unwrap_or_else(|stop| stop.verdict(action.name()));
+    if let Action::ShellOpaque { why } = action {
+        verdict.why_opaque = Some(why);
+    }
+    verdict
+}
+
+fn weigh(law: &Law, inputs: &Inputs<'_>, action: &Action) -> Result<Verdict, Stop> {
+    let (operator, profile) = terms(law, inputs)?;
+    let context = context::run(inputs.job, profile, inputs.facts, action).map_err(Stop::error)?;
+    let asked = rule::ask(law, action.name(), operator, inputs.node, context)?;
+    // Most jobs meet no gate, and the facts' digest costs more than the rest of a poll.
+    if asked.gates.is_empty() {
+        return Ok(asked.verdict(action.name(), Outcome::Permit, Vec::new()));
+    }
+    let poll = Poll {
+        roster: &inputs.files.roster,
+        job: inputs.job,
+        job_digest: inputs.job_digest,
+        node: &inputs.node.id,
+        facts_digest: inputs.facts.digest(),
+        bundle: law.version,
+        now: inputs.now,
+        votes: inputs.votes,
+    };
+    let may_break_glass = inputs.files.roster.may_break_glass(&operator.name);
+    rule::count(law, action.name(), asked, &poll, may_break_glass)
+}
+
+/// What no policy can allow: law and facts that do not belong together, unknown profiles, refused variables, caps.
+fn terms<'a>(law: &Law, inputs: &Inputs<'a>) -> Result<(&'a Operator, &'a Profile), Refusal> {
+    let (job, files, facts) = (inputs.job, inputs.files, inputs.facts);
+    let operator = operator(law, files, &job.operator)?;
+    let profile = files.profiles.profiles.get(&job.profile).ok_or_else(|| {
+        Refusal::new(
+            Code::ProfileUnknown,
+            format!("the bundle has no profile {}", job.profile),
+        )
+    })?;
+    let same = facts.profile == job.profile
+        && law.profile_digests.get(&job.profile) == Some(&facts.profile_digest)
+        && facts.backend == profile.backend.as_str()
+        && facts.namespaced == profile.backend.is_namespaced();
+    if !same {
+        return Err(Refusal::new(
+            Code::PolicyError,
+            "the facts were found under another profile",
+        ));
+    }
+    environment::check(job.exec(), facts.namespaced)?;
+    if job.expires_at.since(job.issued_at) > files.fleet.max_job_validity {
+        let text = format!(
+            "the law caps validity at {} s",
+            files.fleet.max_job_validity.as_secs()
+        );
+        return Err(Refusal::new(Code::ValidityTooLong, text));
+    }
+    let limits = &profile.limits;
+    if job.exec().timeout().is_some_and(|t| t > limits.max_timeout) {
+        let text = format!(
+            "profile {} allows a timeout of at most {} s",
+            job.profile,
+            limits.max_timeout.as_secs()
+        );
+        return Err(Refusal::new(Code::LimitExceeded, text));
+    }
+    if job.exec().keep_bytes.is_some_and(|keep| keep > limits.keep) {
+        let text = format!(
+            "profile {} keeps at most {} bytes of output",
+            job.profile, limits.keep
+        );
+        return Err(Refusal::new(Code::LimitExceeded, text));
+    }
+    Ok((operator, profile))
+}
+
+fn operator<'a>(law: &Law, files: &'a LawFiles, name: &lictor_proto::Name) -> Result<&'a Operator, Refusal> {
+    if law.digest != files.meta.digest {
+        return Err(Refusal::new(
+            Code::PolicyError,
+            "policies and roster come from different bundles",
+        ));
+    }
+    files
+        .roster
+        .operator(name)
+        .ok_or_else(|| Refusal::new(Code::SignerUnknown, format!("{name} is not in the roster")))
+}
+
+/// The verdict on a cancel, without regard to who signed it. Approvals cannot be given to a cancel, so an open gate
+/// is a denial.
+pub(crate) fn judge_cancel(
+    law: &Law,
+    files: &LawFiles,
+    cancel: &Cancel,
+    job: &Job,
+    node: &NodeContext,
+) -> Verdict {
+    const ACTION: &str = "cancel";
+    let ask = || -> Result<Asked, Stop> {
+        let operator = operator(law, files, &cancel.operator)?;
+        let requester = crate::entities::uid("Operator", job.operator.as_str()).map_err(Stop::error)?;
+        let context = context::cancel(requester, &cancel.reason).map_err(Stop::error)?;
+        let asked = rule::ask(law, ACTION, operator, node, context)?;
+        if asked.gates.is_empty() {
+            return Ok(asked);
+        }
+        let text = format!("{}: a cancel cannot be approved", asked.gates.join(", "));
+        Err(Stop {
+            refusal: Refusal::new(Code::Forbidden, text),
+            rules: asked.gates,
+        })
+    };
+    match ask() {
+        Ok(asked) => asked.verdict(ACTION, Outcome::Permit, Vec::new()),
+        Err(stop) => stop.verdict(ACTION),
+    }
+}
