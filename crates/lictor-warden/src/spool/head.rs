@@ -1,0 +1,92 @@
+//! The first part of a log: frames in a file, from its first byte, never dropped.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::{ReadError, read_frames};
+
+#[derive(Debug)]
+pub(super) struct Head {
+    path: PathBuf,
+    file: Option<File>,
+    /// Log position of its end, and length of the file.
+    end: u64,
+    /// Payload bytes that it still takes.
+    left: u64,
+    /// Stream bytes before its end.
+    at: [u64; 2],
+}
+
+impl Head {
+    pub(super) fn new(path: PathBuf, budget: u64) -> Self {
+        Self {
+            path,
+            file: None,
+            end: 0,
+            left: budget,
+            at: [0; 2],
+        }
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(super) fn offsets(&self) -> [u64; 2] {
+        self.at
+    }
+
+    /// Payload bytes that it still takes.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Takes one frame with `payload` bytes of stream `stream`.
+    pub(super) fn push(&mut self, frame: &[u8], stream: usize, payload: u64) -> io::Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(create(&self.path)?),
+        };
+        if let Err(e) = file.write_all_at(frame, self.end) {
+            // No more frames after a hole: the head ends here.
+            self.left = 0;
+            return Err(e);
+        }
+        self.end += frame.len() as u64;
+        self.left -= payload.min(self.left);
+        self.at[stream] += payload;
+        Ok(())
+    }
+
+    /// Nothing more is taken.
+    pub(super) fn close(&mut self) {
+        self.left = 0;
+    }
+
+    pub(super) fn read(&self, from: u64, max: usize) -> Result<Bytes, ReadError> {
+        match &self.file {
+            Some(file) => read_frames(file, from, self.end - from, max).map_err(|e| match e {
+                ReadError::Position(_) => ReadError::Position(from),
+                other @ ReadError::Io(_) => other,
+            }),
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    /// The file, to put the kept tail behind the head.
+    pub(super) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+}
+
+/// A new file for output, readable by its owner only.
+pub(super) fn create(path: &std::path::Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
