@@ -316,7 +316,9 @@ fn whole_frames(bytes: &[u8]) -> usize {
 
 /// Reads whole frames from a region of a file: at most `max` bytes, at least one frame.
 fn read_frames(file: &std::fs::File, at: u64, available: u64, max: usize) -> Result<Bytes, ReadError> {
-    let wanted = max.max(HEADER).min(usize::try_from(available).unwrap_or(usize::MAX));
+    let wanted = max
+        .max(HEADER)
+        .min(usize::try_from(available).unwrap_or(usize::MAX));
     let mut bytes = read_at(file, at, wanted)?;
     let mut whole = whole_frames(&bytes);
     if whole == 0 && !bytes.is_empty() {

@@ -148,6 +148,10 @@ pub struct Decision {
 pub struct Log {
     /// Length of the whole log.
     pub end: u64,
+    /// Standard output bytes of all of it.
+    pub stdout_bytes: u64,
+    /// Standard error bytes of all of it.
+    pub stderr_bytes: u64,
     /// The kept parts, in order.
     pub kept: Vec<Kept>,
     /// All of it, when it is small; the spool has no file then.

@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn every_torn_end_leaves_the_whole_records_before_it() {
         let all = file(&[(0, b"one"), (16, b"two"), (16, b"three")]);
-        let ends: Vec<usize> = (0..=3).map(|n| file(&[(0, b"one"), (16, b"two"), (16, b"three")][..n]).len()).collect();
+        let pieces: [(u64, &[u8]); 3] = [(0, b"one"), (16, b"two"), (16, b"three")];
+        let ends: Vec<usize> = (0..=3).map(|n| file(&pieces[..n]).len()).collect();
         for cut in 0..=all.len() {
             let scan = scan(&all[..cut]).expect("only torn");
             let whole = ends.iter().filter(|e| **e <= cut).count().saturating_sub(1);

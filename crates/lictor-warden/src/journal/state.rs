@@ -96,9 +96,7 @@ impl State {
             Entry::Taken { expires_at, .. } if *expires_at <= self.pruned_until => {
                 Err("the job may have been taken before and been forgotten")
             }
-            Entry::Finished { job, .. }
-                if !matches!(phase(job), Some(Phase::Taken { .. })) =>
-            {
+            Entry::Finished { job, .. } if !matches!(phase(job), Some(Phase::Taken { .. })) => {
                 Err("the job is not running")
             }
             Entry::Finished { node_seq, .. } if *node_seq != self.receipts + 1 => {

@@ -163,7 +163,12 @@ impl Writer {
         if let Some(draft) = step.receipt {
             let (entry, event) = self.seal(draft, now);
             audit(&mut self.chains.audit, event);
-            if let Entry::Finished { digest, receipt: wire, .. } = &entry {
+            if let Entry::Finished {
+                digest,
+                receipt: wire,
+                ..
+            } = &entry
+            {
                 receipt = Some((*digest, wire.clone()));
             }
             entries.push(entry);

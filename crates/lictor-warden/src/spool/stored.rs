@@ -4,26 +4,20 @@ use std::fs::File;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
+use lictor_proto::Digest;
 use lictor_proto::agent::OutputPart;
 use lictor_proto::doc::{KeptRange, StreamSummary};
 use lictor_proto::frame::HEADER;
-use lictor_proto::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::writer::Ended;
 use super::{INLINE, Kept, Log, ReadError, gap, headers, read_frames, stream_of, whole_frames};
 
-/// Frames of an ended log from position `from` on. `totals` are the streams' lengths.
+/// Frames of an ended log from position `from` on.
 ///
 /// # Errors
 /// When `from` is no position of this log, or the disk fails.
-pub fn read(
-    log: &Log,
-    path: &Path,
-    totals: [u64; 2],
-    from: u64,
-    max: usize,
-) -> Result<(OutputPart, Bytes), ReadError> {
+pub fn read(log: &Log, path: &Path, from: u64, max: usize) -> Result<(OutputPart, Bytes), ReadError> {
     if from > log.end {
         return Err(ReadError::Position(from));
     }
@@ -33,7 +27,12 @@ pub fn read(
         if from < kept.from {
             let bytes = region(log, path, kept, before, kept.from, max)?;
             let resume = [kept.stdout_at, kept.stderr_at];
-            return Ok(with_gap(log, kept.from, gap(kept.from, lost_from, resume), &bytes));
+            return Ok(with_gap(
+                log,
+                kept.from,
+                gap(kept.from, lost_from, resume),
+                &bytes,
+            ));
         }
         if from < kept.to {
             let bytes = region(log, path, kept, before, from, max)?;
@@ -48,7 +47,12 @@ pub fn read(
         let end = true;
         return Ok((OutputPart { from, to: from, end }, Bytes::new()));
     }
-    Ok(with_gap(log, log.end, gap(log.end, lost_from, totals), &[]))
+    Ok(with_gap(
+        log,
+        log.end,
+        gap(log.end, lost_from, [log.stdout_bytes, log.stderr_bytes]),
+        &[],
+    ))
 }
 
 fn with_gap(log: &Log, from: u64, gap: Vec<u8>, bytes: &[u8]) -> (OutputPart, Bytes) {
@@ -59,7 +63,14 @@ fn with_gap(log: &Log, from: u64, gap: Vec<u8>, bytes: &[u8]) -> (OutputPart, By
     (OutputPart { from, to, end }, out.freeze())
 }
 
-fn region(log: &Log, path: &Path, kept: &Kept, before: u64, from: u64, max: usize) -> Result<Bytes, ReadError> {
+fn region(
+    log: &Log,
+    path: &Path,
+    kept: &Kept,
+    before: u64,
+    from: u64,
+    max: usize,
+) -> Result<Bytes, ReadError> {
     let at = before + (from - kept.from);
     let available = kept.to - from;
     if log.inline.is_empty() {
@@ -139,6 +150,7 @@ pub fn recover(path: &Path) -> Result<Ended, ReadError> {
     file.sync_data()?;
     let mut ended = nothing();
     ended.log.end = end;
+    [ended.log.stdout_bytes, ended.log.stderr_bytes] = at;
     if end > 0 {
         ended.log.kept.push(Kept {
             from: 0,

@@ -124,7 +124,7 @@ impl Writer {
     }
 
     /// Ends the log. What is kept is durable when this returns, or is in [`Log::inline`] for the journal.
-    pub fn end(mut self) -> Ended {
+    pub fn end(self) -> Ended {
         let spool = self.spool.clone();
         let ended = {
             let mut inner = spool.lock();
@@ -169,13 +169,19 @@ impl Writer {
         let whole = kept.len() == 1 && kept[0].from == 0 && kept[0].to == inner.end;
         let mut log = Log {
             end: inner.end,
+            stdout_bytes: inner.at[0],
+            stderr_bytes: inner.at[1],
             kept,
             inline: Vec::new(),
         };
         if whole && inner.end <= INLINE {
-            log.inline = inner.head.read(0, usize::try_from(INLINE).unwrap_or(usize::MAX))?.to_vec();
+            log.inline = inner
+                .head
+                .read(0, usize::try_from(INLINE).unwrap_or(usize::MAX))?
+                .to_vec();
             if log.inline.len() as u64 != inner.end {
-                log.inline.extend_from_slice(&inner.tail.read(head_end, usize::MAX >> 1)?);
+                log.inline
+                    .extend_from_slice(&inner.tail.read(head_end, usize::MAX >> 1)?);
             }
         } else if let Some(file) = inner.head.file() {
             file.set_len(log.kept.iter().map(|k| k.to - k.from).sum())?;
@@ -253,11 +259,7 @@ impl Writer {
                 kept.push(range(from, bytes, digest(&tail_hash[stream])));
             }
         }
-        StreamSummary {
-            bytes,
-            sha256,
-            kept,
-        }
+        StreamSummary { bytes, sha256, kept }
     }
 
     fn nothing_kept(&self, inner: &Inner) -> Ended {
@@ -269,6 +271,8 @@ impl Writer {
         Ended {
             log: Log {
                 end: inner.end,
+                stdout_bytes: inner.at[0],
+                stderr_bytes: inner.at[1],
                 ..Log::default()
             },
             stdout: summary(0),
