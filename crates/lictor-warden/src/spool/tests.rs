@@ -246,7 +246,10 @@ fn throttling_waits_until_what_was_written_is_read() {
     rt.block_on(async {
         let mut b = bench(1 << 18, Overflow::Throttle);
         let mut pieces = 0;
-        while tokio::time::timeout(Duration::from_secs(1), b.writer.wait_room()).await.is_ok() {
+        while tokio::time::timeout(Duration::from_secs(1), b.writer.wait_room())
+            .await
+            .is_ok()
+        {
             b.write_many(1, 1 << 16);
             pieces += 1;
             assert!(pieces < 100, "it must wait: nothing was read yet");
