@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
 mod fuzz;
+mod programs;
 mod setup;
 mod shell;
 mod steps;
@@ -17,9 +18,11 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup    install what the commands below need (Debian packages, cargo-nextest)
-  fuzz     a short run of every fuzz target (part of test)
-  test     set-up, format, clippy, features, docs, fuzz, unit, component and system tests
+  setup            install what the commands below need (Debian packages, cargo-nextest)
+  demo [--once]    start a hub and an agent here and show what Lictor is about; --once ends by itself
+  test             set-up, format, clippy, features, docs, fuzz, unit, component and system tests
+  fuzz             a short run of every fuzz target (part of test)
+  bench [--quick]  measure against floors and peers (release build)
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +31,10 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["setup"] => setup::for_tests(),
         ["test"] => test::run_all(),
+        ["demo"] => programs::demo(&[]),
+        ["demo", "--once"] => programs::demo(&["--once"]),
+        ["bench"] => programs::bench(&[]),
+        ["bench", "--quick"] => programs::bench(&["--quick"]),
         ["fuzz"] => fuzz::run_all(),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

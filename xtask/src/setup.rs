@@ -44,10 +44,33 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// The peer that the benchmark measures beside Lictor.
+const BENCH_NEEDS: &[Need] = &[
+    Need {
+        program: "sshd",
+        package: "openssh-server",
+    },
+    Need {
+        program: "ssh",
+        package: "openssh-client",
+    },
+];
+
 /// How long another package manager may hold the lock before this gives up.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Makes this machine ready for `cargo xtask test` and `demo`.
+/// Makes this machine ready for `cargo xtask demo`.
+pub(crate) fn for_demo() -> Result<()> {
+    packages(NEEDS)
+}
+
+/// Makes this machine ready for `cargo xtask bench`.
+pub(crate) fn for_bench() -> Result<()> {
+    packages(NEEDS)?;
+    packages(BENCH_NEEDS)
+}
+
+/// Makes this machine ready for `cargo xtask test`.
 pub(crate) fn for_tests() -> Result<()> {
     packages(NEEDS)?;
     rust_components()?;

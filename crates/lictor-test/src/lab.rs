@@ -134,6 +134,14 @@ impl Lab {
         self.program.as_mut().context("the lab is stopped")
     }
 
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it was stopped.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.program.as_ref().context("the lab is stopped")?.pid())
+    }
+
     /// Ends it by SIGTERM.
     ///
     /// # Errors

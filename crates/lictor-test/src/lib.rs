@@ -16,6 +16,7 @@ mod cable;
 mod cli;
 mod lab;
 mod missing;
+mod operator;
 mod program;
 mod wait;
 
@@ -24,5 +25,6 @@ pub use cable::{Cable, Netns};
 pub use cli::{Cli, Done};
 pub use lab::{Lab, LabOptions};
 pub use missing::{Missing, can_make_namespaces, skip};
+pub use operator::{Operator, Ran};
 pub use program::Program;
 pub use wait::{poll, wait_until};

@@ -1,0 +1,53 @@
+//! `demo`: shows the point of Lictor on this machine, with the real binary and nothing prepared.
+//!
+//! Started by `cargo xtask demo`, which installs and builds what is needed. Every step is a command that a person
+//! could type, and is checked: the demo fails when Lictor doesn't do what is said here.
+//!
+//! ```text
+//! lab ─▶ sandbox ─▶ denial ─▶ tampering ─▶ receipt ─▶ how to go on ─▶ (waits, unless --once) ─▶ everything ended
+//! ```
+
+// It tells a story on a terminal, and starts programs.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
+
+mod stage;
+mod story;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use lictor_test::Lab;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<ExitCode> {
+    let once = std::env::args().any(|a| a == "--once");
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stopped = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&stopped);
+    let mut telling = tokio::task::spawn_blocking(move || story::tell(&seen));
+    let mut lab: Option<Lab> = None;
+    tokio::select! {
+        told = &mut telling => lab = Some(told??),
+        _ = interrupt.recv() => stopped.store(true, Ordering::Relaxed),
+        _ = terminate.recv() => stopped.store(true, Ordering::Relaxed),
+    }
+    let Some(mut lab) = lab else {
+        // A step that was interrupted half way has failed, and that is no news; the lab is dropped with it.
+        let _: Result<_, _> = telling.await;
+        println!("\nStopped; nothing is left running.");
+        return Ok(ExitCode::SUCCESS);
+    };
+    if !once {
+        println!("\nEverything goes on running until you stop it (Ctrl-C).");
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    lab.stop()?;
+    println!("\nStopped; nothing is left running.");
+    Ok(ExitCode::SUCCESS)
+}

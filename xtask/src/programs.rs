@@ -1,0 +1,45 @@
+//! `cargo xtask demo` and `bench`: set-up, build, and then the program of `lictor-test` that does it.
+//!
+//! This process becomes that program, so that a signal sent to one reaches the other.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::setup;
+use crate::shell::{cargo, run, target_dir};
+
+/// Shows the point of Lictor on this machine.
+pub(crate) fn demo(arguments: &[&str]) -> Result<()> {
+    println!("== setup");
+    setup::for_demo()?;
+    println!("== build");
+    run(cargo(&["build", "--workspace", "--bins"]))?;
+    println!("== demo");
+    become_program("debug", "demo", arguments)
+}
+
+/// Measures, against floors and peers.
+pub(crate) fn bench(arguments: &[&str]) -> Result<()> {
+    println!("== setup");
+    setup::for_bench()?;
+    println!("== build");
+    run(cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "lictor",
+        "--package",
+        "lictor-test",
+        "--bins",
+    ]))?;
+    println!("== bench");
+    become_program("release", "bench", arguments)
+}
+
+fn become_program(profile: &str, name: &str, arguments: &[&str]) -> Result<()> {
+    let path = target_dir().join(profile).join(name);
+    let error = Command::new(&path).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot start {}", path.display()))
+}
