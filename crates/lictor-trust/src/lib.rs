@@ -9,7 +9,7 @@
 //! | [`revocation`] | what has been taken away |
 //! | `people` | jobs, approvals, cancels, revocations: methods of [`OrgTrust`] |
 //! | [`enrol`], [`directory`] | grant, token, node record; who is which node |
-//! | [`receipt`], [`tracker`] | asks and receipts; what a client remembers of them |
+//! | [`receipt`] | asks and receipts |
 //!
 //! # Invariants
 //! - There is no way to a [`Verified`] but the verifying functions here.
@@ -30,7 +30,6 @@ pub mod revocation;
 mod root;
 pub mod roster;
 pub mod sign;
-pub mod tracker;
 pub mod verify;
 mod window;
 
@@ -43,5 +42,4 @@ pub use org_trust::{AcceptReport, OrgTrust};
 pub use receipt::NodeKeys;
 pub use roster::Roster;
 pub use sign::sign;
-pub use tracker::ReceiptTracker;
 pub use verify::{Historic, Verified};
