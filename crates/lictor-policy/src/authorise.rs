@@ -45,7 +45,7 @@ pub enum Decision {
     /// It may run.
     Permit(Box<Permit>),
     /// It may run once people have approved.
-    Ask(Asked),
+    Ask(Box<Asked>),
     /// It may not.
     Deny(Denial),
 }
@@ -196,11 +196,11 @@ fn decide(ask: Authorise<'_>, verdict: Verdict) -> Decision {
         Outcome::Permit => Vec::new(),
         Outcome::BreakGlass(gates) => gates,
         Outcome::Ask(gates) => {
-            return Decision::Ask(Asked {
+            return Decision::Ask(Box::new(Asked {
                 gates,
                 facts: ask.facts,
                 policy_ids: rules,
-            });
+            }));
         }
         Outcome::Deny(refusal) => {
             return Decision::Deny(Denial {

@@ -3,7 +3,9 @@
 //! Facts are data: the sandbox crate fills them in, policy reads them, an ask shows them, an approval may bind
 //! them. Their digest is taken over one JSON text, so that what a person looked at is what is compared.
 
+use lictor_proto::doc::Job;
 use lictor_proto::{Digest, Name};
+use lictor_trust::profiles::{Network, Profile};
 use serde::{Deserialize, Serialize};
 
 /// Everything that policy sees besides what was signed.
@@ -45,6 +47,43 @@ pub struct ProgramFacts {
 }
 
 impl Facts {
+    /// What a node would probably find, for predictions: the program under `/usr/bin` unless it is a path, not
+    /// writable, an unknown digest. Nothing that acts may use it.
+    #[must_use]
+    pub fn assume(profile: Option<&Profile>, job: &Job) -> Self {
+        let exec = job.exec();
+        let called = exec.argv.first().map_or("", String::as_str);
+        let path = if called.contains('/') {
+            called.to_owned()
+        } else {
+            format!("/usr/bin/{called}")
+        };
+        let unknown = Digest([0; 32]);
+        let names = profile.iter().flat_map(|p| p.env.keys()).chain(exec.env.keys());
+        let mut env_names: Vec<_> = names.cloned().collect();
+        env_names.sort_unstable();
+        env_names.dedup();
+        Self {
+            program: ProgramFacts {
+                path,
+                sha256: unknown,
+                writable: false,
+            },
+            interpreters: Vec::new(),
+            env_names,
+            network: match profile.map(|p| p.network) {
+                Some(Network::Host) => "host".into(),
+                _ => "none".into(),
+            },
+            profile: job.profile.clone(),
+            profile_digest: profile.map_or(unknown, Profile::digest),
+            backend: profile.map_or("", |p| p.backend.as_str()).to_owned(),
+            namespaced: profile.is_some_and(|p| p.backend.is_namespaced()),
+            run_as_uid: 1000,
+            cwd: exec.cwd.clone().unwrap_or_else(|| "/".into()),
+        }
+    }
+
     /// The one JSON text of these facts.
     #[must_use]
     pub fn to_text(&self) -> String {

@@ -7,6 +7,8 @@
 //! | [`facts`], [`shell`], [`environment`] | what was found; `exec`, `shell` or `shell_opaque`; refused variables |
 //! | [`evaluate`](mod@evaluate) | a prediction, for `lictor explain` and tests |
 //! | `authorise` (feature) | the only maker of a `Permit` |
+//! | [`lint`], [`cases`] | `lictor org check`, `lictor org test` |
+//! | [`starter`] | the organisations that are shipped |
 //!
 //! # Invariants
 //! - No IO, no clock, no async. The caller says what time it is.
@@ -15,6 +17,7 @@
 
 #[cfg(feature = "authorise")]
 pub mod authorise;
+pub mod cases;
 pub mod context;
 pub mod entities;
 pub mod environment;
@@ -22,17 +25,21 @@ pub mod evaluate;
 pub mod facts;
 pub mod gate;
 pub mod law;
+pub mod lint;
 mod rule;
 pub mod schema;
 pub mod shell;
+pub mod starter;
 mod tally;
 
 #[cfg(feature = "authorise")]
 pub use authorise::{
     Asked, Authorise, AuthoriseCancel, CancelPermit, Decision, Denial, Permit, authorise, authorise_cancel,
 };
+pub use cases::{Case, CaseError, Report, run_cases};
 pub use entities::NodeContext;
 pub use evaluate::{Outcome, Question, Verdict, evaluate, evaluate_cancel};
 pub use facts::Facts;
-pub use law::{Law, LoadError};
+pub use law::{Law, LoadError, Problem};
+pub use lint::lint;
 pub use shell::{Action, ShellCode, classify};
