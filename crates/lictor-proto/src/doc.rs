@@ -20,7 +20,7 @@ pub use law::{
     Bundle, Freshness, MinVersions, Revocation, RevocationKind, RevocationSet, Role, RoleName, Root,
     RootRoles,
 };
-pub use node::{Grant, NodeKind, NodeRecord, Token};
+pub use node::{Grant, NodeKind, NodeRecord, Token, TokenError};
 pub use receipt::{AppliedBackend, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage};
 
 use serde::de::DeserializeOwned;

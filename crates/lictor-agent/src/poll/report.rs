@@ -1,0 +1,200 @@
+//! One execution towards the hub: started, its log piece by piece, its result until that is acknowledged.
+//!
+//! ```text
+//!   Started --> log (read spool, post, acknowledge)* --log's end--> result --> acknowledge --> done
+//! ```
+//! The hub answers each piece with how far it has stored the log, and that is where the next piece starts: a
+//! piece that was stored but whose answer was lost is neither sent twice nor missed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lictor_link::http::full;
+use lictor_link::hyper::{self, StatusCode};
+use lictor_proto::agent::{Ack, Finished, OutputPart, ReadOutput, Reply, Request};
+use lictor_proto::api::{FRAMES, LogStored, ResultStored, StartedReport};
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::{Digest, JobId, Timestamp};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::{PollError, SMALL_ANSWER, Session, internal};
+
+/// Most bytes of log in one request.
+const PIECE: u32 = 256 * 1024;
+/// A running execution's lease is renewed this often.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+
+/// What the warden says about an execution.
+pub(super) enum News {
+    Started(Timestamp),
+    Output,
+    Finished(Box<Finished>),
+}
+
+/// An execution that is being reported.
+pub(super) struct Report {
+    session: Session,
+    job: Digest,
+    /// `/api/v1/agent/jobs/{id}`
+    path: String,
+    news: mpsc::Receiver<News>,
+    /// The hub has everything before this log position.
+    stored: u64,
+    log_ended: bool,
+    renew: Interval,
+}
+
+enum Step {
+    News(Option<News>),
+    Piece(Result<(OutputPart, Bytes), Refusal>),
+    Renew,
+}
+
+impl Report {
+    pub(super) fn new(session: Session, job: Digest, stored: u64, news: mpsc::Receiver<News>) -> Self {
+        let mut renew = interval(RENEW_EVERY);
+        renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        renew.reset(); // the first tick would come at once
+        Self {
+            session,
+            job,
+            path: format!("/api/v1/agent/jobs/{}", JobId::from_digest(&job)),
+            news,
+            stored,
+            log_ended: false,
+            renew,
+        }
+    }
+
+    /// Reports until the result is acknowledged.
+    pub(super) async fn run(mut self) -> Result<Digest, PollError> {
+        let finished = loop {
+            let read = ReadOutput {
+                job: self.job,
+                from: self.stored,
+                max: PIECE,
+                wait: true,
+            };
+            let port = self.session.port.clone();
+            let step = tokio::select! {
+                news = self.news.recv() => Step::News(news),
+                piece = port.read_output(read), if !self.log_ended => Step::Piece(piece),
+                _ = self.renew.tick() => Step::Renew,
+            };
+            match step {
+                Step::News(Some(News::Started(at))) => self.started(at).await?,
+                Step::News(Some(News::Output)) => {}
+                Step::News(Some(News::Finished(finished))) => break finished,
+                Step::News(None) => return Ok(self.job),
+                Step::Piece(piece) => self.piece(piece).await?,
+                Step::Renew => self.renew_lease().await?,
+            }
+        };
+        self.rest_of_log(finished.log_end).await?;
+        self.result(&finished).await?;
+        Ok(self.job)
+    }
+
+    async fn started(&self, at: Timestamp) -> Result<(), PollError> {
+        let path = format!("{}/started", self.path);
+        self.session.post(&path, &StartedReport { at }).await.map(drop)
+    }
+
+    async fn renew_lease(&self) -> Result<(), PollError> {
+        let request = hyper::Request::post(format!("{}/heartbeat", self.path))
+            .body(full(""))
+            .map_err(internal)?;
+        let answer = self.session.call(request, SMALL_ANSWER).await?;
+        // A lease that lapsed is the hub's affair; the execution goes on and so does its report.
+        if !answer.status.is_success() {
+            tracing::debug!(job = %self.job, status = %answer.status, "the lease was not renewed");
+        }
+        Ok(())
+    }
+
+    /// Sends what is left of a log that has ended.
+    async fn rest_of_log(&mut self, end: u64) -> Result<(), PollError> {
+        while !self.log_ended && self.stored < end {
+            let read = ReadOutput {
+                job: self.job,
+                from: self.stored,
+                max: PIECE,
+                wait: false,
+            };
+            let piece = self.session.port.read_output(read).await;
+            self.piece(piece).await?;
+        }
+        Ok(())
+    }
+
+    async fn piece(&mut self, piece: Result<(OutputPart, Bytes), Refusal>) -> Result<(), PollError> {
+        let (part, bytes) = match piece {
+            Ok(piece) => piece,
+            // Nothing was ever printed, or the hub has it all and the spool is gone.
+            Err(refusal) if refusal.code == Code::NotFound => {
+                self.log_ended = true;
+                return Ok(());
+            }
+            Err(refusal) => return Err(refusal.into()),
+        };
+        if !bytes.is_empty() {
+            self.send(part, bytes).await?;
+        }
+        self.log_ended = part.end && self.stored >= part.to;
+        Ok(())
+    }
+
+    async fn send(&mut self, part: OutputPart, bytes: Bytes) -> Result<(), PollError> {
+        let turn = self.session.sending.acquire().await;
+        let _turn = turn.map_err(internal)?;
+        let request = hyper::Request::post(format!("{}/log?at={}", self.path, part.from))
+            .header("content-type", FRAMES)
+            .body(full(bytes))
+            .map_err(internal)?;
+        let answer = self.session.call(request, SMALL_ANSWER).await?;
+        let LogStored { upto } = answer.json()?;
+        if upto <= self.stored {
+            let text = format!(
+                "the hub stored nothing beyond {} of a log sent to {}",
+                self.stored, part.to
+            );
+            return Err(Refusal::new(Code::Unavailable, text).into());
+        }
+        // What the hub claims beyond our log is not believed: there is nothing to acknowledge there.
+        self.stored = upto.min(part.to);
+        let ack = Ack::Output {
+            job: self.job,
+            upto: self.stored,
+        };
+        self.acknowledge(ack).await
+    }
+
+    async fn result(&self, finished: &Finished) -> Result<(), PollError> {
+        let path = format!("{}/result", self.path);
+        let bytes = lictor_proto::json::to_vec(finished).map_err(internal)?;
+        let request = hyper::Request::post(path)
+            .header("content-type", "application/json")
+            .body(full(bytes))
+            .map_err(internal)?;
+        let answer = self.session.call(request, SMALL_ANSWER).await?;
+        if answer.status == StatusCode::CONFLICT {
+            // Kept here as it is: the hub holds another receipt for this execution, and somebody must look.
+            tracing::error!(job = %self.job, "the hub holds a different result for this job");
+            return Ok(());
+        }
+        let ResultStored { receipt } = answer.json()?;
+        let ack = Ack::Result {
+            job: self.job,
+            receipt,
+        };
+        self.acknowledge(ack).await
+    }
+
+    async fn acknowledge(&self, ack: Ack) -> Result<(), PollError> {
+        match self.session.port.ask(Request::Ack(ack)).await {
+            Reply::Refused(refusal) => Err(refusal.into()),
+            _ => Ok(()),
+        }
+    }
+}
