@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
 use pkcs8::der::pem::PemLabel as _;
 use pkcs8::pkcs5::{pbes2, scrypt};
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
@@ -76,7 +76,12 @@ pub fn is_encrypted(path: &Path) -> Result<bool, KeyFileError> {
 /// When the file exists or cannot be written.
 pub fn store(path: &Path, key: &SecretKey, passphrase: Option<&str>) -> Result<(), KeyFileError> {
     let failed = |_: pkcs8::Error| KeyFileError::Encrypt(None);
-    let plain = key.signing_key().to_pkcs8_der().map_err(failed)?;
+    // Without the public half (version 1 of the format): OpenSSL 3.0 reads no other.
+    let bytes = KeypairBytes {
+        secret_key: *key.seed(),
+        public_key: None,
+    };
+    let plain = bytes.to_pkcs8_der().map_err(failed)?;
     let (label, document) = match passphrase {
         None => (PrivateKeyInfoRef::PEM_LABEL, plain),
         Some(passphrase) => {

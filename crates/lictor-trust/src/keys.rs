@@ -90,10 +90,6 @@ impl SecretKey {
         self.0.sign(message).to_bytes()
     }
 
-    pub(crate) fn signing_key(&self) -> &SigningKey {
-        &self.0
-    }
-
     pub(crate) fn from_signing_key(key: SigningKey) -> Self {
         Self(key)
     }
