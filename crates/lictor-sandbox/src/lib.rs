@@ -1,1 +1,39 @@
-//! Everything that talks to the kernel: plans, spawn, the process tree, and the host and bubblewrap backends
+//! Everything that talks to the kernel: plans, spawn, the process tree, and the host and bubblewrap backends.
+//!
+//! ```text
+//!   Host::resolve -> Resolved --(policy: Permit)--> Plan --Backend::create--> Sandbox --exec--> Running --wait--> Ended
+//! ```
+//!
+//! The only crate with `unsafe`, and the only one with Linux-only code (all of it below `linux`); on other systems
+//! it compiles without backends.
+//!
+//! # Invariants
+//! - No permit, no plan; no plan, no process (see [`plan`]). A feature called `testing` lifts the first half for
+//!   this crate's own conformance suite; no package enables it.
+//! - What cannot be enforced is an error ([`Unenforceable`]), never left out.
+//! - A job's whole process tree is found and ended, whatever it does to hide ([`Ended`] says what that took).
+
+#[cfg(not(target_os = "linux"))]
+mod absent;
+pub mod backend;
+pub mod capability;
+pub mod handle;
+mod host;
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+mod linux;
+pub mod plan;
+mod program;
+pub mod running;
+
+#[cfg(not(target_os = "linux"))]
+use absent as imp;
+#[cfg(target_os = "linux")]
+use linux as imp;
+
+pub use backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
+pub use capability::{Capabilities, Capability};
+pub use handle::{Handle, ProcessId, Recovered};
+pub use host::{Config, Host, fingerprint, host_facts};
+pub use plan::{Plan, Resolved, Unenforceable};
+pub use running::{Cause, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch};

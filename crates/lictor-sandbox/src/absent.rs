@@ -1,0 +1,88 @@
+//! Systems without a backend: everything compiles, nothing can be started.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use lictor_proto::agent::HostFacts;
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc::Exec;
+use lictor_proto::{Digest, Name, Timestamp};
+use lictor_trust::profiles::Profile;
+use tokio::sync::watch;
+
+use crate::backend::Backend;
+use crate::host::Config;
+use crate::plan::Resolved;
+use crate::running::{Ended, StopReason};
+
+#[derive(Debug)]
+pub(crate) struct Kernel;
+
+impl Kernel {
+    pub(crate) fn start(_: Config) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) fn resolve(&self, _: (&Name, &Profile), _: &Exec, _: &Path) -> Result<Resolved, Refusal> {
+        Err(Refusal::new(Code::Unenforceable, "this system has no sandbox backend yet"))
+    }
+}
+
+pub(crate) fn backends(_: &Arc<Kernel>) -> Vec<Arc<dyn Backend>> {
+    Vec::new()
+}
+
+pub(crate) fn host_facts(_: &Path) -> HostFacts {
+    HostFacts {
+        os: std::env::consts::OS.to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+        cpus: std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(0)),
+        ..HostFacts::default()
+    }
+}
+
+pub(crate) fn fingerprint() -> Digest {
+    Digest::of(b"lictor-fingerprint-v1")
+}
+
+#[derive(Debug)]
+pub(crate) struct Supervisor(Infallible);
+
+impl Supervisor {
+    pub(crate) fn stop_sender(&self) -> watch::Sender<Option<StopReason>> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn wait(self, _: Timestamp) -> Ended {
+        match self.0 {}
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct PipeReader(Infallible);
+
+impl PipeReader {
+    pub(crate) async fn read(&mut self, _: &mut BytesMut, _: usize) -> io::Result<usize> {
+        match self.0 {}
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Recovered(Infallible);
+
+impl Recovered {
+    pub(crate) async fn wait(&mut self) {
+        match self.0 {}
+    }
+
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn destroy(&mut self) -> io::Result<()> {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,137 @@
+//! The traits that every backend stands behind, and how starting can fail.
+//!
+//! ```text
+//! Plan --create--> Sandbox --exec--> Running --wait--> Ended
+//!                     '------- destroy: nothing is left
+//! Handle --recover--> Recovered: wait, kill, destroy; never exec
+//! ```
+
+use std::io;
+
+use async_trait::async_trait;
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc::Usage;
+use lictor_trust::profiles::Backend as BackendName;
+
+use crate::capability::Capabilities;
+use crate::handle::{Handle, Recovered};
+use crate::plan::Plan;
+use crate::running::{Running, StdinSource};
+
+/// One way to isolate a job.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Which one.
+    fn name(&self) -> BackendName;
+
+    /// What it can enforce here, found out by doing it.
+    ///
+    /// # Errors
+    /// When it cannot be used here at all; the error says what to do about it.
+    async fn probe(&self) -> Result<Capabilities, ProbeError>;
+
+    /// Makes the sandbox of a plan; nothing of the job runs yet.
+    ///
+    /// # Errors
+    /// [`StartError`]; whatever was made so far is gone again.
+    async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError>;
+
+    /// Takes up what an earlier agent process left behind.
+    ///
+    /// # Errors
+    /// [`RecoverError::Gone`] when nothing of it is left.
+    async fn recover(&self, handle: Handle) -> Result<Recovered, RecoverError>;
+}
+
+/// A place that one plan was made for.
+#[async_trait]
+pub trait Sandbox: Send + Sync {
+    /// The plan.
+    fn plan(&self) -> &Plan;
+
+    /// Starts the plan's program. Once: a plan permits one start.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing of the job has run.
+    async fn exec(&mut self, stdin: StdinSource) -> Result<Running, StartError>;
+
+    /// Sends a signal to every process of the job.
+    ///
+    /// # Errors
+    /// When nothing runs.
+    async fn signal(&self, signal: i32) -> io::Result<()>;
+
+    /// What the job has used up to now.
+    ///
+    /// # Errors
+    /// When nothing runs.
+    async fn usage(&self) -> io::Result<Usage>;
+
+    /// Ends whatever still runs and removes everything: processes, mounts, cgroup, directory.
+    ///
+    /// # Errors
+    /// When something could not be removed; calling it again tries again.
+    async fn destroy(&mut self) -> io::Result<()>;
+}
+
+/// A backend that cannot be used here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}; {fix}")]
+pub struct ProbeError {
+    /// What is missing.
+    pub problem: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+/// Why a job was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The program is not the file that was judged.
+    #[error("{path} was changed between the decision and the start")]
+    ProgramChanged {
+        /// Canonical path.
+        path: String,
+    },
+    /// The system refused a step.
+    #[error("cannot {step}")]
+    Failed {
+        /// What was being done, as a verb phrase.
+        step: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The plan has been started before.
+    #[error("this sandbox has run its program already")]
+    AlreadyStarted,
+}
+
+impl StartError {
+    pub(crate) fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Failed { step, source }
+    }
+
+    /// As a refusal with its code, for receipts.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::ProgramChanged { .. } => Refusal::new(Code::ProgramChanged, self.to_string()),
+            Self::Failed { step, source } => {
+                Refusal::new(Code::StartFailed, format!("cannot {step}: {source}"))
+            }
+            Self::AlreadyStarted => Refusal::new(Code::StartFailed, self.to_string()),
+        }
+    }
+}
+
+/// Why nothing could be taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// Nothing of it is left: the machine was restarted, or the job has ended.
+    #[error("nothing of the job is left")]
+    Gone,
+    /// The system refused.
+    #[error("cannot take up what was left")]
+    Io(#[from] io::Error),
+}

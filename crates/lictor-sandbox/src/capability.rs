@@ -1,0 +1,144 @@
+//! What a backend can enforce on this host: a closed list, filled by probing, never by assuming.
+//!
+//! The words go into plans, receipts and heartbeats, so they are as stable as codes.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// One thing that a backend can hold while a job runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Capability {
+    /// Every descendant is found and ended, double-forked ones and those in sessions of their own included.
+    ProcessTree,
+    /// A cgroup v2 of the job's own: the tree is killed in one step, CPU time is the kernel's own count.
+    Cgroup,
+    /// The environment is exactly what was declared, and no descriptor is inherited.
+    CleanStart,
+    /// Jobs can run as another user than the agent.
+    RunAsUser,
+    /// The host's network, as it is.
+    HostNetwork,
+    /// No network but an own loopback interface.
+    NoNetwork,
+    /// Users of its own: no id of the host but one unprivileged one.
+    UserNamespace,
+    /// A file system view of its own.
+    MountNamespace,
+    /// Processes of its own.
+    PidNamespace,
+    /// System V IPC and POSIX queues of its own.
+    IpcNamespace,
+    /// A host name of its own.
+    UtsNamespace,
+    /// A cgroup view of its own.
+    CgroupNamespace,
+    /// Nothing of the host can be written but what the profile names.
+    ReadOnlyRoot,
+    /// `no_new_privs`, an empty bounding set, no nested user namespace.
+    NoNewPrivileges,
+    /// A seccomp filter.
+    Seccomp,
+    /// A session of its own; no controlling terminal.
+    NewSession,
+    /// A memory limit over the whole tree.
+    MemoryOfTree,
+    /// A memory limit on each process (address space).
+    MemoryOfProcess,
+    /// A limit on the number of processes.
+    Pids,
+    /// A CPU time limit on each process.
+    CpuTime,
+    /// A limit on the size of files written.
+    FileSize,
+    /// A limit on open files.
+    OpenFiles,
+}
+
+impl Capability {
+    /// Every capability.
+    pub const ALL: [Self; 22] = [
+        Self::ProcessTree,
+        Self::Cgroup,
+        Self::CleanStart,
+        Self::RunAsUser,
+        Self::HostNetwork,
+        Self::NoNetwork,
+        Self::UserNamespace,
+        Self::MountNamespace,
+        Self::PidNamespace,
+        Self::IpcNamespace,
+        Self::UtsNamespace,
+        Self::CgroupNamespace,
+        Self::ReadOnlyRoot,
+        Self::NoNewPrivileges,
+        Self::Seccomp,
+        Self::NewSession,
+        Self::MemoryOfTree,
+        Self::MemoryOfProcess,
+        Self::Pids,
+        Self::CpuTime,
+        Self::FileSize,
+        Self::OpenFiles,
+    ];
+
+    /// The stable word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ProcessTree => "process_tree",
+            Self::Cgroup => "cgroup",
+            Self::CleanStart => "clean_start",
+            Self::RunAsUser => "run_as_user",
+            Self::HostNetwork => "host_network",
+            Self::NoNetwork => "no_network",
+            Self::UserNamespace => "user_namespace",
+            Self::MountNamespace => "mount_namespace",
+            Self::PidNamespace => "pid_namespace",
+            Self::IpcNamespace => "ipc_namespace",
+            Self::UtsNamespace => "uts_namespace",
+            Self::CgroupNamespace => "cgroup_namespace",
+            Self::ReadOnlyRoot => "read_only_root",
+            Self::NoNewPrivileges => "no_new_privileges",
+            Self::Seccomp => "seccomp",
+            Self::NewSession => "new_session",
+            Self::MemoryOfTree => "memory_of_tree",
+            Self::MemoryOfProcess => "memory_of_process",
+            Self::Pids => "pids",
+            Self::CpuTime => "cpu_time",
+            Self::FileSize => "file_size",
+            Self::OpenFiles => "open_files",
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What one backend can do here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capabilities(BTreeSet<Capability>);
+
+impl Capabilities {
+    /// Whether it can.
+    #[must_use]
+    pub fn has(&self, capability: Capability) -> bool {
+        self.0.contains(&capability)
+    }
+
+    /// The words, sorted.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let mut words: Vec<_> = self.0.iter().map(|c| c.as_str().to_owned()).collect();
+        words.sort_unstable();
+        words
+    }
+}
+
+impl FromIterator<Capability> for Capabilities {
+    fn from_iter<I: IntoIterator<Item = Capability>>(iter: I) -> Self {
+        Self(iter.into_iter().collect())
+    }
+}

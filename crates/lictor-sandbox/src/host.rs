@@ -1,0 +1,115 @@
+//! The way in: what this machine offers for running jobs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lictor_proto::agent::{BackendReport, HostFacts};
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::Exec;
+use lictor_proto::{Digest, Name};
+use lictor_trust::profiles::{Backend as BackendName, Profile};
+
+use crate::backend::Backend;
+use crate::imp;
+use crate::plan::Resolved;
+
+/// What the agent's configuration says about running jobs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The unprivileged user of the host that namespaced jobs of a root agent run as.
+    pub sandbox_uid: u32,
+    /// Its group.
+    pub sandbox_gid: u32,
+    /// The `bwrap` program.
+    pub bwrap: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            sandbox_uid: 65_534,
+            sandbox_gid: 65_534,
+            bwrap: PathBuf::from("/usr/bin/bwrap"),
+        }
+    }
+}
+
+/// This machine. Start it early: the process that starts jobs is a fork of the agent as it is then.
+#[derive(Debug, Clone)]
+pub struct Host {
+    inner: Arc<imp::Kernel>,
+}
+
+impl Host {
+    /// Prepares for running jobs.
+    ///
+    /// # Errors
+    /// When the system refuses processes or memory.
+    pub fn start(config: Config) -> io::Result<Self> {
+        imp::Kernel::start(config).map(|k| Self { inner: Arc::new(k) })
+    }
+
+    /// Every backend that this system could have; [`Backend::probe`] tells which it really has.
+    #[must_use]
+    pub fn backends(&self) -> Vec<Arc<dyn Backend>> {
+        imp::backends(&self.inner)
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn backend(&self, name: BackendName) -> Option<Arc<dyn Backend>> {
+        self.backends().into_iter().find(|b| b.name() == name)
+    }
+
+    /// Finds a job's program in its profile's root, and the facts about it. `dir` is the job's own directory,
+    /// which need not exist yet. Reads and hashes the program when it has not seen it before, so it may take a
+    /// while for a large one.
+    ///
+    /// # Errors
+    /// `program_not_found`, or `unenforceable` for a run-as user that this host does not have.
+    pub fn resolve(
+        &self,
+        name: &Name,
+        profile: &Profile,
+        exec: &Exec,
+        dir: &Path,
+    ) -> Result<Resolved, Refusal> {
+        self.inner.resolve((name, profile), exec, dir)
+    }
+
+    /// The probe of every backend, for heartbeats and `doctor`.
+    pub async fn reports(&self) -> Vec<BackendReport> {
+        let mut reports = Vec::new();
+        for backend in self.backends() {
+            let name = backend.name().as_str().to_owned();
+            reports.push(match backend.probe().await {
+                Ok(capabilities) => BackendReport {
+                    name,
+                    usable: true,
+                    capabilities: capabilities.words(),
+                    problem: String::new(),
+                },
+                Err(error) => BackendReport {
+                    name,
+                    usable: false,
+                    capabilities: Vec::new(),
+                    problem: error.to_string(),
+                },
+            });
+        }
+        reports
+    }
+}
+
+/// Facts for a heartbeat; `data` is where the agent keeps its data.
+#[must_use]
+pub fn host_facts(data: &Path) -> HostFacts {
+    imp::host_facts(data)
+}
+
+/// A digest over what makes this machine this machine; a copy of its disk on another one has another.
+#[must_use]
+pub fn fingerprint() -> Digest {
+    imp::fingerprint()
+}

@@ -1,0 +1,45 @@
+//! Everything that only Linux has. Nothing outside this module knows a system call.
+//!
+//! | module | what |
+//! |---|---|
+//! | `table`, `child`, `zygote` | the one spawn function: a prepared table, and the process that carries it out |
+//! | `process`, `tree`, `cgroup` | finding and ending every process of a job |
+//! | `supervisor`, `pipe` | time limit, end, usage; output |
+//! | `users`, `resolve` | who a job runs as, and which file is its program |
+//! | `kernel`, `host`, `bubblewrap`, `seccomp` | the backends and what they share |
+
+mod bubblewrap;
+mod cgroup;
+mod child;
+mod facts;
+mod host;
+mod kernel;
+mod pipe;
+mod process;
+mod recover;
+mod resolve;
+mod seccomp;
+mod spawn;
+mod supervisor;
+mod table;
+mod tree;
+mod users;
+mod zygote;
+
+use std::sync::Arc;
+
+pub(crate) use facts::{fingerprint, host_facts};
+pub(crate) use kernel::Kernel;
+pub(crate) use pipe::PipeReader;
+pub(crate) use recover::Recovered;
+pub(crate) use supervisor::Supervisor;
+
+use crate::backend::Backend;
+
+/// The backends of this system.
+pub(crate) fn backends(kernel: &Arc<Kernel>) -> Vec<Arc<dyn Backend>> {
+    vec![
+        Arc::new(host::HostBackend(kernel.clone())),
+        Arc::new(bubblewrap::Bubblewrap(kernel.clone())),
+    ]
+}

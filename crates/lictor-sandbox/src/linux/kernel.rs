@@ -1,0 +1,274 @@
+//! What both backends share: the zygote, the cgroup root, the resolver; and one job's life on this host.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::path::Path;
+use std::sync::Arc;
+
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Exec, Usage};
+use lictor_proto::{Name, Timestamp};
+use lictor_trust::profiles::Profile;
+use rustix::process::{Resource, Signal};
+use tokio::sync::watch;
+
+use super::cgroup::{Cgroup, CgroupRoot};
+use super::pipe::PipeReader;
+use super::process;
+use super::recover::remove_dir;
+use super::resolve::Resolver;
+use super::spawn::{self, Launch};
+use super::supervisor::Supervisor;
+use super::tree::Tree;
+use super::users::User;
+use super::zygote::Zygote;
+use crate::backend::StartError;
+use crate::handle::{Handle, ProcessId};
+use crate::host::Config;
+use crate::plan::{LaunchSpec, Plan, Resolved};
+use crate::running::{Running, StdinSource};
+
+/// This machine.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(super) zygote: Arc<Zygote>,
+    pub(super) cgroups: Option<CgroupRoot>,
+    pub(super) config: Config,
+    resolver: Resolver,
+}
+
+impl Kernel {
+    pub(crate) fn start(config: Config) -> io::Result<Self> {
+        Ok(Self {
+            zygote: Zygote::start()?,
+            cgroups: CgroupRoot::make(),
+            config,
+            resolver: Resolver::default(),
+        })
+    }
+
+    pub(crate) fn resolve(
+        &self,
+        profile: (&Name, &Profile),
+        exec: &Exec,
+        dir: &Path,
+    ) -> Result<Resolved, Refusal> {
+        let sandbox = User {
+            uid: self.config.sandbox_uid,
+            gid: self.config.sandbox_gid,
+            groups: Vec::new(),
+        };
+        self.resolver.resolve(profile, exec, dir, &sandbox)
+    }
+}
+
+/// One job: its directory and cgroup from `create` on, its tree from `exec` on.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) plan: Plan,
+    pub(super) cgroup: Option<Arc<Cgroup>>,
+    tree: Option<Arc<Tree>>,
+    started: bool,
+}
+
+/// What a namespaced backend adds to a start.
+#[derive(Debug, Default)]
+pub(super) struct Inside<'a> {
+    pub(super) namespaces: Option<BorrowedFd<'a>>,
+    pub(super) init: Option<ProcessId>,
+    pub(super) filter: Option<&'a [libc::sock_filter]>,
+    /// More processes that hold the sandbox, for the handle.
+    pub(super) roots: Vec<ProcessId>,
+}
+
+impl Job {
+    /// Makes the job's directory and cgroup.
+    pub(super) fn create(kernel: Arc<Kernel>, plan: Plan) -> Result<Self, StartError> {
+        let spec = plan.spec();
+        make_dir(spec).map_err(StartError::failed("make the job's directory"))?;
+        let mut job = Self { kernel, plan, cgroup: None, tree: None, started: false };
+        match job.make_cgroup() {
+            Ok(cgroup) => job.cgroup = cgroup,
+            Err(e) => {
+                let _ = remove_dir(job.plan.dir());
+                return Err(StartError::failed("make the job's cgroup")(e));
+            }
+        }
+        Ok(job)
+    }
+
+    fn make_cgroup(&self) -> io::Result<Option<Arc<Cgroup>>> {
+        let Some(root) = &self.kernel.cgroups else {
+            return Ok(None);
+        };
+        let name = self.plan.dir().file_name().unwrap_or_default().to_string_lossy();
+        let cgroup = root.job(&name)?;
+        let limits = &self.plan.spec().limits;
+        let limit = || -> io::Result<()> {
+            if let (true, Some(n)) = (root.pids, limits.pids) {
+                cgroup.limit_pids(n)?;
+            }
+            if let (true, Some(n)) = (root.memory, limits.memory) {
+                cgroup.limit_memory(n)?;
+            }
+            Ok(())
+        };
+        if let Err(e) = limit() {
+            let _ = cgroup.remove();
+            return Err(e);
+        }
+        Ok(Some(Arc::new(cgroup)))
+    }
+
+    /// Starts the plan's program, once.
+    pub(super) async fn exec(
+        &mut self,
+        stdin: StdinSource,
+        inside: Inside<'_>,
+    ) -> Result<Running, StartError> {
+        if self.started {
+            return Err(StartError::AlreadyStarted);
+        }
+        self.started = true;
+        let spec = self.plan.spec();
+        let stdin = open_stdin(stdin).map_err(StartError::failed("open standard input"))?;
+        let ended = watch::Sender::new(false);
+        let pipe = || PipeReader::new(ended.subscribe()).map_err(StartError::failed("make a pipe"));
+        let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
+        let cgroup = self.cgroup.as_ref().map(|c| c.open()).transpose();
+        let cgroup = cgroup.map_err(StartError::failed("open the job's cgroup"))?;
+        let launch = Launch {
+            inherit: vec![stdin.as_fd(), out.as_fd(), err.as_fd()],
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            namespaces: inside.namespaces,
+            confine: inside.namespaces.is_some(),
+            filter: inside.filter,
+            ..self.launch(spec)?
+        };
+        let started_at = Timestamp::now();
+        let spawned = spawn::spawn(&self.kernel.zygote, &launch).await?;
+        drop((out, err, stdin, cgroup));
+        let keeper = ProcessId {
+            pid: spawned.keeper,
+            start: process::stat(spawned.keeper).map_or(0, |s| s.start),
+        };
+        let tree = Arc::new(Tree { keeper, init: inside.init, cgroup: self.cgroup.clone() });
+        self.tree = Some(tree.clone());
+        let mut handle = self.handle();
+        handle.roots.extend(inside.roots);
+        let limits = (spec.timeout, spec.grace);
+        let supervisor = Supervisor::new(spawned, tree, limits, ended);
+        Ok(Running::new(handle, started_at, (stdout, stderr), supervisor))
+    }
+
+    fn launch(&self, spec: &LaunchSpec) -> Result<Launch<'_>, StartError> {
+        let text = |s: &str| CString::new(s).map_err(|e| StartError::failed("use a NUL byte")(e.into()));
+        let files = spec.program.files.iter();
+        let user = &self.plan.spec().user;
+        Ok(Launch {
+            exec_by: spec.program.exec_by,
+            files: files.map(|(p, i)| Ok((text(p)?, *i))).collect::<Result<_, StartError>>()?,
+            argv: spec.argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?,
+            env: spec
+                .env
+                .iter()
+                .map(|(k, v)| text(&format!("{k}={v}")))
+                .collect::<Result<_, _>>()?,
+            cwd: text(&spec.cwd)?,
+            cwd_before_ids: Path::new(&spec.cwd) == spec.dir,
+            user: spec.changes_user.then_some(user),
+            confine: false,
+            filter: None,
+            rlimits: self.rlimits(spec),
+            ignore_sigchld: false,
+            die_with_keeper: false,
+            inherit: Vec::new(),
+            cgroup: None,
+            namespaces: None,
+        })
+    }
+
+    fn rlimits(&self, spec: &LaunchSpec) -> Vec<(u32, u64)> {
+        let limits = &spec.limits;
+        let cgroups = self.kernel.cgroups.as_ref();
+        let mut set = vec![(libc::RLIMIT_CORE as u32, 0)];
+        let mut add = |kind: u32, resource: Resource, limit: Option<u64>| {
+            // What the agent itself may not exceed, no job may; asking for more would only fail.
+            let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+            set.extend(limit.map(|n| (kind, n.min(most))));
+        };
+        if !cgroups.is_some_and(|c| c.memory) {
+            add(libc::RLIMIT_AS as u32, Resource::As, limits.memory);
+        }
+        if !cgroups.is_some_and(|c| c.pids) {
+            // Counted in the sandbox's own user namespace, whose first process is one.
+            add(libc::RLIMIT_NPROC as u32, Resource::Nproc, limits.pids.map(|n| n.saturating_add(1)));
+        }
+        add(libc::RLIMIT_CPU as u32, Resource::Cpu, limits.cpu_seconds);
+        add(libc::RLIMIT_FSIZE as u32, Resource::Fsize, limits.file_size);
+        add(libc::RLIMIT_NOFILE as u32, Resource::Nofile, limits.open_files);
+        set
+    }
+
+    fn handle(&self) -> Handle {
+        Handle {
+            backend: self.plan.backend().as_str().to_owned(),
+            boot_id: process::boot_id(),
+            roots: self.tree.iter().map(|t| t.keeper).collect(),
+            cgroup: self.cgroup.as_ref().map(|c| c.path().to_owned()),
+            dir: self.plan.dir().to_owned(),
+        }
+    }
+
+    pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
+        let tree = self.tree.as_ref().ok_or_else(nothing_runs)?;
+        let signal = Signal::from_named_raw(signal);
+        tree.signal(signal.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?)
+    }
+
+    pub(super) fn usage(&self) -> io::Result<Usage> {
+        self.tree.as_ref().map(|t| t.usage()).ok_or_else(nothing_runs)
+    }
+
+    /// Ends what runs, then removes cgroup and directory.
+    pub(super) async fn destroy(&mut self, roots: Vec<ProcessId>) -> io::Result<()> {
+        let mut handle = self.handle();
+        handle.roots.extend(roots);
+        match super::recover::Recovered::take_up(handle) {
+            Ok(mut left) => left.destroy().await,
+            Err(crate::backend::RecoverError::Gone) => Ok(()),
+            Err(crate::backend::RecoverError::Io(e)) => Err(e),
+        }
+    }
+}
+
+fn nothing_runs() -> io::Error {
+    io::Error::from_raw_os_error(libc::ESRCH)
+}
+
+/// Fails when it exists already: a directory of a job's own is nobody else's.
+fn make_dir(spec: &LaunchSpec) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(&spec.dir)?;
+    if spec.changes_user
+        && let Err(e) = chown(&spec.dir, Some(spec.user.uid), Some(spec.user.gid))
+    {
+        let _ = fs::remove_dir(&spec.dir);
+        return Err(e);
+    }
+    Ok(())
+}
+
+pub(super) fn open_stdin(source: StdinSource) -> io::Result<OwnedFd> {
+    match source {
+        StdinSource::Null => Ok(fs::File::open("/dev/null")?.into()),
+        StdinSource::File(file) => {
+            // The job gets a description of its own, at the start and read-only, whatever the caller has.
+            let own = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+            Ok(fs::File::open(own)?.into())
+        }
+    }
+}

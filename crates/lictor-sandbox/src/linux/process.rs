@@ -1,0 +1,110 @@
+//! Single processes: who they are, who their children are, and signals that reach nobody else.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::handle::ProcessId;
+
+/// A line of `/proc/PID/stat`, as far as it matters here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stat {
+    pub(crate) state: u8,
+    pub(crate) parent: u32,
+    pub(crate) user_ticks: u64,
+    pub(crate) system_ticks: u64,
+    pub(crate) start: u64,
+}
+
+/// Reads it; `None` when there is no such process.
+pub(crate) fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything, parentheses included.
+    let after = text.iter().rposition(|b| *b == b')')? + 2;
+    let text = std::str::from_utf8(text.get(after..)?).ok()?;
+    let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+    let number = |i: usize| fields.get(i).and_then(|f: &&str| f.parse::<u64>().ok());
+    Some(Stat {
+        state: *fields.first()?.as_bytes().first()?,
+        parent: u32::try_from(number(1)?).ok()?,
+        user_ticks: number(11)?,
+        system_ticks: number(12)?,
+        start: number(19)?,
+    })
+}
+
+/// The process with this number now.
+pub(crate) fn identify(pid: u32) -> Option<ProcessId> {
+    stat(pid).map(|s| ProcessId { pid, start: s.start })
+}
+
+/// Whether it runs (a zombie does not).
+pub(crate) fn is_alive(process: ProcessId) -> bool {
+    stat(process.pid).is_some_and(|s| s.start == process.start && !matches!(s.state, b'Z' | b'X'))
+}
+
+/// Children of all of its threads.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let lists = tasks.flatten().filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+    lists
+        .flat_map(|l| l.split_ascii_whitespace().filter_map(|w| w.parse().ok()).collect::<Vec<u32>>())
+        .collect()
+}
+
+/// Everything below `root`, parents first, zombies left out; `root` itself is not among them.
+pub(crate) fn descendants(root: u32) -> Vec<ProcessId> {
+    let mut found = Vec::new();
+    let mut open = children(root);
+    while let Some(pid) = open.pop() {
+        let Some(s) = stat(pid) else { continue };
+        open.extend(children(pid));
+        if !matches!(s.state, b'Z' | b'X') {
+            found.push(ProcessId { pid, start: s.start });
+        }
+    }
+    found
+}
+
+/// A descriptor for exactly this process.
+pub(crate) fn open(process: ProcessId) -> io::Result<OwnedFd> {
+    let gone = || io::Error::from_raw_os_error(libc::ESRCH);
+    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+    let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    // Looked at after opening: a descriptor never changes whom it names, so if the start time is right now, it
+    // names the right process.
+    if stat(process.pid).is_none_or(|s| s.start != process.start) {
+        return Err(gone());
+    }
+    Ok(fd)
+}
+
+/// Signals exactly this process; one that has ended already is no error.
+pub(crate) fn signal(process: ProcessId, signal: Signal) -> io::Result<()> {
+    match open(process) {
+        Ok(fd) => match rustix::process::pidfd_send_signal(&fd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
+        },
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Largest resident set so far, in bytes.
+pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The kernel's id of this boot.
+pub(crate) fn boot_id() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}

@@ -1,0 +1,106 @@
+//! Taking up what an earlier agent process left: waiting for it, ending it, removing it.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::cgroup::Cgroup;
+use super::process;
+use super::supervisor::{Timer, expiry};
+use crate::backend::RecoverError;
+use crate::handle::{Handle, ProcessId};
+
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const ROUNDS: u32 = 500;
+
+/// What is left of one job.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    handle: Handle,
+    cgroup: Option<Cgroup>,
+}
+
+impl Recovered {
+    /// Takes up a handle written down by an earlier agent process.
+    pub(crate) fn take_up(handle: Handle) -> Result<Self, RecoverError> {
+        // Pids of another boot name strangers; its cgroups are gone. Its directory may still be there.
+        let same_boot = handle.boot_id == process::boot_id();
+        let handle = Handle {
+            roots: if same_boot { handle.roots } else { Vec::new() },
+            cgroup: handle.cgroup.filter(|dir| same_boot && dir.is_dir()),
+            ..handle
+        };
+        let cgroup = handle.cgroup.clone().map(Cgroup::at);
+        let recovered = Self { handle, cgroup };
+        if recovered.processes().is_empty() && recovered.cgroup.is_none() && !recovered.handle.dir.exists() {
+            return Err(RecoverError::Gone);
+        }
+        Ok(recovered)
+    }
+
+    /// The roots that live, what is below them, and what is in the cgroup.
+    fn processes(&self) -> Vec<ProcessId> {
+        let roots = self.handle.roots.iter().copied().filter(|p| process::is_alive(*p));
+        let mut found: Vec<_> = roots
+            .flat_map(|p| process::descendants(p.pid).into_iter().chain([p]))
+            .collect();
+        if let Some(cgroup) = &self.cgroup {
+            found.extend(cgroup.pids().into_iter().filter_map(process::identify));
+        }
+        found
+    }
+
+    pub(crate) async fn wait(&mut self) {
+        while !self.processes().is_empty() {
+            expiry(&Timer::after(LOOK_AGAIN)).await;
+        }
+    }
+
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        for _ in 0..ROUNDS {
+            let left = self.processes();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if let Some(cgroup) = &self.cgroup {
+                let _ = cgroup.kill();
+            }
+            for p in left {
+                process::signal(p, Signal::KILL)?;
+            }
+            expiry(&Timer::after(LOOK_AGAIN)).await;
+        }
+        Err(io::Error::other("processes survive SIGKILL"))
+    }
+
+    pub(crate) async fn destroy(&mut self) -> io::Result<()> {
+        self.kill().await?;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove()?;
+        }
+        remove_dir(&self.handle.dir)
+    }
+}
+
+/// Removes a job's directory; one that is gone is no error. Links in it are removed, never followed.
+pub(crate) fn remove_dir(dir: &std::path::Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(dir);
+            std::fs::remove_dir_all(dir)
+        }
+        other => other,
+    }
+}
+
+/// A job may take away its own rights to its directories; a user other than root needs them back to remove these.
+fn open_up(dir: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        open_up(&entry.path());
+    }
+}

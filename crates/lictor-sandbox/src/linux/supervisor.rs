@@ -1,0 +1,263 @@
+//! Watches one job to its end: time limit, stop, grace, what is left behind, usage.
+//!
+//! # Invariants
+//! - The result does not wait for anybody but the main process: what it leaves behind is killed, not awaited.
+//! - Every wait is bounded. What survives SIGKILL (a process stuck in the kernel) is logged, and the job ends.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_proto::Timestamp;
+use lictor_proto::doc::{Exit, LimitHit, Usage};
+use rustix::process::Signal;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use super::process;
+use super::spawn::{self, Spawned, StatusPipe};
+use super::table::{EMPTY, MAIN_ENDED, RawUsage};
+use super::tree::Tree;
+use crate::running::{Cause, Ended, StopReason};
+
+/// How often a tree is looked at again while it is being ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How long SIGKILL may take.
+const KILL_BOUND: Duration = Duration::from_secs(10);
+
+/// Drives one job.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    status: StatusPipe,
+    keeper: u32,
+    tree: Arc<Tree>,
+    timeout: Duration,
+    grace: Duration,
+    stop: watch::Sender<Option<StopReason>>,
+    ended: watch::Sender<bool>,
+}
+
+/// What is known of the end so far.
+#[derive(Debug, Default)]
+struct Seen {
+    exit: Option<Exit>,
+    usage: RawUsage,
+    leftovers: u32,
+    killed: bool,
+    /// No child of the keeper is left, or the keeper itself is gone.
+    empty: bool,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        spawned: Spawned,
+        tree: Arc<Tree>,
+        (timeout, grace): (Duration, Duration),
+        ended: watch::Sender<bool>,
+    ) -> Self {
+        Self {
+            status: spawned.status,
+            keeper: spawned.keeper,
+            tree,
+            timeout,
+            grace,
+            stop: watch::Sender::new(None),
+            ended,
+        }
+    }
+
+    pub(crate) fn stop_sender(&self) -> watch::Sender<Option<StopReason>> {
+        self.stop.clone()
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn wait(mut self, started_at: Timestamp) -> Ended {
+        let mut seen = Seen::default();
+        let cause = self.until_end_or_stop(&mut seen).await;
+        if cause != Cause::Exited {
+            self.terminate(&mut seen).await;
+        }
+        self.clear(&mut seen).await;
+        self.ended.send_replace(true);
+        spawn::reap(self.keeper);
+        Ended {
+            exit: seen.exit,
+            cause,
+            usage: self.usage(&seen.usage),
+            limits_hit: self.limits_hit(cause, seen.exit),
+            leftovers: seen.leftovers,
+            killed: seen.killed,
+            started_at,
+            finished_at: Timestamp::now(),
+        }
+    }
+
+    async fn until_end_or_stop(&mut self, seen: &mut Seen) -> Cause {
+        let mut stop = self.stop.subscribe();
+        let limit = Timer::after(self.timeout);
+        loop {
+            tokio::select! {
+                biased;
+                () = note(&mut self.status, seen) => if seen.exit.is_some() || seen.empty {
+                    return Cause::Exited;
+                },
+                () = expiry(&limit) => return Cause::TimedOut,
+                Ok(reason) = stop.wait_for(Option::is_some) => {
+                    return reason.map_or(Cause::TimedOut, Cause::Stopped);
+                }
+            }
+        }
+    }
+
+    /// TERM, then up to the grace for everybody to go.
+    async fn terminate(&mut self, seen: &mut Seen) {
+        if let Err(error) = self.tree.signal(Signal::TERM) {
+            tracing::warn!(%error, "cannot signal every process of a job");
+        }
+        let grace = Timer::after(self.grace);
+        loop {
+            if seen.empty && self.tree.processes().is_empty() {
+                return;
+            }
+            let look_again = Timer::after(LOOK_AGAIN);
+            tokio::select! {
+                () = note(&mut self.status, seen), if !seen.empty => {}
+                () = expiry(&grace) => break,
+                () = expiry(&look_again), if seen.empty => {}
+            }
+        }
+        seen.killed = true;
+    }
+
+    /// Nothing of the job is left after this.
+    async fn clear(&mut self, seen: &mut Seen) {
+        // The common case costs nothing: the keeper says at once that nobody is left.
+        if !seen.empty && seen.leftovers == 0 {
+            note(&mut self.status, seen).await;
+        }
+        if !seen.killed && (seen.leftovers > 0 || self.tree.init.is_some()) {
+            seen.leftovers = u32::try_from(self.tree.processes().len()).unwrap_or(u32::MAX);
+        }
+        let init = self.tree.init.and_then(|p| AsyncFd::new(process::open(p).ok()?).ok());
+        let bound = Timer::after(KILL_BOUND);
+        while !(seen.empty && self.tree.is_gone()) {
+            if let Err(error) = self.tree.kill() {
+                tracing::warn!(%error, "cannot kill every process of a job");
+            }
+            let look_again = Timer::after(LOOK_AGAIN);
+            tokio::select! {
+                biased;
+                () = note(&mut self.status, seen), if !seen.empty => {}
+                () = end_of(init.as_ref()), if seen.empty => {}
+                () = expiry(&look_again) => {}
+                () = expiry(&bound) => {
+                    tracing::error!(left = ?self.tree.processes(), "processes survive SIGKILL");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn usage(&self, raw: &RawUsage) -> Usage {
+        let number = |n: i64| u64::try_from(n).unwrap_or(0);
+        let (mut user, mut system) = (number(raw.user_us), number(raw.system_us));
+        // The keeper counts whom it waits for; the cgroup also those that reaped themselves.
+        if let Some((u, s)) = self.tree.cgroup.as_ref().and_then(|c| c.cpu()) {
+            (user, system) = (user.max(u), system.max(s));
+        }
+        Usage {
+            cpu_user_us: user,
+            cpu_system_us: system,
+            max_rss_bytes: number(raw.max_rss_kib) * 1024,
+            read_bytes: Some(number(raw.read_blocks) * 512),
+            written_bytes: Some(number(raw.written_blocks) * 512),
+        }
+    }
+
+    fn limits_hit(&self, cause: Cause, exit: Option<Exit>) -> Vec<LimitHit> {
+        let mut hit = Vec::new();
+        if cause == Cause::TimedOut {
+            hit.push(LimitHit::WallTime);
+        }
+        let (memory, pids) = self.tree.cgroup.as_ref().map_or((0, 0), |c| c.limits_met());
+        if memory > 0 {
+            hit.push(LimitHit::Memory);
+        }
+        if pids > 0 {
+            hit.push(LimitHit::Pids);
+        }
+        if exit == Some(Exit::Signal(libc::SIGXCPU)) {
+            hit.push(LimitHit::Cpu);
+        }
+        hit
+    }
+}
+
+/// Takes in one record of the keeper.
+async fn note(status: &mut StatusPipe, seen: &mut Seen) {
+    match status.next().await {
+        Ok(Some(record)) if record.kind == MAIN_ENDED => {
+            seen.exit = Some(exit_of(record.a));
+            seen.usage = record.usage;
+            // How many is counted later, and only if there are any.
+            seen.leftovers = u32::from(record.b != 0);
+        }
+        Ok(Some(record)) if record.kind == EMPTY => {
+            seen.usage = record.usage;
+            seen.empty = true;
+        }
+        Ok(Some(_)) => {}
+        Ok(None) | Err(_) => seen.empty = true,
+    }
+}
+
+/// Waits for the end of a namespace's first process; for ever when there is none.
+async fn end_of(init: Option<&AsyncFd<OwnedFd>>) {
+    match init {
+        Some(fd) if fd.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+fn exit_of(status: i32) -> Exit {
+    if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Status(libc::WEXITSTATUS(status))
+    }
+}
+
+/// A timer on the clock that goes on while the machine sleeps.
+pub(super) struct Timer(io::Result<AsyncFd<OwnedFd>>, Duration);
+
+impl Timer {
+    pub(super) fn after(wait: Duration) -> Self {
+        let make = || {
+            let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+            let fd = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
+            let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let value = Timespec {
+                tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+                // Zero would disarm it.
+                tv_nsec: i64::from(wait.subsec_nanos().max(1)),
+            };
+            let spec = Itimerspec { it_interval: none, it_value: value };
+            rustix::time::timerfd_settime(&fd, TimerfdTimerFlags::empty(), &spec)?;
+            AsyncFd::new(fd)
+        };
+        Self(make(), wait)
+    }
+}
+
+pub(super) async fn expiry(timer: &Timer) {
+    let by_descriptor = match &timer.0 {
+        Ok(fd) => fd.readable().await.is_ok(),
+        Err(_) => false,
+    };
+    if !by_descriptor {
+        // No descriptor to be had: the other clock is better than none.
+        tokio::time::sleep(timer.1).await;
+    }
+}

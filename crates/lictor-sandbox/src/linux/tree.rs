@@ -1,0 +1,86 @@
+//! All processes of one job, however they were made.
+//!
+//! Three nets, any of which is enough: the keeper's descendants (it is a subreaper, so orphans stay below it), the
+//! job's cgroup, and in a namespaced sandbox the first process of its pid namespace, whose end is everybody's.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use lictor_proto::doc::Usage;
+use rustix::process::Signal;
+
+use super::cgroup::Cgroup;
+use super::process;
+use crate::handle::ProcessId;
+
+/// Where a job's processes are found.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// The keeper; itself not a process of the job.
+    pub(crate) keeper: ProcessId,
+    /// First process of the job's pid namespace; itself not a process of the job.
+    pub(crate) init: Option<ProcessId>,
+    pub(crate) cgroup: Option<Arc<Cgroup>>,
+}
+
+impl Tree {
+    /// Every live process of the job.
+    pub(crate) fn processes(&self) -> Vec<ProcessId> {
+        let mut found = BTreeMap::new();
+        let mut add = |p: ProcessId| {
+            found.insert(p.pid, p);
+        };
+        if process::stat(self.keeper.pid).is_some_and(|s| s.start == self.keeper.start) {
+            process::descendants(self.keeper.pid).into_iter().for_each(&mut add);
+        }
+        if let Some(init) = self.init
+            && process::is_alive(init)
+        {
+            process::descendants(init.pid).into_iter().for_each(&mut add);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            let alive = |p: &ProcessId| process::is_alive(*p);
+            cgroup.pids().into_iter().filter_map(process::identify).filter(alive).for_each(&mut add);
+        }
+        found.into_values().collect()
+    }
+
+    /// Whether nothing of the job runs any more, given that the keeper has nobody left.
+    pub(crate) fn is_gone(&self) -> bool {
+        let init_gone = self.init.is_none_or(|i| !process::is_alive(i));
+        init_gone && self.cgroup.as_ref().is_none_or(|c| !c.is_populated())
+    }
+
+    /// Signals every process of the job.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let results = self.processes().into_iter().map(|p| process::signal(p, signal));
+        results.fold(Ok(()), Result::and)
+    }
+
+    /// Kills every process of the job. Processes may be made meanwhile: whoever calls looks again.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill();
+        }
+        if let Some(init) = self.init {
+            process::signal(init, Signal::KILL)?;
+        }
+        self.signal(Signal::KILL)
+    }
+
+    /// What live processes have used so far.
+    pub(crate) fn usage(&self) -> Usage {
+        let (mut user, mut system, mut peak) = (0, 0, 0);
+        // Clock ticks as user space sees them are always 1/100 s.
+        for s in self.processes().iter().filter_map(|p| Some((p, process::stat(p.pid)?))) {
+            user += s.1.user_ticks * 10_000;
+            system += s.1.system_ticks * 10_000;
+            peak = process::peak_memory(s.0.pid).map_or(peak, |p: u64| p.max(peak));
+        }
+        if let Some((u, s)) = self.cgroup.as_ref().and_then(|c| c.cpu()) {
+            (user, system) = (u, s);
+        }
+        Usage { cpu_user_us: user, cpu_system_us: system, max_rss_bytes: peak, ..Usage::default() }
+    }
+}

@@ -1,0 +1,265 @@
+//! Permit x what this host can enforce: the only thing that a backend accepts.
+//!
+//! ```text
+//!   Host::resolve(profile, exec, dir) -> Resolved (facts, and the program they are about)
+//!   authorise(.., facts, ..)          -> Permit
+//!   Plan::new(permit, resolved, capabilities) -> Plan | Unenforceable
+//! ```
+//!
+//! # Invariants
+//! - A [`Plan`] has private fields and one public constructor, which takes a [`Permit`] by value: one permit, one
+//!   plan, one start.
+//! - What the profile names and the backend lacks is an error, never left out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lictor_policy::facts::Facts;
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc::{AppliedBackend, Exec};
+use lictor_proto::{Digest, Name};
+use lictor_trust::profiles::{Backend, Limits, Network, Profile, RunAs};
+use serde::Serialize;
+
+use crate::capability::{Capabilities, Capability};
+use crate::program::{OpenProgram, User};
+
+/// Something that the profile promises and this host cannot hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unenforceable {
+    /// The backend lacks it here.
+    #[error("{backend} cannot enforce {capability} on this host")]
+    Missing {
+        /// Which backend.
+        backend: &'static str,
+        /// What it lacks.
+        capability: Capability,
+    },
+    /// A namespaced job would run as root.
+    #[error("a namespaced profile needs a run-as user who is not root")]
+    Root,
+    /// The permit is about something else than what was resolved.
+    #[error("the permit is not about this program")]
+    OtherFacts,
+}
+
+impl Unenforceable {
+    /// As a refusal with its code.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let code = match self {
+            Self::OtherFacts => Code::FactsChanged,
+            _ => Code::Unenforceable,
+        };
+        Refusal::new(code, self.to_string())
+    }
+}
+
+/// A job as found out on this host before anybody judged it: its facts, and what they are about. Data without
+/// authority.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    pub(crate) facts: Facts,
+    pub(crate) spec: LaunchSpec,
+}
+
+impl Resolved {
+    /// What policy judges.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+/// The body of a plan: everything that a backend needs, and nothing that lets anybody start it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct LaunchSpec {
+    pub(crate) backend: Backend,
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) cwd: String,
+    pub(crate) program: OpenProgram,
+    pub(crate) user: User,
+    /// Whether `user` is somebody else than the agent.
+    pub(crate) changes_user: bool,
+    pub(crate) network: Network,
+    pub(crate) read_only: Vec<String>,
+    pub(crate) read_write: Vec<String>,
+    pub(crate) limits: Limits,
+    #[serde(serialize_with = "millis")]
+    pub(crate) timeout: Duration,
+    #[serde(serialize_with = "millis")]
+    pub(crate) grace: Duration,
+    pub(crate) dir: PathBuf,
+}
+
+fn millis<S: serde::Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_u64(u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl LaunchSpec {
+    /// A job's wishes within what its profile allows.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn new(profile: &Profile, exec: &Exec, dir: &Path, program: OpenProgram, user: User) -> Self {
+        let mut env = profile.env.clone();
+        env.extend(exec.env.clone());
+        let limits = profile.limits.clone();
+        Self {
+            backend: profile.backend,
+            argv: exec.argv.clone(),
+            env,
+            cwd: working_directory(profile, exec, dir),
+            program,
+            user,
+            changes_user: false,
+            network: profile.network,
+            read_only: profile.read_only.clone(),
+            read_write: profile.read_write.clone(),
+            timeout: exec.timeout().unwrap_or(limits.timeout).min(limits.max_timeout),
+            grace: exec.grace_ms.map_or(limits.grace, Duration::from_millis),
+            limits,
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// What must be in force, or what stands in the way.
+    fn required(&self, capabilities: &Capabilities) -> Result<Vec<Capability>, Unenforceable> {
+        use Capability as C;
+        let mut needed = vec![C::ProcessTree, C::CleanStart, C::NewSession];
+        if self.backend.is_namespaced() {
+            if self.user.uid == 0 {
+                return Err(Unenforceable::Root);
+            }
+            needed.extend([C::UserNamespace, C::MountNamespace, C::PidNamespace, C::IpcNamespace]);
+            needed.extend([C::UtsNamespace, C::CgroupNamespace, C::ReadOnlyRoot, C::NoNewPrivileges]);
+            needed.push(C::Seccomp);
+        }
+        needed.push(match self.network {
+            Network::Host => C::HostNetwork,
+            Network::None => C::NoNetwork,
+        });
+        if !self.read_only.is_empty() || !self.read_write.is_empty() {
+            needed.push(C::MountNamespace);
+        }
+        if self.changes_user && !self.backend.is_namespaced() {
+            needed.push(C::RunAsUser);
+        }
+        let memory = if capabilities.has(C::MemoryOfTree) {
+            C::MemoryOfTree
+        } else {
+            C::MemoryOfProcess
+        };
+        let limits = &self.limits;
+        needed.extend(limits.memory.map(|_| memory));
+        needed.extend(limits.pids.map(|_| C::Pids));
+        needed.extend(limits.cpu_seconds.map(|_| C::CpuTime));
+        needed.extend(limits.file_size.map(|_| C::FileSize));
+        needed.extend(limits.open_files.map(|_| C::OpenFiles));
+        let backend = self.backend.as_str();
+        if let Some(capability) = needed.iter().copied().find(|c| !capabilities.has(*c)) {
+            return Err(Unenforceable::Missing { backend, capability });
+        }
+        if capabilities.has(C::Cgroup) {
+            needed.push(C::Cgroup);
+        }
+        Ok(needed)
+    }
+}
+
+/// Where a job works, as it sees it.
+pub(crate) fn working_directory(profile: &Profile, exec: &Exec, dir: &Path) -> String {
+    let own = if profile.backend.is_namespaced() {
+        "/workspace".to_owned()
+    } else {
+        dir.to_string_lossy().into_owned()
+    };
+    exec.cwd.clone().or_else(|| profile.cwd.clone()).unwrap_or(own)
+}
+
+/// What a backend starts.
+#[derive(Debug)]
+pub struct Plan {
+    body: Body,
+}
+
+/// A plan without its permit; only this crate can make one, and only [`Plan::new`] makes a plan of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Body {
+    pub(crate) spec: LaunchSpec,
+    pub(crate) applied: AppliedBackend,
+    pub(crate) digest: Digest,
+}
+
+impl Body {
+    pub(crate) fn new(spec: LaunchSpec, capabilities: &Capabilities) -> Result<Self, Unenforceable> {
+        let applied: Capabilities = spec.required(capabilities)?.into_iter().collect();
+        let applied = AppliedBackend {
+            name: spec.backend.as_str().to_owned(),
+            capabilities: applied.words(),
+        };
+        // One field order and sorted maps: the same plan is always the same text.
+        let text = serde_json::to_vec(&(&spec, &applied)).unwrap_or_default();
+        Ok(Self {
+            digest: Digest::of(&text),
+            spec,
+            applied,
+        })
+    }
+}
+
+impl Plan {
+    pub(crate) fn spec(&self) -> &LaunchSpec {
+        &self.body.spec
+    }
+
+    /// SHA-256 over the plan as JSON.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.body.digest
+    }
+
+    /// What will be in force, for the receipt.
+    #[must_use]
+    pub fn applied(&self) -> &AppliedBackend {
+        &self.body.applied
+    }
+
+    /// Which backend it is for.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.body.spec.backend
+    }
+
+    /// Wall time after which the tree is ended.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.body.spec.timeout
+    }
+
+    /// The job's own directory; made by `create`, removed by `destroy`.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.body.spec.dir
+    }
+}
+
+/// Who a profile's jobs run as, by name; `None` for the agent's own choice.
+#[must_use]
+pub fn run_as(profile: &Profile) -> Option<&Name> {
+    match &profile.run_as {
+        RunAs::Agent => None,
+        RunAs::User(name) => Some(name),
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Plan {
+    /// A plan without a permit, for the conformance suite.
+    ///
+    /// # Errors
+    /// [`Unenforceable`].
+    pub fn without_permit(resolved: Resolved, capabilities: &Capabilities) -> Result<Self, Unenforceable> {
+        Body::new(resolved.spec, capabilities).map(|body| Self { body })
+    }
+}

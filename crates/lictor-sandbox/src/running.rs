@@ -1,0 +1,163 @@
+//! A started job: its output, its time limit, its end.
+//!
+//! ```text
+//!             time limit or stop             grace over
+//!   running ----------------------> TERM ------------------> KILL
+//!      | main process exits          | tree is empty           | tree is empty
+//!      '------> KILL what is left ---+-------------------------+---> Ended
+//! ```
+//!
+//! # Invariants
+//! - [`Running::wait`] drives all of this; whoever holds it polls it. Reading output needs nothing of it.
+//! - When `wait` returns, no process of the job is left, and the readers end after what is still in the pipes.
+
+use std::fs::File;
+use std::io;
+
+use lictor_proto::Timestamp;
+use lictor_proto::doc::{Exit, LimitHit, Usage};
+
+use crate::handle::Handle;
+use crate::imp;
+
+/// Where standard input comes from.
+#[derive(Debug)]
+pub enum StdinSource {
+    /// `/dev/null`.
+    Null,
+    /// This file, read from its start: a file never waits for a writer, so nothing can deadlock.
+    File(File),
+}
+
+/// Why a job is being ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// A signed cancel, or a revocation.
+    Canceled,
+    /// The agent is going down.
+    Shutdown,
+}
+
+/// What made the job end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its main process ended by itself.
+    Exited,
+    /// Its wall time was up.
+    TimedOut,
+    /// Somebody stopped it.
+    Stopped(StopReason),
+}
+
+/// The end of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// How the main process ended; `None` when that could not be seen.
+    pub exit: Option<Exit>,
+    /// What made it end.
+    pub cause: Cause,
+    /// Used by the whole tree.
+    pub usage: Usage,
+    /// Limits that made a difference.
+    pub limits_hit: Vec<LimitHit>,
+    /// Processes that the main process left behind and that were ended.
+    pub leftovers: u32,
+    /// Whether SIGKILL was needed after the grace.
+    pub killed: bool,
+    /// When the program was started.
+    pub started_at: Timestamp,
+    /// When the last process was gone.
+    pub finished_at: Timestamp,
+}
+
+/// A started job.
+#[derive(Debug)]
+pub struct Running {
+    handle: Handle,
+    started_at: Timestamp,
+    stdout: Option<OutputReader>,
+    stderr: Option<OutputReader>,
+    inner: imp::Supervisor,
+}
+
+impl Running {
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn new(
+        handle: Handle,
+        started_at: Timestamp,
+        output: (imp::PipeReader, imp::PipeReader),
+        inner: imp::Supervisor,
+    ) -> Self {
+        Self {
+            handle,
+            started_at,
+            stdout: Some(OutputReader(output.0)),
+            stderr: Some(OutputReader(output.1)),
+            inner,
+        }
+    }
+
+    /// What to write down so that it can be found again.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// When the program was started.
+    #[must_use]
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// Standard output; `None` the second time.
+    pub fn take_stdout(&mut self) -> Option<OutputReader> {
+        self.stdout.take()
+    }
+
+    /// Standard error; `None` the second time.
+    pub fn take_stderr(&mut self) -> Option<OutputReader> {
+        self.stderr.take()
+    }
+
+    /// A switch that ends the job; it can be cloned and kept anywhere.
+    #[must_use]
+    pub fn stop_switch(&self) -> StopSwitch {
+        StopSwitch(self.inner.stop_sender())
+    }
+
+    /// Waits for the end: enforces the time limit, ends the tree, collects exit and usage.
+    pub async fn wait(self) -> Ended {
+        self.inner.wait(self.started_at).await
+    }
+}
+
+/// Ends a job from outside: TERM to the tree, the grace, then KILL.
+#[derive(Debug, Clone)]
+pub struct StopSwitch(tokio::sync::watch::Sender<Option<StopReason>>);
+
+impl StopSwitch {
+    /// Asks for the end; the first reason given counts. Nothing happens when the job has ended already.
+    pub fn stop(&self, reason: StopReason) {
+        self.0.send_if_modified(|r| {
+            let first = r.is_none();
+            if first {
+                *r = Some(reason);
+            }
+            first
+        });
+    }
+}
+
+/// The read end of one output stream.
+#[derive(Debug)]
+pub struct OutputReader(imp::PipeReader);
+
+impl OutputReader {
+    /// Appends what has come, at most `limit` bytes; `0` means the end. Waits when nothing has come yet.
+    ///
+    /// # Errors
+    /// Only the system's, on a broken descriptor.
+    pub async fn read(&mut self, into: &mut bytes::BytesMut, limit: usize) -> io::Result<usize> {
+        self.0.read(into, limit).await
+    }
+}
