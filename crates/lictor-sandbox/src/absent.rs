@@ -27,7 +27,10 @@ impl Kernel {
     }
 
     pub(crate) fn resolve(&self, _: (&Name, &Profile), _: &Exec, _: &Path) -> Result<Resolved, Refusal> {
-        Err(Refusal::new(Code::Unenforceable, "this system has no sandbox backend yet"))
+        Err(Refusal::new(
+            Code::Unenforceable,
+            "this system has no sandbox backend yet",
+        ))
     }
 }
 

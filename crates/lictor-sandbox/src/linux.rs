@@ -16,6 +16,7 @@ mod host;
 mod kernel;
 mod pipe;
 mod process;
+mod ready;
 mod recover;
 mod resolve;
 mod seccomp;

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lictor_policy::authorise::Permit;
 use lictor_policy::facts::Facts;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{AppliedBackend, Exec};
@@ -60,6 +61,7 @@ impl Unenforceable {
 /// authority.
 #[derive(Debug, Clone)]
 pub struct Resolved {
+    pub(crate) exec: Exec,
     pub(crate) facts: Facts,
     pub(crate) spec: LaunchSpec,
 }
@@ -131,8 +133,18 @@ impl LaunchSpec {
             if self.user.uid == 0 {
                 return Err(Unenforceable::Root);
             }
-            needed.extend([C::UserNamespace, C::MountNamespace, C::PidNamespace, C::IpcNamespace]);
-            needed.extend([C::UtsNamespace, C::CgroupNamespace, C::ReadOnlyRoot, C::NoNewPrivileges]);
+            needed.extend([
+                C::UserNamespace,
+                C::MountNamespace,
+                C::PidNamespace,
+                C::IpcNamespace,
+            ]);
+            needed.extend([
+                C::UtsNamespace,
+                C::CgroupNamespace,
+                C::ReadOnlyRoot,
+                C::NoNewPrivileges,
+            ]);
             needed.push(C::Seccomp);
         }
         needed.push(match self.network {
@@ -209,6 +221,24 @@ impl Body {
 }
 
 impl Plan {
+    /// Uses up a permit: what it allows, as far as this backend can hold what its profile promises.
+    ///
+    /// # Errors
+    /// [`Unenforceable`].
+    pub fn new(
+        permit: Permit,
+        resolved: Resolved,
+        capabilities: &Capabilities,
+    ) -> Result<Self, Unenforceable> {
+        let same_job = *permit.job().exec() == resolved.exec;
+        let same_facts = *permit.facts() == resolved.facts;
+        let same_profile = permit.profile().digest() == resolved.facts.profile_digest;
+        if !(same_job && same_facts && same_profile) {
+            return Err(Unenforceable::OtherFacts);
+        }
+        Body::new(resolved.spec, capabilities).map(|body| Self { body })
+    }
+
     pub(crate) fn spec(&self) -> &LaunchSpec {
         &self.body.spec
     }

@@ -21,7 +21,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -113,12 +113,26 @@ impl Backend for Bubblewrap {
         let probe = self.probe_namespaces().await;
         probe.map_err(|e| unusable(e.refusal().message))?;
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
-        found.extend([C::UserNamespace, C::MountNamespace, C::PidNamespace, C::IpcNamespace]);
-        found.extend([C::UtsNamespace, C::CgroupNamespace, C::ReadOnlyRoot, C::NoNewPrivileges]);
+        found.extend([
+            C::UserNamespace,
+            C::MountNamespace,
+            C::PidNamespace,
+            C::IpcNamespace,
+        ]);
+        found.extend([
+            C::UtsNamespace,
+            C::CgroupNamespace,
+            C::ReadOnlyRoot,
+            C::NoNewPrivileges,
+        ]);
         found.extend([C::Seccomp, C::CpuTime, C::FileSize, C::OpenFiles, C::Pids]);
         let cgroups = self.0.cgroups.as_ref();
         found.extend(cgroups.map(|_| C::Cgroup));
-        found.push(if cgroups.is_some_and(|c| c.memory) { C::MemoryOfTree } else { C::MemoryOfProcess });
+        found.push(if cgroups.is_some_and(|c| c.memory) {
+            C::MemoryOfTree
+        } else {
+            C::MemoryOfProcess
+        });
         if rustix::process::geteuid().is_root() {
             found.push(C::RunAsUser);
         }
@@ -130,11 +144,17 @@ impl Backend for Bubblewrap {
         let filter = super::seccomp::filter();
         let filter = filter.map_err(|e| StartError::failed("make the seccomp filter")(io::Error::other(e)));
         let made = match filter {
-            Ok(filter) => Namespaces::make(&self.0, job.plan.spec()).await.map(|n| (n, filter)),
+            Ok(filter) => Namespaces::make(&self.0, job.plan.spec())
+                .await
+                .map(|n| (n, filter)),
             Err(e) => Err(e),
         };
         match made {
-            Ok((namespaces, filter)) => Ok(Box::new(Inner { job, namespaces, filter })),
+            Ok((namespaces, filter)) => Ok(Box::new(Inner {
+                job,
+                namespaces,
+                filter,
+            })),
             Err(e) => {
                 let _ = job.destroy(Vec::new()).await;
                 Err(e)
@@ -152,13 +172,29 @@ impl Bubblewrap {
     async fn probe_namespaces(&self) -> Result<(), StartError> {
         let own = users::current();
         let user = User {
-            uid: if own.uid == 0 { self.0.config.sandbox_uid } else { own.uid },
-            gid: if own.uid == 0 { self.0.config.sandbox_gid } else { own.gid },
+            uid: if own.uid == 0 {
+                self.0.config.sandbox_uid
+            } else {
+                own.uid
+            },
+            gid: if own.uid == 0 {
+                self.0.config.sandbox_gid
+            } else {
+                own.gid
+            },
             groups: Vec::new(),
         };
-        let parts = Parts { user: &user, changes_user: own.uid == 0, workspace: None, binds: &[] };
+        let parts = Parts {
+            user: &user,
+            changes_user: own.uid == 0,
+            workspace: None,
+            binds: &[],
+        };
         let mut namespaces = Namespaces::start(&self.0, &parts).await?;
-        namespaces.end().await.map_err(StartError::failed("take the sandbox down"))
+        namespaces
+            .end()
+            .await
+            .map_err(StartError::failed("take the sandbox down"))
     }
 }
 
@@ -246,13 +282,14 @@ impl Namespaces {
         let files = [data(PASSWD)?, data(GROUP)?, data(HOSTS)?];
         let arguments = data(&arguments(parts))?;
         let null = open_stdin(StdinSource::Null).map_err(io("open /dev/null"))?;
-        let mut inherit = vec![null.as_fd(), null.as_fd(), error_in.as_fd()];
-        inherit.extend([arguments.as_fd(), info_in.as_fd(), block_out.as_fd()]);
-        inherit.extend(files.iter().map(AsFd::as_fd));
-        inherit.extend(parts.workspace.as_ref().map(AsFd::as_fd));
-        let launch = launch(kernel, parts, inherit)?;
-        let mut bwrap = spawn::spawn(&kernel.zygote, &launch).await?;
-        drop((launch, error_in, info_in, block_out));
+        let mut bwrap = {
+            let mut inherit = vec![null.as_fd(), null.as_fd(), error_in.as_fd()];
+            inherit.extend([arguments.as_fd(), info_in.as_fd(), block_out.as_fd()]);
+            inherit.extend(files.iter().map(AsFd::as_fd));
+            inherit.extend(parts.workspace.as_ref().map(AsFd::as_fd));
+            spawn::spawn(&kernel.zygote, &launch(kernel, parts, inherit)?).await?
+        };
+        drop((error_in, info_in, block_out));
         let Some(outer) = process::identify(bwrap.main) else {
             return Err(broken(&mut error));
         };
@@ -264,7 +301,13 @@ impl Namespaces {
             () = expiry(&bound) => Err(io("set the sandbox up")(io::ErrorKind::TimedOut.into())),
         };
         match found {
-            Ok((init, init_fd)) => Ok(Self { bwrap, outer, init, init_fd, _block: block }),
+            Ok((init, init_fd)) => Ok(Self {
+                bwrap,
+                outer,
+                init,
+                init_fd,
+                _block: block,
+            }),
             Err(e) => {
                 let _ = process::signal(outer, Signal::KILL);
                 drop(block);
@@ -297,7 +340,13 @@ fn launch<'a>(
 ) -> Result<Launch<'a>, StartError> {
     let bwrap = kernel.config.bwrap.to_string_lossy().into_owned();
     let text = |s: &str| CString::new(s).map_err(|e| StartError::failed("use a NUL byte")(e.into()));
-    let unused = FileIdentity { dev: 0, ino: 0, ctime: 0, ctime_nsec: 0, size: 0 };
+    let unused = FileIdentity {
+        dev: 0,
+        ino: 0,
+        ctime: 0,
+        ctime_nsec: 0,
+        size: 0,
+    };
     // There is no such program: whatever lets bwrap go on makes it end.
     let argv = ["bwrap", "--args", "3", "--", "/.lictor-end"];
     Ok(Launch {
@@ -310,7 +359,7 @@ fn launch<'a>(
         user: parts.changes_user.then_some(parts.user),
         confine: false,
         filter: None,
-        rlimits: vec![(libc::RLIMIT_CORE as u32, 0)],
+        rlimits: vec![(libc::RLIMIT_CORE, 0)],
         ignore_sigchld: true,
         die_with_keeper: true,
         inherit,
@@ -323,8 +372,22 @@ fn launch<'a>(
 fn arguments(parts: &Parts<'_>) -> Vec<u8> {
     let mut list: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| list.extend(words.iter().map(|w| (*w).to_owned()));
-    add(&["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]);
-    add(&["--uid", INSIDE, "--gid", INSIDE, "--hostname", "sandbox", "--cap-drop", "ALL"]);
+    add(&[
+        "--unshare-all",
+        "--unshare-user",
+        "--disable-userns",
+        "--die-with-parent",
+    ]);
+    add(&[
+        "--uid",
+        INSIDE,
+        "--gid",
+        INSIDE,
+        "--hostname",
+        "sandbox",
+        "--cap-drop",
+        "ALL",
+    ]);
     add(&["--info-fd", "4", "--block-fd", "5"]);
     for dir in SHOWN {
         match std::fs::symlink_metadata(dir) {
@@ -339,10 +402,35 @@ fn arguments(parts: &Parts<'_>) -> Vec<u8> {
     for path in ETC {
         add(&["--ro-bind-try", path, path]);
     }
-    add(&["--ro-bind-data", "6", "/etc/passwd", "--ro-bind-data", "7", "/etc/group"]);
+    add(&[
+        "--ro-bind-data",
+        "6",
+        "/etc/passwd",
+        "--ro-bind-data",
+        "7",
+        "/etc/group",
+    ]);
     add(&["--ro-bind-data", "8", "/etc/hosts"]);
-    add(&["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]);
-    add(&["--size", "1073741824", "--tmpfs", "/tmp", "--dir", "/run", "--symlink", "../tmp", "/var/tmp"]);
+    add(&[
+        "--proc",
+        "/proc",
+        "--ro-bind",
+        "/proc/sys",
+        "/proc/sys",
+        "--dev",
+        "/dev",
+    ]);
+    add(&[
+        "--size",
+        "1073741824",
+        "--tmpfs",
+        "/tmp",
+        "--dir",
+        "/run",
+        "--symlink",
+        "../tmp",
+        "/var/tmp",
+    ]);
     if parts.workspace.is_some() {
         add(&["--bind-fd", "9", "/workspace"]);
     } else {
@@ -374,7 +462,11 @@ fn broken(error: &mut OwnedFd) -> StartError {
     if let Ok(copy) = error.try_clone() {
         let _ = File::from(copy).take(2048).read_to_string(&mut text);
     }
-    let said = text.trim().chars().filter(|c| !c.is_control()).collect::<String>();
+    let said = text
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect::<String>();
     StartError::failed("set the sandbox up")(io::Error::other(said))
 }
 
@@ -423,7 +515,10 @@ fn child_of(parent: ProcessId, pid: u32) -> Option<(ProcessId, OwnedFd)> {
 fn is_ready(init: ProcessId, uid: u32) -> bool {
     let path = format!("/proc/{}/status", init.pid);
     let status = std::fs::read_to_string(&path).unwrap_or_default();
-    let powerless = status.lines().any(|l| l.strip_prefix("CapPrm:").is_some_and(|v| v.trim() == "0000000000000000"));
+    let powerless = status.lines().any(|l| {
+        l.strip_prefix("CapPrm:")
+            .is_some_and(|v| v.trim() == "0000000000000000")
+    });
     powerless && std::fs::metadata(Path::new(&path)).is_ok_and(|m| m.uid() == uid)
 }
 

@@ -62,7 +62,9 @@ fn own_directory() -> Option<PathBuf> {
         let (left, right) = line.split_once(" - ")?;
         let mut left = left.split(' ');
         let (root, point) = (left.nth(3)?, left.next()?);
-        right.starts_with("cgroup2 ").then(|| (root.to_owned(), point.to_owned()))
+        right
+            .starts_with("cgroup2 ")
+            .then(|| (root.to_owned(), point.to_owned()))
     })?;
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = cgroups.lines().find_map(|l| l.strip_prefix("0::"))?;
@@ -160,14 +162,17 @@ fn is_own(name: &std::ffi::OsStr) -> bool {
 }
 
 fn counter(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|l| l.strip_prefix(key)?.trim().parse().ok())
+    text.lines()
+        .find_map(|l| l.strip_prefix(key)?.trim().parse().ok())
 }
 
 fn subdirectories(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
-    let entries = entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    let entries = entries
+        .flatten()
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
     entries.map(|e| e.path()).collect()
 }
 

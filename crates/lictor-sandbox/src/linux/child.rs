@@ -27,6 +27,9 @@ use super::table::{
 /// Descriptors are moved here first, so that none of them is in the way of 0, 1, 2, ...
 const HIGH: c_int = 64;
 
+/// From linux/sched.h; libc's constant has too narrow a type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -59,7 +62,7 @@ unsafe fn fork(flags: u64, exit_signal: u64, cgroup: Option<c_int>) -> c_long {
         ..CloneArgs::default()
     };
     if let Some(fd) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = fd as u64;
     }
     // SAFETY: `args` is a valid clone_args of the size given; without CLONE_VM and a stack the child gets a copy of
@@ -125,8 +128,10 @@ unsafe fn zygote(socket: c_int, slots: *const u8, forget: &Forget) -> ! {
         };
         // SAFETY: the agent sends only numbers of slots that it has filled with a table.
         let table = unsafe { &*slots.add(slot * SLOT).cast::<Table>() };
+        // A keeper that enters namespaces is no longer allowed to move anybody into a cgroup, so it is born there.
+        let cgroup = (table.has_cgroup && table.has_namespaces).then_some(fds[1]);
         // SAFETY: the child goes straight into `keeper`. CLONE_PARENT makes it the agent's child, who alone waits.
-        let pid = unsafe { fork(libc::CLONE_PARENT as u64, 0, None) };
+        let pid = unsafe { fork(libc::CLONE_PARENT as u64, 0, cgroup) };
         if pid == 0 {
             keeper(table, &fds[..count]);
         }
@@ -155,7 +160,10 @@ unsafe fn drop_memory(forget: &Forget) {
         for (start, len) in &ranges[..count] {
             libc::madvise(*start as *mut c_void, *len, libc::MADV_DONTNEED);
         }
-        let fd = libc::open(c"/proc/self/clear_refs".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        let fd = libc::open(
+            c"/proc/self/clear_refs".as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        );
         if fd >= 0 {
             libc::write(fd, c"5".as_ptr().cast(), 1);
             libc::close(fd);
@@ -172,7 +180,15 @@ unsafe fn reset_signals(disposition: libc::sighandler_t) {
     let action = [disposition as u64, 0, 0, 0];
     for signal in 1..=64 {
         // SAFETY: `action` has the kernel's layout and size on 64-bit Linux; SIGKILL and SIGSTOP fail harmlessly.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, ptr::null_mut::<u8>(), 8) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const action,
+                ptr::null_mut::<u8>(),
+                8,
+            )
+        };
     }
 }
 
@@ -234,7 +250,11 @@ fn keeper(table: &Table, fds: &[c_int]) -> ! {
             }
         }
         let flags = libc::CLONE_VFORK as u64;
-        fork(flags, libc::SIGCHLD as u64, cgroup)
+        fork(
+            flags,
+            libc::SIGCHLD as u64,
+            cgroup.filter(|_| namespaces.is_none()),
+        )
     };
     if main == 0 {
         program(table, status, inherit, namespaces.is_some());
@@ -339,10 +359,22 @@ fn program(table: &Table, status: c_int, inherit: &[c_int], inside: bool) -> ! {
             // Ignored SIGCHLD survives execve and reaps children by itself: the sandbox's first process is one
             // that never waits.
             let action = [libc::SIG_IGN as u64, 0, 0, 0];
-            libc::syscall(libc::SYS_rt_sigaction, libc::SIGCHLD, &raw const action, ptr::null_mut::<u8>(), 8);
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                libc::SIGCHLD,
+                &raw const action,
+                ptr::null_mut::<u8>(),
+                8,
+            );
         }
         let none = 0_u64;
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, ptr::null_mut::<u8>(), 8);
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            ptr::null_mut::<u8>(),
+            8,
+        );
         libc::setsid();
         libc::umask(0o022);
         if table.die_with_keeper {

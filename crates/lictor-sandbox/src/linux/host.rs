@@ -34,7 +34,11 @@ impl Backend for HostBackend {
         match &self.0.cgroups {
             Some(root) => {
                 found.push(C::Cgroup);
-                found.push(if root.memory { C::MemoryOfTree } else { C::MemoryOfProcess });
+                found.push(if root.memory {
+                    C::MemoryOfTree
+                } else {
+                    C::MemoryOfProcess
+                });
                 found.extend(root.pids.then_some(C::Pids));
             }
             None => found.push(C::MemoryOfProcess),

@@ -90,7 +90,13 @@ impl Job {
     pub(super) fn create(kernel: Arc<Kernel>, plan: Plan) -> Result<Self, StartError> {
         let spec = plan.spec();
         make_dir(spec).map_err(StartError::failed("make the job's directory"))?;
-        let mut job = Self { kernel, plan, cgroup: None, tree: None, started: false };
+        let mut job = Self {
+            kernel,
+            plan,
+            cgroup: None,
+            tree: None,
+            started: false,
+        };
         match job.make_cgroup() {
             Ok(cgroup) => job.cgroup = cgroup,
             Err(e) => {
@@ -110,7 +116,9 @@ impl Job {
         let limits = &self.plan.spec().limits;
         let limit = || -> io::Result<()> {
             if let (true, Some(n)) = (root.pids, limits.pids) {
-                cgroup.limit_pids(n)?;
+                // In a namespaced job's cgroup the keeper is one more.
+                let keeper = u64::from(self.plan.backend().is_namespaced());
+                cgroup.limit_pids(n.saturating_add(keeper))?;
             }
             if let (true, Some(n)) = (root.memory, limits.memory) {
                 cgroup.limit_memory(n)?;
@@ -156,7 +164,11 @@ impl Job {
             pid: spawned.keeper,
             start: process::stat(spawned.keeper).map_or(0, |s| s.start),
         };
-        let tree = Arc::new(Tree { keeper, init: inside.init, cgroup: self.cgroup.clone() });
+        let tree = Arc::new(Tree {
+            keeper,
+            init: inside.init,
+            cgroup: self.cgroup.clone(),
+        });
         self.tree = Some(tree.clone());
         let mut handle = self.handle();
         handle.roots.extend(inside.roots);
@@ -171,7 +183,9 @@ impl Job {
         let user = &self.plan.spec().user;
         Ok(Launch {
             exec_by: spec.program.exec_by,
-            files: files.map(|(p, i)| Ok((text(p)?, *i))).collect::<Result<_, StartError>>()?,
+            files: files
+                .map(|(p, i)| Ok((text(p)?, *i)))
+                .collect::<Result<_, StartError>>()?,
             argv: spec.argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?,
             env: spec
                 .env
@@ -195,22 +209,26 @@ impl Job {
     fn rlimits(&self, spec: &LaunchSpec) -> Vec<(u32, u64)> {
         let limits = &spec.limits;
         let cgroups = self.kernel.cgroups.as_ref();
-        let mut set = vec![(libc::RLIMIT_CORE as u32, 0)];
+        let mut set = vec![(libc::RLIMIT_CORE, 0)];
         let mut add = |kind: u32, resource: Resource, limit: Option<u64>| {
             // What the agent itself may not exceed, no job may; asking for more would only fail.
             let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
             set.extend(limit.map(|n| (kind, n.min(most))));
         };
         if !cgroups.is_some_and(|c| c.memory) {
-            add(libc::RLIMIT_AS as u32, Resource::As, limits.memory);
+            add(libc::RLIMIT_AS, Resource::As, limits.memory);
         }
         if !cgroups.is_some_and(|c| c.pids) {
             // Counted in the sandbox's own user namespace, whose first process is one.
-            add(libc::RLIMIT_NPROC as u32, Resource::Nproc, limits.pids.map(|n| n.saturating_add(1)));
+            add(
+                libc::RLIMIT_NPROC,
+                Resource::Nproc,
+                limits.pids.map(|n| n.saturating_add(1)),
+            );
         }
-        add(libc::RLIMIT_CPU as u32, Resource::Cpu, limits.cpu_seconds);
-        add(libc::RLIMIT_FSIZE as u32, Resource::Fsize, limits.file_size);
-        add(libc::RLIMIT_NOFILE as u32, Resource::Nofile, limits.open_files);
+        add(libc::RLIMIT_CPU, Resource::Cpu, limits.cpu_seconds);
+        add(libc::RLIMIT_FSIZE, Resource::Fsize, limits.file_size);
+        add(libc::RLIMIT_NOFILE, Resource::Nofile, limits.open_files);
         set
     }
 

@@ -10,6 +10,8 @@ use rustix::pipe::PipeFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::ready;
+
 /// Large enough that a writer at full speed seldom waits for the reader to be scheduled.
 const CAPACITY: usize = 1024 * 1024;
 
@@ -29,7 +31,7 @@ impl PipeReader {
         rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
         // The default of 64 KiB works too, only slower; the limit on a user's pipe memory may ask for that.
         let _ = rustix::pipe::fcntl_setpipe_size(&read, CAPACITY);
-        let fd = AsyncFd::new(read)?;
+        let fd = ready::watch(read)?;
         Ok((Self { fd, ended }, write))
     }
 

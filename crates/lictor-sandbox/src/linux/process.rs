@@ -50,9 +50,15 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };
-    let lists = tasks.flatten().filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+    let lists = tasks
+        .flatten()
+        .filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
     lists
-        .flat_map(|l| l.split_ascii_whitespace().filter_map(|w| w.parse().ok()).collect::<Vec<u32>>())
+        .flat_map(|l| {
+            l.split_ascii_whitespace()
+                .filter_map(|w| w.parse().ok())
+                .collect::<Vec<u32>>()
+        })
         .collect()
 }
 
@@ -73,7 +79,10 @@ pub(crate) fn descendants(root: u32) -> Vec<ProcessId> {
 /// A descriptor for exactly this process.
 pub(crate) fn open(process: ProcessId) -> io::Result<OwnedFd> {
     let gone = || io::Error::from_raw_os_error(libc::ESRCH);
-    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+    let pid = i32::try_from(process.pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(gone)?;
     let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     // Looked at after opening: a descriptor never changes whom it names, so if the start time is right now, it
     // names the right process.

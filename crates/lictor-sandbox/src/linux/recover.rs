@@ -41,7 +41,12 @@ impl Recovered {
 
     /// The roots that live, what is below them, and what is in the cgroup.
     fn processes(&self) -> Vec<ProcessId> {
-        let roots = self.handle.roots.iter().copied().filter(|p| process::is_alive(*p));
+        let roots = self
+            .handle
+            .roots
+            .iter()
+            .copied()
+            .filter(|p| process::is_alive(*p));
         let mut found: Vec<_> = roots
             .flat_map(|p| process::descendants(p.pid).into_iter().chain([p]))
             .collect();

@@ -78,7 +78,9 @@ impl Resolver {
         let is_script = next.is_some();
         while let Some(path) = next {
             if interpreters.len() == INTERPRETERS {
-                return Err(not_found(format!("{command}: more than {INTERPRETERS} interpreters")));
+                return Err(not_found(format!(
+                    "{command}: more than {INTERPRETERS} interpreters"
+                )));
             }
             let judged = self.judge(profile, &path, &user)?;
             next = interpreter_of(&judged.file)?;
@@ -110,7 +112,11 @@ impl Resolver {
             run_as_uid: uid,
             cwd: spec.cwd.clone(),
         };
-        Ok(Resolved { facts, spec })
+        Ok(Resolved {
+            exec: exec.clone(),
+            facts,
+            spec,
+        })
     }
 
     fn judge(&self, profile: &Profile, asked: &str, user: &User) -> Result<Judged, Refusal> {
@@ -159,7 +165,13 @@ impl Resolver {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
         let mut hash = Sha256::new();
-        io::copy(&mut content.by_ref().take(MAX_PROGRAM), &mut hash)?;
+        let mut piece = vec![0; 128 * 1024];
+        loop {
+            match content.read(&mut piece)? {
+                0 => break,
+                n => hash.update(&piece[..n]),
+            }
+        }
         let digest = Digest(hash.finalize().into());
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
         let mut known = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,7 +234,9 @@ fn interpreter_of(file: &OwnedFd) -> Result<Option<String>, Refusal> {
         return Ok(None);
     };
     let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
-    let mut words = line.split(|b| matches!(b, b' ' | b'\t')).filter(|w| !w.is_empty());
+    let mut words = line
+        .split(|b| matches!(b, b' ' | b'\t'))
+        .filter(|w| !w.is_empty());
     let path = words.next().and_then(|w| std::str::from_utf8(w).ok());
     match path {
         Some(p) if p.starts_with('/') && p.len() < 250 => Ok(Some(p.to_owned())),

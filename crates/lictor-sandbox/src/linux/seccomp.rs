@@ -114,7 +114,10 @@ fn socket_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
         equal(0, libc::AF_NETLINK as u64)?,
         Condition::new(2, Len::Dword, Op::Ne, libc::NETLINK_ROUTE as u64)?,
     ];
-    Ok(vec![Rule::new(unknown.into_iter().collect::<Result<_, _>>()?)?, Rule::new(netlink)?])
+    Ok(vec![
+        Rule::new(unknown.into_iter().collect::<Result<_, _>>()?)?,
+        Rule::new(netlink)?,
+    ])
 }
 
 /// Before the list: x32 calls end the process; `clone3`, whose flags a filter cannot see, does not exist, so that

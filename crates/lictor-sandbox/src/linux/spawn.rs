@@ -14,6 +14,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 use tokio::io::unix::AsyncFd;
 
+use super::ready;
 use super::table::{
     Arena, ExecBy, FAILED, FileCheck, FileIdentity, Full, KEEPER, MAX_FDS, MAX_FILES, MAX_GROUPS, Record,
     STARTED, Step, Table,
@@ -54,7 +55,10 @@ pub(crate) struct Spawned {
 
 /// Starts a program under a keeper of its own.
 pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<Spawned, StartError> {
-    let lease = zygote.lease().await.map_err(StartError::failed("reach the zygote"))?;
+    let lease = zygote
+        .lease()
+        .await
+        .map_err(StartError::failed("reach the zygote"))?;
     if fill(&lease, launch).is_err() {
         lease.release();
         let source = io::Error::from(io::ErrorKind::ArgumentListTooLong);
@@ -98,15 +102,16 @@ async fn first_records(
     let mut keeper = None;
     let mut failure = None;
     loop {
-        let record = status.next().await.map_err(|e| (keeper, StartError::failed("start")(e)))?;
+        let record = status
+            .next()
+            .await
+            .map_err(|e| (keeper, StartError::failed("start")(e)))?;
         match record {
             Some(r) if r.kind == KEEPER => keeper = u32::try_from(r.a).ok(),
             Some(r) if r.kind == FAILED && failure.is_none() => failure = Some(failure_of(r, launch)),
             Some(r) if r.kind == STARTED && failure.is_none() => {
                 let main = u32::try_from(r.a).unwrap_or(0);
-                return keeper
-                    .map(|k| (k, main))
-                    .ok_or((None, broken_off()));
+                return keeper.map(|k| (k, main)).ok_or((None, broken_off()));
             }
             Some(_) => {}
             None => return Err((keeper, failure.unwrap_or_else(broken_off))),
@@ -120,7 +125,10 @@ fn broken_off() -> StartError {
 
 fn failure_of(record: Record, launch: &Launch<'_>) -> StartError {
     if record.b == Step::Changed as i64 {
-        let path = launch.files.first().map(|(p, _)| p.to_string_lossy().into_owned());
+        let path = launch
+            .files
+            .first()
+            .map(|(p, _)| p.to_string_lossy().into_owned());
         return StartError::ProgramChanged {
             path: path.unwrap_or_default(),
         };
@@ -146,14 +154,29 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
     if launch.files.len() > MAX_FILES || launch.inherit.len() + 3 > MAX_FDS || launch.files.is_empty() {
         return Err(Full);
     }
-    let unused = FileIdentity { dev: 0, ino: 0, ctime: 0, ctime_nsec: 0, size: 0 };
-    let mut files = [FileCheck { path: std::ptr::null(), identity: unused }; MAX_FILES];
+    let unused = FileIdentity {
+        dev: 0,
+        ino: 0,
+        ctime: 0,
+        ctime_nsec: 0,
+        size: 0,
+    };
+    let mut files = [FileCheck {
+        path: std::ptr::null(),
+        identity: unused,
+    }; MAX_FILES];
     for (slot, (path, identity)) in files.iter_mut().zip(&launch.files) {
-        *slot = FileCheck { path: arena.text(path)?, identity: *identity };
+        *slot = FileCheck {
+            path: arena.text(path)?,
+            identity: *identity,
+        };
     }
     let mut rlimits = [(0, 0); 8];
     let rlimit_count = launch.rlimits.len();
-    rlimits.get_mut(..rlimit_count).ok_or(Full)?.copy_from_slice(&launch.rlimits);
+    rlimits
+        .get_mut(..rlimit_count)
+        .ok_or(Full)?
+        .copy_from_slice(&launch.rlimits);
     let mut groups = [0; MAX_GROUPS];
     let own = launch.user.map_or(&[][..], |u| &u.groups);
     groups.get_mut(..own.len()).ok_or(Full)?.copy_from_slice(own);
@@ -181,7 +204,11 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         filter_len: launch.filter.map_or(0, |f| f.len() as u16),
         exec_by: launch.exec_by,
         files,
-        file_count: if launch.exec_by == ExecBy::Trusted { 0 } else { launch.files.len() },
+        file_count: if launch.exec_by == ExecBy::Trusted {
+            0
+        } else {
+            launch.files.len()
+        },
         argv: arena.texts(&launch.argv)?,
         envp: arena.texts(&launch.env)?,
     };
@@ -198,7 +225,7 @@ impl StatusPipe {
     fn new() -> io::Result<(Self, OwnedFd)> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
-        Ok((Self(AsyncFd::new(read)?), write))
+        Ok((Self(ready::watch(read)?), write))
     }
 
     /// The next record; `None` when the keeper is gone. Safe to cancel: a record is read whole or not at all.

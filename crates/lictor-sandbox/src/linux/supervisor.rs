@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::process;
+use super::ready;
 use super::spawn::{self, Spawned, StatusPipe};
 use super::table::{EMPTY, MAIN_ENDED, RawUsage};
 use super::tree::Tree;
@@ -140,7 +141,10 @@ impl Supervisor {
         if !seen.killed && (seen.leftovers > 0 || self.tree.init.is_some()) {
             seen.leftovers = u32::try_from(self.tree.processes().len()).unwrap_or(u32::MAX);
         }
-        let init = self.tree.init.and_then(|p| AsyncFd::new(process::open(p).ok()?).ok());
+        let init = self
+            .tree
+            .init
+            .and_then(|p| ready::watch(process::open(p).ok()?).ok());
         let bound = Timer::after(KILL_BOUND);
         while !(seen.empty && self.tree.is_gone()) {
             if let Err(error) = self.tree.kill() {
@@ -237,15 +241,21 @@ impl Timer {
         let make = || {
             let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
             let fd = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
-            let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let none = Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
             let value = Timespec {
                 tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
                 // Zero would disarm it.
                 tv_nsec: i64::from(wait.subsec_nanos().max(1)),
             };
-            let spec = Itimerspec { it_interval: none, it_value: value };
+            let spec = Itimerspec {
+                it_interval: none,
+                it_value: value,
+            };
             rustix::time::timerfd_settime(&fd, TimerfdTimerFlags::empty(), &spec)?;
-            AsyncFd::new(fd)
+            ready::watch(fd)
         };
         Self(make(), wait)
     }

@@ -32,7 +32,9 @@ impl Tree {
             found.insert(p.pid, p);
         };
         if process::stat(self.keeper.pid).is_some_and(|s| s.start == self.keeper.start) {
-            process::descendants(self.keeper.pid).into_iter().for_each(&mut add);
+            process::descendants(self.keeper.pid)
+                .into_iter()
+                .for_each(&mut add);
         }
         if let Some(init) = self.init
             && process::is_alive(init)
@@ -41,15 +43,24 @@ impl Tree {
         }
         if let Some(cgroup) = &self.cgroup {
             let alive = |p: &ProcessId| process::is_alive(*p);
-            cgroup.pids().into_iter().filter_map(process::identify).filter(alive).for_each(&mut add);
+            cgroup
+                .pids()
+                .into_iter()
+                .filter_map(process::identify)
+                .filter(alive)
+                .for_each(&mut add);
         }
+        found.remove(&self.keeper.pid);
         found.into_values().collect()
     }
 
     /// Whether nothing of the job runs any more, given that the keeper has nobody left.
     pub(crate) fn is_gone(&self) -> bool {
-        let init_gone = self.init.is_none_or(|i| !process::is_alive(i));
-        init_gone && self.cgroup.as_ref().is_none_or(|c| !c.is_populated())
+        match (self.init, &self.cgroup) {
+            (Some(init), _) => !process::is_alive(init),
+            (None, Some(cgroup)) => !cgroup.is_populated(),
+            (None, None) => true,
+        }
     }
 
     /// Signals every process of the job.
@@ -60,11 +71,11 @@ impl Tree {
 
     /// Kills every process of the job. Processes may be made meanwhile: whoever calls looks again.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        if let Some(cgroup) = &self.cgroup {
-            let _ = cgroup.kill();
-        }
-        if let Some(init) = self.init {
-            process::signal(init, Signal::KILL)?;
+        match (self.init, &self.cgroup) {
+            // The keeper is in this cgroup too, and still has to say how the program ended.
+            (Some(init), _) => process::signal(init, Signal::KILL)?,
+            (None, Some(cgroup)) => cgroup.kill()?,
+            (None, None) => {}
         }
         self.signal(Signal::KILL)
     }
@@ -73,7 +84,11 @@ impl Tree {
     pub(crate) fn usage(&self) -> Usage {
         let (mut user, mut system, mut peak) = (0, 0, 0);
         // Clock ticks as user space sees them are always 1/100 s.
-        for s in self.processes().iter().filter_map(|p| Some((p, process::stat(p.pid)?))) {
+        for s in self
+            .processes()
+            .iter()
+            .filter_map(|p| Some((p, process::stat(p.pid)?)))
+        {
             user += s.1.user_ticks * 10_000;
             system += s.1.system_ticks * 10_000;
             peak = process::peak_memory(s.0.pid).map_or(peak, |p: u64| p.max(peak));
@@ -81,6 +96,11 @@ impl Tree {
         if let Some((u, s)) = self.cgroup.as_ref().and_then(|c| c.cpu()) {
             (user, system) = (u, s);
         }
-        Usage { cpu_user_us: user, cpu_system_us: system, max_rss_bytes: peak, ..Usage::default() }
+        Usage {
+            cpu_user_us: user,
+            cpu_system_us: system,
+            max_rss_bytes: peak,
+            ..Usage::default()
+        }
     }
 }

@@ -5,8 +5,8 @@
 use std::fs;
 use std::io;
 
-pub(crate) use crate::program::User;
 use super::table::MAX_GROUPS;
+pub(crate) use crate::program::User;
 
 /// The user that this process runs as.
 pub(crate) fn current() -> User {
