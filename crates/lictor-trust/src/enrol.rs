@@ -9,7 +9,7 @@ use lictor_proto::ids::PublicKey;
 use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp, limits};
 
 use crate::keyfile::{self, KeyFileError};
-use crate::keys::{KeyError, SecretKey, VerifyKey};
+use crate::keys::{KeyError, SecretKey, VerifyKey, is_weak_x25519};
 use crate::law::root_keys;
 use crate::org_trust::OrgTrust;
 use crate::sign::sign;
@@ -85,6 +85,9 @@ impl OrgTrust {
                 let text = format!("{what} is the grant's join key");
                 return Err(Refusal::new(Code::DuplicateKey, text));
             }
+        }
+        if is_weak_x25519(&record.seal_key) {
+            return Err(Refusal::new(Code::WeakKey, "seal_key is of small order"));
         }
         if self.is_revoked(RevocationKind::Node, record.node_id.as_str()) {
             let text = format!("{} ({}) has been revoked", record.name, record.node_id);

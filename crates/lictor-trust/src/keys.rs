@@ -155,6 +155,28 @@ impl fmt::Debug for VerifyKey {
     }
 }
 
+/// Whether an X25519 public key leads to a shared secret that anybody knows: u of a point of small order (RFC 7748
+/// section 6.1), in any encoding.
+#[must_use]
+pub fn is_weak_x25519(public: &[u8; 32]) -> bool {
+    const ORDER_8: [[u8; 32]; 2] = [
+        [
+            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a,
+            0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+        ],
+        [
+            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b,
+            0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+        ],
+    ];
+    let mut u = *public;
+    u[31] &= 0x7f; // the top bit is ignored by everybody
+    let small = u[0] <= 1 && u[1..].iter().all(|b| *b == 0);
+    // p - 1, p and p + 1.
+    let near_p = matches!(u[0], 0xec..=0xee) && u[31] == 0x7f && u[1..31].iter().all(|b| *b == 0xff);
+    small || near_p || ORDER_8.contains(&u)
+}
+
 const LINE_PREFIX: &str = "lictor-ed25519";
 
 /// A public key as one line of text, `lictor-ed25519 BASE64 [NAME]`: what is exported and what the roster holds.
@@ -231,6 +253,35 @@ mod tests {
         assert!(!key.verifies(b"m", &sig[..63]));
         let other = VerifyKey::new(&SecretKey::from_seed(&[2; 32]).public()).unwrap();
         assert!(!other.verifies(b"m", &sig));
+    }
+
+    #[test]
+    fn small_order_points_are_weak_for_sealing_too() {
+        assert!(!is_weak_x25519(&SecretKey::from_seed(&[7; 32]).x25519_public()));
+        // y of all points of small order: orders 1, 2, 4 and the two pairs of order 8 (RFC 8032 encoding).
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        let mut one = [0; 32];
+        one[0] = 1;
+        let eight = [
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        ];
+        let eight = eight.map(|h| {
+            data_encoding::HEXLOWER
+                .decode(h.as_bytes())
+                .unwrap()
+                .try_into()
+                .unwrap()
+        });
+        for y in [one, minus_one, [0; 32], eight[0], eight[1]] {
+            let point = VerifyingKey::from_bytes(&y).unwrap();
+            assert!(point.is_weak());
+            assert!(is_weak_x25519(&point.to_montgomery().to_bytes()), "{y:02x?}");
+        }
+        let mut p = minus_one;
+        p[0] = 0xed;
+        assert!(is_weak_x25519(&p), "zero in its second encoding");
     }
 
     #[test]

@@ -145,6 +145,11 @@ fn a_node_record_passes_and_every_broken_rule_has_its_code() {
         spoilt(&|r| r.link_key = r.e2e_key),
         Code::DocumentInvalid,
     );
+    refused(
+        "a weak sealing key",
+        spoilt(&|r| r.seal_key = [0; 32]),
+        Code::WeakKey,
+    );
     refused("a weak key", spoilt(&|r| r.e2e_key = weak_key()), Code::WeakKey);
     refused(
         "an operator's key",
