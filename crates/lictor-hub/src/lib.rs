@@ -1,1 +1,4 @@
 //! The control plane: API, queue, relay and store; it has no authority of its own
+#![forbid(unsafe_code)]
+
+pub mod store;
