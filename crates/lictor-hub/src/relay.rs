@@ -8,10 +8,12 @@
 //! Bytes are never copied: a chunk is a list of slices of what the link gave, cut at frame borders. Only frame
 //! headers are read.
 
+pub mod chunk;
 pub mod follower;
 pub mod live;
 pub mod splitter;
 
+pub use chunk::Chunk;
 pub use follower::{Follower, Out};
 pub use live::{Live, LiveBook};
-pub use splitter::{Chunk, Splitter};
+pub use splitter::Splitter;

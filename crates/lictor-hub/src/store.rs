@@ -64,7 +64,7 @@ pub struct LawRow {
     pub kind: &'static str,
     /// Its digest.
     pub digest: Digest,
-    /// Root or bundle version; 0 for the others.
+    /// Root or bundle version, or when a freshness statement was issued (ms); 0 for revocations.
     pub version: u64,
     /// It.
     pub wire: Wire,
@@ -387,7 +387,8 @@ pub trait Nodes: Send + Sync {
     /// Whose link key this is.
     async fn node_by_link(&self, spki: &Digest) -> Result<Option<(OrgId, NodeId)>>;
     /// The node was heard of: keeps the heartbeat, and renews the leases of what it works on.
-    async fn seen(&self, org: &OrgId, node: &NodeId, beat: Option<Heartbeat>, lease: Timestamp) -> Result<()>;
+    async fn seen(&self, org: &OrgId, node: &NodeId, beat: Option<Heartbeat>, lease: Timestamp)
+    -> Result<()>;
 }
 
 /// Jobs and executions.

@@ -15,7 +15,8 @@ use lictor_proto::api::StreamEvent;
 use lictor_trust::profiles::Overflow;
 use tokio::sync::{Notify, mpsc};
 
-use super::splitter::{Chunk, Place};
+use super::chunk::Chunk;
+use super::splitter::Place;
 use crate::store::ExecutionKey;
 
 /// Chunks and events that wait for one follower. A chunk is at most one link frame beyond an output frame.
@@ -117,10 +118,7 @@ impl Live {
         let mut inner = self.lock();
         inner.followers.retain(|s| !s.queue.is_closed());
         inner.followers.push(Arc::new(slot));
-        Subscription {
-            queue: items,
-            shared,
-        }
+        Subscription { queue: items, shared }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -154,14 +152,14 @@ impl Live {
 
     /// Everything before this position is stored now.
     pub(crate) fn stored(&self, upto: u64) {
-        self.lock().pending.retain(|c| c.end > upto);
+        self.lock().pending.retain(|c| c.after.at > upto);
     }
 
     /// Relays whole frames.
-    pub(crate) async fn output(&self, chunk: Chunk, after: Place, keep: bool, overflow: Overflow) {
+    pub(crate) async fn output(&self, chunk: Chunk, keep: bool, overflow: Overflow) {
         let slots = {
             let mut inner = self.lock();
-            inner.place = after;
+            inner.place = chunk.after;
             if keep {
                 inner.pending.push(chunk.clone());
             }

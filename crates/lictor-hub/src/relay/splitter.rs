@@ -4,39 +4,10 @@
 //! - A chunk holds whole frames only, and at least one.
 //! - Nothing is buffered beyond the one frame that is not complete yet.
 
-use std::sync::Arc;
-
 use bytes::{Buf as _, Bytes};
 use lictor_proto::frame::{FrameError, FrameKind, Gap, HEADER, Header};
 
-/// Whole frames of one log, with where they stand.
-#[derive(Debug, Clone)]
-pub struct Chunk {
-    /// Log position of the first byte.
-    pub at: u64,
-    /// Log position after the last byte.
-    pub end: u64,
-    /// Offset in standard output before the chunk.
-    pub stdout_at: u64,
-    /// Offset in standard error before the chunk.
-    pub stderr_at: u64,
-    /// The bytes.
-    pub parts: Arc<[Bytes]>,
-}
-
-impl Chunk {
-    /// How many bytes it has.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        (self.end - self.at) as usize
-    }
-
-    /// Whether it has none, which no chunk of a [`Splitter`] does.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.end == self.at
-    }
-}
+use super::chunk::Chunk;
 
 /// Where a log stands: position, and offset in each of its streams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -166,12 +137,7 @@ impl Splitter {
             return Ok(());
         }
         let header = Header::decode(&self.head)?;
-        self.border.at += (HEADER + header.len) as u64;
-        let after = header.at + header.len as u64;
-        match header.kind {
-            FrameKind::Stdout => self.border.stdout = after,
-            _ => self.border.stderr = after,
-        }
+        self.border.pass(&header);
         Ok(())
     }
 
@@ -191,10 +157,8 @@ impl Splitter {
 
     fn chunk(&mut self, parts: Vec<Bytes>) -> Chunk {
         let chunk = Chunk {
-            at: self.start.at,
-            end: self.border.at,
-            stdout_at: self.start.stdout,
-            stderr_at: self.start.stderr,
+            start: self.start,
+            after: self.border,
             parts: parts.into(),
         };
         self.start = self.border;
@@ -257,10 +221,10 @@ mod tests {
             let mut at = 0;
             for piece in log.chunks(step) {
                 for c in s.push(Bytes::copy_from_slice(piece)).unwrap() {
-                    assert_eq!(c.at, at);
+                    assert_eq!(c.start.at, at);
                     let bytes: Vec<u8> = c.parts.concat();
-                    assert_eq!(bytes.len() as u64, c.end - c.at);
-                    at = c.end;
+                    assert_eq!(bytes.len() as u64, c.after.at - c.start.at);
+                    at = c.after.at;
                     got.extend(bytes);
                 }
             }
@@ -291,9 +255,9 @@ mod tests {
                 .flat_map(|p| s.push(Bytes::copy_from_slice(p)).unwrap())
                 .collect();
             assert_eq!(chunks.len(), 2, "step {step}");
-            assert_eq!((chunks[0].at, chunks[0].end), (0, 27));
-            assert_eq!((chunks[1].at, chunks[1].end), (5000, 5027));
-            assert_eq!((chunks[1].stdout_at, chunks[1].stderr_at), (73, 3));
+            assert_eq!((chunks[0].start.at, chunks[0].after.at), (0, 27));
+            assert_eq!((chunks[1].start.at, chunks[1].after.at), (5000, 5027));
+            assert_eq!((chunks[1].start.stdout, chunks[1].start.stderr), (73, 3));
             assert_eq!(chunks[1].parts.concat(), frame(FrameKind::Stdout, 73, b"def"));
         }
     }

@@ -6,10 +6,10 @@ use lictor_proto::api::ExecutionState;
 use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
 use sqlx::SqliteConnection;
 
-use super::rows::{digest, ms, text, time, word};
-use super::results::{Expire, Lapse, RecordResult};
-use super::writer::{Tx, Write};
 use super::SqliteStore;
+use super::results::{Expire, Lapse, RecordResult};
+use super::rows::{digest, ms, text, time, word};
+use super::writer::{Tx, Write};
 use crate::store::{
     DocumentRow, Durability, ExecutionKey, ExecutionRow, Inserted, JobDocument, JobFilter, JobRow, Jobs,
     Pending, Recorded, ResultRow, Step, StoreError, refusal,

@@ -50,11 +50,12 @@ impl Write for Enroll {
 
     async fn apply(&self, tx: &mut Tx) -> Result<Enrolled> {
         let (org, node) = (&self.org, &self.node);
-        let known: Option<(String,)> = sqlx::query_as("SELECT record FROM nodes WHERE org = ?1 AND node_id = ?2")
-            .bind(org.as_str())
-            .bind(node.node_id.as_str())
-            .fetch_optional(&mut tx.conn)
-            .await?;
+        let known: Option<(String,)> =
+            sqlx::query_as("SELECT record FROM nodes WHERE org = ?1 AND node_id = ?2")
+                .bind(org.as_str())
+                .bind(node.node_id.as_str())
+                .fetch_optional(&mut tx.conn)
+                .await?;
         if known.is_some_and(|(record,)| record == node.record) {
             return Ok(Enrolled::Same);
         }
@@ -137,7 +138,16 @@ impl Write for Seen {
     }
 }
 
-type Columns = (String, String, String, String, String, i64, Option<i64>, Option<String>);
+type Columns = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    i64,
+    Option<i64>,
+    Option<String>,
+);
 
 fn read(row: Columns) -> Result<NodeRow> {
     let (node_id, name, kind, grant, record, enrolled, seen, beat) = row;
@@ -172,14 +182,17 @@ impl Nodes for SqliteStore {
 
     async fn grants(&self, org: &OrgId, after: Option<Digest>, limit: u32) -> Result<Vec<(Digest, Wire)>> {
         let after = after.map(|d| d.0.to_vec()).unwrap_or_default();
-        let rows: Vec<(Vec<u8>, String)> =
-            sqlx::query_as("SELECT digest, wire FROM grants WHERE org = ?1 AND digest > ?2 ORDER BY digest LIMIT ?3")
-                .bind(org.as_str())
-                .bind(after)
-                .bind(limit)
-                .fetch_all(&self.reads)
-                .await?;
-        rows.into_iter().map(|(d, wire)| Ok((digest(&d)?, wire))).collect()
+        let rows: Vec<(Vec<u8>, String)> = sqlx::query_as(
+            "SELECT digest, wire FROM grants WHERE org = ?1 AND digest > ?2 ORDER BY digest LIMIT ?3",
+        )
+        .bind(org.as_str())
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&self.reads)
+        .await?;
+        rows.into_iter()
+            .map(|(d, wire)| Ok((digest(&d)?, wire)))
+            .collect()
     }
 
     async fn enroll(&self, org: &OrgId, node: NewNode) -> Result<Enrolled> {
@@ -228,16 +241,30 @@ impl Nodes for SqliteStore {
     }
 
     async fn node_by_link(&self, spki: &Digest) -> Result<Option<(OrgId, NodeId)>> {
-        let row: Option<(String, String)> = sqlx::query_as("SELECT org, node_id FROM nodes WHERE link_spki = ?1")
-            .bind(spki.0.as_slice())
-            .fetch_optional(&self.reads)
-            .await?;
+        let row: Option<(String, String)> =
+            sqlx::query_as("SELECT org, node_id FROM nodes WHERE link_spki = ?1")
+                .bind(spki.0.as_slice())
+                .fetch_optional(&self.reads)
+                .await?;
         row.map(|(org, node)| Ok((text(&org)?, text(&node)?))).transpose()
     }
 
-    async fn seen(&self, org: &OrgId, node: &NodeId, beat: Option<Heartbeat>, lease: Timestamp) -> Result<()> {
+    async fn seen(
+        &self,
+        org: &OrgId,
+        node: &NodeId,
+        beat: Option<Heartbeat>,
+        lease: Timestamp,
+    ) -> Result<()> {
         let beat = beat.map(|b| serde_json::to_string(&b).unwrap_or_default());
         let (org, node) = (org.clone(), node.clone());
-        self.writer.run(Seen { org, node, beat, lease }).await
+        self.writer
+            .run(Seen {
+                org,
+                node,
+                beat,
+                lease,
+            })
+            .await
     }
 }

@@ -24,12 +24,14 @@ impl Write for CreateOrg {
     type Out = Inserted;
 
     async fn apply(&self, tx: &mut Tx) -> Result<Inserted> {
-        let done = sqlx::query("INSERT INTO orgs (org, name, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")
-            .bind(self.org.as_str())
-            .bind(self.name.as_str())
-            .bind(ms(tx.now))
-            .execute(&mut tx.conn)
-            .await?;
+        let done = sqlx::query(
+            "INSERT INTO orgs (org, name, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+        )
+        .bind(self.org.as_str())
+        .bind(self.name.as_str())
+        .bind(ms(tx.now))
+        .execute(&mut tx.conn)
+        .await?;
         let inserted = done.rows_affected() == 1;
         if inserted {
             insert_law(tx, &self.org, &self.root).await?;

@@ -84,7 +84,16 @@ impl Write for TokenUsed {
     }
 }
 
-type Columns = (String, String, String, String, Vec<u8>, i64, Option<i64>, Option<i64>);
+type Columns = (
+    String,
+    String,
+    String,
+    String,
+    Vec<u8>,
+    i64,
+    Option<i64>,
+    Option<i64>,
+);
 
 fn read(row: Columns) -> Result<TokenRow> {
     let (token_id, org, label, scope, hash, created, expires, used) = row;

@@ -38,7 +38,10 @@ impl Trail for SqliteStore {
                 .bind(limit)
                 .fetch_all(&self.reads)
                 .await?;
-        Ok(rows.into_iter().map(|(seq, line)| (seq.unsigned_abs(), line)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(seq, line)| (seq.unsigned_abs(), line))
+            .collect())
     }
 
     async fn ping(&self) -> Result<()> {
