@@ -12,7 +12,16 @@
 //! signature, roster, size) keeps rubbish out and nothing more.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod app;
+pub mod config;
+pub mod hub;
 pub mod link;
+mod listener;
 pub mod relay;
 pub mod store;
+mod tasks;
+mod tls;
+
+pub use config::HubConfig;
+pub use hub::{Hub, StartError};

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lictor_proto::agent::{Heartbeat, LawDocs, LawHeld, Reply, Request};
-use lictor_proto::{Digest, JobId, NodeId, OrgId, Timestamp};
+use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -87,10 +87,10 @@ impl NodeLink {
         });
     }
 
-    fn key(&self, job: &Digest) -> ExecutionKey {
+    fn key(&self, job: &JobId) -> ExecutionKey {
         ExecutionKey {
             org: self.node.org.clone(),
-            job_id: JobId::from_digest(job),
+            job_id: job.clone(),
             node_id: self.node.node_id.clone(),
         }
     }

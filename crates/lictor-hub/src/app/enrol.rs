@@ -45,6 +45,19 @@ impl App {
         Ok(grant.digest())
     }
 
+    /// Grants of the caller's org, in order of digest.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn list_grants(
+        &self,
+        caller: &Caller,
+        after: Option<Digest>,
+        limit: u32,
+    ) -> Result<Vec<(Digest, Wire)>, Error> {
+        Ok(self.store.grants(&caller.org, after, limit).await?)
+    }
+
     /// A grant and the law, for a node that is about to make its record.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use lictor_audit::{Event, EventType};
-use lictor_proto::agent::{Ack, Finished, LogRange, Request};
+use lictor_proto::agent::{Ack, Finished, Request};
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, JobId, Timestamp};
@@ -50,19 +50,19 @@ pub(crate) enum Part {
         stored: Option<oneshot::Sender<u64>>,
     },
     /// Its log is to be read from here.
-    Waiting(u64),
+    Waiting(Digest, u64),
     /// It ended.
     Finished(Box<Finished>, Option<oneshot::Sender<Recorded>>),
 }
 
 /// Starts the task of an execution.
-pub(super) fn start(link: &Arc<NodeLink>, job: Digest) -> mpsc::Sender<Part> {
+pub(super) fn start(link: &Arc<NodeLink>, job: &JobId) -> mpsc::Sender<Part> {
     let (parts, inbox) = mpsc::channel(PARTS);
-    let live = link.app.live.enter(&link.key(&job));
+    let live = link.app.live.enter(&link.key(job));
     let execution = Execution {
         link: link.clone(),
-        job,
         live,
+        job: None,
         splitter: Splitter::at(Place::default()),
         pending: Vec::new(),
         pending_bytes: 0,
@@ -78,8 +78,9 @@ pub(super) fn start(link: &Arc<NodeLink>, job: Digest) -> mpsc::Sender<Part> {
 
 struct Execution {
     link: Arc<NodeLink>,
-    job: Digest,
     live: Arc<Live>,
+    /// The job's digest, once it was said; a polling node acknowledges by itself and needs none.
+    job: Option<Digest>,
     splitter: Splitter,
     /// Whole frames to be stored.
     pending: Vec<Chunk>,
@@ -165,9 +166,10 @@ impl Execution {
                 }
                 Ok(())
             }
-            Part::Waiting(from) => {
+            Part::Waiting(job, from) => {
+                self.job = Some(job);
                 self.terms().await?;
-                self.open(from).await
+                self.open(&job, from).await
             }
             Part::Finished(..) => Ok(()), // taken by `run`
         }
@@ -211,13 +213,13 @@ impl Execution {
         Ok(())
     }
 
-    async fn open(&mut self, from: u64) -> Result<(), Error> {
+    async fn open(&mut self, job: &Digest, from: u64) -> Result<(), Error> {
         if self.reading.is_some() {
             return Ok(());
         }
         self.seek(from).await?;
         let from = self.splitter.place().at;
-        match self.link.peer.output(&self.job, from).await {
+        match self.link.peer.output(job, from).await {
             Ok(stream) => self.reading = Some(stream),
             Err(e) => tracing::info!(job = %self.live.key.job_id, error = %e, "its log could not be opened"),
         }
@@ -310,7 +312,9 @@ impl Execution {
         self.link.app.store.put_segment(&key, segment).await?;
         self.live.stored(upto);
         self.stored = Some(upto);
-        self.link.tell(Request::Ack(Ack::Output { job: self.job, upto }));
+        if let Some(job) = self.job {
+            self.link.tell(Request::Ack(Ack::Output { job, upto }));
+        }
         Ok(())
     }
 
@@ -326,7 +330,7 @@ impl Execution {
         answer: Option<oneshot::Sender<Recorded>>,
     ) -> Result<(), Error> {
         if self.live.place().at < finished.log_end {
-            self.read_to(finished.log_end).await?;
+            self.read_to(&finished.job, finished.log_end).await?;
         }
         let receipt = finished.receipt.clone();
         self.live.event(StreamEvent::Receipt { receipt }).await;
@@ -335,7 +339,7 @@ impl Execution {
             Ok((recorded, receipt)) => {
                 if recorded != Recorded::Conflict {
                     let ack = Ack::Result {
-                        job: self.job,
+                        job: finished.job,
                         receipt,
                     };
                     self.link.tell(Request::Ack(ack));
@@ -360,11 +364,11 @@ impl Execution {
     }
 
     /// Reads the log on to its end, for those who watch; stops at a stall.
-    async fn read_to(&mut self, end: u64) -> Result<(), Error> {
+    async fn read_to(&mut self, job: &Digest, end: u64) -> Result<(), Error> {
         if self.reading.is_none() {
             self.terms().await?;
             let from = self.live.place().at;
-            self.open(from).await?;
+            self.open(job, from).await?;
         }
         while self.live.place().at < end
             && let Some(reading) = self.reading.as_mut()
@@ -382,21 +386,21 @@ impl Execution {
         let org = self.link.app.org(&self.live.key.org)?;
         let (receipt, job) = org.with(|t| {
             let receipt = t.verify_receipt(&self.link.node.keys, &finished.receipt)?;
-            receipt.check_for(&self.job)?;
+            receipt.check_for(&finished.job)?;
             let job = t.historic_job(&finished.envelope)?;
-            if job.digest() == self.job {
+            if job.digest() == finished.job {
                 Ok((receipt, job))
             } else {
                 Err(Refusal::from(Code::WrongJob))
             }
         })?;
         let rest = self.pack().await?;
-        self.fetch_kept(&finished.kept, rest.as_ref()).await?;
+        self.fetch_kept(finished, rest.as_ref()).await?;
         let stored_upto = rest.as_ref().map(|s| s.to);
         let result = ResultRow {
             job: JobRow {
-                job_id: JobId::from_digest(&self.job),
-                digest: self.job,
+                job_id: JobId::from_digest(&finished.job),
+                digest: finished.job,
                 operator: job.operator.clone(),
                 profile: job.profile.clone(),
                 expires_at: job.expires_at,
@@ -421,13 +425,10 @@ impl Execution {
     }
 
     /// What the node kept of the log and the hub has not stored: the end of the head, and the tail.
-    async fn fetch_kept(&mut self, kept: &[LogRange], rest: Option<&SegmentRow>) -> Result<(), Error> {
-        if kept.is_empty() {
-            return Ok(());
-        }
+    async fn fetch_kept(&mut self, finished: &Finished, rest: Option<&SegmentRow>) -> Result<(), Error> {
         let covered = rest.map(|s| s.to).max(self.stored).unwrap_or(0);
-        for range in kept.iter().take(4).filter(|r| r.to > covered) {
-            if let Err(e) = self.fetch(range.from.max(covered), range.to).await {
+        for range in finished.kept.iter().take(4).filter(|r| r.to > covered) {
+            if let Err(e) = self.fetch(&finished.job, range.from.max(covered), range.to).await {
                 // The receipt counts for more than a part of the log; readers see a gap.
                 tracing::warn!(job = %self.live.key.job_id, error = %e.chain(), "a kept part of the log was not fetched");
             }
@@ -435,9 +436,9 @@ impl Execution {
         Ok(())
     }
 
-    async fn fetch(&mut self, from: u64, to: u64) -> Result<(), Error> {
+    async fn fetch(&mut self, job: &Digest, from: u64, to: u64) -> Result<(), Error> {
         let gone = |e: PeerError| Error::Internal(e.to_string());
-        let mut log = self.link.peer.output(&self.job, from).await.map_err(gone)?;
+        let mut log = self.link.peer.output(job, from).await.map_err(gone)?;
         let mut splitter = Splitter::at(Place {
             at: from,
             ..Place::default()

@@ -9,9 +9,9 @@ use futures_util::{Stream, StreamExt as _};
 use lictor_audit::{Event, EventType};
 use lictor_link::peer::{Peer, SlottedBody};
 use lictor_proto::agent::stream::{Decoder, Message};
-use lictor_proto::agent::{Event as Said, Finished, Request};
+use lictor_proto::agent::{Event as Said, Finished, Heartbeat, Request};
 use lictor_proto::api::ExecutionState;
-use lictor_proto::{Digest, Timestamp};
+use lictor_proto::{Digest, JobId, Timestamp};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,11 +31,13 @@ const EXECUTIONS: usize = 16 * 1024;
 
 /// What reaches the tracker besides the link's own stream.
 pub(crate) enum Mail {
-    /// As if it had come over a link.
-    Message(Message),
+    /// What a polling node says about itself.
+    Heartbeat(Box<Heartbeat>),
+    /// An execution started.
+    Started { job: JobId, at: Timestamp },
     /// A piece of a log; answered with how far the log is stored.
     Log {
-        job: Digest,
+        job: JobId,
         at: u64,
         frames: Bytes,
         stored: oneshot::Sender<u64>,
@@ -123,7 +125,7 @@ async fn run(link: Arc<NodeLink>, feed: Feed, letters: mpsc::Receiver<Mail>) {
 
 struct Tracker {
     link: Arc<NodeLink>,
-    executions: HashMap<Digest, mpsc::Sender<Part>>,
+    executions: HashMap<JobId, mpsc::Sender<Part>>,
     begun: bool,
 }
 
@@ -156,7 +158,11 @@ impl Tracker {
 
     async fn open(&mut self, letter: Mail) -> Result<(), PeerError> {
         match letter {
-            Mail::Message(message) => self.take(message).await,
+            Mail::Heartbeat(beat) => {
+                self.heartbeat(*beat);
+                Ok(())
+            }
+            Mail::Started { job, at } => self.give(job, Part::Started(at)).await,
             Mail::Log {
                 job,
                 at,
@@ -171,7 +177,7 @@ impl Tracker {
                 self.give(job, part).await
             }
             Mail::Result { finished, recorded } => {
-                let job = finished.job;
+                let job = JobId::from_digest(&finished.job);
                 self.give(job, Part::Finished(finished, Some(recorded))).await
             }
         }
@@ -186,11 +192,13 @@ impl Tracker {
                     frames,
                     stored: None,
                 };
-                self.give(job, part).await
+                self.give(id(&job), part).await
             }
-            Message::Event(Said::Started { job, at }) => self.give(job, Part::Started(at)).await,
-            Message::Event(Said::OutputWaiting { job, from }) => self.give(job, Part::Waiting(from)).await,
-            Message::Event(Said::Finished(f)) => self.give(f.job, Part::Finished(f, None)).await,
+            Message::Event(Said::Started { job, at }) => self.give(id(&job), Part::Started(at)).await,
+            Message::Event(Said::OutputWaiting { job, from }) => {
+                self.give(id(&job), Part::Waiting(job, from)).await
+            }
+            Message::Event(Said::Finished(f)) => self.give(id(&f.job), Part::Finished(f, None)).await,
             Message::Event(Said::Heartbeat(beat)) => {
                 if beat.node_id != self.link.node.node_id || beat.org != self.link.node.org {
                     return Err(PeerError::Protocol("a heartbeat of another node".to_owned()));
@@ -201,7 +209,7 @@ impl Tracker {
         }
     }
 
-    fn heartbeat(&mut self, beat: lictor_proto::agent::Heartbeat) {
+    fn heartbeat(&mut self, beat: Heartbeat) {
         *self.link.held() = Some(beat.law.clone());
         let first = !std::mem::replace(&mut self.begun, true);
         let link = self.link.clone();
@@ -240,7 +248,7 @@ impl Tracker {
     }
 
     /// Gives a part to its execution's task; a task that ended had its result stored, so a new one starts.
-    async fn give(&mut self, job: Digest, mut part: Part) -> Result<(), PeerError> {
+    async fn give(&mut self, job: JobId, mut part: Part) -> Result<(), PeerError> {
         if let Some(parts) = self.executions.get(&job) {
             match parts.send(part).await {
                 Ok(()) => return Ok(()),
@@ -250,11 +258,15 @@ impl Tracker {
         if self.executions.len() >= EXECUTIONS {
             return Err(PeerError::Protocol("too many executions at once".to_owned()));
         }
-        let parts = execution::start(&self.link, job);
+        let parts = execution::start(&self.link, &job);
         parts.send(part).await.map_err(|_| PeerError::Gone)?;
         self.executions.insert(job, parts);
         Ok(())
     }
+}
+
+fn id(job: &Digest) -> JobId {
+    JobId::from_digest(job)
 }
 
 /// What waits for a node that has come: cancels first, then offers.
@@ -284,7 +296,7 @@ fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) -> Result<(), Error> {
     };
     if offered && waiting.job.expires_at > Timestamp::now() {
         let stdin = stdin_of(&views::read_job(&waiting.job.envelope)?);
-        let live = link.app.live.enter(&link.key(&waiting.job.digest));
+        let live = link.app.live.enter(&link.key(&waiting.job.job_id));
         link.offer(Offered::stored(waiting.job, stdin, waiting.approvals, live));
     }
     Ok(())
