@@ -129,6 +129,7 @@ pub struct Open {
 pub struct Journal {
     queue: mpsc::Sender<writer::Command>,
     state: Arc<Mutex<State>>,
+    audit_head: Arc<Mutex<Digest>>,
 }
 
 /// The writer's thread, to be waited for at the end.
@@ -158,12 +159,18 @@ impl Journal {
         } = replay::replay(open.file.as_mut(), &open.log)?;
         let state = Arc::new(Mutex::new(state));
         let (queue, commands) = mpsc::channel(QUEUE);
-        let writer = writer::Writer::new(open, state.clone(), chain, length);
+        let audit_head = Arc::new(Mutex::new(chain.head()));
+        let writer = writer::Writer::new(open, state.clone(), audit_head.clone(), chain, length);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(commands))
             .map_err(replay::OpenError::Io)?;
-        Ok((Self { queue, state }, WriterThread(thread), torn))
+        let journal = Self {
+            queue,
+            state,
+            audit_head,
+        };
+        Ok((journal, WriterThread(thread), torn))
     }
 
     /// Writes a step and returns once it is durable.
@@ -186,6 +193,12 @@ impl Journal {
         if self.queue.try_send(writer::Command::lazy(step)).is_err() {
             tracing::warn!("the journal is behind; a note was dropped");
         }
+    }
+
+    /// Head of the audit log, as far as it is written.
+    #[must_use]
+    pub fn audit_head(&self) -> Digest {
+        *self.audit_head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state as the journal has it. Not to be held over an await.

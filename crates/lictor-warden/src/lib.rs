@@ -1,6 +1,48 @@
 //! The privileged half of the agent: verify, authorise, plan, journal, spawn; knows no network.
+//!
+//! ```text
+//!  Request --> warden --> offer: verify -> law -> facts -> authorise -> plan -> journal --> execution --> receipt
+//!                |   \\-> control: law, approval, cancel, ack, stdin                             |
+//!                '<---------------------------- journal (the truth) <---------------------------'
+//!  EventFeed <-- feed: what is due about each job        read_output <-- spool
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`warden`], [`config`] | the handle, and what it is started with |
+//! | `offer`, `execution`, `control` | what is asked of it, each in a task of its own |
+//! | [`journal`] | the truth for start and result; audit records ride along |
+//! | [`spool`] | output: counted, hashed, kept in part, readable while it is written; standard input |
+//! | [`law`] | the law held, replaced as one whole |
+//! | [`feed`] | what the node says on its own |
+//! | `recovery`, `housekeeping` | what a crash and what time leave to do |
+//! | [`node_dir`] | where a node's files lie |
+//!
+//! # Invariants
+//! - No dependency on any network, HTTP or TLS crate; a test over the dependency graph holds it.
+//! - Two syncs are on the way of a job, no more: before its start, and before its result is told.
 #![forbid(unsafe_code)]
 
+pub mod config;
+mod control;
+mod core;
+mod execution;
+pub mod feed;
+mod housekeeping;
 pub mod journal;
+pub mod law;
+mod live;
 pub mod node_dir;
+mod offer;
+pub mod receipt;
+mod recovery;
+mod sandboxes;
 pub mod spool;
+mod steps;
+mod suppress;
+pub mod warden;
+
+pub use config::Config;
+pub use feed::EventFeed;
+pub use journal::export::audit_lines;
+pub use warden::{StartError, Warden};

@@ -211,6 +211,12 @@ impl Spool {
         }
     }
 
+    /// The job has ended: what is still in the pipes is taken without waiting for readers.
+    pub(crate) fn stop_throttling(&self) {
+        self.lock().overflow = Overflow::Drop;
+        self.room.notify_waiters();
+    }
+
     fn end_log(&self) {
         self.lock().ended = true;
         self.readable.notify_waiters();

@@ -15,16 +15,23 @@ use crate::failure::{Doing as _, Failure, Result};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Out {
     json: bool,
+    terminal: bool,
     notes: bool,
     colour: bool,
 }
 
 impl Out {
-    /// Looks at what standard error is.
+    /// Looks at what standard output and standard error are.
     pub(crate) fn new(json: bool) -> Self {
+        let terminal = io::stdout().is_terminal();
         let notes = io::stderr().is_terminal();
         let colour = std::env::var_os("NO_COLOR").is_none() && notes;
-        Self { json, notes, colour }
+        Self {
+            json,
+            terminal,
+            notes,
+            colour,
+        }
     }
 
     /// Whether programs read this.
@@ -32,10 +39,9 @@ impl Out {
         self.json
     }
 
-    /// Whether standard error may have colour.
-    #[cfg(any(feature = "hub", feature = "agent"))]
-    pub(crate) fn is_coloured(self) -> bool {
-        self.colour
+    /// Whether a person watches standard output.
+    pub(crate) fn is_terminal(self) -> bool {
+        self.terminal
     }
 
     /// One line for people.
@@ -66,12 +72,7 @@ impl Out {
 
     /// Something a person should know, on standard error, whatever the mode.
     pub(crate) fn note(self, text: impl AsRef<str>) {
-        let _ = writeln!(
-            io::stderr().lock(),
-            "{} {}",
-            self.paint("2", "lictor:"),
-            text.as_ref()
-        );
+        let _ = writeln!(io::stderr().lock(), "{} {}", self.paint("2", "lictor:"), text.as_ref());
     }
 
     /// How things go on: only when a person watches.

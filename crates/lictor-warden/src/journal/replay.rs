@@ -43,7 +43,7 @@ pub struct Replayed {
 /// One line of a payload.
 pub enum Line {
     /// A change of the state.
-    Entry(Entry),
+    Entry(Box<Entry>),
     /// An audit record.
     Audit(Record),
 }
@@ -58,7 +58,7 @@ pub fn lines(payload: &[u8]) -> Result<Vec<Line>, OpenError> {
     text.lines()
         .map(|line| match line.split_at_checked(1) {
             Some(("E", json)) => serde_json::from_str(json)
-                .map(Line::Entry)
+                .map(|entry| Line::Entry(Box::new(entry)))
                 .map_err(|e| unreadable(e.to_string())),
             Some(("A", line)) => Record::parse(line)
                 .map(Line::Audit)
@@ -81,10 +81,10 @@ pub fn replay(file: &mut dyn JournalFile, log: &str) -> Result<Replayed, OpenErr
         for line in lines(payload)? {
             match line {
                 Line::Entry(entry) => {
-                    if let Entry::Base(base) = &entry {
+                    if let Entry::Base(base) = entry.as_ref() {
                         chain = Chain::resume(base.audit_seq, base.audit_head);
                     }
-                    state.apply(entry).map_err(OpenError::Contradiction)?;
+                    state.apply(*entry).map_err(OpenError::Contradiction)?;
                 }
                 Line::Audit(record) => chain
                     .follow(&record)

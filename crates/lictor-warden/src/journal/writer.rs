@@ -22,6 +22,9 @@ const ROTATED_RECORD: usize = 256 * 1024;
 
 type Answer = oneshot::Sender<Result<Committed, JournalError>>;
 
+/// What became of a step: its entries as written, and its receipt.
+type Written = (Vec<Entry>, Option<(Digest, Wire)>);
+
 /// What is asked of the writer.
 pub(super) struct Command {
     step: Step,
@@ -60,6 +63,7 @@ struct Prepared {
 pub(super) struct Writer {
     open: Open,
     state: Arc<Mutex<State>>,
+    audit_head: Arc<Mutex<Digest>>,
     chains: Chains,
     length: u64,
     durable: u64,
@@ -69,11 +73,18 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(open: Open, state: Arc<Mutex<State>>, audit: Chain, length: u64) -> Self {
+    pub(super) fn new(
+        open: Open,
+        state: Arc<Mutex<State>>,
+        audit_head: Arc<Mutex<Digest>>,
+        audit: Chain,
+        length: u64,
+    ) -> Self {
         let (receipts, last_receipt) = lock(&state).receipt_head();
         Self {
             open,
             state,
+            audit_head,
             chains: Chains {
                 audit,
                 receipts,
@@ -136,7 +147,7 @@ impl Writer {
         step: Step,
         taken: &mut HashSet<Digest>,
         out: &mut Vec<u8>,
-    ) -> Result<(Vec<Entry>, Option<(Digest, Wire)>), &'static str> {
+    ) -> Result<Written, &'static str> {
         let mut entries = step.entries;
         {
             let state = lock(&self.state);
@@ -243,6 +254,7 @@ impl Writer {
     }
 
     fn apply(&mut self, prepared: Vec<Prepared>) {
+        *self.audit_head.lock().unwrap_or_else(PoisonError::into_inner) = self.chains.audit.head();
         for p in prepared {
             {
                 let mut state = lock(&self.state);

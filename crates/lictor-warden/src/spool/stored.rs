@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 use lictor_proto::Digest;
 use lictor_proto::agent::OutputPart;
-use lictor_proto::doc::{KeptRange, StreamSummary};
+use lictor_proto::doc::KeptRange;
 use lictor_proto::frame::HEADER;
 use sha2::{Digest as _, Sha256};
 
@@ -119,7 +119,7 @@ fn end_offsets(log: &Log, path: &Path, kept: &Kept, file_end: u64) -> Result<[u6
 pub fn recover(path: &Path) -> Result<Ended, ReadError> {
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(nothing()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Ended::nothing()),
         Err(e) => return Err(e.into()),
     };
     let length = file.metadata()?.len();
@@ -148,7 +148,7 @@ pub fn recover(path: &Path) -> Result<Ended, ReadError> {
     }
     file.set_len(end)?;
     file.sync_data()?;
-    let mut ended = nothing();
+    let mut ended = Ended::nothing();
     ended.log.end = end;
     [ended.log.stdout_bytes, ended.log.stderr_bytes] = at;
     if end > 0 {
@@ -174,12 +174,4 @@ pub fn recover(path: &Path) -> Result<Ended, ReadError> {
         }
     }
     Ok(ended)
-}
-
-fn nothing() -> Ended {
-    Ended {
-        log: Log::default(),
-        stdout: StreamSummary::empty(),
-        stderr: StreamSummary::empty(),
-    }
 }

@@ -38,6 +38,16 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// A log that nothing was written to.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            log: Log::default(),
+            stdout: StreamSummary::empty(),
+            stderr: StreamSummary::empty(),
+        }
+    }
+
     /// Whether something was not kept.
     #[must_use]
     pub fn truncated(&self) -> bool {

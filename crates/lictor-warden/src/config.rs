@@ -1,0 +1,45 @@
+//! What a warden is started with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The settings of a warden. [`Config::new`] gives the defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The node directory.
+    pub dir: PathBuf,
+    /// Jobs that may run at once.
+    pub max_jobs: usize,
+    /// Verified offers that may wait for one of these places.
+    pub max_queued: usize,
+    /// How long such an offer waits before it is given back.
+    pub queue_wait: Duration,
+    /// Jobs that may wait for approvals.
+    pub max_waiting: usize,
+    /// Results that may wait for an acknowledgement before nothing new is taken.
+    pub max_unacknowledged: usize,
+    /// How long a result waits for an acknowledgement before it is moved to the archive directory.
+    pub keep_results: Duration,
+    /// How often the feed says what the node is.
+    pub heartbeat: Duration,
+    /// The journal is rotated when it has grown by this many bytes beyond twice its live content.
+    pub rotate_after: u64,
+}
+
+impl Config {
+    /// The defaults, for the node in `dir`.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            max_jobs: 64,
+            max_queued: 256,
+            queue_wait: Duration::from_secs(5),
+            max_waiting: 1024,
+            max_unacknowledged: 4096,
+            keep_results: Duration::from_secs(7 * 24 * 3600),
+            heartbeat: Duration::from_secs(30),
+            rotate_after: 16 * 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Everything asked of the warden besides offers: law, approvals, cancels, acknowledgements, standard input.
+
+use std::sync::Arc;
+
+use lictor_audit::{Event, EventType};
+use lictor_policy::{AuthoriseCancel, authorise_cancel};
+use lictor_proto::agent::{Ack, LawDocs, LawHeld, Offer, StdinPiece};
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Approval, Cancel, Job, Outcome, RevocationKind};
+use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_trust::Verified;
+
+use crate::core::Core;
+use crate::journal::Step;
+use crate::journal::entry::Entry;
+use crate::journal::state::Phase;
+use crate::law::Held;
+use crate::live::LiveJob;
+use crate::offer::{conclude, offer};
+use crate::receipt::End;
+
+/// Takes newer law, then ends what it has revoked.
+pub(crate) async fn law(core: Arc<Core>, docs: LawDocs) -> Result<LawHeld, Refusal> {
+    let update = core.law.accept(docs).await?;
+    let report = &update.report;
+    if report.changed() {
+        let held = core.law.current().law_held();
+        let mut event = Event::new(EventType::LawAccepted)
+            .with("root", held.root)
+            .with("bundle", held.bundle)
+            .with("revocations", held.revocations);
+        if let Some(digest) = &held.bundle_digest {
+            event = event.with_id("bundle_digest", digest);
+        }
+        core.audit_always(event).await;
+    }
+    if let Some(why) = &update.unloadable {
+        core.audit_always(Event::new(EventType::LawUnloadable).refused(why))
+            .await;
+    }
+    for (kind, refusal) in &report.refused {
+        let event = Event::new(EventType::LawRefused).with("document", kind.as_str());
+        core.audit(event.refused(refusal)).await;
+    }
+    if !report.revocations.is_empty() {
+        end_revoked(&core).await;
+    }
+    if report.changed() {
+        core.feeds.heartbeat();
+    }
+    match report.refused.first() {
+        // What was taken was taken; the caller learns of the first that was not.
+        Some((_, refusal)) if !report.changed() => Err(refusal.clone()),
+        _ => Ok(core.law.current().law_held()),
+    }
+}
+
+/// Whether the job, its operator or its key is revoked.
+fn revoked(held: &Held, digest: &Digest, job: &Job, signers: &[lictor_proto::KeyId]) -> Option<Refusal> {
+    let trust = &held.trust;
+    let id = JobId::from_digest(digest);
+    if trust.is_revoked(RevocationKind::Job, id.as_str()) {
+        return Some(Code::JobRevoked.into());
+    }
+    if trust.is_revoked(RevocationKind::Operator, job.operator.as_str()) {
+        return Some(Code::OperatorRevoked.into());
+    }
+    let key = signers
+        .iter()
+        .any(|k| trust.is_revoked(RevocationKind::Key, &k.to_string()));
+    key.then(|| Code::KeyRevoked.into())
+}
+
+/// What runs is stopped when the job itself is revoked; what waits also when its operator or key is.
+async fn end_revoked(core: &Core) {
+    let held = core.law.current();
+    for (digest, live) in core.live.all() {
+        let Some(job) = live.job.get() else { continue };
+        let Some(why) = revoked(&held, &digest, job, job.signers()) else {
+            continue;
+        };
+        if why.code == Code::JobRevoked {
+            live.stop(why.clone());
+        }
+        let _turn = live.turn.lock().await;
+        end_waiting(core, &digest, Outcome::Denied, why).await;
+    }
+}
+
+/// Ends a job that waits for approvals; does nothing when it does not wait any more.
+pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, why: Refusal) -> bool {
+    let waiting = {
+        let state = core.journal.state();
+        state
+            .job(digest)
+            .filter(|j| matches!(j.phase, Phase::Waiting { .. }))
+            .map(|j| j.envelope.clone())
+    };
+    let Some(envelope) = waiting else { return false };
+    let Ok(job) = core.law.current().trust.historic_job(&envelope) else {
+        tracing::error!(job = %digest, "a waiting job is no longer readable under the law held");
+        return false;
+    };
+    let word = if outcome == Outcome::Expired {
+        "expired"
+    } else {
+        "denied"
+    };
+    let decision = core.refusing(word, &job.profile, Vec::new());
+    let end = End::unstarted(outcome, why);
+    conclude(core, *digest, envelope, &job, decision, end).await;
+    true
+}
+
+/// Keeps a signed approval with the job that it is for, and judges that job again.
+pub(crate) async fn approval(core: Arc<Core>, wire: String) -> Result<(), Refusal> {
+    let held = core.law.current();
+    let approval = match held.trust.verify_approval(&wire, Timestamp::now()) {
+        Ok(approval) => approval,
+        Err(refusal) => return refuse_approval(&core, refusal).await,
+    };
+    let envelope = match waiting_for(&core, &approval) {
+        Ok(envelope) => envelope,
+        Err(refusal) => return refuse_approval(&core, refusal).await,
+    };
+    core.audit_always(
+        Event::new(EventType::ApprovalAccepted)
+            .with_id("job", &approval.job_digest)
+            .with_id("approval", &approval.digest())
+            .with("approver", approval.approver.as_str()),
+    )
+    .await;
+    let again = Offer {
+        job: envelope,
+        approvals: vec![wire],
+    };
+    // Whatever comes of it is in the journal and follows as events.
+    let reply = offer(core, again).await;
+    tracing::debug!(?reply, "an approved job was judged again");
+    Ok(())
+}
+
+async fn refuse_approval(core: &Core, refusal: Refusal) -> Result<(), Refusal> {
+    core.audit(Event::new(EventType::ApprovalRefused).refused(&refusal))
+        .await;
+    Err(refusal)
+}
+
+fn waiting_for(core: &Core, approval: &Verified<Approval>) -> Result<String, Refusal> {
+    let state = core.journal.state();
+    match state.job(&approval.job_digest) {
+        Some(job) if matches!(job.phase, Phase::Waiting { .. }) => Ok(job.envelope.clone()),
+        Some(_) => Err(Refusal::new(Code::Replayed, "the job does not wait any more")),
+        None => Err(Refusal::new(Code::NotFound, "no job of this digest waits here")),
+    }
+}
+
+/// Ends a job that somebody may end.
+pub(crate) async fn cancel(core: Arc<Core>, wire: String) -> Result<(), Refusal> {
+    match try_cancel(&core, &wire).await {
+        Ok(()) => Ok(()),
+        Err(refusal) => {
+            core.audit(Event::new(EventType::CancelRefused).refused(&refusal))
+                .await;
+            Err(refusal)
+        }
+    }
+}
+
+async fn try_cancel(core: &Core, wire: &str) -> Result<(), Refusal> {
+    let held = core.law.current();
+    let system = Timestamp::now();
+    let cancel = held.trust.verify_cancel(wire, system)?;
+    let digest = cancel.job_digest;
+    let live = core.live.claim(&digest);
+    let turn = live.turn.lock().await;
+    let done = end_canceled(core, &held, &live, cancel).await;
+    drop(turn);
+    if !core.open_jobs().contains(&digest) {
+        core.live.release(&digest, live);
+    }
+    done
+}
+
+async fn end_canceled(
+    core: &Core,
+    held: &Held,
+    live: &LiveJob,
+    cancel: Verified<Cancel>,
+) -> Result<(), Refusal> {
+    let digest = cancel.job_digest;
+    let envelope = {
+        let state = core.journal.state();
+        match state.job(&digest) {
+            Some(job) if matches!(job.phase, Phase::Finished { .. }) => return Ok(()),
+            Some(job) => job.envelope.clone(),
+            None if state.is_seen(&digest) => return Ok(()),
+            None => return Err(Refusal::new(Code::NotFound, "no job of this digest is here")),
+        }
+    };
+    let job = match live.job.get() {
+        Some(job) => job.clone(),
+        None => held.trust.verify_job(&envelope, Timestamp::now())?,
+    };
+    let acting = held.ending(Timestamp::now())?;
+    let who = cancel.operator.clone();
+    let permit = authorise_cancel(AuthoriseCancel {
+        law: acting.law,
+        files: acting.files,
+        cancel,
+        job: &job,
+        node: acting.node,
+        now: acting.now,
+    })
+    .map_err(|denial| denial.refusal)?;
+    let why = Refusal::new(
+        Code::Canceled,
+        format!("canceled by {who}: {}", permit.cancel().reason),
+    );
+    core.audit_always(
+        Event::new(EventType::CancelAccepted)
+            .with_id("job", &digest)
+            .with_id("cancel", &permit.cancel().digest())
+            .with("operator", who.as_str())
+            .with("rules", permit.policy_ids()),
+    )
+    .await;
+    live.stop(why.clone());
+    end_waiting(core, &digest, Outcome::Canceled, why).await;
+    Ok(())
+}
+
+/// The hub has stored something for good.
+pub(crate) async fn ack(core: Arc<Core>, ack: Ack) -> Result<(), Refusal> {
+    match ack {
+        Ack::Output { job, upto } => {
+            if let Some(spool) = core.live.get(&job).and_then(|l| l.spool.get().cloned()) {
+                spool.release(upto);
+            }
+            let known = core.journal.state().job(&job).is_some_and(|j| j.acked < upto);
+            if known {
+                core.journal.note(Step {
+                    entries: vec![Entry::OutputAcked { job, upto }],
+                    ..Step::default()
+                });
+            }
+            Ok(())
+        }
+        Ack::Result { job, receipt } => {
+            let held = match core.journal.state().job(&job).map(|j| &j.phase) {
+                Some(Phase::Finished { digest, .. }) => Some(*digest),
+                Some(_) => return Err(Refusal::new(Code::NotFound, "this job has no result yet")),
+                None => None,
+            };
+            match held {
+                // Acknowledged before.
+                None => Ok(()),
+                Some(digest) if digest != receipt => Err(Refusal::new(
+                    Code::ResultConflict,
+                    "another receipt than the one that was sent",
+                )),
+                Some(_) => {
+                    let event = Event::new(EventType::ResultAcknowledged)
+                        .with_id("job", &job)
+                        .with_id("receipt", &receipt);
+                    core.journal.note(Step {
+                        entries: vec![Entry::Acked { job }],
+                        audit: vec![event],
+                        receipt: None,
+                    });
+                    core.spool_paths(&job).remove();
+                    core.live.forget(&job);
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+/// A piece of standard input.
+pub(crate) async fn stdin(core: Arc<Core>, piece: StdinPiece) -> Result<(), Refusal> {
+    let taken = {
+        let mut spool = core
+            .stdin
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        spool.take(&piece)
+    };
+    if let Err(refusal) = &taken {
+        let event = Event::new(EventType::StdinRefused).with_id("sha256", &piece.sha256);
+        core.audit(event.refused(refusal)).await;
+    }
+    taken
+}

@@ -1,0 +1,247 @@
+//! One execution: spawn, output, end, receipt. Nothing outside can end it but a stop that somebody signed for.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::BytesMut;
+use lictor_audit::{Event, EventType};
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Exit, Job, LimitHit, Outcome};
+use lictor_proto::frame::{FrameKind, HEADER};
+use lictor_proto::{Code, Timestamp};
+use lictor_sandbox::{
+    Cause, Ended, OutputReader, Plan, Running, Sandbox, StartError, StdinSource, StopReason,
+};
+use lictor_trust::Verified;
+use lictor_trust::profiles::Limits;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::core::Core;
+use crate::journal::Step;
+use crate::journal::entry::{Decision, Entry};
+use crate::live::LiveJob;
+use crate::receipt::End;
+use crate::spool::{self, INLINE, Keep, Spool, Writer};
+use crate::steps::{Step as Timed, StepTimes};
+
+/// Bytes read from a stream at once.
+const PIECE: usize = 256 * 1024;
+
+/// Everything that belongs to one execution.
+pub(crate) struct Execution {
+    pub(crate) core: Arc<Core>,
+    pub(crate) live: Arc<LiveJob>,
+    pub(crate) job: Verified<Job>,
+    pub(crate) limits: Limits,
+    pub(crate) decision: Decision,
+    pub(crate) plan: Plan,
+    pub(crate) stdin: StdinSource,
+    pub(crate) times: StepTimes,
+    /// Its place among those that run, held to the end.
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
+/// Carries it out to its receipt.
+pub(crate) async fn run(execution: Execution) {
+    let Execution {
+        core,
+        live,
+        job,
+        limits,
+        decision,
+        plan,
+        stdin,
+        mut times,
+        _place,
+    } = execution;
+    let keep = Keep {
+        bytes: job.exec().keep_bytes.unwrap_or(limits.keep).min(limits.keep),
+        overflow: limits.overflow,
+    };
+    let digest = job.digest();
+    let (spool, writer) = Spool::new(core.spool_paths(&digest), keep);
+    let end = match start(&core, plan, stdin).await {
+        Ok((sandbox, running)) => {
+            times.done(Timed::Spawn);
+            let _ = live.spool.set(spool.clone());
+            let output = Output {
+                core: core.clone(),
+                live: live.clone(),
+                job: digest,
+                spool,
+                writer,
+            };
+            let (ended, output) = attend(&core, running, output).await;
+            times.done(Timed::Wait);
+            core.tasks.spawn(tidy(sandbox));
+            finished(ended, output, live.stopped())
+        }
+        Err(refusal) => End::unstarted(Outcome::Failed, refusal),
+    };
+    let make = || Step {
+        receipt: Some(core.issuer.draft(digest, &decision, end.clone())),
+        ..Step::default()
+    };
+    if let Err(e) = core.commit_surely(make).await {
+        tracing::error!(job = %digest, error = %e, "the journal refuses the end of an execution");
+    }
+    core.feeds.touch(digest);
+    times.done(Timed::Receipt);
+    times.report(&digest);
+}
+
+async fn start(core: &Core, plan: Plan, stdin: StdinSource) -> Result<(Box<dyn Sandbox>, Running), Refusal> {
+    let backend = core.sandboxes.backend(plan.backend())?;
+    let mut sandbox = backend.create(plan).await.map_err(|e: StartError| e.refusal())?;
+    match sandbox.exec(stdin).await {
+        Ok(running) => Ok((sandbox, running)),
+        Err(e) => {
+            tidy(sandbox).await;
+            Err(e.refusal())
+        }
+    }
+}
+
+/// Removes what was made for a job.
+async fn tidy(mut sandbox: Box<dyn Sandbox>) {
+    if let Err(e) = sandbox.destroy().await {
+        tracing::warn!(error = %e, "a sandbox could not be removed; it is tried again at the next start");
+    }
+}
+
+/// The output side of one execution.
+struct Output {
+    core: Arc<Core>,
+    live: Arc<LiveJob>,
+    job: lictor_proto::Digest,
+    spool: Arc<Spool>,
+    writer: Writer,
+}
+
+/// From the first byte to the last process.
+async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, spool::Ended) {
+    let started_at = running.started_at();
+    let _ = output.live.started_at.set(started_at);
+    output.live.started(running.stop_switch());
+    core.journal.note(Step {
+        entries: vec![Entry::Started {
+            job: output.job,
+            at: started_at,
+            handle: serde_json::to_string(running.handle()).unwrap_or_default(),
+        }],
+        audit: vec![Event::new(EventType::JobStarted).with_id("job", &output.job)],
+        receipt: None,
+    });
+    core.feeds.touch(output.job);
+    let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
+    let Output {
+        core: shared,
+        live,
+        job,
+        spool,
+        writer,
+    } = output;
+    let writer = Mutex::new(writer);
+    let pump = Pump {
+        core: &shared,
+        live: &live,
+        job,
+        spool: &spool,
+        writer: &writer,
+    };
+    let wait = async {
+        let ended = running.wait().await;
+        // Nobody is left to be throttled; what is in the pipes is taken at once.
+        spool.stop_throttling();
+        ended
+    };
+    let (ended, (), ()) = tokio::join!(
+        wait,
+        pump.stream(FrameKind::Stdout, stdout),
+        pump.stream(FrameKind::Stderr, stderr)
+    );
+    let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (ended, end_log(writer, spool.end()).await)
+}
+
+/// A small log ends without touching the disk; a large one is synced, which must not hold up others.
+async fn end_log(writer: Writer, length: u64) -> spool::Ended {
+    if length <= INLINE {
+        return writer.end();
+    }
+    let ended = tokio::task::spawn_blocking(move || writer.end()).await;
+    ended.unwrap_or_else(|e| {
+        tracing::error!(error = %e, "the end of a log failed");
+        spool::Ended::nothing()
+    })
+}
+
+struct Pump<'a> {
+    core: &'a Core,
+    live: &'a LiveJob,
+    job: lictor_proto::Digest,
+    spool: &'a Spool,
+    writer: &'a Mutex<Writer>,
+}
+
+impl Pump<'_> {
+    async fn stream(&self, kind: FrameKind, reader: Option<OutputReader>) {
+        let Some(mut reader) = reader else { return };
+        if let Err(e) = self.copy(kind, &mut reader).await {
+            tracing::warn!(job = %self.job, error = %e, "an output stream broke");
+        }
+    }
+
+    async fn copy(&self, kind: FrameKind, reader: &mut OutputReader) -> io::Result<()> {
+        let mut buffer = BytesMut::new();
+        loop {
+            self.spool.wait_room().await;
+            buffer.clear();
+            buffer.resize(HEADER, 0);
+            if reader.read(&mut buffer, PIECE).await? == 0 {
+                return Ok(());
+            }
+            let before = {
+                let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let before = self.spool.end();
+                writer.write(kind, Timestamp::now(), &mut buffer);
+                before
+            };
+            if self.live.wants(before) {
+                self.core.feeds.touch(self.job);
+            }
+        }
+    }
+}
+
+/// The end in the words of a receipt.
+fn finished(ended: Ended, output: spool::Ended, stopped: Option<Refusal>) -> End {
+    let (outcome, why) = match ended.cause {
+        Cause::TimedOut => (Outcome::TimedOut, Some(Code::TimedOut.into())),
+        Cause::Stopped(StopReason::Canceled) => (
+            Outcome::Canceled,
+            Some(stopped.unwrap_or_else(|| Code::Canceled.into())),
+        ),
+        Cause::Stopped(StopReason::Shutdown) => {
+            let why = Refusal::new(Code::Interrupted, "the agent was stopped while it ran");
+            (Outcome::Interrupted, Some(why))
+        }
+        Cause::Exited if ended.exit == Some(Exit::Status(0)) => (Outcome::Succeeded, None),
+        Cause::Exited => (Outcome::Failed, None),
+    };
+    let mut limits_hit = ended.limits_hit;
+    if output.truncated() && !limits_hit.contains(&LimitHit::Output) {
+        limits_hit.push(LimitHit::Output);
+    }
+    limits_hit.sort_unstable();
+    End {
+        outcome,
+        why,
+        started_at: Some(ended.started_at),
+        finished_at: ended.finished_at,
+        exit: ended.exit,
+        limits_hit,
+        usage: Some(ended.usage),
+        output: Some(output),
+    }
+}

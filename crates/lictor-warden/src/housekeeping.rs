@@ -1,0 +1,131 @@
+//! What time does: waiting jobs expire, seen jobs are forgotten, results that nobody takes go to the archive.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use lictor_audit::{Event, EventType};
+use lictor_proto::agent::Finished;
+use lictor_proto::doc::Outcome;
+use lictor_proto::{Code, Digest, JobId, Timestamp, limits};
+
+use crate::control::end_waiting;
+use crate::core::Core;
+use crate::journal::Step;
+use crate::journal::entry::Entry;
+use crate::journal::state::Phase;
+use crate::node_dir::NodeDir;
+
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between the slower chores.
+const SLOW: u64 = 60;
+
+/// Does the chores until the warden is gone.
+pub(crate) async fn keep(core: Weak<Core>) {
+    for tick in 0u64.. {
+        tokio::time::sleep(TICK).await;
+        let Some(core) = core.upgrade() else { return };
+        if core.is_closed() {
+            return;
+        }
+        expire(&core).await;
+        if tick % SLOW == 0 {
+            prune(&core).await;
+            archive(&core).await;
+            core.stdin
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .tidy();
+        }
+    }
+}
+
+/// Waiting jobs whose validity is over.
+async fn expire(core: &Arc<Core>) {
+    let now = core.law.current().trust.now(Timestamp::now());
+    let over: Vec<Digest> = {
+        let state = core.journal.state();
+        let waiting = state
+            .jobs()
+            .filter(|(_, j)| matches!(j.phase, Phase::Waiting { .. }));
+        waiting
+            .filter(|(_, j)| j.expires_at <= now)
+            .map(|(d, _)| *d)
+            .collect()
+    };
+    for digest in over {
+        let live = core.live.claim(&digest);
+        let turn = live.turn.lock().await;
+        end_waiting(core, &digest, Outcome::Expired, Code::Expired.into()).await;
+        drop(turn);
+        core.live.release(&digest, live);
+    }
+}
+
+/// Forgets jobs that are over and could not be taken any more in any case.
+async fn prune(core: &Core) {
+    let now = core.law.current().trust.now(Timestamp::now());
+    // Not before every clock agrees that they are over.
+    let before = now
+        .as_millis()
+        .saturating_sub(2 * limits::CLOCK_AHEAD.as_millis() as u64);
+    let prunable = core.journal.state().prunable(Timestamp::from_millis(before));
+    let Some((until, count)) = prunable else { return };
+    let event = Event::new(EventType::JournalPruned)
+        .with_id("until", &until)
+        .with("jobs", count as u64);
+    let step = Step {
+        entries: vec![Entry::Pruned { until }],
+        audit: vec![event],
+        receipt: None,
+    };
+    if let Err(e) = core.journal.commit(step).await {
+        tracing::warn!(error = %e, "seen jobs could not be forgotten");
+    }
+}
+
+/// Results that waited too long move to files of their own, for people to look at.
+async fn archive(core: &Core) {
+    let now = Timestamp::now();
+    let old: Vec<Finished> = {
+        let state = core.journal.state();
+        let finished = state.jobs().filter_map(|(digest, job)| match &job.phase {
+            Phase::Finished { receipt, at, log, .. } if now.since(*at) > core.config.keep_results => {
+                Some(Finished {
+                    job: *digest,
+                    envelope: job.envelope.clone(),
+                    receipt: receipt.clone(),
+                    log_end: log.end,
+                    kept: log.ranges(),
+                })
+            }
+            _ => None,
+        });
+        finished.collect()
+    };
+    for finished in old {
+        let digest = finished.job;
+        if let Err(e) = archive_one(core, &finished) {
+            tracing::warn!(job = %digest, error = %e, "a result could not be archived");
+            continue;
+        }
+        let step = Step {
+            entries: vec![Entry::Archived { job: digest }],
+            ..Step::default()
+        };
+        if core.journal.commit(step).await.is_ok() {
+            core.spool_paths(&digest).remove();
+            core.live.forget(&digest);
+        }
+    }
+}
+
+fn archive_one(core: &Core, finished: &Finished) -> Result<(), Box<dyn std::error::Error>> {
+    let id = JobId::from_digest(&finished.job);
+    let dir = NodeDir::create(&core.config.dir.join("archive"))?;
+    dir.write(&format!("{id}.json"), finished)?;
+    let log = core.spool_paths(&finished.job).log;
+    if log.exists() {
+        std::fs::copy(log, dir.join(&format!("{id}.log")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! The jobs of this process: what the journal does not hold, because it dies with the process.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::Job;
+use lictor_proto::{Digest, Timestamp};
+use lictor_sandbox::{StopReason, StopSwitch};
+use lictor_trust::Verified;
+
+use crate::spool::Spool;
+
+/// One job while this process deals with it.
+#[derive(Debug, Default)]
+pub(crate) struct LiveJob {
+    /// One offer, approval or cancel of this job at a time.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// The verified job, once it was.
+    pub(crate) job: OnceLock<Verified<Job>>,
+    /// Its output, once it was started.
+    pub(crate) spool: OnceLock<Arc<Spool>>,
+    /// When its process was started; here before the journal has it.
+    pub(crate) started_at: OnceLock<Timestamp>,
+    /// Feeds want to hear of output up to this log position.
+    interest: AtomicU64,
+    stop: Mutex<Stop>,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    switch: Option<StopSwitch>,
+    why: Option<Refusal>,
+}
+
+impl LiveJob {
+    fn stop_state(&self) -> MutexGuard<'_, Stop> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends it, now or as soon as it is started. The first reason counts.
+    pub(crate) fn stop(&self, why: Refusal) {
+        let mut stop = self.stop_state();
+        if stop.why.is_none() {
+            stop.why = Some(why);
+            if let Some(switch) = &stop.switch {
+                switch.stop(StopReason::Canceled);
+            }
+        }
+    }
+
+    /// Ends it because the agent goes down.
+    pub(crate) fn shut_down(&self) {
+        if let Some(switch) = &self.stop_state().switch {
+            switch.stop(StopReason::Shutdown);
+        }
+    }
+
+    /// It was started and can be ended by this switch.
+    pub(crate) fn started(&self, switch: StopSwitch) {
+        let mut stop = self.stop_state();
+        if stop.why.is_some() {
+            switch.stop(StopReason::Canceled);
+        }
+        stop.switch = Some(switch);
+    }
+
+    /// Why it was to be ended, if it was.
+    #[must_use]
+    pub(crate) fn stopped(&self) -> Option<Refusal> {
+        self.stop_state().why.clone()
+    }
+
+    /// Whether a feed wants to hear of output that starts at this log position.
+    #[must_use]
+    pub(crate) fn wants(&self, position: u64) -> bool {
+        position <= self.interest.load(Ordering::SeqCst)
+    }
+
+    /// A feed wants to hear of output up to `position`.
+    pub(crate) fn interested(&self, position: u64) {
+        self.interest.fetch_max(position, Ordering::SeqCst);
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct LiveJobs(Mutex<HashMap<Digest, Arc<LiveJob>>>);
+
+impl LiveJobs {
+    fn map(&self) -> MutexGuard<'_, HashMap<Digest, Arc<LiveJob>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The job's entry, made if there is none.
+    #[must_use]
+    pub(crate) fn claim(&self, job: &Digest) -> Arc<LiveJob> {
+        self.map().entry(*job).or_default().clone()
+    }
+
+    /// The job's entry, if there is one.
+    #[must_use]
+    pub(crate) fn get(&self, job: &Digest) -> Option<Arc<LiveJob>> {
+        self.map().get(job).cloned()
+    }
+
+    /// Forgets it, unless somebody else is dealing with it at this moment.
+    pub(crate) fn release(&self, job: &Digest, own: Arc<LiveJob>) {
+        let mut map = self.map();
+        // One in the map, one in `own`: nobody else.
+        if Arc::strong_count(&own) <= 2 {
+            map.remove(job);
+        }
+    }
+
+    /// Forgets it: it is over and acknowledged.
+    pub(crate) fn forget(&self, job: &Digest) {
+        self.map().remove(job);
+    }
+
+    /// All of them.
+    #[must_use]
+    pub(crate) fn all(&self) -> Vec<(Digest, Arc<LiveJob>)> {
+        self.map().iter().map(|(d, j)| (*d, j.clone())).collect()
+    }
+}

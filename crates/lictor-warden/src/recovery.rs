@@ -1,0 +1,105 @@
+//! After a crash: what the journal says was started and has no end gets one, and its processes with it.
+//!
+//! # Invariants
+//! - Nothing that was taken is started again. What is left of it is ended, and its receipt says `interrupted`.
+//! - Output is what was found of it, and the receipt speaks of exactly that.
+
+use std::collections::BTreeSet;
+
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::Outcome;
+use lictor_proto::{Code, Digest, JobId, Timestamp};
+
+use crate::core::Core;
+use crate::journal::Step;
+use crate::journal::entry::Decision;
+use crate::journal::state::Phase;
+use crate::receipt::End;
+use crate::spool::{self, stored};
+
+struct Interrupted {
+    job: Digest,
+    decision: Decision,
+    started: Option<(Timestamp, String)>,
+}
+
+/// Ends what an earlier process left unfinished, before anything new is taken.
+pub(crate) async fn recover(core: &Core) {
+    let left: Vec<Interrupted> = {
+        let state = core.journal.state();
+        state
+            .jobs()
+            .filter_map(|(job, open)| match &open.phase {
+                Phase::Taken { decision, started } => Some(Interrupted {
+                    job: *job,
+                    decision: decision.clone(),
+                    started: started.clone(),
+                }),
+                Phase::Waiting { .. } | Phase::Finished { .. } => None,
+            })
+            .collect()
+    };
+    for interrupted in left {
+        end(core, interrupted).await;
+    }
+    remove_strays(core);
+}
+
+async fn end(core: &Core, left: Interrupted) {
+    if let Some((_, handle)) = &left.started
+        && let Err(e) = core.sandboxes.sweep(handle).await
+    {
+        tracing::error!(job = %left.job, error = %e, "what was left of an interrupted job could not be removed");
+    }
+    let output = stored::recover(&core.spool_paths(&left.job).log).unwrap_or_else(|e| {
+        tracing::error!(job = %left.job, error = %e, "output of an interrupted job could not be read");
+        spool::Ended::nothing()
+    });
+    let end = End {
+        outcome: Outcome::Interrupted,
+        why: Some(Refusal::plain(Code::Interrupted)),
+        started_at: left.started.as_ref().map(|(at, _)| *at),
+        finished_at: Timestamp::now(),
+        exit: None,
+        limits_hit: Vec::new(),
+        usage: None,
+        output: Some(output),
+    };
+    let make = || Step {
+        receipt: Some(core.issuer.draft(left.job, &left.decision, end.clone())),
+        ..Step::default()
+    };
+    if let Err(e) = core.commit_surely(make).await {
+        tracing::error!(job = %left.job, error = %e, "the journal refuses the end of an interrupted job");
+    }
+    if end.output.is_some_and(|o| !o.log.inline.is_empty()) {
+        core.spool_paths(&left.job).remove();
+    }
+}
+
+/// Files in the spool and work directories that belong to no job of the journal.
+fn remove_strays(core: &Core) {
+    let open = core.open_jobs();
+    let ids: BTreeSet<String> = open.iter().map(|d| JobId::from_digest(d).to_string()).collect();
+    for entry in entries(&core.config.dir.join("spool")) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let stray = match name.split_once('.') {
+            Some((id, "log")) => !ids.contains(id),
+            Some((_, "tail")) => true,
+            _ => false,
+        };
+        if stray && let Err(e) = std::fs::remove_file(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), error = %e, "a stray file could not be removed");
+        }
+    }
+    for entry in entries(&core.config.dir.join("work")) {
+        // Nothing runs yet: every job directory is a stray one.
+        if let Err(e) = std::fs::remove_dir_all(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), error = %e, "a stray directory could not be removed");
+        }
+    }
+}
+
+fn entries(dir: &std::path::Path) -> Vec<std::fs::DirEntry> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().collect()
+}

@@ -1,0 +1,111 @@
+//! The backends of this host, probed once at start; a plan is made only for one that can be used.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use lictor_policy::Permit;
+use lictor_proto::agent::{BackendReport, HostFacts};
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::Exec;
+use lictor_proto::{Code, Name};
+use lictor_sandbox::{Backend, Capabilities, Handle, Host, Plan, Resolved};
+use lictor_trust::profiles::{Backend as BackendName, Profile};
+
+/// Host and backends.
+pub(crate) struct Sandboxes {
+    host: Host,
+    usable: BTreeMap<BackendName, Usable>,
+    reports: Vec<BackendReport>,
+}
+
+struct Usable {
+    backend: Arc<dyn Backend>,
+    capabilities: Capabilities,
+}
+
+impl Sandboxes {
+    pub(crate) async fn probe(host: Host) -> Self {
+        let mut usable = BTreeMap::new();
+        let mut reports = Vec::new();
+        for backend in host.backends() {
+            let name = backend.name();
+            let mut report = BackendReport {
+                name: name.as_str().to_owned(),
+                usable: false,
+                capabilities: Vec::new(),
+                problem: String::new(),
+            };
+            match backend.probe().await {
+                Ok(capabilities) => {
+                    report.usable = true;
+                    report.capabilities = capabilities.words();
+                    usable.insert(
+                        name,
+                        Usable {
+                            backend,
+                            capabilities,
+                        },
+                    );
+                }
+                Err(e) => report.problem = e.to_string(),
+            }
+            reports.push(report);
+        }
+        Self {
+            host,
+            usable,
+            reports,
+        }
+    }
+
+    pub(crate) fn reports(&self) -> Vec<BackendReport> {
+        self.reports.clone()
+    }
+
+    pub(crate) fn host_facts(&self, data: &Path) -> HostFacts {
+        lictor_sandbox::host_facts(data)
+    }
+
+    pub(crate) fn resolve(
+        &self,
+        (name, profile): (&Name, &Profile),
+        exec: &Exec,
+        dir: &Path,
+    ) -> Result<Resolved, Refusal> {
+        self.host.resolve(name, profile, exec, dir)
+    }
+
+    /// The plan of a permit, if this host can hold what the profile promises.
+    pub(crate) fn plan(&self, permit: Permit, resolved: Resolved) -> Result<Plan, Refusal> {
+        let usable = self.usable(permit.profile().backend)?;
+        Plan::new(permit, resolved, &usable.capabilities).map_err(|e| e.refusal())
+    }
+
+    pub(crate) fn backend(&self, name: BackendName) -> Result<Arc<dyn Backend>, Refusal> {
+        self.usable(name).map(|u| u.backend.clone())
+    }
+
+    fn usable(&self, name: BackendName) -> Result<&Usable, Refusal> {
+        self.usable.get(&name).ok_or_else(|| {
+            let report = self.reports.iter().find(|r| r.name == name.as_str());
+            let problem = report.map_or("this system has no such backend", |r| r.problem.as_str());
+            Refusal::new(Code::Unenforceable, format!("{}: {problem}", name.as_str()))
+        })
+    }
+
+    /// Ends and removes what an earlier process left of a job. Also for a backend that cannot be used any more.
+    pub(crate) async fn sweep(&self, handle: &str) -> Result<(), String> {
+        let handle: Handle = serde_json::from_str(handle).map_err(|e| e.to_string())?;
+        let backends = self.host.backends();
+        let backend = backends
+            .iter()
+            .find(|b| b.name().as_str() == handle.backend)
+            .ok_or_else(|| format!("no backend {}", handle.backend))?;
+        match backend.recover(handle).await {
+            Ok(recovered) => recovered.destroy().await.map_err(|e| e.to_string()),
+            Err(lictor_sandbox::RecoverError::Gone) => Ok(()),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+}

@@ -1,0 +1,525 @@
+//! Real jobs through a real warden on the real host backend: from signed bytes to a verified receipt.
+#![allow(clippy::unwrap_used)] // a failure here is a failed test
+
+mod support;
+
+use lictor_proto::agent::{OfferReply, ReadOutput, Reply, Request, StdinPiece};
+use lictor_proto::doc::{Exit, LimitHit, Outcome, RevocationKind, Stdin};
+use lictor_proto::{Code, Digest, JobId};
+use support::*;
+
+#[test]
+fn a_permitted_job_runs_and_its_receipt_verifies() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let (job, o) = world.signed(&["sh", "-c", "echo out; echo err >&2"]);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        let (heard, done) = finished(&mut feed, job).await;
+        assert_eq!(heard.order, ["started", "output", "finished"]);
+        assert_eq!(
+            (heard.stdout.as_slice(), heard.stderr.as_slice()),
+            (&b"out\n"[..], &b"err\n"[..])
+        );
+        let receipt = world.receipt(&done);
+        assert_eq!(receipt.outcome, Outcome::Succeeded);
+        assert_eq!(receipt.exit, Some(Exit::Status(0)));
+        assert_eq!(receipt.stdout.sha256, Digest::of(b"out\n"));
+        assert_eq!((receipt.node_seq, receipt.prev), (1, None));
+        assert_eq!(receipt.policy_ids, ["run"]);
+        let kinds = world.audit();
+        for kind in ["job_permitted", "job_started", "job_finished"] {
+            assert!(kinds.iter().any(|k| k == kind), "{kind} in {kinds:?}");
+        }
+    });
+}
+
+#[test]
+fn a_job_that_fails_or_does_not_exist_says_so() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let (job, o) = world.signed(&["sh", "-c", "exit 7"]);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        let receipt = world.receipt(&finished(&mut feed, job).await.1);
+        assert_eq!(
+            (receipt.outcome, receipt.exit),
+            (Outcome::Failed, Some(Exit::Status(7)))
+        );
+        let first = receipt.digest();
+        let (job, o) = world.signed(&["/no/such/program"]);
+        assert!(matches!(offer(&warden, o).await, OfferReply::Denied(r) if r.code == Code::ProgramNotFound));
+        let receipt = world.receipt(&finished(&mut feed, job).await.1);
+        assert_eq!(
+            (receipt.outcome, receipt.code),
+            (Outcome::Failed, Some(Code::ProgramNotFound))
+        );
+        assert_eq!(
+            (receipt.node_seq, receipt.prev),
+            (2, Some(first)),
+            "receipts are chained"
+        );
+    });
+}
+
+#[test]
+fn a_job_starts_at_most_once_however_often_it_is_offered() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let marks = world.dir.path().join("marks");
+        let (job, o) = world.signed(&["sh", "-c", &format!("echo x >> {}", marks.display())]);
+        let offers = (0..8).map(|_| offer(&warden, o.clone()));
+        let replies = futures_util::future::join_all(offers).await;
+        assert_eq!(replies.iter().filter(|r| **r == OfferReply::Accepted).count(), 1);
+        assert_eq!(replies.iter().filter(|r| **r == OfferReply::Known).count(), 7);
+        let (_, done) = finished(&mut feed, job).await;
+        assert_eq!(offer(&warden, o.clone()).await, OfferReply::Known);
+        assert_eq!(
+            finished(&mut feed, job).await.1,
+            done,
+            "what is due is said again"
+        );
+        ack(&warden, &done).await;
+        assert_eq!(offer(&warden, o).await, OfferReply::Known);
+        assert_eq!(std::fs::read_to_string(marks).unwrap(), "x\n");
+        assert!(world.audit().iter().any(|k| k == "job_replayed"));
+    });
+}
+
+#[test]
+fn what_is_not_signed_for_this_node_is_refused_without_a_receipt() {
+    let world = World::new();
+    let other = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let code = |reply| match reply {
+            OfferReply::Refused(r) => r.code,
+            reply => panic!("{reply:?}"),
+        };
+        let (_, mut tampered) = world.signed(&["true"]);
+        let swapped = world.signed(&["false"]).1.job;
+        let payload = |w: &str| {
+            w.split("\"payload\":\"")
+                .nth(1)
+                .unwrap()
+                .split('"')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        tampered.job = tampered.job.replace(&payload(&tampered.job), &payload(&swapped));
+        assert_eq!(code(offer(&warden, tampered).await), Code::SignatureInvalid);
+        assert_eq!(
+            code(offer(&warden, other.signed(&["true"]).1).await),
+            Code::WrongOrg
+        );
+        let mut elsewhere = world.job("alice", &["true"]);
+        elsewhere.nodes = vec![other.node_id.clone()];
+        assert_eq!(
+            code(offer(&warden, world.sign_job(&elsewhere).1).await),
+            Code::WrongNode
+        );
+        let garbage = lictor_proto::agent::Offer {
+            job: "{".to_owned(),
+            approvals: vec![],
+        };
+        assert_eq!(code(offer(&warden, garbage).await), Code::EnvelopeMalformed);
+        let refused = world.audit().iter().filter(|k| *k == "offer_refused").count();
+        assert_eq!(refused, 4);
+        let Reply::Status(status) = warden.ask(Request::Status).await else {
+            panic!("no status")
+        };
+        assert!(status.executions.is_empty());
+    });
+}
+
+#[test]
+fn a_denied_job_ends_with_a_receipt_that_names_the_rule() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let (job, o) = world.sign_job(&world.job("mallory", &["true"]));
+        assert!(matches!(offer(&warden, o).await, OfferReply::Denied(r) if r.code == Code::Forbidden));
+        let receipt = world.receipt(&finished(&mut feed, job).await.1);
+        assert_eq!(
+            (receipt.outcome, receipt.code),
+            (Outcome::Denied, Some(Code::Forbidden))
+        );
+        assert_eq!(receipt.policy_ids, ["not-mallory"]);
+        let mut late = world.job("alice", &["true"]);
+        let second = |d: lictor_proto::Timestamp, s: u64| {
+            lictor_proto::Timestamp::from_millis(d.as_millis() - s * 1000)
+        };
+        (late.issued_at, late.not_before, late.expires_at) = (
+            second(late.issued_at, 60),
+            second(late.not_before, 60),
+            second(late.issued_at, 1),
+        );
+        let (job, o) = world.sign_job(&late);
+        assert!(matches!(offer(&warden, o).await, OfferReply::Denied(r) if r.code == Code::Expired));
+        assert_eq!(
+            world.receipt(&finished(&mut feed, job).await.1).outcome,
+            Outcome::Expired
+        );
+    });
+}
+
+#[test]
+fn a_gated_job_waits_for_approval_also_over_a_restart() {
+    let world = World::new();
+    runtime().block_on(async {
+        let (job, o) = world.sign_job(&world.job("carol", &["echo", "approved"]));
+        {
+            let warden = world.warden().await;
+            let OfferReply::Ask(ask) = offer(&warden, o.clone()).await else {
+                panic!("it asks")
+            };
+            let ask = world.trust.verify_ask(&world.node, &ask).unwrap();
+            assert_eq!(ask.gates[0].policy_id, "carol-asks");
+            assert!(
+                matches!(offer(&warden, o.clone()).await, OfferReply::Ask(_)),
+                "it still asks"
+            );
+            warden.close().await;
+        }
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let own = Request::Approval(world.approval(job, "carol"));
+        assert!(
+            matches!(warden.ask(own).await, Reply::Refused(_))
+                || warden.ask(Request::Status).await != Reply::Done
+        );
+        assert_eq!(
+            warden.ask(Request::Approval(world.approval(job, "bob"))).await,
+            Reply::Done
+        );
+        let (heard, done) = finished(&mut feed, job).await;
+        assert_eq!(heard.stdout, b"approved\n");
+        assert_eq!(world.receipt(&done).approvals.len(), 1);
+    });
+}
+
+#[test]
+fn an_approval_may_come_with_the_offer() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let (job, mut o) = world.sign_job(&world.job("carol", &["true"]));
+        o.approvals = vec![world.approval(job, "carol")];
+        assert!(
+            matches!(offer(&warden, o.clone()).await, OfferReply::Ask(_)),
+            "nobody approves their own"
+        );
+        o.approvals.push(world.approval(job, "bob"));
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        assert_eq!(
+            world.receipt(&finished(&mut feed, job).await.1).outcome,
+            Outcome::Succeeded
+        );
+        assert!(world.audit().iter().any(|k| k == "approval_refused"));
+    });
+}
+
+#[test]
+fn a_signed_cancel_ends_the_tree_and_an_unsigned_or_strangers_one_does_not() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let (job, o) = world.signed(&["sh", "-c", "setsid sleep 600 & sleep 600"]);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        listen(&mut feed, job, |h| h.order == ["started"]).await;
+        let stranger = warden.ask(Request::Cancel(world.cancel(job, "bob"))).await;
+        assert!(matches!(stranger, Reply::Refused(_)), "{stranger:?}");
+        assert!(matches!(
+            warden.ask(Request::Cancel("{}".into())).await,
+            Reply::Refused(_)
+        ));
+        assert_eq!(
+            warden.ask(Request::Cancel(world.cancel(job, "alice"))).await,
+            Reply::Done
+        );
+        let receipt = world.receipt(&finished(&mut feed, job).await.1);
+        assert_eq!(
+            (receipt.outcome, receipt.code),
+            (Outcome::Canceled, Some(Code::Canceled))
+        );
+        let kinds = world.audit();
+        assert!(kinds.iter().any(|k| k == "cancel_accepted") && kinds.iter().any(|k| k == "cancel_refused"));
+    });
+}
+
+#[test]
+fn standard_input_is_checked_before_the_job_has_it() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let input: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
+        let mut job = world.job("alice", &["sha256sum"]);
+        job.stdin = Stdin::bytes(&input);
+        let (job, o) = world.sign_job(&job);
+        assert!(
+            matches!(offer(&warden, o.clone()).await, OfferReply::Later(r) if r.code == Code::StdinMissing)
+        );
+        for (i, piece) in input.chunks(300_000).enumerate() {
+            let piece = StdinPiece {
+                sha256: Digest::of(&input),
+                at: i as u64 * 300_000,
+                last: i == 3,
+                bytes: piece.to_vec(),
+            };
+            assert_eq!(warden.ask(Request::Stdin(piece)).await, Reply::Done);
+        }
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        let (heard, _) = finished(&mut feed, job).await;
+        let want = Digest::of(&input).to_string();
+        assert!(
+            String::from_utf8(heard.stdout)
+                .unwrap()
+                .starts_with(want.trim_start_matches("sha256:"))
+        );
+    });
+}
+
+#[test]
+fn large_output_keeps_head_and_tail_and_a_live_reader_gets_all_of_it() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        // Each piece waits until the one before was read, so the reader keeps up however slow this machine is.
+        let go = world.dir.path().join("go");
+        let script = format!(
+            "for i in 1 2 3 4 5 6 7 8; do head -c 1000000 /dev/zero; \
+             while [ ! -e {}$i ]; do sleep 0.01; done; done",
+            go.display()
+        );
+        let (job, o) = world.signed(&["sh", "-c", &script]);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        let heard = listen(&mut feed, job, |h| h.waiting_from.is_some()).await;
+        let mut got = heard.stdout.len();
+        let mut from = heard.waiting_from.unwrap();
+        loop {
+            let read = ReadOutput {
+                job,
+                from,
+                max: 1 << 20,
+                wait: true,
+            };
+            let (part, bytes) = warden.read_output(read).await.unwrap();
+            assert_eq!(part.from, from, "no gap");
+            let mut all = Heard::default();
+            all.take(&bytes);
+            got += all.stdout.len();
+            from = part.to;
+            std::fs::write(format!("{}{}", go.display(), got / 1_000_000), "").unwrap();
+            if part.end {
+                break;
+            }
+        }
+        assert_eq!(got, 8_000_000);
+        let (_, done) = finished(&mut feed, job).await;
+        let receipt = world.receipt(&done);
+        assert_eq!(receipt.stdout.bytes, 8_000_000);
+        assert!(receipt.limits_hit.contains(&LimitHit::Output));
+        assert_eq!((receipt.stdout.kept.len(), done.kept.len()), (2, 2));
+        ack(&warden, &done).await;
+        assert_eq!(
+            std::fs::read_dir(world.dir.path().join("spool")).unwrap().count(),
+            1,
+            "only stdin/ is left"
+        );
+    });
+}
+
+#[test]
+fn an_unacknowledged_result_is_said_again_after_a_restart_and_an_acknowledged_one_is_not() {
+    let world = World::new();
+    let (job, o) = world.signed(&["echo", "hello"]);
+    let before = runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        assert_eq!(offer(&warden, o.clone()).await, OfferReply::Accepted);
+        let (_, done) = finished(&mut feed, job).await;
+        warden.close().await;
+        done
+    });
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let (heard, again) = finished(&mut warden.events(), job).await;
+        assert_eq!(heard.stdout, b"hello\n");
+        assert_eq!(again, before);
+        ack(&warden, &again).await;
+        warden.close().await;
+    });
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let Reply::Status(status) = warden.ask(Request::Status).await else {
+            panic!("no status")
+        };
+        assert!(status.executions.is_empty());
+        assert_eq!(offer(&warden, o).await, OfferReply::Known);
+    });
+}
+
+#[test]
+fn a_job_that_ran_when_the_agent_went_down_ends_as_interrupted_and_its_tree_is_gone() {
+    let world = World::new();
+    let pid_file = world.dir.path().join("pid");
+    let script = format!("echo before; echo $$ > {}; sleep 600", pid_file.display());
+    let (job, o) = world.signed(&["sh", "-c", &script]);
+    let rt = runtime();
+    rt.block_on(async {
+        let warden = world.warden().await;
+        assert_eq!(offer(&warden, o.clone()).await, OfferReply::Accepted);
+        until("the job", || {
+            std::fs::read_to_string(&pid_file).is_ok_and(|t| t.ends_with('\n'))
+        })
+        .await;
+        until("its start in the journal", || {
+            world.audit().iter().any(|k| k == "job_started")
+        })
+        .await;
+    });
+    // As near to a crash as one process comes: every task is dropped where it stands.
+    rt.shutdown_background();
+    let pid = std::fs::read_to_string(&pid_file).unwrap();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let (heard, done) = finished(&mut warden.events(), job).await;
+        assert_eq!(heard.stdout, b"before\n", "output so far is kept");
+        let receipt = world.receipt(&done);
+        assert_eq!(
+            (receipt.outcome, receipt.code),
+            (Outcome::Interrupted, Some(Code::Interrupted))
+        );
+        assert_eq!(receipt.stdout.sha256, Digest::of(b"before\n"));
+        let proc = format!("/proc/{}", pid.trim());
+        until("the process to be gone", || !std::path::Path::new(&proc).exists()).await;
+        assert_eq!(
+            offer(&warden, o).await,
+            OfferReply::Known,
+            "it never starts again"
+        );
+        assert!(world.audit().iter().any(|k| k == "job_interrupted"));
+    });
+}
+
+#[test]
+fn draining_takes_nothing_new_and_ends_what_outlasts_the_grace() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let (job, o) = world.signed(&["sleep", "600"]);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        listen(&mut feed, job, |h| h.order == ["started"]).await;
+        assert_eq!(warden.ask(Request::Drain { grace_ms: 50 }).await, Reply::Done);
+        assert_eq!(
+            world.receipt(&finished(&mut feed, job).await.1).outcome,
+            Outcome::Interrupted
+        );
+        let (_, o) = world.signed(&["true"]);
+        assert!(matches!(offer(&warden, o).await, OfferReply::Later(r) if r.code == Code::Draining));
+    });
+}
+
+#[test]
+fn newer_law_counts_at_once_and_one_that_cannot_be_loaded_denies_everything() {
+    let mut world = World::new();
+    let nothing = world.next_law("@id(\"none\") forbid(principal, action, resource);");
+    let broken = world.next_law("permit(");
+    let good = world.next_law(POLICY);
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let held = |reply| match reply {
+            Reply::Law(held) => held,
+            reply => panic!("{reply:?}"),
+        };
+        assert_eq!(held(warden.ask(Request::Law(nothing)).await).bundle, 2);
+        assert!(matches!(offer(&warden, world.signed(&["true"]).1).await, OfferReply::Denied(_)));
+        let law = held(warden.ask(Request::Law(broken)).await);
+        assert_eq!(law.deny_all.map(|r| r.code), Some(Code::BundleUnloadable));
+        let (_, o) = world.signed(&["true"]);
+        assert!(matches!(offer(&warden, o.clone()).await, OfferReply::Later(r) if r.code == Code::BundleUnloadable));
+        warden.close().await;
+        drop(warden);
+        let warden = world.warden().await;
+        assert!(matches!(offer(&warden, o.clone()).await, OfferReply::Later(_)), "also after a restart");
+        assert_eq!(held(warden.ask(Request::Law(good)).await).deny_all, None);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        let kinds = world.audit();
+        assert!(kinds.iter().any(|k| k == "law_accepted") && kinds.iter().any(|k| k == "law_unloadable"));
+    });
+}
+
+#[test]
+fn a_revoked_job_ends_whether_it_waits_or_runs() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let (running, o) = world.signed(&["sleep", "600"]);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        listen(&mut feed, running, |h| h.order == ["started"]).await;
+        let (waiting, o) = world.sign_job(&world.job("carol", &["true"]));
+        assert!(matches!(offer(&warden, o).await, OfferReply::Ask(_)));
+        for (job, outcome) in [(waiting, Outcome::Denied), (running, Outcome::Canceled)] {
+            let id = JobId::from_digest(&job);
+            let docs = world.revocation(RevocationKind::Job, id.as_str());
+            assert!(matches!(warden.ask(Request::Law(docs)).await, Reply::Law(_)));
+            let receipt = world.receipt(&finished(&mut feed, job).await.1);
+            assert_eq!((receipt.outcome, receipt.code), (outcome, Some(Code::JobRevoked)));
+        }
+    });
+}
+
+#[test]
+fn an_identity_copied_to_another_machine_does_no_work() {
+    let world = World::new();
+    runtime().block_on(async {
+        let other = Digest::of(b"another machine");
+        let text = format!("{{\"fingerprint\":\"{other}\"}}");
+        std::fs::write(world.dir.path().join("machine.json"), text).unwrap();
+        let warden = world.warden().await;
+        let (_, o) = world.signed(&["true"]);
+        assert!(matches!(offer(&warden, o).await, OfferReply::Later(r) if r.code == Code::ClonedIdentity));
+        assert!(world.audit().iter().any(|k| k == "identity_refused"));
+    });
+}
+
+#[test]
+fn many_jobs_at_once_all_end_and_their_receipts_are_one_chain() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let jobs: Vec<_> = (0..100)
+            .map(|i| world.signed(&["echo", &i.to_string()]))
+            .collect();
+        let offers = jobs.iter().map(|(_, o)| offer(&warden, o.clone()));
+        for reply in futures_util::future::join_all(offers).await {
+            assert_eq!(reply, OfferReply::Accepted);
+        }
+        let mut chain = std::collections::BTreeMap::new();
+        while chain.len() < jobs.len() {
+            use lictor_proto::agent::{Event, stream::Message};
+            if let Some(Message::Event(Event::Finished(f))) = feed.next().await {
+                let receipt = world.receipt(&f);
+                chain.insert(receipt.node_seq, (receipt.prev, receipt.digest()));
+            }
+        }
+        let mut last = None;
+        for (seq, (prev, digest)) in chain {
+            assert_eq!(prev, last, "receipt {seq}");
+            last = Some(digest);
+        }
+    });
+}

@@ -1,0 +1,470 @@
+//! A small org with one node in a temporary directory, and a warden on it.
+// Each test file uses its own part, and a failure here is a failed test.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lictor_proto::agent::stream::Message;
+use lictor_proto::agent::{Ack, Event, Finished, LawDocs, Offer, OfferReply, Reply, Request};
+use lictor_proto::api::TrustView;
+use lictor_proto::doc::{
+    Approval, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Grant, Job, JobKind, MinVersions, NodeKind,
+    Receipt, Revocation, RevocationKind, Role, Root, RootRoles, Spec, Stdin,
+};
+use lictor_proto::frame::{Frame, FrameDecoder, FrameKind};
+use lictor_proto::{Digest, Envelope, Name, NodeId, OrgId, Timestamp};
+use lictor_sandbox::Host;
+use lictor_trust::enrol::RecordOf;
+use lictor_trust::keys::PublicLine;
+use lictor_trust::sign::to_wire;
+use lictor_trust::{NodeKeys, NodeSecrets, OrgTrust, SecretKey, Verified, sign};
+use lictor_warden::node_dir::{NodeDir, NodeFile};
+use lictor_warden::{Config, EventFeed, Warden};
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub const POLICY: &str = r#"
+@id("run") permit(principal, action in [Action::"exec", Action::"shell", Action::"shell_opaque"], resource);
+@id("cancel-own") permit(principal, action == Action::"cancel", resource) when { context.requester == principal };
+@id("not-mallory") forbid(principal == Operator::"mallory", action, resource);
+@id("carol-asks") @approvals("1") @approvers("leads")
+forbid(principal == Operator::"carol", action == Action::"exec", resource);
+"#;
+
+const PROFILES: &str = r#"
+[profiles.host]
+backend = "host"
+network = "host"
+[profiles.small]
+backend = "host"
+network = "host"
+limits = { keep = "1MiB", timeout = "60s", grace = "1s" }
+"#;
+
+pub fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
+}
+
+/// Who signs with which seed.
+pub fn seed_of(operator: &str) -> u8 {
+    match operator {
+        "alice" => 10,
+        "bob" => 11,
+        "carol" => 12,
+        "mallory" => 13,
+        other => panic!("nobody called {other}"),
+    }
+}
+
+fn roster() -> String {
+    let mut toml = "groups = [\"admins\", \"leads\"]\n".to_owned();
+    for (who, groups, rights) in [
+        ("alice", "\"admins\"", "rights = [\"revoke\"]"),
+        ("bob", "\"leads\"", ""),
+        ("carol", "", ""),
+        ("mallory", "", ""),
+    ] {
+        let public = key(seed_of(who)).public();
+        let line = PublicLine {
+            key: public,
+            comment: None,
+        };
+        toml += &format!(
+            "[operators.{who}]\nkind = \"person\"\ngroups = [{groups}]\n{rights}\nkeys = [{{ public = \"{line}\" }}]\n"
+        );
+    }
+    toml
+}
+
+fn role(seeds: &[u8]) -> Role {
+    Role {
+        keys: seeds.iter().map(|s| key(*s).public()).collect(),
+        threshold: u32::from(!seeds.is_empty()),
+    }
+}
+
+pub fn wire<T: Document>(doc: &T, seed: u8) -> String {
+    to_wire(&sign(doc, &[&key(seed)]))
+}
+
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub org: OrgId,
+    pub node_id: NodeId,
+    pub trust: OrgTrust,
+    pub node: NodeKeys,
+    pub host: Host,
+    version: u64,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    /// An org with a bundle, and an enrolled node.
+    pub fn new() -> Self {
+        let host = Host::start(lictor_sandbox::Config::default()).expect("the host starts");
+        let now = Timestamp::now();
+        let root = Root {
+            tag: Default::default(),
+            org: None,
+            version: 1,
+            name: name("example"),
+            roles: RootRoles {
+                root: role(&[1]),
+                bundle: role(&[2]),
+                freshness: role(&[]),
+                release: role(&[]),
+            },
+            issued_at: Timestamp::from_millis(now.as_millis() - 60_000),
+            expires_at: now.plus(MINUTE * 60 * 24),
+        };
+        let envelope = sign(&root, &[&key(1)]);
+        let org = OrgId::from_root(&envelope.digest());
+        let mut trust = OrgTrust::pin(&org, &to_wire(&envelope)).unwrap();
+        let secrets = NodeSecrets::generate().unwrap();
+        let node_id = secrets.node_id(&org);
+        let dir = tempfile::tempdir().unwrap();
+        let docs = LawDocs {
+            bundle: Some(wire(&bundle(&org, 1, POLICY), 2)),
+            ..LawDocs::default()
+        };
+        let report = trust.accept(&docs, now);
+        assert!(
+            report.refused.is_empty() && report.unloadable.is_none(),
+            "{report:?}"
+        );
+        let node = enrol(&trust, &secrets, dir.path());
+        Self {
+            dir,
+            org,
+            node_id,
+            trust,
+            node,
+            host,
+            version: 1,
+        }
+    }
+
+    pub async fn warden(&self) -> Warden {
+        self.warden_with(|_| {}).await
+    }
+
+    pub async fn warden_with(&self, change: impl FnOnce(&mut Config)) -> Warden {
+        let mut config = Config::new(self.dir.path());
+        change(&mut config);
+        // The lock of a warden that is just going away may still be held for a moment.
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            match Warden::start(config.clone(), self.host.clone()).await {
+                Ok(warden) => return warden,
+                Err(e) if tokio::time::Instant::now() > deadline => panic!("{e}"),
+                Err(lictor_warden::StartError::Io(_)) => tokio::task::yield_now().await,
+                Err(e) => panic!("{e}: {e:?}"),
+            }
+        }
+    }
+
+    /// A newer bundle with this policy.
+    pub fn next_law(&mut self, policy: &str) -> LawDocs {
+        self.version += 1;
+        LawDocs {
+            bundle: Some(wire(&bundle(&self.org, self.version, policy), 2)),
+            ..LawDocs::default()
+        }
+    }
+
+    pub fn job(&self, operator: &str, argv: &[&str]) -> Job {
+        let now = Timestamp::now();
+        let nonce = Digest::of(format!("{operator}{argv:?}{}", next()).as_bytes());
+        Job {
+            tag: Default::default(),
+            org: self.org.clone(),
+            operator: name(operator),
+            nonce: nonce.0[..16].to_vec(),
+            nodes: vec![self.node_id.clone()],
+            kind: JobKind::Exec,
+            spec: Spec::Exec(Exec::new(argv.iter().map(|a| (*a).to_owned()).collect())),
+            profile: name("small"),
+            stdin: Stdin::NONE,
+            secrets: Empty,
+            after: Empty,
+            expect: EmptyObject {},
+            output_to: Empty,
+            reason: "test".into(),
+            retry_of: None,
+            min_bundle: 1,
+            issued_at: now,
+            not_before: now,
+            expires_at: now.plus(MINUTE * 5),
+        }
+    }
+
+    pub fn sign_job(&self, job: &Job) -> (Digest, Offer) {
+        let job = wire(job, seed_of(job.operator.as_str()));
+        let digest = Envelope::parse(job.as_bytes(), 1 << 20).unwrap().digest();
+        let approvals = Vec::new();
+        (digest, Offer { job, approvals })
+    }
+
+    /// A signed job of alice's.
+    pub fn signed(&self, argv: &[&str]) -> (Digest, Offer) {
+        self.sign_job(&self.job("alice", argv))
+    }
+
+    pub fn approval(&self, job: Digest, approver: &str) -> String {
+        let now = Timestamp::now();
+        let approval = Approval {
+            tag: Default::default(),
+            org: self.org.clone(),
+            job_digest: job,
+            approver: name(approver),
+            facts: vec![],
+            min_bundle: 1,
+            issued_at: now,
+            expires_at: now.plus(MINUTE * 5),
+        };
+        wire(&approval, seed_of(approver))
+    }
+
+    pub fn cancel(&self, job: Digest, operator: &str) -> String {
+        let now = Timestamp::now();
+        let cancel = Cancel {
+            tag: Default::default(),
+            org: self.org.clone(),
+            job_digest: job,
+            operator: name(operator),
+            reason: "enough".into(),
+            min_bundle: 1,
+            issued_at: now,
+            expires_at: now.plus(MINUTE * 5),
+        };
+        wire(&cancel, seed_of(operator))
+    }
+
+    pub fn revocation(&self, kind: RevocationKind, target: &str) -> LawDocs {
+        let revocation = Revocation {
+            tag: Default::default(),
+            org: self.org.clone(),
+            operator: name("alice"),
+            kind,
+            target: target.to_owned(),
+            reason: "lost".into(),
+            issued_at: Timestamp::now(),
+        };
+        LawDocs {
+            revocations: vec![wire(&revocation, seed_of("alice"))],
+            ..LawDocs::default()
+        }
+    }
+
+    pub fn receipt(&self, finished: &Finished) -> Verified<Receipt> {
+        let receipt = self
+            .trust
+            .verify_receipt(&self.node, &finished.receipt)
+            .expect("a true receipt");
+        assert_eq!(receipt.job_digest, finished.job);
+        receipt
+    }
+
+    /// Types of all audit records, after checking the log.
+    pub fn audit(&self) -> Vec<String> {
+        let mut text = String::new();
+        lictor_warden::audit_lines(self.dir.path(), |line| {
+            text += line;
+            text.push('\n');
+        })
+        .expect("the audit log reads");
+        let expect = lictor_audit::Expect {
+            log: Some(self.node_id.to_string()),
+            known_heads: BTreeSet::new(),
+        };
+        lictor_audit::verify(text.as_bytes(), &expect).expect("the audit log holds");
+        text.lines()
+            .map(|l| lictor_audit::Record::parse(l).unwrap().kind().to_string())
+            .collect()
+    }
+}
+
+fn next() -> u64 {
+    static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+fn bundle(org: &OrgId, version: u64, policy: &str) -> Bundle {
+    let now = Timestamp::now();
+    let files = [
+        ("roster.toml", roster()),
+        (
+            "fleet.toml",
+            "max_job_validity = \"12h\"\n[enrollers.admins]\nlabels = { role = [\"web\"] }\n".to_owned(),
+        ),
+        ("profiles.toml", PROFILES.to_owned()),
+        ("policies/all.cedar", policy.to_owned()),
+    ];
+    Bundle {
+        tag: Default::default(),
+        org: org.clone(),
+        version,
+        min_root: 1,
+        schema_version: 1,
+        min_versions: MinVersions::default(),
+        issued_at: now,
+        expires_at: now.plus(MINUTE * 60),
+        max_staleness: 3600,
+        files: files.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+    }
+}
+
+fn enrol(trust: &OrgTrust, secrets: &NodeSecrets, path: &std::path::Path) -> NodeKeys {
+    let now = Timestamp::now();
+    let grant = Grant {
+        tag: Default::default(),
+        org: trust.org().clone(),
+        operator: name("alice"),
+        join_key: key(20).public(),
+        name: Some(name("web-1")),
+        name_prefix: None,
+        kind: NodeKind::Server,
+        labels: BTreeMap::from([(name("role"), name("web"))]),
+        max_uses: 1,
+        issued_at: now,
+        expires_at: now.plus(MINUTE * 60),
+        replaces: None,
+    };
+    let grant_wire = wire(&grant, seed_of("alice"));
+    let verified = trust.verify_grant(&grant_wire).unwrap();
+    let of = RecordOf {
+        org: trust.org(),
+        grant: verified.digest(),
+        name: &name("web-1"),
+        epoch: 1,
+        issued_at: now,
+    };
+    let record = to_wire(&secrets.record(&of, &key(20)));
+    let dir = NodeDir::create(path).unwrap();
+    secrets.store(path).unwrap();
+    dir.set_trust(&TrustView {
+        org: trust.org().clone(),
+        docs: trust.docs(),
+    })
+    .unwrap();
+    dir.set_node(&NodeFile {
+        grant: grant_wire,
+        record: record.clone(),
+    })
+    .unwrap();
+    NodeKeys::of(&trust.verify_node(&verified, &record).unwrap()).unwrap()
+}
+
+pub async fn offer(warden: &Warden, offer: Offer) -> OfferReply {
+    match warden.ask(Request::Offer(offer)).await {
+        Reply::Offer(reply) => reply,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub async fn ack(warden: &Warden, finished: &Finished) {
+    let receipt = Envelope::parse(finished.receipt.as_bytes(), 1 << 20)
+        .unwrap()
+        .digest();
+    let job = finished.job;
+    assert_eq!(
+        warden.ask(Request::Ack(Ack::Result { job, receipt })).await,
+        Reply::Done
+    );
+}
+
+/// What a feed said about one job until it was finished.
+#[derive(Default, Debug)]
+pub struct Heard {
+    pub order: Vec<&'static str>,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub waiting_from: Option<u64>,
+    pub finished: Option<Finished>,
+}
+
+impl Heard {
+    pub fn take(&mut self, frames: &[u8]) {
+        let mut decoder = FrameDecoder::default();
+        decoder.push(frames);
+        while let Some(Frame { kind, payload, .. }) = decoder.next_frame().unwrap() {
+            match kind {
+                FrameKind::Stdout => self.stdout.extend_from_slice(&payload),
+                FrameKind::Stderr => self.stderr.extend_from_slice(&payload),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// Listens until `job` has finished, or `stop` says enough.
+pub async fn listen(feed: &mut EventFeed, wanted: Digest, stop: impl Fn(&Heard) -> bool) -> Heard {
+    let mut heard = Heard::default();
+    let all = async {
+        loop {
+            match feed.next().await.expect("the warden lives") {
+                Message::Event(Event::Started { job, .. }) if job == wanted => heard.order.push("started"),
+                Message::Output { job, frames, .. } if job == wanted => {
+                    if heard.order.last() != Some(&"output") {
+                        heard.order.push("output");
+                    }
+                    heard.take(&frames);
+                }
+                Message::Event(Event::OutputWaiting { job, from }) if job == wanted => {
+                    heard.order.push("waiting");
+                    heard.waiting_from = Some(from);
+                }
+                Message::Event(Event::Finished(f)) if f.job == wanted => {
+                    heard.order.push("finished");
+                    heard.finished = Some(*f);
+                    return;
+                }
+                _ => {}
+            }
+            if stop(&heard) {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(DEADLINE, all).await.is_err() {
+        panic!("nothing more came after {:?}", heard.order);
+    }
+    heard
+}
+
+pub async fn finished(feed: &mut EventFeed, job: Digest) -> (Heard, Finished) {
+    let heard = listen(feed, job, |_| false).await;
+    let finished = heard.finished.clone().expect("it finished");
+    (heard, finished)
+}
+
+/// Waits until `condition` holds.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "waited in vain for {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
