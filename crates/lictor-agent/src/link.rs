@@ -70,9 +70,8 @@ where
         () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
     }
     // The event stream never ends by itself, so the wait is bounded and what is left is cut off: it is journalled.
-    match tokio::time::timeout(CLOSE_WITHIN, serving).await {
-        Ok(Err(e)) => tracing::debug!(error = %e, "link did not close in order"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(e)) = tokio::time::timeout(CLOSE_WITHIN, serving).await {
+        tracing::debug!(error = %e, "link did not close in order");
     }
     Ok(())
 }

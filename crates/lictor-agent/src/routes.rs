@@ -97,7 +97,6 @@ struct App {
 }
 
 /// The agent's router over a warden.
-#[must_use]
 pub fn router(port: Arc<dyn WardenPort>) -> Router {
     let app = App {
         port,

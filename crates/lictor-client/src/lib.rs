@@ -8,19 +8,28 @@
 //! | [`home`] | the directory with configuration, keys and pinned trust |
 //! | [`hub`] | the API as typed calls |
 //! | [`follow`] | frames of one execution, held against its receipt |
+//! | [`confirm`] | from a receipt to a result that may be believed |
+//! | [`sign`] | the documents that people sign |
+//! | [`trust`] | pinned law and nodes of this home |
 //! | [`receipts`] | receipts seen before: conflicts, regress and gaps show |
 //! | [`error`] | what a call can fail with |
 #![forbid(unsafe_code)]
 
+pub mod confirm;
 pub mod error;
 pub mod follow;
 pub mod home;
 pub mod hub;
 pub mod receipts;
+pub mod sign;
+pub mod trust;
 mod witness;
 
+pub use confirm::{Confirmed, Expected, Outcome};
 pub use error::Error;
 pub use follow::{Compared, Follower, Item, Stream};
 pub use home::{Config, Home, HomeError, HubAddress};
 pub use hub::{FrameStream, Hub};
 pub use receipts::{Noted, ReceiptTracker};
+pub use sign::{GrantOptions, JobOptions, SignedDoc, Signer};
+pub use trust::TrustStore;

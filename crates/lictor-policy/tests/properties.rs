@@ -145,12 +145,11 @@ proptest! {
     fn removing_an_annotation_never_allows_more(law in law(), annotation in prop::sample::select(vec!["id", "approvals", "approvers", "approver_kind", "reason"]), which in any::<prop::sample::Index>()) {
         let asked = questions();
         let before = answers(&org(&law), &asked);
-        for n in 0..law.len() {
-            let mut less = law.clone();
-            less[n] = without(&law[n], annotation);
-            let after = answers(&org(&less), &asked);
-            prop_assert!(before.iter().zip(&after).all(|(b, a)| a <= b), "{less:#?}");
-        }
+        let n = which.index(law.len());
+        let mut less = law.clone();
+        less[n] = without(&law[n], annotation);
+        let after = answers(&org(&less), &asked);
+        prop_assert!(before.iter().zip(&after).all(|(b, a)| a <= b), "{less:#?}");
     }
 
     #[test]
@@ -166,9 +165,9 @@ proptest! {
     fn the_order_of_files_and_policies_means_nothing(law in law(), seed in any::<u64>()) {
         let asked = questions();
         let before = answers(&org(&law), &asked);
-        let mut shuffled: Vec<_> = law.iter().enumerate().map(|(n, p)| (seed.rotate_left(n as u32 * 7) ^ n as u64 * 0x9e37_79b9, p)).collect();
+        let mut shuffled: Vec<_> = law.iter().enumerate().map(|(n, p)| (seed.rotate_left(n as u32 * 7), n, p)).collect();
         shuffled.sort();
-        let named: Vec<_> = shuffled.iter().enumerate().map(|(n, (_, p))| (format!("f{n}"), p.as_str())).collect();
+        let named: Vec<_> = shuffled.iter().enumerate().map(|(n, (_, _, p))| (format!("f{n}"), p.as_str())).collect();
         let files: Vec<_> = named.iter().map(|(name, p)| (name.as_str(), *p)).collect();
         prop_assert_eq!(answers(&org_with(&files), &asked), before);
     }

@@ -3,19 +3,17 @@
 //! One file per area below `args/`; `commands/` has a file of the same name that does the work. `docs/cli.md` is
 //! written from these types, so a sentence here is a sentence of the reference.
 
+#[cfg(feature = "agent")]
 mod agent;
-mod hub;
 mod jobs;
 mod org;
 mod setup;
 
-pub(crate) use agent::{Agent, Enroll, ServeAgent};
-pub(crate) use hub::{Hub, HubOrg, HubOrgCreate, Serve, Up};
-pub(crate) use jobs::{
-    Approve, Cancel, Explain, Follow, JobRef, JobsList, Receipt, ReceiptVerify, Run,
-};
-pub(crate) use org::{Keys, KeysNew, Org, OrgFreshness, OrgInit, OrgRevoke, OrgSign, RevokeKind};
-pub(crate) use setup::{Audit, AuditSource, Connect, Grant, Kind, NewToken, Nodes, Scope, Tokens};
+#[cfg(feature = "agent")]
+pub(crate) use agent::*;
+pub(crate) use jobs::*;
+pub(crate) use org::*;
+pub(crate) use setup::*;
 
 use std::path::PathBuf;
 
@@ -24,8 +22,10 @@ use clap::{Args, Parser, Subcommand};
 /// Run signed jobs on your machines, each in a sandbox, and get a verifiable receipt back.
 #[derive(Debug, Parser)]
 #[command(name = "lictor", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Exit status of `run`: the remote command's; 128+n when signal n ended it; 124 timed out; \
-125 Lictor's own error, or a result that no receipt confirms; 126 denied.")]
+#[command(
+    after_help = "Exit status of `run`: the remote command's; 128+n when signal n ended it; 124 timed out; \
+125 Lictor's own error, or a result that no receipt confirms; 126 denied."
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -37,9 +37,15 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Directory with configuration, keys and pinned trust [default: ~/.lictor]
-    #[arg(long, global = true, env = "LICTOR_HOME", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "LICTOR_HOME",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub(crate) home: Option<PathBuf>,
-    /// Print JSON: one object, or one per line where there are many
+    /// Print JSON instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -47,9 +53,6 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start a hub and a local node in one command, for one machine
-    #[cfg(all(feature = "hub", feature = "agent"))]
-    Up(Up),
     /// Run a command on a node and stream its output
     Run(Run),
     /// List jobs, newest first
@@ -85,9 +88,6 @@ pub(crate) enum Command {
     /// The machine side: enrol, and run the agent
     #[cfg(feature = "agent")]
     Agent(Agent),
-    /// The control plane
-    #[cfg(feature = "hub")]
-    Hub(Hub),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

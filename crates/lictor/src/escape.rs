@@ -61,7 +61,10 @@ mod tests {
         assert_eq!(escape("rm \u{202e}gpj.exe"), "rm \\u{202e}gpj.exe");
         assert_eq!(escape("pay\u{200b}pal\u{feff}"), "pay\\u{200b}pal\\u{feff}");
         assert_eq!(escape("a\nb\tc\r\u{85}"), "a\\nb\\tc\\r\\u{85}");
-        assert_eq!(escape("\u{2066}x\u{2069}\u{e0041}"), "\\u{2066}x\\u{2069}\\u{e0041}");
+        assert_eq!(
+            escape("\u{2066}x\u{2069}\u{e0041}"),
+            "\\u{2066}x\\u{2069}\\u{e0041}"
+        );
     }
 
     #[test]

@@ -15,23 +15,16 @@ use crate::failure::{Doing as _, Failure, Result};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Out {
     json: bool,
-    terminal: bool,
     notes: bool,
     colour: bool,
 }
 
 impl Out {
-    /// Looks at what standard output and standard error are.
+    /// Looks at what standard error is.
     pub(crate) fn new(json: bool) -> Self {
-        let terminal = io::stdout().is_terminal();
         let notes = io::stderr().is_terminal();
         let colour = std::env::var_os("NO_COLOR").is_none() && notes;
-        Self {
-            json,
-            terminal,
-            notes,
-            colour,
-        }
+        Self { json, notes, colour }
     }
 
     /// Whether programs read this.
@@ -39,9 +32,10 @@ impl Out {
         self.json
     }
 
-    /// Whether a person watches standard output.
-    pub(crate) fn is_terminal(self) -> bool {
-        self.terminal
+    /// Whether standard error may have colour.
+    #[cfg(any(feature = "hub", feature = "agent"))]
+    pub(crate) fn is_coloured(self) -> bool {
+        self.colour
     }
 
     /// One line for people.
@@ -72,7 +66,12 @@ impl Out {
 
     /// Something a person should know, on standard error, whatever the mode.
     pub(crate) fn note(self, text: impl AsRef<str>) {
-        let _ = writeln!(io::stderr().lock(), "{} {}", self.paint("2", "lictor:"), text.as_ref());
+        let _ = writeln!(
+            io::stderr().lock(),
+            "{} {}",
+            self.paint("2", "lictor:"),
+            text.as_ref()
+        );
     }
 
     /// How things go on: only when a person watches.

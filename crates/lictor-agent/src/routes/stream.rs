@@ -25,8 +25,8 @@ const BATCH: usize = 64 * 1024;
 /// Silence is broken this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A piece smaller than this is followed by the next one only after [`PACE`].
-const SMALL: usize = 4 * 1024;
-const PACE: Duration = Duration::from_millis(4);
+const SMALL: usize = 1024;
+const PACE: Duration = Duration::from_millis(50);
 
 pub(super) fn events(feed: Box<dyn EventFeed>) -> Body {
     Body::from_stream(stream::unfold(feed, async |mut feed| {

@@ -25,6 +25,10 @@ pub(super) fn check(code: &str) -> Result<(), &'static str> {
     if code.contains('`') || ["$(", "<(", ">(", "$["].iter().any(|s| code.contains(s)) {
         return Err("a substitution runs commands that are not command words");
     }
+    // `aa &>f bb` runs only aa in bash, and bb too in dash.
+    if ["&>", "|&", ";&"].iter().any(|s| code.contains(s)) {
+        return Err("the code has operators that shells read differently");
+    }
     if code.contains("<<") {
         return Err("here-documents are not read");
     }

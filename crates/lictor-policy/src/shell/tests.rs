@@ -272,3 +272,21 @@ proptest::proptest! {
         proptest::prop_assert!(opaque);
     }
 }
+
+#[test]
+fn a_number_sign_is_a_comment_only_where_shells_take_it_for_one() {
+    for code in [
+        "echo $#; id",
+        "echo ${#x}; id",
+        "echo a#b; id",
+        "echo ''#; id",
+        "echo \"a\"#; id",
+        "echo a\\\n#b; id",
+    ] {
+        match sh(code) {
+            Action::Shell(read) => assert!(read.commands.contains("id"), "{code}"),
+            Action::ShellOpaque { .. } => {}
+            Action::Exec => panic!("{code}"),
+        }
+    }
+}

@@ -240,6 +240,10 @@ fn keeper(table: &Table, fds: &[c_int]) -> ! {
         report(status, &Record::new(KEEPER, libc::getpid(), 0));
         libc::prctl(libc::PR_SET_NAME, c"lictor-keeper".as_ptr());
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+        if table.die_with_keeper {
+            // And the keeper with the agent.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        }
         if let Some(fd) = namespaces {
             // The box belongs to the unprivileged user, so it is entered as that user, never as root.
             if become_user(table) < 0 {

@@ -135,7 +135,7 @@ impl Supervisor {
     /// Nothing of the job is left after this.
     async fn clear(&mut self, seen: &mut Seen) {
         // The common case costs nothing: the keeper says at once that nobody is left.
-        if !seen.empty && seen.leftovers == 0 {
+        if !seen.empty && seen.exit.is_some() && seen.leftovers == 0 {
             note(&mut self.status, seen).await;
         }
         if !seen.killed && (seen.leftovers > 0 || self.tree.init.is_some()) {

@@ -1,5 +1,4 @@
 //! Arguments of `lictor agent`.
-#![cfg_attr(not(feature = "agent"), allow(dead_code, unused_imports))]
 
 use std::path::PathBuf;
 
@@ -18,8 +17,6 @@ pub(crate) struct Agent {
 pub(crate) enum AgentCommand {
     /// Join the org that a token names
     Enroll(Enroll),
-    /// Run the agent in the foreground
-    Run(ServeAgent),
 }
 
 /// `lictor agent enroll`.
@@ -29,20 +26,9 @@ pub(crate) struct Enroll {
     #[arg(long, env = "LICTOR_TOKEN", hide_env_values = true)]
     pub(crate) token: String,
     /// Where the node keeps its keys, journal and spool
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/lictor")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/lictor/agent")]
     pub(crate) dir: PathBuf,
     /// The node's name, where the grant leaves a choice
     #[arg(long)]
     pub(crate) name: Option<Name>,
-}
-
-/// `lictor agent run`.
-#[derive(Debug, Args)]
-pub(crate) struct ServeAgent {
-    /// Where the node keeps its keys, journal and spool
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/lictor")]
-    pub(crate) dir: PathBuf,
-    /// Poll by plain requests instead of holding a link
-    #[arg(long)]
-    pub(crate) poll: bool,
 }

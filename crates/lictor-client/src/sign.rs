@@ -1,0 +1,214 @@
+//! Makes the documents that people sign: jobs, cancels, approvals, grants.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc::{
+    Approval, ApprovalFacts, Cancel, Document, Exec, Grant, Job, JobKind, NodeKind, Spec, Stdin,
+};
+use lictor_proto::envelope::Envelope;
+use lictor_proto::ids::PublicKey;
+use lictor_proto::{Digest, JobId, Name, NodeId, OrgId, Timestamp};
+use lictor_trust::{OrgTrust, SecretKey, sign};
+
+/// Who signs, for which org, under which law.
+#[derive(Debug, Clone, Copy)]
+pub struct Signer<'a> {
+    /// The org.
+    pub org: &'a OrgId,
+    /// The operator whose key it is.
+    pub operator: &'a Name,
+    /// The key.
+    pub key: &'a SecretKey,
+    /// Version of the law held here; nodes with an older one wait for it.
+    pub min_bundle: u64,
+}
+
+/// A signed document, with what it is called.
+#[derive(Debug, Clone)]
+pub struct SignedDoc {
+    /// The envelope as JSON.
+    pub wire: String,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+impl SignedDoc {
+    /// The job id, when it is a job.
+    #[must_use]
+    pub fn job_id(&self) -> JobId {
+        JobId::from_digest(&self.digest)
+    }
+}
+
+/// What a job asks for besides the command.
+#[derive(Debug, Clone)]
+pub struct JobOptions {
+    /// The nodes; sorted and made distinct here.
+    pub nodes: Vec<NodeId>,
+    /// The profile.
+    pub profile: Name,
+    /// Standard input.
+    pub stdin: Stdin,
+    /// Why.
+    pub reason: String,
+    /// How long it may wait before it starts.
+    pub valid: Duration,
+    /// The job that this one tries again.
+    pub retry_of: Option<Digest>,
+}
+
+/// What a grant confers.
+#[derive(Debug, Clone)]
+pub struct GrantOptions {
+    /// The public half of the token's seed.
+    pub join_key: PublicKey,
+    /// The node's name, or a prefix when `uses` is more than 1.
+    pub name: Name,
+    /// What the machine is.
+    pub kind: NodeKind,
+    /// Its labels.
+    pub labels: BTreeMap<Name, Name>,
+    /// How many machines.
+    pub uses: u32,
+    /// How long it may be used.
+    pub ttl: Duration,
+    /// The node whose name it takes over.
+    pub replaces: Option<NodeId>,
+}
+
+impl<'a> Signer<'a> {
+    /// A signer under the law that `trust` holds.
+    #[must_use]
+    pub fn new(trust: &'a OrgTrust, operator: &'a Name, key: &'a SecretKey) -> Self {
+        Self {
+            org: trust.org(),
+            operator,
+            key,
+            min_bundle: trust.bundle().map_or(0, |b| b.version),
+        }
+    }
+
+    /// Signs a job.
+    ///
+    /// # Errors
+    /// The refusal of whichever rule the job breaks, or [`Code::Internal`] without randomness.
+    pub fn job(&self, exec: Exec, options: JobOptions) -> Result<SignedDoc, Refusal> {
+        let mut nonce = vec![0; 16];
+        getrandom::fill(&mut nonce)
+            .map_err(|e| Refusal::new(Code::Internal, format!("no randomness: {e}")))?;
+        let now = Timestamp::now();
+        let mut nodes = options.nodes;
+        nodes.sort();
+        nodes.dedup();
+        self.seal(&Job {
+            tag: Default::default(),
+            org: self.org.clone(),
+            operator: self.operator.clone(),
+            nonce,
+            nodes,
+            kind: JobKind::Exec,
+            spec: Spec::Exec(exec),
+            profile: options.profile,
+            stdin: options.stdin,
+            secrets: Default::default(),
+            after: Default::default(),
+            expect: Default::default(),
+            output_to: Default::default(),
+            reason: options.reason,
+            retry_of: options.retry_of,
+            min_bundle: self.min_bundle,
+            issued_at: now,
+            not_before: now,
+            expires_at: now.plus(options.valid),
+        })
+    }
+
+    /// Signs the end of a job.
+    ///
+    /// # Errors
+    /// The refusal of whichever rule it breaks.
+    pub fn cancel(&self, job: Digest, reason: &str) -> Result<SignedDoc, Refusal> {
+        let now = Timestamp::now();
+        self.seal(&Cancel {
+            tag: Default::default(),
+            org: self.org.clone(),
+            job_digest: job,
+            operator: self.operator.clone(),
+            reason: reason.to_owned(),
+            min_bundle: self.min_bundle,
+            issued_at: now,
+            // As long as any job may run: a cancel that waits for a node to come back must still count.
+            expires_at: now.plus(lictor_proto::limits::VALIDITY),
+        })
+    }
+
+    /// Signs an approval of a job, with the facts that were looked at.
+    ///
+    /// # Errors
+    /// The refusal of whichever rule it breaks.
+    pub fn approval(
+        &self,
+        job: Digest,
+        mut facts: Vec<ApprovalFacts>,
+        valid: Duration,
+    ) -> Result<SignedDoc, Refusal> {
+        facts.sort_by(|a, b| a.node_id.cmp(&b.node_id));
+        facts.dedup_by(|a, b| a.node_id == b.node_id);
+        let now = Timestamp::now();
+        self.seal(&Approval {
+            tag: Default::default(),
+            org: self.org.clone(),
+            job_digest: job,
+            approver: self.operator.clone(),
+            facts,
+            min_bundle: self.min_bundle,
+            issued_at: now,
+            expires_at: now.plus(valid),
+        })
+    }
+
+    /// Signs leave to enrol.
+    ///
+    /// # Errors
+    /// The refusal of whichever rule it breaks.
+    pub fn grant(&self, options: GrantOptions) -> Result<SignedDoc, Refusal> {
+        let now = Timestamp::now();
+        let (name, name_prefix) = match options.uses {
+            1 => (Some(options.name), None),
+            _ => (None, Some(options.name)),
+        };
+        self.seal(&Grant {
+            tag: Default::default(),
+            org: self.org.clone(),
+            operator: self.operator.clone(),
+            join_key: options.join_key,
+            name,
+            name_prefix,
+            kind: options.kind,
+            labels: options.labels,
+            max_uses: options.uses,
+            issued_at: now,
+            expires_at: now.plus(options.ttl),
+            replaces: options.replaces,
+        })
+    }
+
+    fn seal<T: Document>(&self, doc: &T) -> Result<SignedDoc, Refusal> {
+        // A client finds its own mistakes: the hub and the node would only say the same, later.
+        doc.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
+        Ok(SignedDoc::of(&sign(doc, &[self.key])))
+    }
+}
+
+impl SignedDoc {
+    /// What an envelope is called.
+    #[must_use]
+    pub fn of(envelope: &Envelope) -> Self {
+        Self {
+            wire: lictor_trust::sign::to_wire(envelope),
+            digest: envelope.digest(),
+        }
+    }
+}

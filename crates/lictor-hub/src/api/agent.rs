@@ -1,0 +1,243 @@
+//! What nodes call, over connections that proved a link key: enrolment, the link, poll mode.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use lictor_link::ws::{WsStream, upgrade};
+use lictor_proto::agent::{Finished, Heartbeat};
+use lictor_proto::api::{
+    EnrollReply, EnrollRequest, LogStored, PollAnswer, PollOrders, ResultStored, StartedReport,
+};
+use lictor_proto::code::Refusal;
+use lictor_proto::{Code, Envelope, JobId, limits};
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use super::Api;
+use super::auth::{AnyNode, NodeAuth};
+use super::page::{known, read, read_json};
+use super::problem::Trouble;
+use crate::app::Error;
+use crate::link::PeerError;
+use crate::link::tracker::{Mail, serve_link};
+use crate::store::Recorded;
+
+type Reply<T> = Result<T, Trouble>;
+
+/// A grant and the org's law, for a machine that is about to enrol under it.
+#[utoipa::path(get, path = "/api/v1/agent/grants/{org}/{digest}", tag = "agent",
+    params(("org" = String, Path), ("digest" = String, Path)),
+    responses((status = 200, description = "EnrollReply"), (status = 404, description = "Problem")))]
+pub(super) async fn grant(
+    State(api): State<Arc<Api>>,
+    AnyNode(_): AnyNode,
+    Path((org, digest)): Path<(String, String)>,
+) -> Reply<Json<EnrollReply>> {
+    Ok(Json(
+        api.app.grant_for_node(&known(&org)?, &known(&digest)?).await?,
+    ))
+}
+
+/// Enrol: a node record on its grant.
+#[utoipa::path(post, path = "/api/v1/agent/enroll", tag = "agent",
+    request_body(content_type = "application/json", description = "EnrollRequest"),
+    responses((status = 200, description = "EnrollReply"), (status = 404, description = "Problem")))]
+pub(super) async fn enroll(
+    State(api): State<Arc<Api>>,
+    AnyNode(key): AnyNode,
+    body: Body,
+) -> Reply<Json<EnrollReply>> {
+    let request: EnrollRequest = read_json(body, 2 * limits::ENVELOPE).await?;
+    Ok(Json(api.app.enroll(&key.0, &request).await?))
+}
+
+/// The link: a WebSocket that the node opens and then serves HTTP/2 on.
+#[utoipa::path(get, path = "/api/v1/agent/link", tag = "agent",
+    responses((status = 101, description = "WebSocket"), (status = 400, description = "Problem: no WebSocket")))]
+pub(super) async fn link(
+    State(api): State<Arc<Api>>,
+    NodeAuth(node): NodeAuth,
+    mut request: Request,
+) -> Reply<Response> {
+    let (response, socket) =
+        upgrade(&mut request).map_err(|e| Trouble::new(Code::BadRequest, e.to_string()))?;
+    let app = api.app.clone();
+    let id = node.node_id.clone();
+    api.app.tasks.spawn(async move {
+        let served = async {
+            let socket = socket.socket().await?;
+            serve_link(&app, node, WsStream::new(socket)).await
+        };
+        if let Err(e) = served.await {
+            tracing::info!(node = %id, error = %e, "no link");
+        }
+    });
+    Ok(response.map(|_empty| Body::empty()))
+}
+
+/// Poll mode: begins or keeps up the node's session.
+#[utoipa::path(post, path = "/api/v1/agent/heartbeat", tag = "agent",
+    request_body(content_type = "application/json", description = "Heartbeat"),
+    responses((status = 204, description = "taken")))]
+pub(super) async fn heartbeat(
+    State(api): State<Arc<Api>>,
+    NodeAuth(node): NodeAuth,
+    body: Body,
+) -> Reply<StatusCode> {
+    let beat: Heartbeat = read_json(body, limits::API_BODY).await?;
+    if beat.node_id != node.node_id || beat.org != node.org {
+        return Err(Trouble::new(Code::WrongNode, "a heartbeat of another node"));
+    }
+    let session = api.polls.session(&api.app, node);
+    post(&session.link, Mail::Heartbeat(Box::new(beat))).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `?wait=` in seconds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WaitQuery {
+    wait: u64,
+}
+
+/// Poll mode: what the hub wants of the node, waiting up to `wait` seconds (at most 60) for it.
+#[utoipa::path(get, path = "/api/v1/agent/jobs/next", tag = "agent", params(("wait" = Option<u64>, Query)),
+    responses((status = 200, description = "PollOrders")))]
+pub(super) async fn next(
+    State(api): State<Arc<Api>>,
+    NodeAuth(node): NodeAuth,
+    Query(query): Query<WaitQuery>,
+) -> Reply<Json<PollOrders>> {
+    let session = api.polls.session(&api.app, node);
+    let wait = Duration::from_secs(query.wait.min(60));
+    let stop = api.app.stop.clone();
+    let orders = stop.run_until_cancelled(session.orders(wait)).await;
+    Ok(Json(orders.unwrap_or_default()))
+}
+
+/// Poll mode: the warden's answer to an order.
+#[utoipa::path(post, path = "/api/v1/agent/answers", tag = "agent",
+    request_body(content_type = "application/json", description = "PollAnswer"),
+    responses((status = 204, description = "taken")))]
+pub(super) async fn answers(
+    State(api): State<Arc<Api>>,
+    NodeAuth(node): NodeAuth,
+    body: Body,
+) -> Reply<StatusCode> {
+    let answer: PollAnswer = read_json(body, limits::ASK).await?;
+    api.polls.session(&api.app, node).answer(answer);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Poll mode: an execution started.
+#[utoipa::path(post, path = "/api/v1/agent/jobs/{id}/started", tag = "agent", params(("id" = String, Path)),
+    request_body(content_type = "application/json", description = "StartedReport"),
+    responses((status = 204, description = "taken")))]
+pub(super) async fn started(
+    State(api): State<Arc<Api>>,
+    NodeAuth(node): NodeAuth,
+    Path(id): Path<String>,
+    body: Body,
+) -> Reply<StatusCode> {
+    let StartedReport { at } = read_json(body, limits::API_BODY).await?;
+    let session = api.polls.session(&api.app, node);
+    post(&session.link, Mail::Started { job: known(&id)?, at }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Poll mode: an execution goes on; renews the leases of the node.
+#[utoipa::path(post, path = "/api/v1/agent/jobs/{id}/heartbeat", tag = "agent", params(("id" = String, Path)),
+    responses((status = 204, description = "renewed")))]
+pub(super) async fn renew(
+    State(api): State<Arc<Api>>,
+    NodeAuth(node): NodeAuth,
+    Path(id): Path<String>,
+) -> Reply<StatusCode> {
+    let _: JobId = known(&id)?;
+    let session = api.polls.session(&api.app, node);
+    session.link.seen(None).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `?at=`, a log position.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AtQuery {
+    at: u64,
+}
+
+/// Poll mode: frames of a log from position `at` on.
+#[utoipa::path(post, path = "/api/v1/agent/jobs/{id}/log", tag = "agent",
+    params(("id" = String, Path), ("at" = u64, Query)),
+    request_body(content_type = "application/vnd.lictor.frames", description = "whole frames, at most 4 MiB"),
+    responses((status = 200, description = "LogStored")))]
+pub(super) async fn log(
+    State(api): State<Arc<Api>>,
+    NodeAuth(node): NodeAuth,
+    Path(id): Path<String>,
+    Query(AtQuery { at }): Query<AtQuery>,
+    body: Body,
+) -> Reply<Json<LogStored>> {
+    let frames = read(body, limits::EVENT).await?;
+    let session = api.polls.session(&api.app, node);
+    let (stored, upto) = oneshot::channel();
+    let job = known(&id)?;
+    post(
+        &session.link,
+        Mail::Log {
+            job,
+            at,
+            frames,
+            stored,
+        },
+    )
+    .await?;
+    let upto = upto
+        .await
+        .map_err(|_| Trouble::new(Code::Unavailable, "the log was not stored"))?;
+    Ok(Json(LogStored { upto }))
+}
+
+/// Poll mode: an execution ended.
+#[utoipa::path(post, path = "/api/v1/agent/jobs/{id}/result", tag = "agent", params(("id" = String, Path)),
+    request_body(content_type = "application/json", description = "Finished"),
+    responses((status = 200, description = "ResultStored"), (status = 409, description = "Problem: another result stands")))]
+pub(super) async fn result(
+    State(api): State<Arc<Api>>,
+    NodeAuth(node): NodeAuth,
+    Path(id): Path<String>,
+    body: Body,
+) -> Reply<Json<ResultStored>> {
+    let finished: Finished = read_json(body, limits::EVENT).await?;
+    if known::<JobId>(&id)? != JobId::from_digest(&finished.job) {
+        return Err(Trouble::new(
+            Code::WrongJob,
+            "the result is of another job than the path",
+        ));
+    }
+    let receipt = Envelope::parse(finished.receipt.as_bytes(), limits::ENVELOPE)
+        .map_err(|e| Trouble::new(Code::EnvelopeMalformed, e.to_string()))?
+        .digest();
+    let session = api.polls.session(&api.app, node);
+    let (recorded, outcome) = oneshot::channel();
+    let finished = Box::new(finished);
+    post(&session.link, Mail::Result { finished, recorded }).await?;
+    match outcome.await {
+        Ok(Recorded::New | Recorded::Same) => Ok(Json(ResultStored { receipt })),
+        Ok(Recorded::Conflict) => Err(Error::Conflict(Refusal::plain(Code::ResultConflict)).into()),
+        Err(_) => Err(Trouble::new(
+            Code::ReceiptForged,
+            "the result was refused; the audit log says why",
+        )),
+    }
+}
+
+async fn post(link: &crate::link::NodeLink, mail: Mail) -> Reply<()> {
+    let sent: Result<(), PeerError> = link.post(mail).await;
+    sent.map_err(|e| Trouble::new(Code::Unavailable, e.to_string()))
+}

@@ -1,0 +1,191 @@
+//! Jobs, their documents, approvals, cancels, standard input.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use lictor_proto::api::{ExecutionState, FRAMES, JobDocuments, JobView, Page, PendingApproval};
+use lictor_proto::{Code, Digest, limits};
+use serde::Deserialize;
+
+use super::Api;
+use super::auth::Auth;
+use super::page::{PageQuery, decode, encode, known, limit, parsed, read_pieces, read_text};
+use super::problem::Trouble;
+use super::streams::frames_body;
+use crate::store::{Inserted, JobFilter};
+
+type Reply<T> = Result<T, Trouble>;
+
+/// Submit a signed job. The body is the envelope. With `Accept: application/vnd.lictor.frames` the answer is the
+/// job's stream, events and output; otherwise 202 and a `JobView`, once the job has survived a power loss.
+#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs",
+    request_body(content_type = "application/json", description = "the signed job (DSSE envelope)"),
+    responses((status = 200, description = "the job's stream", content_type = "application/vnd.lictor.frames"),
+              (status = 202, description = "JobView"), (status = 422, description = "Problem: refused")))]
+pub(super) async fn submit(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply<Response> {
+    let wire = read_text(body, limits::ENVELOPE).await?;
+    let attached = headers.get(header::ACCEPT).is_some_and(|a| a == FRAMES);
+    if attached {
+        let followers = api.app.submit_attached(&caller, wire).await?;
+        return Ok(frames_body(followers));
+    }
+    let view = api.app.submit_detached(&caller, wire).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)).into_response())
+}
+
+/// Filters of the job list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct JobQuery {
+    limit: Option<u32>,
+    cursor: Option<String>,
+    state: Option<ExecutionState>,
+    node: Option<String>,
+    operator: Option<String>,
+}
+
+/// Jobs, newest first.
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs",
+    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query), ("state" = Option<String>, Query),
+           ("node" = Option<String>, Query), ("operator" = Option<String>, Query)),
+    responses((status = 200, description = "Page of JobView")))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Query(query): Query<JobQuery>,
+) -> Reply<Json<Page<JobView>>> {
+    let filter = JobFilter {
+        state: query.state,
+        node: parsed("node", query.node.as_deref())?,
+        operator: parsed("operator", query.operator.as_deref())?,
+        after: query.cursor.as_deref().map(decode).transpose()?,
+        limit: limit(query.limit),
+    };
+    let (items, next) = api.app.jobs(&caller, filter).await?;
+    Ok(Json(Page {
+        items,
+        next_cursor: next.as_ref().map(encode),
+    }))
+}
+
+/// One job with its executions.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "JobView"), (status = 404, description = "Problem")))]
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Path(id): Path<String>,
+) -> Reply<Json<JobView>> {
+    Ok(Json(api.app.job(&caller, &known(&id)?).await?))
+}
+
+/// Every signed document about a job, to be checked by whoever reads it.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/documents", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "JobDocuments"), (status = 404, description = "Problem")))]
+pub(super) async fn documents(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Path(id): Path<String>,
+) -> Reply<Json<JobDocuments>> {
+    Ok(Json(api.app.documents(&caller, &known(&id)?).await?))
+}
+
+/// Hand in a signed cancel.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = String, Path)),
+    request_body(content_type = "application/json", description = "the signed cancel (DSSE envelope)"),
+    responses((status = 202, description = "JobView"), (status = 404, description = "Problem")))]
+pub(super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Path(id): Path<String>,
+    body: Body,
+) -> Reply<(StatusCode, Json<JobView>)> {
+    let wire = read_text(body, limits::ENVELOPE).await?;
+    let view = api.app.cancel(&caller, &known(&id)?, &wire).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// Hand in a signed approval of this job.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/approvals", tag = "jobs", params(("id" = String, Path)),
+    request_body(content_type = "application/json", description = "the signed approval (DSSE envelope)"),
+    responses((status = 202, description = "JobView"), (status = 404, description = "Problem")))]
+pub(super) async fn approve_job(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Path(id): Path<String>,
+    body: Body,
+) -> Reply<(StatusCode, Json<JobView>)> {
+    let wire = read_text(body, limits::ENVELOPE).await?;
+    let id = known(&id)?;
+    let view = api.app.approve(&caller, Some(&id), &wire).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// Jobs that wait for approvals, with every document to check before signing.
+#[utoipa::path(get, path = "/api/v1/approvals", tag = "jobs",
+    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+    responses((status = 200, description = "Page of PendingApproval")))]
+pub(super) async fn approvals(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Query(query): Query<PageQuery>,
+) -> Reply<Json<Page<PendingApproval>>> {
+    let (items, next) = api
+        .app
+        .pending_approvals(&caller, query.after()?, query.limit())
+        .await?;
+    Ok(Json(Page {
+        items,
+        next_cursor: next.as_ref().map(encode),
+    }))
+}
+
+/// Hand in a signed approval, which names its job.
+#[utoipa::path(post, path = "/api/v1/approvals", tag = "jobs",
+    request_body(content_type = "application/json", description = "the signed approval (DSSE envelope)"),
+    responses((status = 202, description = "JobView"), (status = 404, description = "Problem")))]
+pub(super) async fn approve(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    body: Body,
+) -> Reply<(StatusCode, Json<JobView>)> {
+    let wire = read_text(body, limits::ENVELOPE).await?;
+    let view = api.app.approve(&caller, None, &wire).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// Store standard input for a job to come, by its SHA-256 in hex.
+#[utoipa::path(put, path = "/api/v1/blobs/{sha256}", tag = "jobs", params(("sha256" = String, Path)),
+    request_body(content_type = "application/octet-stream", description = "at most 256 MiB"),
+    responses((status = 201, description = "stored"), (status = 200, description = "was there already"),
+              (status = 422, description = "Problem: not what its digest says")))]
+pub(super) async fn put_blob(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Path(sha256): Path<String>,
+    body: Body,
+) -> Reply<StatusCode> {
+    let prefixed = if sha256.starts_with("sha256:") {
+        sha256
+    } else {
+        format!("sha256:{sha256}")
+    };
+    let sha256: Digest = prefixed
+        .parse()
+        .map_err(|_| Trouble::new(Code::BadRequest, "the path ends with 64 hex digits"))?;
+    let pieces = read_pieces(body, limits::STDIN, Duration::from_secs(70)).await?;
+    Ok(match api.app.put_stdin(&caller, &sha256, pieces).await? {
+        Inserted::New => StatusCode::CREATED,
+        Inserted::Same => StatusCode::OK,
+    })
+}

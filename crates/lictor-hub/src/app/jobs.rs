@@ -1,0 +1,300 @@
+//! Jobs as people see them, and what else is signed about them: approvals and cancels.
+
+use std::sync::Arc;
+
+use lictor_audit::EventType;
+use lictor_proto::agent::{Request, Wire};
+use lictor_proto::api::{JobDocuments, JobView, PendingApproval, TokenScope};
+use lictor_proto::code::Refusal;
+use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp, limits};
+
+use super::submit::stdin_of;
+use super::{App, Caller, Error, Org, views};
+use crate::link::Offered;
+use crate::relay::Follower;
+use crate::relay::follower::Wish;
+use crate::store::{
+    DocumentRow, ExecutionKey, ExecutionRow, Inserted, JobCursor, JobDocument, JobFilter, JobRow,
+};
+use lictor_proto::api::ExecutionState;
+
+impl App {
+    /// One job.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn job(&self, caller: &Caller, id: &JobId) -> Result<JobView, Error> {
+        let (row, executions) = self.store.job(&caller.org, id).await?.ok_or(Error::NotFound)?;
+        views::job(&row, executions)
+    }
+
+    /// A page of jobs, newest first, and where the next one starts.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn jobs(
+        &self,
+        caller: &Caller,
+        filter: JobFilter,
+    ) -> Result<(Vec<JobView>, Option<JobCursor>), Error> {
+        let limit = filter.limit as usize;
+        let rows = self.store.jobs(&caller.org, filter).await?;
+        let next = rows
+            .last()
+            .filter(|_| rows.len() == limit)
+            .map(|(row, _)| JobCursor {
+                created_at: row.created_at,
+                job_id: row.job_id.clone(),
+            });
+        let views = rows
+            .into_iter()
+            .map(|(row, ex)| views::job(&row, ex))
+            .collect::<Result<_, _>>()?;
+        Ok((views, next))
+    }
+
+    /// Every signed document about a job.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn documents(&self, caller: &Caller, id: &JobId) -> Result<JobDocuments, Error> {
+        let (row, executions) = self.store.job(&caller.org, id).await?.ok_or(Error::NotFound)?;
+        self.documents_of(caller, row, &executions).await
+    }
+
+    async fn documents_of(
+        &self,
+        caller: &Caller,
+        row: JobRow,
+        ex: &[ExecutionRow],
+    ) -> Result<JobDocuments, Error> {
+        let docs = self.store.documents(&caller.org, &row.job_id).await?;
+        let of = |kind| -> Vec<Wire> {
+            let matching = docs.iter().filter(|d| d.kind == kind);
+            matching.map(|d| d.wire.clone()).collect()
+        };
+        let waiting = |node: &Option<NodeId>| {
+            let state = ex
+                .iter()
+                .find(|e| Some(&e.node_id) == node.as_ref())
+                .map(|e| e.state);
+            state == Some(ExecutionState::AwaitingApproval)
+        };
+        // Of each node, the newest ask counts, while it waits.
+        let mut asks: Vec<(&Option<NodeId>, Wire)> = Vec::new();
+        for d in docs
+            .iter()
+            .filter(|d| d.kind == JobDocument::Ask && waiting(&d.node_id))
+        {
+            asks.retain(|(node, _)| *node != &d.node_id);
+            asks.push((&d.node_id, d.wire.clone()));
+        }
+        Ok(JobDocuments {
+            job: row.envelope,
+            receipts: of(JobDocument::Receipt),
+            asks: asks.into_iter().map(|(_, wire)| wire).collect(),
+            approvals: of(JobDocument::Approval),
+            cancels: of(JobDocument::Cancel),
+        })
+    }
+
+    /// Jobs that wait for approval, with everything to check before signing.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn pending_approvals(
+        &self,
+        caller: &Caller,
+        after: Option<JobCursor>,
+        limit: u32,
+    ) -> Result<(Vec<PendingApproval>, Option<JobCursor>), Error> {
+        let filter = JobFilter {
+            state: Some(ExecutionState::AwaitingApproval),
+            after,
+            limit,
+            ..JobFilter::default()
+        };
+        let rows = self.store.jobs(&caller.org, filter).await?;
+        let next = rows
+            .last()
+            .filter(|_| rows.len() == limit as usize)
+            .map(|(row, _)| JobCursor {
+                created_at: row.created_at,
+                job_id: row.job_id.clone(),
+            });
+        let mut pending = Vec::with_capacity(rows.len());
+        for (row, executions) in rows {
+            let documents = self.documents_of(caller, row.clone(), &executions).await?;
+            let job = views::job(&row, executions)?;
+            pending.push(PendingApproval { job, documents });
+        }
+        Ok((pending, next))
+    }
+
+    /// Takes a signed approval and offers the job again where it waits. With `expected`, only of that job.
+    ///
+    /// # Errors
+    /// [`Error::Scope`]; [`Error::NotFound`] for an unknown job; [`Error::Refused`] with the rule it breaks.
+    pub async fn approve(
+        self: &Arc<Self>,
+        caller: &Caller,
+        expected: Option<&JobId>,
+        wire: &str,
+    ) -> Result<JobView, Error> {
+        caller.need(TokenScope::Submit)?;
+        let org = self.org(&caller.org)?;
+        let approval = match org.with(|t| t.verify_approval(wire, Timestamp::now())) {
+            Ok(a) => a,
+            Err(why) => return Err(self.refuse(Some(&org.id), EventType::ApprovalRejected, why).await),
+        };
+        let id = JobId::from_digest(&approval.job_digest);
+        if let Err(why) = check_job(expected, &id) {
+            return Err(self.refuse(Some(&org.id), EventType::ApprovalRejected, why).await);
+        }
+        let (row, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
+        let doc = document(JobDocument::Approval, approval.digest(), wire);
+        self.store.put_document(&org.id, &id, doc).await?;
+        let waiting = executions
+            .iter()
+            .filter(|e| e.state == ExecutionState::AwaitingApproval);
+        let nodes: Vec<NodeId> = waiting.map(|e| e.node_id.clone()).collect();
+        self.offer_again(&org, &row, nodes).await?;
+        self.job(caller, &id).await
+    }
+
+    async fn offer_again(&self, org: &Org, row: &JobRow, nodes: Vec<NodeId>) -> Result<(), Error> {
+        let docs = self.store.documents(&org.id, &row.job_id).await?;
+        let approvals: Vec<Wire> = docs
+            .into_iter()
+            .filter(|d| d.kind == JobDocument::Approval)
+            .map(|d| d.wire)
+            .collect();
+        let stdin = stdin_of(&views::read_job(&row.envelope)?);
+        for node_id in nodes {
+            let key = ExecutionKey {
+                org: org.id.clone(),
+                job_id: row.job_id.clone(),
+                node_id,
+            };
+            if let Some(link) = self.links.get(&org.id, &key.node_id) {
+                let live = self.live.enter(&key);
+                link.offer(Offered::stored(row.clone(), stdin, approvals.clone(), live));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a signed cancel and passes it to every node of the job that is connected; the others get it when
+    /// they come.
+    ///
+    /// # Errors
+    /// [`Error::Scope`]; [`Error::NotFound`] for an unknown job; [`Error::Refused`] with the rule it breaks.
+    pub async fn cancel(
+        self: &Arc<Self>,
+        caller: &Caller,
+        expected: &JobId,
+        wire: &str,
+    ) -> Result<JobView, Error> {
+        caller.need(TokenScope::Submit)?;
+        let org = self.org(&caller.org)?;
+        let cancel = match org.with(|t| t.verify_cancel(wire, Timestamp::now())) {
+            Ok(c) => c,
+            Err(why) => return Err(self.refuse(Some(&org.id), EventType::CancelRejected, why).await),
+        };
+        let id = JobId::from_digest(&cancel.job_digest);
+        if let Err(why) = check_job(Some(expected), &id) {
+            return Err(self.refuse(Some(&org.id), EventType::CancelRejected, why).await);
+        }
+        let (_, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
+        let doc = document(JobDocument::Cancel, cancel.digest(), wire);
+        self.store.put_document(&org.id, &id, doc).await?;
+        let open = executions.iter().filter(|e| !e.state.is_final());
+        for link in open.filter_map(|e| self.links.get(&org.id, &e.node_id)) {
+            link.tell(Request::Cancel(wire.to_owned()));
+        }
+        self.job(caller, &id).await
+    }
+
+    /// Followers of a job: of one node, or of all, in which case the stream has events only unless there is one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn follow(
+        self: &Arc<Self>,
+        caller: &Caller,
+        id: &JobId,
+        node: Option<&NodeId>,
+        wish: Wish,
+    ) -> Result<Vec<Follower>, Error> {
+        let (_, executions) = self.store.job(&caller.org, id).await?.ok_or(Error::NotFound)?;
+        let wanted: Vec<NodeId> = executions
+            .into_iter()
+            .map(|e| e.node_id)
+            .filter(|n| node.is_none_or(|want| want == n))
+            .collect();
+        if wanted.is_empty() {
+            return Err(Error::NotFound);
+        }
+        let wish = Wish {
+            output: wish.output && wanted.len() == 1,
+            ..wish
+        };
+        let key = |node_id| ExecutionKey {
+            org: caller.org.clone(),
+            job_id: id.clone(),
+            node_id,
+        };
+        let lives = wanted.into_iter().map(|n| self.live.enter(&key(n)));
+        Ok(lives
+            .map(|live| Follower::new(self.clone(), live, wish))
+            .collect())
+    }
+
+    /// Stores standard input for jobs to come.
+    ///
+    /// # Errors
+    /// [`Error::Scope`]; [`Error::Refused`] when it is too large or not what its digest says.
+    pub async fn put_stdin(
+        &self,
+        caller: &Caller,
+        sha256: &Digest,
+        body: Vec<bytes::Bytes>,
+    ) -> Result<Inserted, Error> {
+        caller.need(TokenScope::Submit)?;
+        let size: u64 = body.iter().map(|b| b.len() as u64).sum();
+        if size > limits::STDIN {
+            return Err(Code::TooLarge.into());
+        }
+        let mut hash = sha2::Sha256::default();
+        body.iter()
+            .for_each(|piece| sha2::Digest::update(&mut hash, piece));
+        if Digest(sha2::Digest::finalize(hash).into()) != *sha256 {
+            return Err(self
+                .refuse(
+                    Some(&caller.org),
+                    EventType::RequestRefused,
+                    Code::StdinMismatch.into(),
+                )
+                .await);
+        }
+        self.objects.put_stdin(&caller.org, sha256, body).await?;
+        Ok(self.store.put_blob(&caller.org, sha256, size).await?)
+    }
+}
+
+fn check_job(expected: Option<&JobId>, id: &JobId) -> Result<(), Refusal> {
+    if expected.is_none_or(|e| e == id) {
+        Ok(())
+    } else {
+        Err(Code::WrongJob.into())
+    }
+}
+
+fn document(kind: JobDocument, digest: Digest, wire: &str) -> DocumentRow {
+    DocumentRow {
+        kind,
+        digest,
+        node_id: None,
+        wire: wire.to_owned(),
+    }
+}

@@ -1,0 +1,156 @@
+//! Log segments and standard input in object storage; local files by default, synced before anything counts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use lictor_proto::{Digest, OrgId};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt as _};
+
+use super::Error;
+use crate::relay::Chunk;
+use crate::relay::splitter::Place;
+use crate::store::{ExecutionKey, SegmentBody, SegmentRow};
+
+/// Most raw bytes of one segment.
+pub const SEGMENT: usize = 4 * 1024 * 1024;
+/// A packed segment up to this size lives in its row: most logs are small, and a row costs no file.
+const INLINE: usize = 64 * 1024;
+const ZSTD_LEVEL: i32 = 1;
+
+/// Object storage.
+#[derive(Clone)]
+pub struct Objects(Arc<dyn ObjectStore>);
+
+impl Objects {
+    /// Files under this directory, which is made if need be.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn local(dir: &Path) -> Result<Self, Error> {
+        std::fs::create_dir_all(dir).map_err(|e| Error::Internal(format!("{}: {e}", dir.display())))?;
+        let files = LocalFileSystem::new_with_prefix(dir)?.with_fsync(true);
+        Ok(Self(Arc::new(files)))
+    }
+
+    /// Packs contiguous chunks into a segment and puts it where it belongs; a large one is stored when this
+    /// returns, a small one comes back to be stored with its row.
+    ///
+    /// # Errors
+    /// [`Error::Objects`].
+    pub async fn pack(&self, key: &ExecutionKey, chunks: Vec<Chunk>) -> Result<Option<SegmentRow>, Error> {
+        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
+            return Ok(None);
+        };
+        let (start, to) = (first.start, last.after.at);
+        let from = start.at;
+        let packed = if to - from <= INLINE as u64 {
+            compress(&chunks)?
+        } else {
+            let work = tokio::task::spawn_blocking(move || compress(&chunks));
+            work.await.map_err(|e| Error::Internal(e.to_string()))??
+        };
+        let body = if packed.len() <= INLINE {
+            SegmentBody::Inline(packed)
+        } else {
+            let path = format!("logs/{}/{}/{}/{from:020}.zst", key.org, key.job_id, key.node_id);
+            self.0
+                .put(&ObjectPath::from(path.as_str()), packed.into())
+                .await?;
+            SegmentBody::Object(path)
+        };
+        Ok(Some(SegmentRow {
+            from,
+            to,
+            stdout_at: start.stdout,
+            stderr_at: start.stderr,
+            body,
+        }))
+    }
+
+    /// The frames of a stored segment.
+    ///
+    /// # Errors
+    /// [`Error::Objects`], [`Error::Internal`] when the bytes are damaged.
+    pub async fn read_segment(&self, segment: &SegmentRow) -> Result<Chunk, Error> {
+        let packed = match &segment.body {
+            SegmentBody::Inline(bytes) => bytes.clone(),
+            SegmentBody::Object(path) => {
+                self.0
+                    .get(&ObjectPath::from(path.as_str()))
+                    .await?
+                    .bytes()
+                    .await?
+            }
+        };
+        let len = usize::try_from(segment.to - segment.from).unwrap_or(usize::MAX);
+        let raw = if len <= INLINE {
+            unpack(&packed, len)?
+        } else {
+            let work = tokio::task::spawn_blocking(move || unpack(&packed, len));
+            work.await.map_err(|e| Error::Internal(e.to_string()))??
+        };
+        Ok(Chunk::whole(place_of(segment), Arc::new([raw])))
+    }
+
+    /// Stores standard input.
+    ///
+    /// # Errors
+    /// [`Error::Objects`].
+    pub async fn put_stdin(&self, org: &OrgId, sha256: &Digest, pieces: Vec<Bytes>) -> Result<(), Error> {
+        self.0
+            .put(&stdin_path(org, sha256), pieces.into_iter().collect())
+            .await?;
+        Ok(())
+    }
+
+    /// A piece of standard input.
+    ///
+    /// # Errors
+    /// [`Error::Objects`].
+    pub async fn stdin(
+        &self,
+        org: &OrgId,
+        sha256: &Digest,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes, Error> {
+        Ok(self.0.get_range(&stdin_path(org, sha256), range).await?)
+    }
+}
+
+fn stdin_path(org: &OrgId, sha256: &Digest) -> ObjectPath {
+    let hex = data_encoding::HEXLOWER.encode(&sha256.0);
+    ObjectPath::from(format!("stdin/{org}/{hex}"))
+}
+
+fn compress(chunks: &[Chunk]) -> Result<Bytes, Error> {
+    let mut raw = BytesMut::with_capacity(chunks.iter().map(Chunk::len).sum());
+    for part in chunks.iter().flat_map(|c| c.parts.iter()) {
+        raw.extend_from_slice(part);
+    }
+    zstd::bulk::compress(&raw, ZSTD_LEVEL)
+        .map(Bytes::from)
+        .map_err(|e| Error::Internal(format!("compress: {e}")))
+}
+
+fn unpack(packed: &[u8], len: usize) -> Result<Bytes, Error> {
+    let raw =
+        zstd::bulk::decompress(packed, len).map_err(|e| Error::Internal(format!("damaged segment: {e}")))?;
+    if raw.len() == len {
+        Ok(raw.into())
+    } else {
+        Err(Error::Internal("damaged segment: wrong length".to_owned()))
+    }
+}
+
+/// Where the log stands before a segment.
+#[must_use]
+pub fn place_of(segment: &SegmentRow) -> Place {
+    Place {
+        at: segment.from,
+        stdout: segment.stdout_at,
+        stderr: segment.stderr_at,
+    }
+}

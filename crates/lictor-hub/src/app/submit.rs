@@ -1,0 +1,211 @@
+//! A signed job comes in.
+//!
+//! ```text
+//!   attached   shape --> dispatch --> check signature --> insert (relaxed) --> the answer is the stream
+//!   detached   shape --> check signature --> insert (synced) --> dispatch --> 202
+//! ```
+//!
+//! Dispatch beside the hub's own check saves a serial step; the node checks everything itself, and a job that
+//! the hub refuses is never stored: what its node says about it is dropped.
+
+use std::sync::Arc;
+
+use lictor_audit::EventType;
+use lictor_proto::api::{JobView, StreamEvent, TokenScope};
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Document as _, Job, Stdin};
+use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, json, limits};
+use tokio::sync::watch;
+
+use super::{App, Caller, Error, Org};
+use crate::link::Offered;
+use crate::relay::follower::Wish;
+use crate::relay::{Follower, Live};
+use crate::store::{Durability, ExecutionKey, Inserted, JobRow};
+
+/// Whether the hub itself takes a job that is already on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Not decided.
+    Open,
+    /// It is stored, or being stored.
+    Taken,
+    /// It is not.
+    Refused,
+}
+
+/// A job that reads well; nothing about it is verified.
+struct Shaped {
+    job: Job,
+    row: JobRow,
+}
+
+impl App {
+    /// Takes a job and answers with its stream.
+    ///
+    /// # Errors
+    /// [`Error::Scope`]; [`Error::Refused`] with the rule it breaks.
+    pub async fn submit_attached(
+        self: &Arc<Self>,
+        caller: &Caller,
+        wire: String,
+    ) -> Result<Vec<Follower>, Error> {
+        let (org, shaped) = self.admit(caller, wire).await?;
+        let (decide, admission) = watch::channel(Admission::Open);
+        let lives = self.lives(&org, &shaped.row);
+        let followers = self.followers_of(&lives, &shaped.row);
+        let offered = |live| Offered {
+            row: shaped.row.clone(),
+            stdin: stdin_of(&shaped.job),
+            approvals: Vec::new(),
+            admission: admission.clone(),
+            live,
+        };
+        for live in &lives {
+            if let Some(link) = self.links.get(&org.id, &live.key.node_id) {
+                link.offer(offered(live.clone()));
+            }
+        }
+        if let Err(e) = self.check(&org, &shaped.row).await {
+            decide.send_replace(Admission::Refused);
+            return Err(e);
+        }
+        decide.send_replace(Admission::Taken);
+        self.store_beside(&org, shaped.row, lives);
+        Ok(followers)
+    }
+
+    /// Takes a job and answers when it has survived a power loss.
+    ///
+    /// # Errors
+    /// [`Error::Scope`]; [`Error::Refused`] with the rule it breaks; [`Error::Store`].
+    pub async fn submit_detached(self: &Arc<Self>, caller: &Caller, wire: String) -> Result<JobView, Error> {
+        let (org, shaped) = self.admit(caller, wire).await?;
+        self.check(&org, &shaped.row).await?;
+        let row = shaped.row;
+        let inserted = self
+            .store
+            .insert_job(&org.id, row.clone(), Durability::Synced)
+            .await?;
+        if inserted == Inserted::New {
+            for live in self.lives(&org, &row) {
+                if let Some(link) = self.links.get(&org.id, &live.key.node_id) {
+                    link.offer(Offered::stored(
+                        row.clone(),
+                        stdin_of(&shaped.job),
+                        Vec::new(),
+                        live,
+                    ));
+                }
+            }
+        }
+        self.job(caller, &row.job_id).await
+    }
+
+    /// Scope, shape, org, nodes, standard input: everything but the signature.
+    async fn admit(&self, caller: &Caller, wire: String) -> Result<(Arc<Org>, Shaped), Error> {
+        caller.need(TokenScope::Submit)?;
+        let org = self.org(&caller.org)?;
+        match self.shape(&org, wire).await {
+            Ok(shaped) => Ok((org, shaped)),
+            Err(Error::Refused(why)) => Err(self.refuse(Some(&org.id), EventType::JobRejected, why).await),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn shape(&self, org: &Org, wire: String) -> Result<Shaped, Error> {
+        let envelope = Envelope::parse(wire.as_bytes(), limits::ENVELOPE)
+            .map_err(|e| Refusal::new(Code::EnvelopeMalformed, e.to_string()))?;
+        if envelope.payload_type != Job::KIND.payload_type() {
+            return Err(Code::WrongType.into());
+        }
+        let job: Job = json::from_slice(&envelope.payload)
+            .map_err(|e| Refusal::new(Code::PayloadMalformed, e.to_string()))?;
+        job.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
+        if job.org != org.id {
+            return Err(Code::WrongOrg.into());
+        }
+        for node in &job.nodes {
+            self.check_node(org, node).await?;
+        }
+        if let Some((sha256, _)) = stdin_of(&job) {
+            let size = self.store.blob(&org.id, &sha256).await?;
+            size.ok_or(Code::StdinMissing).map_err(Error::from)?;
+        }
+        let digest = envelope.digest();
+        let row = JobRow {
+            job_id: JobId::from_digest(&digest),
+            digest,
+            operator: job.operator.clone(),
+            profile: job.profile.clone(),
+            expires_at: job.expires_at,
+            created_at: Timestamp::now(),
+            envelope: wire,
+            nodes: job.nodes.clone(),
+        };
+        Ok(Shaped { job, row })
+    }
+
+    async fn check_node(&self, org: &Org, node: &NodeId) -> Result<(), Error> {
+        // A connected node is known without a query.
+        if self.links.get(&org.id, node).is_some() || self.store.node(&org.id, node).await?.is_some() {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::NodeUnknown, format!("no node {node} has enrolled")).into())
+    }
+
+    async fn check(&self, org: &Org, row: &JobRow) -> Result<(), Error> {
+        match org.with(|t| t.verify_job(&row.envelope, Timestamp::now())) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(self.refuse(Some(&org.id), EventType::JobRejected, why).await),
+        }
+    }
+
+    fn lives(&self, org: &Org, row: &JobRow) -> Vec<Arc<Live>> {
+        let key = |node: &NodeId| ExecutionKey {
+            org: org.id.clone(),
+            job_id: row.job_id.clone(),
+            node_id: node.clone(),
+        };
+        row.nodes.iter().map(|n| self.live.enter(&key(n))).collect()
+    }
+
+    fn followers_of(self: &Arc<Self>, lives: &[Arc<Live>], row: &JobRow) -> Vec<Follower> {
+        // Frames do not name their node: with several, the stream has events only.
+        let wish = Wish {
+            from: 0,
+            output: lives.len() == 1,
+            follow: true,
+        };
+        let submitted = StreamEvent::Submitted {
+            job_id: row.job_id.clone(),
+        };
+        let follower =
+            |live: &Arc<Live>| Follower::fresh(self.clone(), live.clone(), wish, submitted.clone());
+        lives.iter().map(follower).collect()
+    }
+
+    fn store_beside(self: &Arc<Self>, org: &Arc<Org>, row: JobRow, lives: Vec<Arc<Live>>) {
+        let (app, org) = (self.clone(), org.id.clone());
+        self.tasks.spawn(async move {
+            let job_id = row.job_id.clone();
+            match app.store.insert_job(&org, row, Durability::Relaxed).await {
+                Ok(Inserted::New) => {}
+                // Submitted before: its followers read what has happened since.
+                Ok(Inserted::Same) => lives.iter().for_each(|l| l.resync()),
+                // The node has the job, and its result carries it: it will be inserted then.
+                Err(e) => {
+                    tracing::error!(error = %Error::from(e).chain(), job = %job_id, "a job was not stored")
+                }
+            }
+        });
+    }
+}
+
+/// Digest and length of standard input that comes from the hub.
+pub(crate) fn stdin_of(job: &Job) -> Option<(Digest, u64)> {
+    match &job.stdin {
+        Stdin::Bytes(b) => Some((b.sha256, b.size)),
+        Stdin::Word(_) => None,
+    }
+}

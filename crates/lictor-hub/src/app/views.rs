@@ -1,0 +1,84 @@
+//! From rows to what the API shows.
+
+use lictor_proto::api::{ExecutionView, JobView, NodeView, StreamEvent};
+use lictor_proto::doc::Job;
+use lictor_proto::{Envelope, Timestamp, json, limits};
+
+use super::Error;
+use crate::store::{ExecutionRow, JobRow, NodeRow};
+
+/// The signed job in an envelope that was checked when it was taken.
+///
+/// # Errors
+/// [`Error::Internal`] when the stored bytes are damaged.
+pub fn read_job(envelope: &str) -> Result<Job, Error> {
+    let damaged = |e: String| Error::Internal(format!("a stored job is damaged: {e}"));
+    let envelope =
+        Envelope::parse(envelope.as_bytes(), limits::ENVELOPE).map_err(|e| damaged(e.to_string()))?;
+    json::from_slice(&envelope.payload).map_err(|e| damaged(e.to_string()))
+}
+
+/// A job as people see it.
+///
+/// # Errors
+/// [`Error::Internal`] when the stored bytes are damaged.
+pub fn job(row: &JobRow, executions: Vec<ExecutionRow>) -> Result<JobView, Error> {
+    let job = read_job(&row.envelope)?;
+    Ok(JobView {
+        job_id: row.job_id.clone(),
+        digest: row.digest,
+        operator: row.operator.clone(),
+        command: job.exec().argv.clone(),
+        profile: row.profile.clone(),
+        reason: job.reason,
+        issued_at: job.issued_at,
+        expires_at: row.expires_at,
+        created_at: row.created_at,
+        executions: executions.into_iter().map(execution).collect(),
+    })
+}
+
+fn execution(row: ExecutionRow) -> ExecutionView {
+    let (code, message) = row
+        .refusal
+        .map_or((None, String::new()), |r| (Some(r.code), r.message));
+    ExecutionView {
+        node_id: row.node_id,
+        node_name: row.node_name,
+        state: row.state,
+        code,
+        message,
+        started_at: row.started_at,
+        finished_at: row.finished_at,
+        log_bytes: row.log_bytes,
+    }
+}
+
+/// Where an execution stands, as an event.
+#[must_use]
+pub fn state_event(row: &ExecutionRow) -> StreamEvent {
+    let refusal = row.refusal.as_ref();
+    StreamEvent::State {
+        node_id: row.node_id.clone(),
+        state: row.state,
+        code: refusal.map(|r| r.code),
+        message: refusal.map_or_else(String::new, |r| r.message.clone()),
+        at: row.finished_at.or(row.started_at).unwrap_or_else(Timestamp::now),
+    }
+}
+
+/// A node as people see it.
+#[must_use]
+pub fn node(row: NodeRow, connected: bool) -> NodeView {
+    NodeView {
+        node_id: row.node_id,
+        name: row.name,
+        kind: row.kind,
+        connected,
+        last_seen_at: row.last_seen_at,
+        enrolled_at: row.enrolled_at,
+        grant: row.grant,
+        record: row.record,
+        heartbeat: row.heartbeat,
+    }
+}

@@ -1,0 +1,137 @@
+//! The hub's configuration: one TOML file, unknown keys refused. `docs/config/hub.toml` is the example.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubConfig {
+    /// Where the database, objects and keys are; made if need be.
+    pub dir: PathBuf,
+    /// Address and port; port 0 is any free one.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// DNS names and addresses in the certificate that people's programs see; the listening address is always in.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// Connections at once; more wait to be accepted.
+    #[serde(default = "default_connections")]
+    pub max_connections: usize,
+    /// After how many seconds without a word from its node an execution is `lost`.
+    #[serde(default = "default_lease")]
+    pub lease_seconds: u64,
+    /// How long a shutdown waits for connections to end, in seconds.
+    #[serde(default = "default_grace")]
+    pub grace_seconds: u64,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8420))
+}
+fn default_connections() -> usize {
+    20_000
+}
+fn default_lease() -> u64 {
+    90
+}
+fn default_grace() -> u64 {
+    10
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is no TOML of this shape.
+    #[error("malformed configuration")]
+    Malformed(#[from] toml::de::Error),
+    /// A value makes no sense.
+    #[error("{0}")]
+    Invalid(&'static str),
+}
+
+impl HubConfig {
+    /// All defaults, in this directory.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            listen: default_listen(),
+            names: Vec::new(),
+            max_connections: default_connections(),
+            lease_seconds: default_lease(),
+            grace_seconds: default_grace(),
+        }
+    }
+
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)?;
+        if config.max_connections == 0 {
+            return Err(ConfigError::Invalid("max_connections must be at least 1"));
+        }
+        if config.lease_seconds < 40 {
+            // Nodes speak every 30 s.
+            return Err(ConfigError::Invalid("lease_seconds must be at least 40"));
+        }
+        Ok(config)
+    }
+
+    /// Reads the file; a relative `dir` is relative to the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut config = Self::parse(&text)?;
+        if let Some(base) = path.parent() {
+            config.dir = base.join(&config.dir);
+        }
+        Ok(config)
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_example_is_a_configuration() {
+        let text = include_str!("../../../docs/config/hub.toml");
+        let config = HubConfig::parse(text).unwrap();
+        assert_eq!(config.listen, default_listen());
+    }
+
+    #[test]
+    fn refuses_unknown_keys_and_senseless_values() {
+        for bad in ["dir = \"x\"\nlisten_on = 1", "dir = \"x\"\nlease_seconds = 5", ""] {
+            assert!(HubConfig::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

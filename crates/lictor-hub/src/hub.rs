@@ -1,0 +1,167 @@
+//! A running hub: started from its configuration, stopped in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_audit::{Event, EventType};
+use lictor_proto::{Digest, OrgId, Timestamp};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{App, Error, Objects, OrgBook, Times, TokenBook};
+use crate::config::HubConfig;
+use crate::link::Registry;
+use crate::listener::Listener;
+use crate::relay::LiveBook;
+use crate::store::StoreError;
+use crate::store::sqlite::SqliteStore;
+use crate::{api, tasks, tls};
+
+/// How often leases and validities are looked at.
+const REAP_EVERY: Duration = Duration::from_secs(2);
+
+/// Why a hub did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The directory cannot be used.
+    #[error("cannot use {0}")]
+    Dir(String, #[source] std::io::Error),
+    /// The keys cannot be read or made.
+    #[error("TLS keys: {0}")]
+    Keys(String),
+    /// The database cannot be opened.
+    #[error("database")]
+    Store(#[from] StoreError),
+    /// What is stored cannot be used.
+    #[error("stored state")]
+    State(#[from] Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+}
+
+/// A running hub. Dropping it stops nothing; call [`Hub::shutdown`].
+pub struct Hub {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// SPKI digest of the link key: what enrolment tokens carry and nodes pin.
+    pub link_spki: Digest,
+    /// SPKI digest of the key that people's programs see and pin.
+    pub web_spki: Digest,
+    app: Arc<App>,
+    connections: TaskTracker,
+    /// Ends connections; the rest of the hub goes on until they have ended.
+    closing: CancellationToken,
+    /// Holds the writer, which ends last.
+    writer: TaskTracker,
+    grace: Duration,
+}
+
+impl Hub {
+    /// Opens or makes everything under the configured directory and listens.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: HubConfig) -> Result<Self, StartError> {
+        lictor_link::install_crypto_provider();
+        let dir = &config.dir;
+        std::fs::create_dir_all(dir).map_err(|e| StartError::Dir(dir.display().to_string(), e))?;
+        let mut names = config.names.clone();
+        names.push(config.listen.ip().to_string());
+        names.push("localhost".to_owned());
+        let keys = tls::open(&dir.join("tls"), &names)?;
+        let writer = TaskTracker::new();
+        let store = SqliteStore::open(&dir.join("hub.db"), &writer).await?;
+        let app = Arc::new(App {
+            store: Arc::new(store),
+            objects: Objects::local(&dir.join("objects"))?,
+            orgs: OrgBook::default(),
+            tokens: TokenBook::default(),
+            links: Registry::default(),
+            live: LiveBook::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            times: Times {
+                lease: config.lease(),
+                reap_every: REAP_EVERY,
+            },
+        });
+        app.load_orgs().await?;
+        // Nobody could renew a lease while the hub was away.
+        app.store.renew_all(Timestamp::now().plus(config.lease())).await?;
+        app.note(
+            None,
+            Event::new(EventType::HubStarted).with("version", env!("CARGO_PKG_VERSION")),
+        )
+        .await;
+        let listen = |e| StartError::Listen(config.listen, e);
+        let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let addr = tcp.local_addr().map_err(listen)?;
+        let connections = TaskTracker::new();
+        let closing = CancellationToken::new();
+        let listener = Listener {
+            tls: keys.tls,
+            router: api::router(app.clone(), recorder()),
+            tasks: connections.clone(),
+            stop: closing.clone(),
+        };
+        connections.spawn(listener.serve(tcp, config.max_connections));
+        app.tasks.spawn(tasks::reap(app.clone()));
+        tracing::info!(%addr, "the hub listens");
+        Ok(Self {
+            addr,
+            link_spki: keys.link_spki,
+            web_spki: keys.web_spki,
+            app,
+            connections,
+            closing,
+            writer,
+            grace: config.grace(),
+        })
+    }
+
+    /// Registers an org by its first root (the signed envelope) and makes an admin token for it, whose secret is
+    /// returned once. For an org that is there already, only the token is new.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the root does not verify.
+    pub async fn create_org(&self, root: &str, token_label: &str) -> Result<(OrgId, String), Error> {
+        self.app.create_org(root, token_label).await
+    }
+
+    /// The hub's insides, for programs that carry a hub in themselves, and for tests.
+    #[must_use]
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Ends in order: no new connections, links closed, followers' streams ended, everything taken committed.
+    pub async fn shutdown(self) {
+        self.app.note(None, Event::new(EventType::HubStopped)).await;
+        self.closing.cancel();
+        self.app.stop.cancel();
+        self.connections.close();
+        self.app.tasks.close();
+        let ended = async {
+            self.app.tasks.wait().await;
+            self.connections.wait().await;
+        };
+        if tokio::time::timeout(self.grace, ended).await.is_err() {
+            tracing::warn!("connections were still open at the end of the grace");
+        }
+        self.app.store.close().await;
+        self.writer.close();
+        self.writer.wait().await;
+    }
+}
+
+/// The process's metrics; one recorder, however many hubs run in it (tests).
+fn recorder() -> Option<metrics_exporter_prometheus::PrometheusHandle> {
+    use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+    static HANDLE: std::sync::OnceLock<Option<PrometheusHandle>> = std::sync::OnceLock::new();
+    HANDLE
+        .get_or_init(|| PrometheusBuilder::new().install_recorder().ok())
+        .clone()
+}

@@ -1,0 +1,475 @@
+//! One execution of one node: relays its output, stores what is kept, records its result, acknowledges.
+//!
+//! ```text
+//!   Started --> Output* / Waiting --> [log stream] --> Finished --> receipt relayed --> rest of the log fetched
+//!                                                                   --> verified, committed (synced) --> acknowledged
+//! ```
+//!
+//! # Invariants
+//! - Output is acknowledged when its segment and its row have survived a power loss, results likewise.
+//! - The receipt is relayed after the output that it speaks of, and before anything waits for a disk.
+//! - What is stored is bounded: the first `keep` bytes as they come, and at the end what the node kept beyond.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use lictor_audit::{Event, EventType};
+use lictor_proto::agent::{Ack, Finished, Request};
+use lictor_proto::api::{ExecutionState, StreamEvent};
+use lictor_proto::code::Refusal;
+use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_trust::profiles::{Limits, Overflow};
+use tokio::sync::{mpsc, oneshot};
+
+use super::offer::state_of;
+use super::peer::OutputStream;
+use super::{NodeLink, PeerError};
+use crate::app::objects::SEGMENT;
+use crate::app::{Error, views};
+use crate::relay::splitter::Place;
+use crate::relay::{Chunk, Live, Splitter};
+use crate::store::{JobRow, Recorded, ResultRow, SegmentRow, Step};
+
+/// Parts that wait for the task.
+const PARTS: usize = 64;
+/// A log stream that brings nothing for so long is let go; what it had is fetched at the end.
+const STALL: Duration = Duration::from_secs(30);
+/// Output is stored at the latest so long after it came.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// What happens to an execution.
+pub(crate) enum Part {
+    /// It started.
+    Started(Timestamp),
+    /// Frames of its log.
+    Output {
+        at: u64,
+        frames: Bytes,
+        stored: Option<oneshot::Sender<u64>>,
+    },
+    /// Its log is to be read from here.
+    Waiting(Digest, u64),
+    /// It ended.
+    Finished(Box<Finished>, Option<oneshot::Sender<Recorded>>),
+}
+
+/// Starts the task of an execution.
+pub(super) fn start(link: &Arc<NodeLink>, job: &JobId) -> mpsc::Sender<Part> {
+    let (parts, inbox) = mpsc::channel(PARTS);
+    let live = link.app.live.enter(&link.key(job));
+    let execution = Execution {
+        link: link.clone(),
+        live,
+        job: None,
+        splitter: Splitter::at(Place::default()),
+        pending: Vec::new(),
+        pending_bytes: 0,
+        stored: None,
+        keep: None,
+        overflow: Overflow::Drop,
+        reading: None,
+    };
+    // Not ended with the link: what came is stored, and a result that is here is recorded.
+    link.app.tasks.spawn(execution.run(inbox));
+    parts
+}
+
+struct Execution {
+    link: Arc<NodeLink>,
+    live: Arc<Live>,
+    /// The job's digest, once it was said; a polling node acknowledges by itself and needs none.
+    job: Option<Digest>,
+    splitter: Splitter,
+    /// Whole frames to be stored.
+    pending: Vec<Chunk>,
+    pending_bytes: usize,
+    /// Where the stored log ends; `None` until the store was asked.
+    stored: Option<u64>,
+    /// How much of the log is stored as it comes; `None` until the law was asked.
+    keep: Option<u64>,
+    overflow: Overflow,
+    reading: Option<OutputStream>,
+}
+
+enum Next {
+    Part(Option<Part>),
+    Piece(Option<Result<Bytes, PeerError>>),
+    Stalled,
+    Flush,
+}
+
+impl Execution {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Part>) {
+        loop {
+            let outcome = match self.next(&mut inbox).await {
+                Next::Part(Some(Part::Finished(finished, recorded))) => {
+                    let outcome = self.finish(*finished, recorded).await;
+                    self.report(outcome);
+                    return;
+                }
+                Next::Part(Some(part)) => self.take(part).await,
+                // The link is gone. What has come is stored; the node says the rest again.
+                Next::Part(None) => {
+                    let outcome = self.flush().await;
+                    self.report(outcome);
+                    return;
+                }
+                Next::Piece(Some(Ok(piece))) => self.frames(piece).await,
+                Next::Piece(Some(Err(_)) | None) | Next::Stalled => {
+                    self.reading = None;
+                    Ok(())
+                }
+                Next::Flush => self.flush().await,
+            };
+            self.report(outcome);
+        }
+    }
+
+    fn report(&self, outcome: Result<(), Error>) {
+        if let Err(e) = outcome {
+            tracing::error!(job = %self.live.key.job_id, node = %self.live.key.node_id, error = %e.chain(), "execution");
+        }
+    }
+
+    async fn next(&mut self, inbox: &mut mpsc::Receiver<Part>) -> Next {
+        let flush_in = if self.pending.is_empty() {
+            Duration::MAX
+        } else {
+            FLUSH
+        };
+        let Some(reading) = self.reading.as_mut() else {
+            return match tokio::time::timeout(flush_in, inbox.recv()).await {
+                Ok(part) => Next::Part(part),
+                Err(_) => Next::Flush,
+            };
+        };
+        tokio::select! {
+            biased;
+            piece = reading.next() => Next::Piece(piece),
+            part = inbox.recv() => Next::Part(part),
+            () = tokio::time::sleep(if self.pending.is_empty() { STALL } else { FLUSH }) =>
+                if self.pending.is_empty() { Next::Stalled } else { Next::Flush },
+        }
+    }
+
+    async fn take(&mut self, part: Part) -> Result<(), Error> {
+        match part {
+            Part::Started(at) => self.started(at).await,
+            Part::Output { at, frames, stored } => {
+                self.seek(at).await?;
+                self.frames(frames).await?;
+                if let Some(answer) = stored {
+                    self.flush().await?;
+                    let _ = answer.send(self.stored.unwrap_or(0).max(self.live.place().at));
+                }
+                Ok(())
+            }
+            Part::Waiting(job, from) => {
+                self.job = Some(job);
+                self.terms().await?;
+                self.open(&job, from).await
+            }
+            Part::Finished(..) => Ok(()), // taken by `run`
+        }
+    }
+
+    async fn started(&mut self, at: Timestamp) -> Result<(), Error> {
+        let step = Step::Running {
+            started_at: at,
+            until: Timestamp::now().plus(self.link.app.times.lease),
+        };
+        self.live
+            .event(state_of(&self.link, ExecutionState::Running, None))
+            .await;
+        let (app, key) = (self.link.app.clone(), self.live.key.clone());
+        // Nobody waits for it, and the result must not either.
+        self.link.app.tasks.spawn(async move {
+            if let Err(e) = app.store.advance(&key, step).await {
+                tracing::error!(error = %Error::from(e).chain(), "a start was not stored");
+            }
+        });
+        Ok(())
+    }
+
+    /// The profile's bounds, asked for when there is more output than a node sends by itself.
+    async fn terms(&mut self) -> Result<(), Error> {
+        if self.keep.is_some() {
+            return Ok(());
+        }
+        let key = &self.live.key;
+        let job = match self.link.app.store.job(&key.org, &key.job_id).await? {
+            Some((row, _)) => Some(views::read_job(&row.envelope)?),
+            None => None,
+        };
+        let profile = job
+            .as_ref()
+            .and_then(|j| self.link.app.orgs.get(&key.org)?.profile(&j.profile));
+        let limits = profile.map_or_else(Limits::default, |p| p.limits);
+        self.overflow = limits.overflow;
+        let asked = job.as_ref().and_then(|j| j.exec().keep_bytes);
+        self.keep = Some(asked.unwrap_or(limits.keep).min(limits.keep));
+        Ok(())
+    }
+
+    async fn open(&mut self, job: &Digest, from: u64) -> Result<(), Error> {
+        if self.reading.is_some() {
+            return Ok(());
+        }
+        self.seek(from).await?;
+        let from = self.splitter.place().at;
+        match self.link.peer.output(job, from).await {
+            Ok(stream) => self.reading = Some(stream),
+            Err(e) => tracing::info!(job = %self.live.key.job_id, error = %e, "its log could not be opened"),
+        }
+        Ok(())
+    }
+
+    /// Makes `at` the log position of the next byte. The first time, finds out what is stored already.
+    async fn seek(&mut self, at: u64) -> Result<(), Error> {
+        if self.stored.is_none() {
+            let end = self.stored_end().await?;
+            self.live.resume(end);
+            self.stored = Some(end.at);
+        }
+        if self.splitter.place().at != at {
+            let known = self.live.place();
+            let place = if known.at == at {
+                known
+            } else {
+                Place { at, ..known }
+            };
+            self.splitter = Splitter::at(place);
+        }
+        Ok(())
+    }
+
+    async fn stored_end(&mut self) -> Result<Place, Error> {
+        let mut end = Place::default();
+        loop {
+            let segments = self.link.app.store.segments(&self.live.key, end.at).await?;
+            let Some(last) = segments.last() else {
+                return Ok(end);
+            };
+            let contiguous = segments.iter().take_while(|s| {
+                let follows = s.from <= end.at;
+                end.at = end.at.max(if follows { s.to } else { end.at });
+                follows
+            });
+            let whole = contiguous.count() == segments.len();
+            if segments.len() < 64 || !whole {
+                let chunk = self.link.app.objects.read_segment(last).await?;
+                return Ok(if chunk.after.at == end.at {
+                    chunk.after
+                } else {
+                    end
+                });
+            }
+        }
+    }
+
+    async fn frames(&mut self, piece: Bytes) -> Result<(), Error> {
+        let chunks = self
+            .splitter
+            .push(piece)
+            .map_err(|e| Error::Internal(format!("the node sent no frames: {e}")))?;
+        for chunk in chunks {
+            // What was relayed before, over an earlier link, is not relayed twice.
+            if let Some(new) = chunk.from_position(self.live.place().at) {
+                self.relay(new).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn relay(&mut self, chunk: Chunk) -> Result<(), Error> {
+        let budget = self.keep.unwrap_or_else(|| Limits::default().keep);
+        let keep = chunk.start.at < budget;
+        self.live.output(chunk.clone(), keep, self.overflow).await;
+        if keep {
+            let joins = self.pending.last().is_none_or(|p| p.after.at == chunk.start.at);
+            if !joins {
+                // A segment is one stretch of the log.
+                self.flush().await?;
+            }
+            self.pending_bytes += chunk.len();
+            self.pending.push(chunk);
+            if self.pending_bytes >= SEGMENT {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what waits to be stored, and tells the node.
+    async fn flush(&mut self) -> Result<(), Error> {
+        let key = self.live.key.clone();
+        let Some(segment) = self.pack().await? else {
+            return Ok(());
+        };
+        let upto = segment.to;
+        self.link.app.store.put_segment(&key, segment).await?;
+        self.live.stored(upto);
+        self.stored = Some(upto);
+        if let Some(job) = self.job {
+            self.link.tell(Request::Ack(Ack::Output { job, upto }));
+        }
+        Ok(())
+    }
+
+    async fn pack(&mut self) -> Result<Option<SegmentRow>, Error> {
+        self.pending_bytes = 0;
+        let chunks = std::mem::take(&mut self.pending);
+        self.link.app.objects.pack(&self.live.key, chunks).await
+    }
+
+    async fn finish(
+        &mut self,
+        finished: Finished,
+        answer: Option<oneshot::Sender<Recorded>>,
+    ) -> Result<(), Error> {
+        if self.live.place().at < finished.log_end {
+            self.read_to(&finished.job, finished.log_end).await?;
+        }
+        let receipt = finished.receipt.clone();
+        self.live.event(StreamEvent::Receipt { receipt }).await;
+        let outcome = self.record(&finished).await;
+        match outcome {
+            Ok((recorded, receipt)) => {
+                if recorded != Recorded::Conflict {
+                    let ack = Ack::Result {
+                        job: finished.job,
+                        receipt,
+                    };
+                    self.link.tell(Request::Ack(ack));
+                }
+                if let Some(answer) = answer {
+                    let _ = answer.send(recorded);
+                }
+                Ok(())
+            }
+            Err(Error::Refused(why)) => {
+                let event = Event::new(EventType::ResultRejected)
+                    .with_id("job_id", &self.live.key.job_id)
+                    .with_id("node_id", &self.live.key.node_id);
+                self.link
+                    .app
+                    .note(Some(&self.live.key.org), event.refused(&why))
+                    .await;
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads the log on to its end, for those who watch; stops at a stall.
+    async fn read_to(&mut self, job: &Digest, end: u64) -> Result<(), Error> {
+        if self.reading.is_none() {
+            self.terms().await?;
+            let from = self.live.place().at;
+            self.open(job, from).await?;
+        }
+        while self.live.place().at < end
+            && let Some(reading) = self.reading.as_mut()
+        {
+            match tokio::time::timeout(STALL, reading.next()).await {
+                Ok(Some(Ok(piece))) => self.frames(piece).await?,
+                Ok(Some(Err(_)) | None) | Err(_) => self.reading = None,
+            }
+        }
+        self.reading = None;
+        Ok(())
+    }
+
+    async fn record(&mut self, finished: &Finished) -> Result<(Recorded, Digest), Error> {
+        let org = self.link.app.org(&self.live.key.org)?;
+        let (receipt, job) = org.with(|t| {
+            let receipt = t.verify_receipt(&self.link.node.keys, &finished.receipt)?;
+            receipt.check_for(&finished.job)?;
+            let job = t.historic_job(&finished.envelope)?;
+            if job.digest() == finished.job {
+                Ok((receipt, job))
+            } else {
+                Err(Refusal::from(Code::WrongJob))
+            }
+        })?;
+        let rest = self.pack().await?;
+        self.fetch_kept(finished, rest.as_ref()).await?;
+        let stored_upto = rest.as_ref().map(|s| s.to);
+        let result = ResultRow {
+            job: JobRow {
+                job_id: JobId::from_digest(&finished.job),
+                digest: finished.job,
+                operator: job.operator.clone(),
+                profile: job.profile.clone(),
+                expires_at: job.expires_at,
+                created_at: Timestamp::now(),
+                envelope: finished.envelope.clone(),
+                nodes: job.nodes.clone(),
+            },
+            node_id: self.live.key.node_id.clone(),
+            receipt_digest: receipt.digest(),
+            receipt: finished.receipt.clone(),
+            state: receipt.outcome.into(),
+            refusal: receipt.code.map(|c| Refusal::new(c, receipt.message.clone())),
+            started_at: receipt.started_at,
+            finished_at: receipt.finished_at,
+            segments: rest.into_iter().collect(),
+        };
+        let recorded = self.link.app.store.record_result(&org.id, result).await?;
+        if let Some(upto) = stored_upto {
+            self.live.stored(upto);
+        }
+        Ok((recorded, receipt.digest()))
+    }
+
+    /// What the node kept of the log and the hub has not stored: the end of the head, and the tail.
+    async fn fetch_kept(&mut self, finished: &Finished, rest: Option<&SegmentRow>) -> Result<(), Error> {
+        let covered = rest.map(|s| s.to).max(self.stored).unwrap_or(0);
+        for range in finished.kept.iter().take(4).filter(|r| r.to > covered) {
+            if let Err(e) = self.fetch(&finished.job, range.from.max(covered), range.to).await {
+                // The receipt counts for more than a part of the log; readers see a gap.
+                tracing::warn!(job = %self.live.key.job_id, error = %e.chain(), "a kept part of the log was not fetched");
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch(&mut self, job: &Digest, from: u64, to: u64) -> Result<(), Error> {
+        let gone = |e: PeerError| Error::Internal(e.to_string());
+        let mut log = self.link.peer.output(job, from).await.map_err(gone)?;
+        let mut splitter = Splitter::at(Place {
+            at: from,
+            ..Place::default()
+        });
+        while splitter.place().at < to {
+            let piece = tokio::time::timeout(STALL, log.next()).await;
+            let piece = piece.map_err(|_| Error::Internal("the node's log stalled".to_owned()))?;
+            let Some(piece) = piece else { break };
+            let chunks = splitter.push(piece.map_err(gone)?);
+            let chunks = chunks.map_err(|e| Error::Internal(e.to_string()))?;
+            for chunk in chunks.into_iter().filter(|c| c.start.at < to) {
+                self.keep_chunk(chunk).await?;
+            }
+        }
+        let key = self.live.key.clone();
+        if let Some(segment) = self.pack().await? {
+            self.link.app.store.put_segment(&key, segment).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_chunk(&mut self, chunk: Chunk) -> Result<(), Error> {
+        let key = self.live.key.clone();
+        let joins = self.pending.last().is_none_or(|p| p.after.at == chunk.start.at);
+        if (!joins || self.pending_bytes >= SEGMENT)
+            && let Some(segment) = self.pack().await?
+        {
+            self.link.app.store.put_segment(&key, segment).await?;
+        }
+        self.pending_bytes += chunk.len();
+        self.pending.push(chunk);
+        Ok(())
+    }
+}

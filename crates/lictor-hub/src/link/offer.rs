@@ -1,0 +1,221 @@
+//! Offering a job to a node, until it takes it, refuses it, or goes away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_audit::{Event, EventType};
+use lictor_proto::agent::{Offer, OfferReply, Reply, Request, StdinPiece, Wire};
+use lictor_proto::api::{ExecutionState, StreamEvent};
+use lictor_proto::code::Refusal;
+use lictor_proto::{Code, Digest, Timestamp};
+use tokio::sync::watch;
+
+use super::{NodeLink, PeerError};
+use crate::app::Error;
+use crate::app::submit::Admission;
+use crate::relay::Live;
+use crate::store::{JobRow, Step};
+
+/// Bytes of standard input per piece.
+const PIECE: u64 = 1024 * 1024;
+/// Between two offers of a job that the node cannot take now.
+const AGAIN_FIRST: Duration = Duration::from_millis(500);
+const AGAIN_LAST: Duration = Duration::from_secs(30);
+
+/// A job on its way to a node.
+pub struct Offered {
+    /// The job.
+    pub row: JobRow,
+    /// Its standard input, if that comes from the hub.
+    pub stdin: Option<(Digest, u64)>,
+    /// Signed approvals so far.
+    pub approvals: Vec<Wire>,
+    /// Whether the hub takes it too.
+    pub admission: watch::Receiver<Admission>,
+    /// Its followers.
+    pub live: Arc<Live>,
+}
+
+impl Offered {
+    /// A job that is stored.
+    pub fn stored(row: JobRow, stdin: Option<(Digest, u64)>, approvals: Vec<Wire>, live: Arc<Live>) -> Self {
+        Self {
+            row,
+            stdin,
+            approvals,
+            admission: watch::channel(Admission::Taken).1,
+            live,
+        }
+    }
+}
+
+impl NodeLink {
+    /// Offers a job; what becomes of it goes to the store and to its followers.
+    pub fn offer(self: &Arc<Self>, offered: Offered) {
+        let link = self.clone();
+        self.spawn(async move {
+            let job = offered.row.job_id.clone();
+            if let Err(e) = link.offer_until_settled(offered).await {
+                tracing::debug!(%job, node = %link.node.node_id, error = %e, "offer ended; it is made again on reconnect");
+            }
+        });
+    }
+
+    async fn offer_until_settled(&self, mut offered: Offered) -> Result<(), PeerError> {
+        let mut again = AGAIN_FIRST;
+        while offered.row.expires_at > Timestamp::now() {
+            let reply = {
+                let _slot = self.offers.acquire().await.map_err(|_| PeerError::Gone)?;
+                self.send(&offered).await?
+            };
+            let admitted = offered.admission.wait_for(|a| *a != Admission::Open).await;
+            if admitted.map_or(true, |a| *a == Admission::Refused) {
+                return Ok(());
+            }
+            let OfferReply::Later(why) = reply else {
+                self.settle(&offered, reply).await;
+                return Ok(());
+            };
+            self.handed_back(&offered, &why).await;
+            tokio::time::sleep(again).await;
+            again = (again * 2).min(AGAIN_LAST);
+        }
+        Ok(())
+    }
+
+    async fn send(&self, offered: &Offered) -> Result<OfferReply, PeerError> {
+        if let Some((sha256, size)) = offered.stdin {
+            self.send_stdin(&sha256, size).await?;
+        }
+        let offer = Offer {
+            job: offered.row.envelope.clone(),
+            approvals: offered.approvals.clone(),
+        };
+        match self.ask_offer(offer.clone()).await? {
+            // The node lacks law that we may have: bring it, and offer once more at once.
+            OfferReply::Later(why) if is_about_law(why.code) => {
+                *self.held() = None;
+                self.push_law().await?;
+                self.ask_offer(offer).await
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    async fn ask_offer(&self, offer: Offer) -> Result<OfferReply, PeerError> {
+        match self.peer.ask(Request::Offer(offer)).await? {
+            Reply::Offer(reply) => Ok(reply),
+            Reply::Refused(why) => Ok(OfferReply::Refused(why)),
+            other => Err(PeerError::Protocol(format!(
+                "an offer was answered with {other:?}"
+            ))),
+        }
+    }
+
+    async fn send_stdin(&self, sha256: &Digest, size: u64) -> Result<(), PeerError> {
+        let mut at = 0;
+        loop {
+            let end = (at + PIECE).min(size);
+            let bytes = if end == at {
+                bytes::Bytes::new()
+            } else {
+                let piece = self.app.objects.stdin(&self.node.org, sha256, at..end).await;
+                piece.map_err(|e| PeerError::Protocol(e.chain()))?
+            };
+            let piece = StdinPiece {
+                sha256: *sha256,
+                at,
+                last: end == size,
+                bytes: bytes.to_vec(),
+            };
+            if let Reply::Refused(why) = self.peer.ask(Request::Stdin(piece)).await? {
+                return Err(PeerError::Protocol(format!("standard input: {why}")));
+            }
+            at = end;
+            if at == size {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn settle(&self, offered: &Offered, reply: OfferReply) {
+        let until = Timestamp::now().plus(self.app.times.lease);
+        match reply {
+            // Denied: a signed receipt follows, and that is what counts.
+            OfferReply::Accepted | OfferReply::Known | OfferReply::Denied(_) => {
+                self.advance(offered, Step::Leased { until }, ExecutionState::Leased, None)
+                    .await;
+            }
+            OfferReply::Ask(ask) => self.asked(offered, ask).await,
+            OfferReply::Refused(why) => {
+                let step = Step::Refused(why.clone());
+                self.advance(offered, step, ExecutionState::Denied, Some(why))
+                    .await;
+            }
+            OfferReply::Later(why) => self.handed_back(offered, &why).await,
+        }
+    }
+
+    async fn asked(&self, offered: &Offered, ask: Wire) {
+        let Some(org) = self.app.orgs.get(&self.node.org) else {
+            return;
+        };
+        let verified = org.with(|t| {
+            let v = t.verify_ask(&self.node.keys, &ask)?;
+            v.check_for(&offered.row.digest)?;
+            Ok::<_, Refusal>(v.digest())
+        });
+        match verified {
+            Ok(digest) => {
+                offered.live.event(StreamEvent::Ask { ask: ask.clone() }).await;
+                let why = Refusal::plain(Code::ApprovalNeeded);
+                let step = Step::Asked { digest, ask };
+                self.advance(offered, step, ExecutionState::AwaitingApproval, Some(why))
+                    .await;
+            }
+            Err(why) => {
+                let event = Event::new(EventType::ResultRejected).with_id("job_id", &offered.row.job_id);
+                self.app.note(Some(&self.node.org), event.refused(&why)).await;
+            }
+        }
+    }
+
+    async fn handed_back(&self, offered: &Offered, why: &Refusal) {
+        let step = Step::HandedBack(why.clone());
+        self.advance(offered, step, ExecutionState::Queued, Some(why.clone()))
+            .await;
+    }
+
+    async fn advance(&self, offered: &Offered, step: Step, state: ExecutionState, why: Option<Refusal>) {
+        match self.app.store.advance(&offered.live.key, step).await {
+            Ok(true) => offered.live.event(state_of(self, state, why)).await,
+            Ok(false) => {}
+            Err(e) => tracing::error!(error = %Error::from(e).chain(), "a step was not stored"),
+        }
+    }
+}
+
+pub(super) fn state_of(link: &NodeLink, state: ExecutionState, why: Option<Refusal>) -> StreamEvent {
+    let (code, message) = why.map_or((None, String::new()), |w| (Some(w.code), w.message));
+    StreamEvent::State {
+        node_id: link.node.node_id.clone(),
+        state,
+        code,
+        message,
+        at: Timestamp::now(),
+    }
+}
+
+fn is_about_law(code: Code) -> bool {
+    use Code as C;
+    matches!(
+        code,
+        C::StaleBundle
+            | C::Stale
+            | C::NoLaw
+            | C::FreshnessMismatch
+            | C::BundleExpired
+            | C::MinRoot
+            | C::SignerUnknown
+    )
+}

@@ -1,0 +1,310 @@
+//! The owner of one node's link: reads what the node says, and hands each execution's part to its own task.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use lictor_audit::{Event, EventType};
+use lictor_link::peer::{Peer, SlottedBody};
+use lictor_proto::agent::stream::{Decoder, Message};
+use lictor_proto::agent::{Event as Said, Finished, Heartbeat, Request};
+use lictor_proto::api::ExecutionState;
+use lictor_proto::{Digest, JobId, Timestamp};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+
+use super::execution::{self, Part};
+use super::offer::Offered;
+use super::peer::{LinkPeer, NodePeer, PeerError, pieces};
+use super::{ASK, NodeLink};
+use crate::app::enrol::KnownNode;
+use crate::app::submit::stdin_of;
+use crate::app::{App, Error, views};
+use crate::store::{Pending, Recorded};
+
+/// How often the node is probed.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+/// Executions of one node that may be under way; more is no honest agent.
+const EXECUTIONS: usize = 16 * 1024;
+
+/// What reaches the tracker besides the link's own stream.
+pub(crate) enum Mail {
+    /// What a polling node says about itself.
+    Heartbeat(Box<Heartbeat>),
+    /// An execution started.
+    Started { job: JobId, at: Timestamp },
+    /// A piece of a log; answered with how far the log is stored.
+    Log {
+        job: JobId,
+        at: u64,
+        frames: Bytes,
+        stored: oneshot::Sender<u64>,
+    },
+    /// A result; answered when it is stored.
+    Result {
+        finished: Box<Finished>,
+        recorded: oneshot::Sender<Recorded>,
+    },
+}
+
+/// Serves a link over a byte stream whose other end proved to be `node`, until it ends.
+///
+/// # Errors
+/// When the other side speaks no HTTP/2, or gives no events.
+pub async fn serve_link<IO>(app: &Arc<App>, node: KnownNode, io: IO) -> Result<(), PeerError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (peer, driver) = Peer::start(io, &app.tasks).await?;
+    let (mail, letters) = mpsc::channel(16);
+    let link = NodeLink::new(app, node, Arc::new(LinkPeer(peer.clone())), mail);
+    let ended = link.stop.clone();
+    app.tasks.spawn(async move {
+        if let Err(e) = driver.await {
+            tracing::debug!(error = %e.chain(), "link ended");
+        }
+        ended.cancel();
+    });
+    let events = peer.events(ASK).await?;
+    run(link, Box::pin(messages(events)), letters).await;
+    Ok(())
+}
+
+/// Starts a tracker for a node without a link (poll mode).
+pub(crate) fn serve_poll(app: &Arc<App>, node: KnownNode, peer: Arc<dyn NodePeer>) -> Arc<NodeLink> {
+    let (mail, letters) = mpsc::channel(64);
+    let link = NodeLink::new(app, node, peer, mail);
+    let running = link.clone();
+    app.tasks
+        .spawn(async move { run(running, Box::pin(futures_util::stream::pending()), letters).await });
+    link
+}
+
+type Feed = std::pin::Pin<Box<dyn Stream<Item = Result<Message, PeerError>> + Send>>;
+
+fn messages(body: SlottedBody) -> impl Stream<Item = Result<Message, PeerError>> + Send {
+    let start = (Box::pin(pieces(body)), Decoder::default());
+    futures_util::stream::unfold(start, |(mut body, mut decoder)| async move {
+        loop {
+            match decoder.next_message() {
+                Ok(Some(message)) => return Some((Ok(message), (body, decoder))),
+                Ok(None) => {}
+                Err(e) => return Some((Err(PeerError::Protocol(e.to_string())), (body, decoder))),
+            }
+            match body.next().await? {
+                Ok(piece) => decoder.push(&piece),
+                Err(e) => return Some((Err(e), (body, decoder))),
+            }
+        }
+    })
+}
+
+async fn run(link: Arc<NodeLink>, feed: Feed, letters: mpsc::Receiver<Mail>) {
+    let app = link.app.clone();
+    app.links.enter(&link);
+    metrics::gauge!("lictor_hub_nodes_connected").set(app.links.len() as f64);
+    let named = |kind| Event::new(kind).with_id("node_id", &link.node.node_id);
+    app.note(Some(&link.node.org), named(EventType::NodeConnected))
+        .await;
+    let mut tracker = Tracker {
+        link: link.clone(),
+        executions: HashMap::new(),
+        begun: false,
+    };
+    if let Err(e) = tracker.serve(feed, letters).await {
+        tracing::info!(node = %link.node.node_id, error = %e, "the link ended");
+    }
+    link.stop.cancel();
+    app.links.leave(&link);
+    metrics::gauge!("lictor_hub_nodes_connected").set(app.links.len() as f64);
+    app.note(Some(&link.node.org), named(EventType::NodeDisconnected))
+        .await;
+}
+
+struct Tracker {
+    link: Arc<NodeLink>,
+    executions: HashMap<JobId, mpsc::Sender<Part>>,
+    begun: bool,
+}
+
+impl Tracker {
+    async fn serve(&mut self, mut feed: Feed, mut letters: mpsc::Receiver<Mail>) -> Result<(), PeerError> {
+        let org = self
+            .link
+            .app
+            .orgs
+            .get(&self.link.node.org)
+            .ok_or(PeerError::Gone)?;
+        let mut law = org.watch_docs();
+        let mut probe = tokio::time::interval(PROBE_EVERY);
+        probe.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let stop = self.link.stop.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                said = feed.next() => match said {
+                    Some(message) => self.take(message?).await?,
+                    None => return Ok(()),
+                },
+                Some(letter) = letters.recv() => self.open(letter).await?,
+                Ok(()) = law.changed() => self.push_law(),
+                _ = probe.tick() => self.probe(),
+            }
+        }
+    }
+
+    async fn open(&mut self, letter: Mail) -> Result<(), PeerError> {
+        match letter {
+            Mail::Heartbeat(beat) => {
+                self.heartbeat(*beat);
+                Ok(())
+            }
+            Mail::Started { job, at } => self.give(job, Part::Started(at)).await,
+            Mail::Log {
+                job,
+                at,
+                frames,
+                stored,
+            } => {
+                let part = Part::Output {
+                    at,
+                    frames,
+                    stored: Some(stored),
+                };
+                self.give(job, part).await
+            }
+            Mail::Result { finished, recorded } => {
+                let job = JobId::from_digest(&finished.job);
+                self.give(job, Part::Finished(finished, Some(recorded))).await
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> Result<(), PeerError> {
+        match message {
+            Message::KeepAlive => Ok(()),
+            Message::Output { job, at, frames } => {
+                let part = Part::Output {
+                    at,
+                    frames,
+                    stored: None,
+                };
+                self.give(id(&job), part).await
+            }
+            Message::Event(Said::Started { job, at }) => self.give(id(&job), Part::Started(at)).await,
+            Message::Event(Said::OutputWaiting { job, from }) => {
+                self.give(id(&job), Part::Waiting(job, from)).await
+            }
+            Message::Event(Said::Finished(f)) => self.give(id(&f.job), Part::Finished(f, None)).await,
+            Message::Event(Said::Heartbeat(beat)) => {
+                if beat.node_id != self.link.node.node_id || beat.org != self.link.node.org {
+                    return Err(PeerError::Protocol("a heartbeat of another node".to_owned()));
+                }
+                self.heartbeat(*beat);
+                Ok(())
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, beat: Heartbeat) {
+        *self.link.held() = Some(beat.law.clone());
+        let first = !std::mem::replace(&mut self.begun, true);
+        let link = self.link.clone();
+        self.link.spawn(async move {
+            link.seen(Some(beat)).await;
+            if let Err(e) = link.push_law().await {
+                tracing::debug!(node = %link.node.node_id, error = %e, "law not pushed");
+            }
+            if first && let Err(e) = begin(&link).await {
+                tracing::error!(node = %link.node.node_id, error = %e.chain(), "what waits for the node was not read");
+            }
+        });
+    }
+
+    fn push_law(&self) {
+        let link = self.link.clone();
+        self.link.spawn(async move {
+            if let Err(e) = link.push_law().await {
+                tracing::debug!(node = %link.node.node_id, error = %e, "law not pushed");
+            }
+        });
+    }
+
+    fn probe(&mut self) {
+        self.executions.retain(|_, parts| !parts.is_closed());
+        let link = self.link.clone();
+        self.link.spawn(async move {
+            match link.peer.probe().await {
+                Ok(()) => {}
+                Err(e) => {
+                    tracing::info!(node = %link.node.node_id, error = %e, "the node does not answer; its link is ended");
+                    link.stop.cancel();
+                }
+            }
+        });
+    }
+
+    /// Gives a part to its execution's task; a task that ended had its result stored, so a new one starts.
+    async fn give(&mut self, job: JobId, mut part: Part) -> Result<(), PeerError> {
+        if let Some(parts) = self.executions.get(&job) {
+            match parts.send(part).await {
+                Ok(()) => return Ok(()),
+                Err(back) => part = back.0,
+            }
+        }
+        if self.executions.len() >= EXECUTIONS {
+            return Err(PeerError::Protocol("too many executions at once".to_owned()));
+        }
+        let parts = execution::start(&self.link, &job);
+        parts.send(part).await.map_err(|_| PeerError::Gone)?;
+        self.executions.insert(job, parts);
+        Ok(())
+    }
+}
+
+fn id(job: &Digest) -> JobId {
+    JobId::from_digest(job)
+}
+
+/// What waits for a node that has come: cancels first, then offers.
+async fn begin(link: &Arc<NodeLink>) -> Result<(), Error> {
+    let pending = link.app.store.pending(&link.node.org, &link.node.node_id).await?;
+    for waiting in pending {
+        for cancel in &waiting.cancels {
+            // In order before the offer: a job that was cancelled while its node was away must not start.
+            if let Err(e) = link.peer.ask(Request::Cancel(cancel.clone())).await {
+                tracing::debug!(error = %e, "a cancel was not told");
+                return Ok(());
+            }
+        }
+        if !waiting.cancels.is_empty() && waiting.state != ExecutionState::Leased {
+            continue;
+        }
+        offer_pending(link, waiting)?;
+    }
+    Ok(())
+}
+
+fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) -> Result<(), Error> {
+    let offered = match waiting.state {
+        ExecutionState::Queued | ExecutionState::Leased => true,
+        ExecutionState::AwaitingApproval => !waiting.approvals.is_empty(),
+        _ => false,
+    };
+    if offered && waiting.job.expires_at > Timestamp::now() {
+        let stdin = stdin_of(&views::read_job(&waiting.job.envelope)?);
+        let live = link.app.live.enter(&link.key(&waiting.job.job_id));
+        link.offer(Offered::stored(waiting.job, stdin, waiting.approvals, live));
+    }
+    Ok(())
+}
+
+/// Sends to the tracker, for poll mode.
+impl NodeLink {
+    pub(crate) async fn post(&self, mail: Mail) -> Result<(), PeerError> {
+        self.mail.send(mail).await.map_err(|_| PeerError::Gone)
+    }
+}

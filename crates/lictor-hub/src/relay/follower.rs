@@ -1,0 +1,259 @@
+//! Somebody who watches one execution: everything kept from where they ask, then live, without gap or repeat.
+//!
+//! ```text
+//!   stored segments --> pending head --> live queue --> receipt
+//!        ^                                   |
+//!        +---------- lagging: read again ----+      what is gone by then becomes one Gap frame
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lictor_proto::Timestamp;
+use lictor_proto::api::StreamEvent;
+use lictor_proto::frame::{Frame, FrameKind, Gap};
+
+use super::chunk::Chunk;
+use super::live::{Item, Live, Snapshot, Subscription};
+use super::splitter::Place;
+use crate::app::{App, Error};
+use crate::store::JobDocument;
+
+/// A stream is never silent for longer.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// What a follower sees.
+#[derive(Debug, Clone)]
+pub enum Out {
+    /// Whole frames, as they are in the log.
+    Frames(Arc<[Bytes]>),
+    /// Log bytes that are not there (any more).
+    Gap(Gap),
+    /// A change.
+    Event(Arc<StreamEvent>),
+    /// Nothing happened for a while.
+    KeepAlive,
+}
+
+impl Out {
+    /// The frames as bytes, made only where there are none yet.
+    #[must_use]
+    pub fn into_parts(self) -> Arc<[Bytes]> {
+        let (kind, payload) = match self {
+            Self::Frames(parts) => return parts,
+            Self::Gap(gap) => (FrameKind::Gap, serde_json::to_vec(&gap)),
+            Self::Event(event) => (FrameKind::Event, serde_json::to_vec(&*event)),
+            Self::KeepAlive => (FrameKind::KeepAlive, Ok(Vec::new())),
+        };
+        let frame = Frame {
+            kind,
+            time: Timestamp::now(),
+            at: 0,
+            payload: payload.unwrap_or_default().into(),
+        };
+        Arc::new([Bytes::from(frame.encode())])
+    }
+}
+
+/// What a follower wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// From this log position.
+    pub from: u64,
+    /// Output too, or events only.
+    pub output: bool,
+    /// Stay for what is to come.
+    pub follow: bool,
+}
+
+/// One follower of one execution.
+pub struct Follower {
+    app: Arc<App>,
+    live: Arc<Live>,
+    subscription: Subscription,
+    wish: Wish,
+    out: VecDeque<Out>,
+    seen: Place,
+    /// What is stored must be read before the queue.
+    behind: bool,
+    done: bool,
+}
+
+impl Follower {
+    /// A follower of an execution that the hub knows.
+    pub fn new(app: Arc<App>, live: Arc<Live>, wish: Wish) -> Self {
+        let subscription = live.subscribe();
+        Self {
+            app,
+            live,
+            subscription,
+            wish,
+            out: VecDeque::new(),
+            seen: Place::default(),
+            behind: true,
+            done: false,
+        }
+    }
+
+    /// A follower of a job that is being submitted: there is nothing to read back.
+    pub fn fresh(app: Arc<App>, live: Arc<Live>, wish: Wish, first: StreamEvent) -> Self {
+        let mut follower = Self::new(app, live, wish);
+        follower.behind = false;
+        follower.out.push_back(Out::Event(Arc::new(first)));
+        follower
+    }
+
+    /// What comes next; `None` at the end.
+    pub async fn next(&mut self) -> Option<Out> {
+        loop {
+            if let Some(out) = self.out.pop_front() {
+                return Some(out);
+            }
+            if self.done {
+                return None;
+            }
+            if self.behind {
+                self.behind = false;
+                if let Err(e) = self.catch_up().await {
+                    tracing::warn!(error = %e.chain(), job = %self.live.key.job_id, "a follower's stream ends early");
+                    return None;
+                }
+                continue;
+            }
+            if !self.wish.follow {
+                return None;
+            }
+            self.wait().await;
+        }
+    }
+
+    async fn wait(&mut self) {
+        if self.subscription.queue.is_empty() && self.subscription.shared.take_lag() {
+            self.behind = true;
+            return;
+        }
+        let shared = self.subscription.shared.clone();
+        tokio::select! {
+            biased;
+            item = self.subscription.queue.recv() => match item {
+                Some(Item::Chunk(chunk)) => self.chunk(&chunk),
+                Some(Item::Event(event)) => self.event(event),
+                // The relay let go of us.
+                None => self.done = true,
+            },
+            () = shared.lagged() => {}
+            () = tokio::time::sleep(KEEP_ALIVE) => self.out.push_back(Out::KeepAlive),
+        }
+    }
+
+    fn event(&mut self, event: Arc<StreamEvent>) {
+        self.done |= is_last(&event);
+        self.out.push_back(Out::Event(event));
+    }
+
+    fn chunk(&mut self, chunk: &Chunk) {
+        let reached = self.reached();
+        if !self.wish.output || chunk.after.at <= reached {
+            if chunk.after.at == reached {
+                // The follower has it; what matters is where the streams stood after it.
+                self.seen = chunk.after;
+            }
+            return;
+        }
+        if chunk.start.at > reached {
+            self.out.push_back(Out::Gap(Gap {
+                resume_at: chunk.start.at,
+                stdout_bytes: chunk.start.stdout.saturating_sub(self.seen.stdout),
+                stderr_bytes: chunk.start.stderr.saturating_sub(self.seen.stderr),
+            }));
+        }
+        let skip = reached.saturating_sub(chunk.start.at);
+        self.seen = chunk.after;
+        self.out.push_back(Out::Frames(chunk.parts_after(skip)));
+    }
+
+    fn reached(&self) -> u64 {
+        self.seen.at.max(self.wish.from)
+    }
+
+    /// Reads what is stored, then what waits to be, and looks whether it is over.
+    async fn catch_up(&mut self) -> Result<(), Error> {
+        if self.wish.output {
+            if self.read_stored().await? {
+                // One segment at a time: what was read is sent before more is read.
+                self.behind = true;
+                return Ok(());
+            }
+            let Snapshot { pending, last } = self.live.snapshot();
+            if pending.first().is_some_and(|c| c.start.at > self.reached()) && self.read_stored().await? {
+                // What was pending a moment ago has been stored: go on there.
+                self.behind = true;
+                return Ok(());
+            }
+            pending.iter().for_each(|c| self.chunk(c));
+            return self.state(last).await;
+        }
+        let last = self.live.snapshot().last;
+        self.state(last).await
+    }
+
+    /// Reads the next stored segment, if there is one.
+    async fn read_stored(&mut self) -> Result<bool, Error> {
+        // Where a follower joins at `from`, the segment before it says where the streams stood there.
+        let joining = self.seen.at < self.wish.from;
+        let after = self.reached().saturating_sub(u64::from(joining));
+        let segments = self.app.store.segments(&self.live.key, after).await?;
+        let Some(segment) = segments.first() else {
+            return Ok(false);
+        };
+        let chunk = self.app.objects.read_segment(segment).await?;
+        self.chunk(&chunk);
+        Ok(true)
+    }
+
+    async fn state(&mut self, last: Option<Arc<StreamEvent>>) -> Result<(), Error> {
+        if let Some(event) = last {
+            self.event(event);
+            return Ok(());
+        }
+        let key = &self.live.key;
+        let Some((_, executions)) = self.app.store.job(&key.org, &key.job_id).await? else {
+            return Ok(());
+        };
+        let Some(execution) = executions.into_iter().find(|e| e.node_id == key.node_id) else {
+            return Ok(());
+        };
+        let state = crate::app::views::state_event(&execution);
+        let docs = self.app.store.documents(&key.org, &key.job_id).await?;
+        let mine = |kind| {
+            let of_node = docs.iter().filter(move |d| d.kind == kind);
+            of_node
+                .filter(|d| d.node_id.as_ref() == Some(&key.node_id))
+                .map(|d| d.wire.clone())
+                .next_back()
+        };
+        let ask = mine(JobDocument::Ask)
+            .filter(|_| execution.state == lictor_proto::api::ExecutionState::AwaitingApproval);
+        let receipt = mine(JobDocument::Receipt);
+        self.out.push_back(Out::Event(Arc::new(state.clone())));
+        if let Some(ask) = ask {
+            self.out.push_back(Out::Event(Arc::new(StreamEvent::Ask { ask })));
+        }
+        match receipt {
+            Some(receipt) => self.event(Arc::new(StreamEvent::Receipt { receipt })),
+            None => self.done |= is_last(&state),
+        }
+        Ok(())
+    }
+}
+
+/// A receipt, or the hub's word that none will come.
+fn is_last(event: &StreamEvent) -> bool {
+    match event {
+        StreamEvent::Receipt { .. } => true,
+        StreamEvent::State { state, .. } => state.is_final(),
+        _ => false,
+    }
+}

@@ -1,0 +1,247 @@
+//! One execution while somebody works on it or watches it: its followers, and the part of its log not stored yet.
+//!
+//! # Invariants
+//! - Nothing is sent while the lock is held.
+//! - A follower's queue is bounded. One that cannot keep up is marked as lagging and reads what is stored when
+//!   it comes back; only for a job whose profile says `throttle` does the relay wait, at most [`STALL`], and then
+//!   it lets that follower go.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use lictor_proto::api::StreamEvent;
+use lictor_trust::profiles::Overflow;
+use tokio::sync::{Notify, mpsc};
+
+use super::chunk::Chunk;
+use super::splitter::Place;
+use crate::store::ExecutionKey;
+
+/// Chunks and events that wait for one follower. A chunk is at most one link frame beyond an output frame.
+const QUEUE: usize = 32;
+/// How long a throttled job waits for a follower.
+pub const STALL: Duration = Duration::from_secs(10);
+
+/// What a follower gets.
+#[derive(Debug, Clone)]
+pub(crate) enum Item {
+    /// Output.
+    Chunk(Chunk),
+    /// A change.
+    Event(Arc<StreamEvent>),
+}
+
+/// The relay's end of a follower.
+#[derive(Debug)]
+struct Slot {
+    queue: mpsc::Sender<Item>,
+    shared: Arc<Shared>,
+}
+
+/// What relay and follower share besides the queue.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    lagging: AtomicBool,
+    wake: Notify,
+}
+
+impl Shared {
+    /// Whether something was skipped; asking clears it.
+    pub(crate) fn take_lag(&self) -> bool {
+        self.lagging.swap(false, Ordering::AcqRel)
+    }
+
+    /// Returns when something was skipped.
+    pub(crate) async fn lagged(&self) {
+        self.wake.notified().await;
+    }
+
+    fn skip(&self) {
+        self.lagging.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
+
+/// The follower's end.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) queue: mpsc::Receiver<Item>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// An execution that is worked on or watched.
+#[derive(Debug)]
+pub struct Live {
+    /// Which.
+    pub key: ExecutionKey,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    followers: Vec<Arc<Slot>>,
+    place: Place,
+    /// Chunks that will be stored and are not yet, contiguous.
+    pending: Vec<Chunk>,
+    last: Option<Arc<StreamEvent>>,
+}
+
+/// What a follower needs to go on from what is stored.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) pending: Vec<Chunk>,
+    pub(crate) last: Option<Arc<StreamEvent>>,
+}
+
+impl Live {
+    fn new(key: ExecutionKey) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            inner: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on, everything.
+    pub(crate) fn subscribe(&self) -> Subscription {
+        let (queue, items) = mpsc::channel(QUEUE);
+        let shared = Arc::new(Shared::default());
+        let slot = Slot {
+            queue,
+            shared: shared.clone(),
+        };
+        let mut inner = self.lock();
+        inner.followers.retain(|s| !s.queue.is_closed());
+        inner.followers.push(Arc::new(slot));
+        Subscription { queue: items, shared }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let inner = self.lock();
+        Snapshot {
+            pending: inner.pending.clone(),
+            last: inner.last.clone(),
+        }
+    }
+
+    /// Makes every follower read what is stored: something may have happened before they came.
+    pub(crate) fn resync(&self) {
+        let slots = self.lock().followers.clone();
+        for slot in slots {
+            slot.shared.skip();
+        }
+    }
+
+    /// Where the relayed log ends.
+    pub(crate) fn place(&self) -> Place {
+        self.lock().place
+    }
+
+    /// The log goes on from here: what is before is stored, or was dropped by the node.
+    pub(crate) fn resume(&self, place: Place) {
+        let mut inner = self.lock();
+        if inner.place.at < place.at {
+            inner.place = place;
+        }
+    }
+
+    /// Everything before this position is stored now.
+    pub(crate) fn stored(&self, upto: u64) {
+        self.lock().pending.retain(|c| c.after.at > upto);
+    }
+
+    /// Relays whole frames.
+    pub(crate) async fn output(&self, chunk: Chunk, keep: bool, overflow: Overflow) {
+        let slots = {
+            let mut inner = self.lock();
+            inner.place = chunk.after;
+            if keep {
+                inner.pending.push(chunk.clone());
+            }
+            inner.followers.clone()
+        };
+        for slot in slots {
+            self.send(&slot, Item::Chunk(chunk.clone()), overflow).await;
+        }
+    }
+
+    /// Relays a change; it waits for nobody.
+    pub(crate) async fn event(&self, event: StreamEvent) {
+        let event = Arc::new(event);
+        let slots = {
+            let mut inner = self.lock();
+            let ended = matches!(inner.last.as_deref(), Some(StreamEvent::Receipt { .. }));
+            if !ended && !matches!(*event, StreamEvent::Ask { .. }) {
+                inner.last = Some(event.clone());
+            }
+            inner.followers.clone()
+        };
+        for slot in slots {
+            self.send(&slot, Item::Event(event.clone()), Overflow::Drop).await;
+        }
+    }
+
+    async fn send(&self, slot: &Arc<Slot>, item: Item, overflow: Overflow) {
+        if slot.shared.lagging.load(Ordering::Acquire) {
+            return;
+        }
+        match (slot.queue.try_send(item), overflow) {
+            (Ok(()), _) => {}
+            (Err(mpsc::error::TrySendError::Closed(_)), _) => self.let_go(slot),
+            (Err(mpsc::error::TrySendError::Full(_)), Overflow::Drop) => {
+                metrics::counter!("lictor_hub_followers_lagged_total").increment(1);
+                slot.shared.skip();
+            }
+            (Err(mpsc::error::TrySendError::Full(item)), Overflow::Throttle) => {
+                let sent = tokio::time::timeout(STALL, slot.queue.send(item)).await;
+                if !matches!(sent, Ok(Ok(()))) {
+                    metrics::counter!("lictor_hub_followers_evicted_total").increment(1);
+                    self.let_go(slot);
+                }
+            }
+        }
+    }
+
+    /// Its queue closes once it is drained, which ends its stream.
+    fn let_go(&self, slot: &Arc<Slot>) {
+        self.lock().followers.retain(|s| !Arc::ptr_eq(s, slot));
+    }
+}
+
+/// All live executions. An entry lives as long as somebody holds it.
+#[derive(Debug, Default)]
+pub struct LiveBook(Mutex<Book>);
+
+#[derive(Debug, Default)]
+struct Book {
+    entries: HashMap<ExecutionKey, Weak<Live>>,
+    sweep_at: usize,
+}
+
+impl LiveBook {
+    /// The execution, made live if it is not.
+    pub fn enter(&self, key: &ExecutionKey) -> Arc<Live> {
+        let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(live) = book.entries.get(key).and_then(Weak::upgrade) {
+            return live;
+        }
+        if book.entries.len() >= book.sweep_at {
+            book.entries.retain(|_, live| live.strong_count() > 0);
+            book.sweep_at = (book.entries.len() * 2).max(1024);
+        }
+        let live = Live::new(key.clone());
+        book.entries.insert(key.clone(), Arc::downgrade(&live));
+        live
+    }
+
+    /// The execution, if anybody holds it.
+    pub fn get(&self, key: &ExecutionKey) -> Option<Arc<Live>> {
+        let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        book.entries.get(key).and_then(Weak::upgrade)
+    }
+}

@@ -1,0 +1,483 @@
+//! What the hub keeps: orgs, law, nodes, jobs, executions, documents, log index, tokens, audit.
+//!
+//! [`Store`] is the seam where another database joins: `app` sees these traits and row types, never SQL. Each
+//! mutating method is one step: its rows and its audit record commit together or not at all, and it returns
+//! after the commit.
+//!
+//! # Invariants
+//! - Every method that reads or changes what an org owns takes the org, and finds nothing of another's.
+//! - A [`Durability::Synced`] step has survived a power loss when it returns, and so has every step before it.
+
+pub mod sqlite;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lictor_audit::Event;
+use lictor_proto::agent::{Heartbeat, LawDocs, Wire};
+use lictor_proto::api::{ExecutionState, TokenScope};
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::NodeKind;
+use lictor_proto::{Code, Digest, JobId, Name, NodeId, OrgId, Timestamp};
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database said no.
+    #[error("database")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("migration")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A row holds something that no version ever wrote.
+    #[error("corrupt row: {0}")]
+    Corrupt(String),
+    /// The writer has ended: the hub is shutting down.
+    #[error("the store is closed")]
+    Closed,
+    /// The step was part of a batch that could not commit.
+    #[error("the transaction failed: {0}")]
+    Aborted(String),
+}
+
+/// What a returned step has survived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// A crash of the hub, not a power loss.
+    Relaxed,
+    /// A power loss.
+    Synced,
+}
+
+/// Whether something was there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is new.
+    New,
+    /// The same was there.
+    Same,
+}
+
+/// A document of law.
+#[derive(Debug, Clone)]
+pub struct LawRow {
+    /// `root`, `bundle`, `freshness` or `revocation`.
+    pub kind: &'static str,
+    /// Its digest.
+    pub digest: Digest,
+    /// Root or bundle version, or when a freshness statement was issued (ms); 0 for revocations.
+    pub version: u64,
+    /// It.
+    pub wire: Wire,
+}
+
+/// A grant.
+#[derive(Debug, Clone)]
+pub struct GrantRow {
+    /// Its digest.
+    pub digest: Digest,
+    /// How many records may stand on it.
+    pub max_uses: u32,
+    /// It.
+    pub wire: Wire,
+}
+
+/// A node that enrols.
+#[derive(Debug, Clone)]
+pub struct NewNode {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Its kind, from the grant.
+    pub kind: NodeKind,
+    /// The grant that its record stands on.
+    pub grant: Digest,
+    /// SHA-256 of its link key's SPKI.
+    pub link_spki: Digest,
+    /// The signed record.
+    pub record: Wire,
+}
+
+/// What became of an enrolment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enrolled {
+    /// It is stored.
+    New,
+    /// The same record was stored before.
+    Same,
+    /// The grant has been used as often as it may be.
+    GrantUsed,
+}
+
+/// A node.
+#[derive(Debug, Clone)]
+pub struct NodeRow {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Its kind.
+    pub kind: NodeKind,
+    /// The signed grant.
+    pub grant: Wire,
+    /// The signed record.
+    pub record: Wire,
+    /// When it enrolled.
+    pub enrolled_at: Timestamp,
+    /// When it was last heard of.
+    pub last_seen_at: Option<Timestamp>,
+    /// What it last said.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct JobRow {
+    /// The job.
+    pub job_id: JobId,
+    /// Its digest.
+    pub digest: Digest,
+    /// Who signed it.
+    pub operator: Name,
+    /// The profile.
+    pub profile: Name,
+    /// Until when it may start.
+    pub expires_at: Timestamp,
+    /// When the hub took it.
+    pub created_at: Timestamp,
+    /// The signed job.
+    pub envelope: Wire,
+    /// The nodes it names.
+    pub nodes: Vec<NodeId>,
+}
+
+/// An execution.
+#[derive(Debug, Clone)]
+pub struct ExecutionRow {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name, as the hub knows it.
+    pub node_name: Name,
+    /// Where it stands.
+    pub state: ExecutionState,
+    /// Why.
+    pub refusal: Option<Refusal>,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Bytes of log stored.
+    pub log_bytes: u64,
+}
+
+/// Which execution.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ExecutionKey {
+    /// The org.
+    pub org: OrgId,
+    /// The job.
+    pub job_id: JobId,
+    /// The node.
+    pub node_id: NodeId,
+}
+
+/// What happens to an execution before its result.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// The node took it.
+    Leased {
+        /// The hub's claim ticket.
+        until: Timestamp,
+    },
+    /// The node said that it started.
+    Running {
+        /// When.
+        started_at: Timestamp,
+        /// The hub's claim ticket.
+        until: Timestamp,
+    },
+    /// The node asks for approvals.
+    Asked {
+        /// Digest of the signed ask.
+        digest: Digest,
+        /// It.
+        ask: Wire,
+    },
+    /// Not now; it stays queued.
+    HandedBack(Refusal),
+    /// Never, and no receipt comes.
+    Refused(Refusal),
+}
+
+/// The end of an execution.
+#[derive(Debug, Clone)]
+pub struct ResultRow {
+    /// The job, inserted when the hub has lost it.
+    pub job: JobRow,
+    /// The node.
+    pub node_id: NodeId,
+    /// Digest of the receipt.
+    pub receipt_digest: Digest,
+    /// It.
+    pub receipt: Wire,
+    /// What it says.
+    pub state: ExecutionState,
+    /// Why, when it says so.
+    pub refusal: Option<Refusal>,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Log segments that belong to it and are not stored yet.
+    pub segments: Vec<SegmentRow>,
+}
+
+/// What became of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is stored.
+    New,
+    /// The same was stored before.
+    Same,
+    /// Another was stored before; nothing was overwritten.
+    Conflict,
+}
+
+/// A signed document about a job.
+#[derive(Debug, Clone)]
+pub struct DocumentRow {
+    /// What it is.
+    pub kind: JobDocument,
+    /// Its digest.
+    pub digest: Digest,
+    /// The node, for asks and receipts.
+    pub node_id: Option<NodeId>,
+    /// It.
+    pub wire: Wire,
+}
+
+/// The kinds of document that belong to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the words say it
+pub enum JobDocument {
+    Ask,
+    Approval,
+    Cancel,
+    Receipt,
+}
+
+/// Something that waits for its node.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    /// The job.
+    pub job: JobRow,
+    /// Where the execution stands.
+    pub state: ExecutionState,
+    /// Signed approvals so far.
+    pub approvals: Vec<Wire>,
+    /// Signed cancels so far.
+    pub cancels: Vec<Wire>,
+}
+
+/// Where the bytes of a segment are.
+#[derive(Debug, Clone)]
+pub enum SegmentBody {
+    /// In the row.
+    Inline(Bytes),
+    /// In object storage, under this path.
+    Object(String),
+}
+
+/// A stored piece of a log, zstd.
+#[derive(Debug, Clone)]
+pub struct SegmentRow {
+    /// First log position.
+    pub from: u64,
+    /// Position after the last byte.
+    pub to: u64,
+    /// Offset in standard output at `from`.
+    pub stdout_at: u64,
+    /// Offset in standard error at `from`.
+    pub stderr_at: u64,
+    /// The bytes.
+    pub body: SegmentBody,
+}
+
+/// A token, with the hash of its secret.
+#[derive(Debug, Clone)]
+pub struct TokenRow {
+    /// Its public id.
+    pub token_id: String,
+    /// Its org.
+    pub org: OrgId,
+    /// For people.
+    pub label: String,
+    /// What it may do.
+    pub scope: TokenScope,
+    /// SHA-256 of the secret.
+    pub secret_hash: Digest,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Until when it is good.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Where a page of jobs starts: after this one, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobCursor {
+    /// When that job was taken.
+    pub created_at: Timestamp,
+    /// That job.
+    pub job_id: JobId,
+}
+
+/// Which jobs.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// With an execution in this state.
+    pub state: Option<ExecutionState>,
+    /// On this node.
+    pub node: Option<NodeId>,
+    /// Of this operator.
+    pub operator: Option<Name>,
+    /// Page start.
+    pub after: Option<JobCursor>,
+    /// Page size.
+    pub limit: u32,
+}
+
+/// Everything that the hub keeps in its database.
+pub trait Store: Orgs + Nodes + Jobs + Logs + Tokens + Trail {}
+impl<T: Orgs + Nodes + Jobs + Logs + Tokens + Trail> Store for T {}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Orgs and their law.
+#[async_trait]
+pub trait Orgs: Send + Sync {
+    /// A new org with its first root and its first token.
+    async fn create_org(&self, org: &OrgId, name: &Name, root: LawRow, token: TokenRow) -> Result<Inserted>;
+    /// All orgs.
+    async fn orgs(&self) -> Result<Vec<OrgId>>;
+    /// The law of an org: roots in order, the newest bundle and freshness, all revocations.
+    async fn law(&self, org: &OrgId) -> Result<LawDocs>;
+    /// Newer documents of law.
+    async fn put_law(&self, org: &OrgId, rows: Vec<LawRow>) -> Result<()>;
+}
+
+/// Grants and nodes.
+#[async_trait]
+pub trait Nodes: Send + Sync {
+    /// A grant.
+    async fn put_grant(&self, org: &OrgId, grant: GrantRow) -> Result<Inserted>;
+    /// One grant.
+    async fn grant(&self, org: &OrgId, digest: &Digest) -> Result<Option<Wire>>;
+    /// Grants in order of digest, after that one.
+    async fn grants(&self, org: &OrgId, after: Option<Digest>, limit: u32) -> Result<Vec<(Digest, Wire)>>;
+    /// A node enrols.
+    async fn enroll(&self, org: &OrgId, node: NewNode) -> Result<Enrolled>;
+    /// One node.
+    async fn node(&self, org: &OrgId, node: &NodeId) -> Result<Option<NodeRow>>;
+    /// Nodes in order of id, after that one.
+    async fn nodes(&self, org: &OrgId, after: Option<NodeId>, limit: u32) -> Result<Vec<NodeRow>>;
+    /// Nodes of that name.
+    async fn nodes_named(&self, org: &OrgId, name: &Name) -> Result<Vec<NodeRow>>;
+    /// Whose link key this is.
+    async fn node_by_link(&self, spki: &Digest) -> Result<Option<(OrgId, NodeId)>>;
+    /// The node was heard of: keeps the heartbeat, and renews the leases of what it works on.
+    async fn seen(&self, org: &OrgId, node: &NodeId, beat: Option<Heartbeat>, lease: Timestamp)
+    -> Result<()>;
+}
+
+/// Jobs and executions.
+#[async_trait]
+pub trait Jobs: Send + Sync {
+    /// A job and one queued execution per node.
+    async fn insert_job(&self, org: &OrgId, job: JobRow, durability: Durability) -> Result<Inserted>;
+    /// One job.
+    async fn job(&self, org: &OrgId, job: &JobId) -> Result<Option<(JobRow, Vec<ExecutionRow>)>>;
+    /// A page of jobs, newest first.
+    async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<Vec<(JobRow, Vec<ExecutionRow>)>>;
+    /// Every signed document about a job, oldest first.
+    async fn documents(&self, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>>;
+    /// An approval or a cancel.
+    async fn put_document(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Inserted>;
+    /// An execution goes on; `false` when it was beyond that already.
+    async fn advance(&self, key: &ExecutionKey, step: Step) -> Result<bool>;
+    /// An execution ends.
+    async fn record_result(&self, org: &OrgId, result: ResultRow) -> Result<Recorded>;
+    /// What the node should be offered, or told to cancel.
+    async fn pending(&self, org: &OrgId, node: &NodeId) -> Result<Vec<Pending>>;
+    /// Executions whose lease is over become `lost`.
+    async fn lapse(&self, now: Timestamp) -> Result<Vec<ExecutionKey>>;
+    /// Executions that were not taken in time become `expired`.
+    async fn expire(&self, now: Timestamp) -> Result<Vec<ExecutionKey>>;
+    /// At start: nobody could renew a lease while the hub was away.
+    async fn renew_all(&self, until: Timestamp) -> Result<()>;
+}
+
+/// The index of logs and standard input.
+#[async_trait]
+pub trait Logs: Send + Sync {
+    /// A piece of a log.
+    async fn put_segment(&self, key: &ExecutionKey, segment: SegmentRow) -> Result<()>;
+    /// The pieces that end after `from`, in order, at most 64.
+    async fn segments(&self, key: &ExecutionKey, from: u64) -> Result<Vec<SegmentRow>>;
+    /// Standard input was stored.
+    async fn put_blob(&self, org: &OrgId, sha256: &Digest, size: u64) -> Result<Inserted>;
+    /// Its size, if it is there.
+    async fn blob(&self, org: &OrgId, sha256: &Digest) -> Result<Option<u64>>;
+}
+
+/// API tokens.
+#[async_trait]
+pub trait Tokens: Send + Sync {
+    /// A new token.
+    async fn put_token(&self, token: TokenRow) -> Result<()>;
+    /// The token of that id, of any org: who asks is not known before.
+    async fn token(&self, token_id: &str) -> Result<Option<TokenRow>>;
+    /// Tokens in order of id, after that one.
+    async fn tokens(&self, org: &OrgId, after: Option<String>, limit: u32) -> Result<Vec<TokenRow>>;
+    /// Deletes one; `false` when there is none.
+    async fn delete_token(&self, org: &OrgId, token_id: &str) -> Result<bool>;
+    /// It was used.
+    async fn token_used(&self, token_id: &str, at: Timestamp) -> Result<()>;
+}
+
+/// The audit log.
+#[async_trait]
+pub trait Trail: Send + Sync {
+    /// Records an event that changes no row: a refusal, a connection. `None` is the hub's own log.
+    async fn note(&self, org: Option<&OrgId>, event: Event) -> Result<()>;
+    /// Lines in order, after that number.
+    async fn trail(&self, org: &OrgId, after: u64, limit: u32) -> Result<Vec<(u64, String)>>;
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<()>;
+    /// Takes no more steps; returns when all that were taken are committed.
+    async fn close(&self);
+}
+
+impl JobDocument {
+    /// The word in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ask => "ask",
+            Self::Approval => "approval",
+            Self::Cancel => "cancel",
+            Self::Receipt => "receipt",
+        }
+    }
+}
+
+/// A refusal from its two columns.
+fn refusal(code: Option<&str>, message: String) -> Result<Option<Refusal>> {
+    code.map(|c| {
+        c.parse::<Code>()
+            .map(|code| Refusal { code, message })
+            .map_err(|_| StoreError::Corrupt(format!("code {c:?}")))
+    })
+    .transpose()
+}

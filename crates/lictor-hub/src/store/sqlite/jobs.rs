@@ -1,0 +1,461 @@
+//! Jobs, their executions and documents, up to the result.
+
+use async_trait::async_trait;
+use lictor_audit::{Event, EventType};
+use lictor_proto::api::ExecutionState;
+use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
+use sqlx::SqliteConnection;
+
+use super::SqliteStore;
+use super::results::{Expire, Lapse, RecordResult};
+use super::rows::{digest, ms, text, time, word};
+use super::writer::{Tx, Write};
+use crate::store::{
+    DocumentRow, Durability, ExecutionKey, ExecutionRow, Inserted, JobDocument, JobFilter, JobRow, Jobs,
+    Pending, Recorded, ResultRow, Step, StoreError, refusal,
+};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+struct InsertJob {
+    org: OrgId,
+    job: JobRow,
+    durability: Durability,
+}
+
+impl Write for InsertJob {
+    type Out = Inserted;
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+    async fn apply(&self, tx: &mut Tx) -> Result<Inserted> {
+        insert_job(tx, &self.org, &self.job).await
+    }
+}
+
+/// The job with its executions queued, unless it is there.
+pub(super) async fn insert_job(tx: &mut Tx, org: &OrgId, job: &JobRow) -> Result<Inserted> {
+    let done = sqlx::query(
+        "INSERT INTO jobs (org, job_id, digest, operator, profile, expires_at, created_at, envelope)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+    )
+    .bind(org.as_str())
+    .bind(job.job_id.as_str())
+    .bind(job.digest.0.as_slice())
+    .bind(job.operator.as_str())
+    .bind(job.profile.as_str())
+    .bind(ms(job.expires_at))
+    .bind(ms(job.created_at))
+    .bind(&job.envelope)
+    .execute(&mut tx.conn)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(Inserted::Same);
+    }
+    for node in &job.nodes {
+        sqlx::query(
+            "INSERT INTO executions (org, job_id, node_id, state, message, job_expires_at)
+             VALUES (?1, ?2, ?3, 'queued', '', ?4)",
+        )
+        .bind(org.as_str())
+        .bind(job.job_id.as_str())
+        .bind(node.as_str())
+        .bind(ms(job.expires_at))
+        .execute(&mut tx.conn)
+        .await?;
+    }
+    let event = Event::new(EventType::JobSubmitted)
+        .with_id("job_id", &job.job_id)
+        .with_id("operator", &job.operator)
+        .with("nodes", job.nodes.len() as u64);
+    tx.note(Some(org), event);
+    Ok(Inserted::New)
+}
+
+struct PutDocument {
+    org: OrgId,
+    job_id: JobId,
+    doc: DocumentRow,
+}
+
+impl Write for PutDocument {
+    type Out = Inserted;
+    async fn apply(&self, tx: &mut Tx) -> Result<Inserted> {
+        let kind = match self.doc.kind {
+            JobDocument::Approval => EventType::ApprovalSubmitted,
+            JobDocument::Cancel => EventType::CancelSubmitted,
+            // Asks and receipts come with a change of state: `Step::Asked` and `RecordResult`.
+            JobDocument::Ask | JobDocument::Receipt => {
+                return Err(StoreError::Corrupt("comes with a state".to_owned()));
+            }
+        };
+        let inserted = insert_document(tx, &self.org, &self.job_id, &self.doc).await?;
+        if inserted == Inserted::New {
+            let event = Event::new(kind)
+                .with_id("job_id", &self.job_id)
+                .with_id("digest", &self.doc.digest);
+            tx.note(Some(&self.org), event);
+        }
+        Ok(inserted)
+    }
+}
+
+pub(super) async fn insert_document(
+    tx: &mut Tx,
+    org: &OrgId,
+    job: &JobId,
+    doc: &DocumentRow,
+) -> Result<Inserted> {
+    let done = sqlx::query(
+        "INSERT INTO documents (org, job_id, kind, digest, node_id, wire, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+    )
+    .bind(org.as_str())
+    .bind(job.as_str())
+    .bind(doc.kind.as_str())
+    .bind(doc.digest.0.as_slice())
+    .bind(doc.node_id.as_ref().map(NodeId::as_str))
+    .bind(&doc.wire)
+    .bind(ms(tx.now))
+    .execute(&mut tx.conn)
+    .await?;
+    Ok(if done.rows_affected() == 1 {
+        Inserted::New
+    } else {
+        Inserted::Same
+    })
+}
+
+struct Advance {
+    key: ExecutionKey,
+    step: Step,
+}
+
+impl Write for Advance {
+    type Out = bool;
+
+    fn durability(&self) -> Durability {
+        // The node's journal is the truth for these; an ask must not be lost, since people act on it.
+        match self.step {
+            Step::Asked { .. } | Step::Refused(_) => Durability::Synced,
+            _ => Durability::Relaxed,
+        }
+    }
+
+    async fn apply(&self, tx: &mut Tx) -> Result<bool> {
+        let changed = self.update(tx).await?;
+        if !changed {
+            return Ok(false);
+        }
+        if let Step::Asked { digest, ask } = &self.step {
+            let doc = DocumentRow {
+                kind: JobDocument::Ask,
+                digest: *digest,
+                node_id: Some(self.key.node_id.clone()),
+                wire: ask.clone(),
+            };
+            insert_document(tx, &self.key.org, &self.key.job_id, &doc).await?;
+        }
+        if let Some(event) = self.event() {
+            tx.note(Some(&self.key.org), event);
+        }
+        Ok(true)
+    }
+}
+
+impl Advance {
+    async fn update(&self, tx: &mut Tx) -> Result<bool> {
+        // Each step names the states that it may follow, so that a late message changes nothing.
+        let query = match &self.step {
+            Step::Leased { until } => sqlx::query(
+                "UPDATE executions SET state = 'leased', lease_expires_at = ?4, code = NULL, message = ''
+                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
+                   AND state IN ('queued', 'awaiting_approval', 'lost', 'expired') AND receipt IS NULL",
+            )
+            .bind(self.key.org.as_str())
+            .bind(self.key.job_id.as_str())
+            .bind(self.key.node_id.as_str())
+            .bind(ms(*until)),
+            Step::Running { started_at, until } => sqlx::query(
+                "UPDATE executions SET state = 'running', lease_expires_at = ?4, started_at = ?5,
+                   code = NULL, message = ''
+                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
+                   AND state IN ('queued', 'awaiting_approval', 'leased', 'lost', 'expired') AND receipt IS NULL",
+            )
+            .bind(self.key.org.as_str())
+            .bind(self.key.job_id.as_str())
+            .bind(self.key.node_id.as_str())
+            .bind(ms(*until))
+            .bind(ms(*started_at)),
+            Step::Asked { .. } => sqlx::query(
+                "UPDATE executions SET state = 'awaiting_approval', lease_expires_at = NULL, code = ?4, message = ''
+                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
+                   AND state IN ('queued', 'awaiting_approval', 'leased') AND receipt IS NULL",
+            )
+            .bind(self.key.org.as_str())
+            .bind(self.key.job_id.as_str())
+            .bind(self.key.node_id.as_str())
+            .bind(lictor_proto::Code::ApprovalNeeded.as_str()),
+            Step::HandedBack(why) => sqlx::query(
+                "UPDATE executions SET state = 'queued', lease_expires_at = NULL, code = ?4, message = ?5
+                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
+                   AND state IN ('queued', 'leased') AND receipt IS NULL",
+            )
+            .bind(self.key.org.as_str())
+            .bind(self.key.job_id.as_str())
+            .bind(self.key.node_id.as_str())
+            .bind(why.code.as_str())
+            .bind(&why.message),
+            Step::Refused(why) => sqlx::query(
+                "UPDATE executions SET state = 'denied', lease_expires_at = NULL, code = ?4, message = ?5,
+                   finished_at = ?6
+                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
+                   AND state IN ('queued', 'awaiting_approval', 'leased') AND receipt IS NULL",
+            )
+            .bind(self.key.org.as_str())
+            .bind(self.key.job_id.as_str())
+            .bind(self.key.node_id.as_str())
+            .bind(why.code.as_str())
+            .bind(&why.message)
+            .bind(ms(tx.now)),
+        };
+        Ok(query.execute(&mut tx.conn).await?.rows_affected() == 1)
+    }
+
+    fn event(&self) -> Option<Event> {
+        let event = match &self.step {
+            Step::Leased { until } => Event::new(EventType::JobLeased).with_id("until", until),
+            Step::Asked { digest, .. } => Event::new(EventType::JobAwaiting).with_id("ask", digest),
+            Step::HandedBack(why) => Event::new(EventType::JobHandedBack).refused(why),
+            Step::Refused(why) => Event::new(EventType::JobRejected).refused(why),
+            // The node's own log says when it started; the hub only relays it.
+            Step::Running { .. } => return None,
+        };
+        Some(
+            event
+                .with_id("job_id", &self.key.job_id)
+                .with_id("node_id", &self.key.node_id),
+        )
+    }
+}
+
+struct RenewAll(Timestamp);
+
+impl Write for RenewAll {
+    type Out = ();
+    async fn apply(&self, tx: &mut Tx) -> Result<()> {
+        sqlx::query("UPDATE executions SET lease_expires_at = ?1 WHERE state IN ('leased', 'running')")
+            .bind(ms(self.0))
+            .execute(&mut tx.conn)
+            .await?;
+        Ok(())
+    }
+}
+
+type JobColumns = (String, Vec<u8>, String, String, i64, i64, String);
+
+fn read_job(row: JobColumns) -> Result<JobRow> {
+    let (job_id, d, operator, profile, expires, created, envelope) = row;
+    Ok(JobRow {
+        job_id: text(&job_id)?,
+        digest: digest(&d)?,
+        operator: text(&operator)?,
+        profile: text(&profile)?,
+        expires_at: time(expires),
+        created_at: time(created),
+        envelope,
+        nodes: Vec::new(),
+    })
+}
+
+type ExecutionColumns = (
+    String,
+    Option<String>,
+    String,
+    Option<String>,
+    String,
+    Option<i64>,
+    Option<i64>,
+    i64,
+);
+
+fn read_execution(row: ExecutionColumns) -> Result<ExecutionRow> {
+    let (node_id, name, state, code, message, started, finished, log_bytes) = row;
+    Ok(ExecutionRow {
+        // A job may name a node that never enrolled here; its id then stands for its name.
+        node_name: text(name.as_deref().unwrap_or(&node_id))?,
+        node_id: text(&node_id)?,
+        state: word(&state)?,
+        refusal: refusal(code.as_deref(), message)?,
+        started_at: started.map(time),
+        finished_at: finished.map(time),
+        log_bytes: log_bytes.unsigned_abs(),
+    })
+}
+
+impl SqliteStore {
+    async fn executions(&self, org: &OrgId, job: &JobId) -> Result<Vec<ExecutionRow>> {
+        let rows: Vec<ExecutionColumns> = sqlx::query_as(
+            "SELECT e.node_id, n.name, e.state, e.code, e.message, e.started_at, e.finished_at,
+               (SELECT COALESCE(SUM(s.to_pos - s.from_pos), 0) FROM segments s
+                WHERE s.org = e.org AND s.job_id = e.job_id AND s.node_id = e.node_id)
+             FROM executions e LEFT JOIN nodes n ON n.org = e.org AND n.node_id = e.node_id
+             WHERE e.org = ?1 AND e.job_id = ?2 ORDER BY e.node_id",
+        )
+        .bind(org.as_str())
+        .bind(job.as_str())
+        .fetch_all(&self.reads)
+        .await?;
+        rows.into_iter().map(read_execution).collect()
+    }
+
+    async fn with_executions(&self, org: &OrgId, row: JobColumns) -> Result<(JobRow, Vec<ExecutionRow>)> {
+        let mut job = read_job(row)?;
+        let executions = self.executions(org, &job.job_id).await?;
+        job.nodes = executions.iter().map(|e| e.node_id.clone()).collect();
+        Ok((job, executions))
+    }
+}
+
+#[async_trait]
+impl Jobs for SqliteStore {
+    async fn insert_job(&self, org: &OrgId, job: JobRow, durability: Durability) -> Result<Inserted> {
+        let org = org.clone();
+        self.writer.run(InsertJob { org, job, durability }).await
+    }
+
+    async fn job(&self, org: &OrgId, job: &JobId) -> Result<Option<(JobRow, Vec<ExecutionRow>)>> {
+        let row: Option<JobColumns> = sqlx::query_as(
+            "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope FROM jobs
+             WHERE org = ?1 AND job_id = ?2",
+        )
+        .bind(org.as_str())
+        .bind(job.as_str())
+        .fetch_optional(&self.reads)
+        .await?;
+        match row {
+            Some(row) => self.with_executions(org, row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<Vec<(JobRow, Vec<ExecutionRow>)>> {
+        let after = filter.after.as_ref();
+        let rows: Vec<JobColumns> = sqlx::query_as(
+            "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope FROM jobs j
+             WHERE org = ?1
+               AND (?2 IS NULL OR created_at < ?2 OR (created_at = ?2 AND job_id < ?3))
+               AND (?4 IS NULL OR operator = ?4)
+               AND (?5 IS NULL OR EXISTS (SELECT 1 FROM executions e
+                      WHERE e.org = j.org AND e.job_id = j.job_id AND e.node_id = ?5))
+               AND (?6 IS NULL OR EXISTS (SELECT 1 FROM executions e
+                      WHERE e.org = j.org AND e.job_id = j.job_id AND e.state = ?6))
+             ORDER BY created_at DESC, job_id DESC LIMIT ?7",
+        )
+        .bind(org.as_str())
+        .bind(after.map(|c| ms(c.created_at)))
+        .bind(after.map(|c| c.job_id.as_str()))
+        .bind(filter.operator.as_ref().map(|o| o.as_str()))
+        .bind(filter.node.as_ref().map(NodeId::as_str))
+        .bind(filter.state.map(ExecutionState::as_str))
+        .bind(filter.limit)
+        .fetch_all(&self.reads)
+        .await?;
+        let mut jobs = Vec::with_capacity(rows.len());
+        for row in rows {
+            jobs.push(self.with_executions(org, row).await?);
+        }
+        Ok(jobs)
+    }
+
+    async fn documents(&self, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>> {
+        let mut conn = self.reads.acquire().await?;
+        documents(&mut conn, org, job).await
+    }
+
+    async fn put_document(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Inserted> {
+        let (org, job_id) = (org.clone(), job.clone());
+        self.writer.run(PutDocument { org, job_id, doc }).await
+    }
+
+    async fn advance(&self, key: &ExecutionKey, step: Step) -> Result<bool> {
+        let key = key.clone();
+        self.writer.run(Advance { key, step }).await
+    }
+
+    async fn record_result(&self, org: &OrgId, result: ResultRow) -> Result<Recorded> {
+        let org = org.clone();
+        self.writer.run(RecordResult { org, result }).await
+    }
+
+    async fn pending(&self, org: &OrgId, node: &NodeId) -> Result<Vec<Pending>> {
+        let rows: Vec<(String, Vec<u8>, String, String, i64, i64, String, String)> = sqlx::query_as(
+            "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, e.state
+             FROM executions e JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
+             WHERE e.org = ?1 AND e.node_id = ?2
+               AND e.state IN ('queued', 'awaiting_approval', 'leased', 'running')
+             ORDER BY j.created_at, j.job_id LIMIT 10000",
+        )
+        .bind(org.as_str())
+        .bind(node.as_str())
+        .fetch_all(&self.reads)
+        .await?;
+        let mut conn = self.reads.acquire().await?;
+        let mut pending = Vec::with_capacity(rows.len());
+        for (id, d, operator, profile, expires, created, envelope, state) in rows {
+            let mut job = read_job((id, d, operator, profile, expires, created, envelope))?;
+            job.nodes = vec![node.clone()];
+            let docs = documents(&mut conn, org, &job.job_id).await?;
+            let of = |kind| {
+                let matching = docs.iter().filter(move |d: &&DocumentRow| d.kind == kind);
+                matching.map(|d| d.wire.clone()).collect()
+            };
+            pending.push(Pending {
+                state: word(&state)?,
+                approvals: of(JobDocument::Approval),
+                cancels: of(JobDocument::Cancel),
+                job,
+            });
+        }
+        Ok(pending)
+    }
+
+    async fn lapse(&self, now: Timestamp) -> Result<Vec<ExecutionKey>> {
+        self.writer.run(Lapse(now)).await
+    }
+
+    async fn expire(&self, now: Timestamp) -> Result<Vec<ExecutionKey>> {
+        self.writer.run(Expire(now)).await
+    }
+
+    async fn renew_all(&self, until: Timestamp) -> Result<()> {
+        self.writer.run(RenewAll(until)).await
+    }
+}
+
+async fn documents(conn: &mut SqliteConnection, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>> {
+    let rows: Vec<(String, Vec<u8>, Option<String>, String)> = sqlx::query_as(
+        "SELECT kind, digest, node_id, wire FROM documents WHERE org = ?1 AND job_id = ?2
+         ORDER BY created_at, digest",
+    )
+    .bind(org.as_str())
+    .bind(job.as_str())
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|(kind, d, node, wire)| {
+            Ok(DocumentRow {
+                kind: match kind.as_str() {
+                    "ask" => JobDocument::Ask,
+                    "approval" => JobDocument::Approval,
+                    "cancel" => JobDocument::Cancel,
+                    "receipt" => JobDocument::Receipt,
+                    other => return Err(StoreError::Corrupt(format!("document of kind {other:?}"))),
+                },
+                digest: digest(&d)?,
+                node_id: node.as_deref().map(text).transpose()?,
+                wire,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,135 @@
+//! The index of logs and standard input.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lictor_audit::{Event, EventType};
+use lictor_proto::{Digest, OrgId};
+
+use super::SqliteStore;
+use super::rows::ms;
+use super::writer::{Tx, Write};
+use crate::store::{ExecutionKey, Inserted, Logs, SegmentBody, SegmentRow, StoreError};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+struct PutSegment {
+    key: ExecutionKey,
+    segment: SegmentRow,
+}
+
+impl Write for PutSegment {
+    type Out = ();
+    async fn apply(&self, tx: &mut Tx) -> Result<()> {
+        insert_segment(tx, &self.key, &self.segment).await
+    }
+}
+
+/// The same piece again, after a reconnect, changes nothing.
+pub(super) async fn insert_segment(tx: &mut Tx, key: &ExecutionKey, segment: &SegmentRow) -> Result<()> {
+    let (inline, object) = match &segment.body {
+        SegmentBody::Inline(bytes) => (Some(bytes.as_ref()), None),
+        SegmentBody::Object(path) => (None, Some(path.as_str())),
+    };
+    sqlx::query(
+        "INSERT INTO segments
+           (org, job_id, node_id, from_pos, to_pos, stdout_at, stderr_at, inline, object, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+    )
+    .bind(key.org.as_str())
+    .bind(key.job_id.as_str())
+    .bind(key.node_id.as_str())
+    .bind(segment.from as i64)
+    .bind(segment.to as i64)
+    .bind(segment.stdout_at as i64)
+    .bind(segment.stderr_at as i64)
+    .bind(inline)
+    .bind(object)
+    .bind(ms(tx.now))
+    .execute(&mut tx.conn)
+    .await?;
+    Ok(())
+}
+
+struct PutBlob {
+    org: OrgId,
+    sha256: Digest,
+    size: u64,
+}
+
+impl Write for PutBlob {
+    type Out = Inserted;
+    async fn apply(&self, tx: &mut Tx) -> Result<Inserted> {
+        let done = sqlx::query(
+            "INSERT INTO blobs (org, sha256, size, created_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        )
+        .bind(self.org.as_str())
+        .bind(self.sha256.0.as_slice())
+        .bind(self.size as i64)
+        .bind(ms(tx.now))
+        .execute(&mut tx.conn)
+        .await?;
+        let event = Event::new(EventType::BlobStored)
+            .with_id("sha256", &self.sha256)
+            .with("size", self.size);
+        tx.note(Some(&self.org), event);
+        Ok(if done.rows_affected() == 1 {
+            Inserted::New
+        } else {
+            Inserted::Same
+        })
+    }
+}
+
+type Columns = (i64, i64, i64, i64, Option<Vec<u8>>, Option<String>);
+
+fn read(row: Columns) -> Result<SegmentRow> {
+    let (from, to, stdout_at, stderr_at, inline, object) = row;
+    let body = match (inline, object) {
+        (Some(bytes), None) => SegmentBody::Inline(Bytes::from(bytes)),
+        (None, Some(path)) => SegmentBody::Object(path),
+        _ => return Err(StoreError::Corrupt("a segment is inline or an object".to_owned())),
+    };
+    Ok(SegmentRow {
+        from: from.unsigned_abs(),
+        to: to.unsigned_abs(),
+        stdout_at: stdout_at.unsigned_abs(),
+        stderr_at: stderr_at.unsigned_abs(),
+        body,
+    })
+}
+
+#[async_trait]
+impl Logs for SqliteStore {
+    async fn put_segment(&self, key: &ExecutionKey, segment: SegmentRow) -> Result<()> {
+        let key = key.clone();
+        self.writer.run(PutSegment { key, segment }).await
+    }
+
+    async fn segments(&self, key: &ExecutionKey, from: u64) -> Result<Vec<SegmentRow>> {
+        let rows: Vec<Columns> = sqlx::query_as(
+            "SELECT from_pos, to_pos, stdout_at, stderr_at, inline, object FROM segments
+             WHERE org = ?1 AND job_id = ?2 AND node_id = ?3 AND to_pos > ?4 ORDER BY from_pos LIMIT 64",
+        )
+        .bind(key.org.as_str())
+        .bind(key.job_id.as_str())
+        .bind(key.node_id.as_str())
+        .bind(i64::try_from(from).unwrap_or(i64::MAX))
+        .fetch_all(&self.reads)
+        .await?;
+        rows.into_iter().map(read).collect()
+    }
+
+    async fn put_blob(&self, org: &OrgId, sha256: &Digest, size: u64) -> Result<Inserted> {
+        let (org, sha256) = (org.clone(), *sha256);
+        self.writer.run(PutBlob { org, sha256, size }).await
+    }
+
+    async fn blob(&self, org: &OrgId, sha256: &Digest) -> Result<Option<u64>> {
+        let row: Option<(i64,)> = sqlx::query_as("SELECT size FROM blobs WHERE org = ?1 AND sha256 = ?2")
+            .bind(org.as_str())
+            .bind(sha256.0.as_slice())
+            .fetch_optional(&self.reads)
+            .await?;
+        Ok(row.map(|(size,)| size.unsigned_abs()))
+    }
+}

@@ -1,0 +1,165 @@
+//! What the suites share: a host, a job in one line, everything it printed and how it ended.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use lictor_proto::doc::{Exec, Exit};
+use lictor_sandbox::{
+    Backend, Capabilities, Config, Ended, Host, OutputReader, Plan, Running, Sandbox, StartError, StdinSource,
+};
+use lictor_trust::profiles::{Backend as BackendName, Profile, Profiles};
+
+/// One backend on this machine, with a place for job directories.
+pub struct Bench {
+    pub host: Host,
+    pub backend: Arc<dyn Backend>,
+    pub capabilities: Capabilities,
+    pub profile: Profile,
+    pub root: tempfile::TempDir,
+}
+
+/// Everything about one finished job.
+#[derive(Debug)]
+pub struct Outcome {
+    pub ended: Ended,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+fn profile(name: BackendName) -> Profile {
+    let text = match name {
+        BackendName::Host => "[profiles.p]\nbackend = \"host\"\nnetwork = \"host\"\n",
+        BackendName::Bubblewrap => "[profiles.p]\nbackend = \"bubblewrap\"\n",
+    };
+    let profiles: Profiles = toml::from_str(text).expect("a valid profile");
+    profiles.profiles.into_values().next().expect("one profile")
+}
+
+impl Bench {
+    pub async fn new(name: BackendName) -> Self {
+        let host = Host::start(Config::default()).expect("the host starts");
+        let backend = host.backend(name).expect("the backend is built in");
+        let capabilities = backend.probe().await.expect("this machine can run the suite");
+        let root = tempfile::tempdir().expect("a directory");
+        let profile = profile(name);
+        Self {
+            host,
+            backend,
+            capabilities,
+            profile,
+            root,
+        }
+    }
+
+    pub fn is_boxed(&self) -> bool {
+        self.profile.backend.is_namespaced()
+    }
+
+    pub fn job_dir(&self) -> PathBuf {
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        self.root.path().join(format!("job-{}-{n}", std::process::id()))
+    }
+
+    pub fn plan(&self, exec: &Exec) -> Plan {
+        let name = "p".parse().expect("a name");
+        let dir = self.job_dir();
+        let resolved = self
+            .host
+            .resolve(&name, &self.profile, exec, &dir)
+            .expect("the program is there");
+        Plan::without_permit(resolved, &self.capabilities).expect("the profile can be enforced")
+    }
+
+    pub async fn start(
+        &self,
+        exec: &Exec,
+        stdin: StdinSource,
+    ) -> Result<(Box<dyn Sandbox>, Running), StartError> {
+        let mut sandbox = self.backend.create(self.plan(exec)).await?;
+        match sandbox.exec(stdin).await {
+            Ok(running) => Ok((sandbox, running)),
+            Err(e) => {
+                sandbox.destroy().await.expect("destroyed");
+                Err(e)
+            }
+        }
+    }
+
+    pub async fn run_with(&self, exec: &Exec, stdin: StdinSource) -> Outcome {
+        let started = Instant::now();
+        let (mut sandbox, mut running) = self.start(exec, stdin).await.expect("it starts");
+        let out = running.take_stdout().expect("stdout");
+        let err = running.take_stderr().expect("stderr");
+        let (ended, stdout, stderr) = tokio::join!(running.wait(), read_all(out), read_all(err));
+        let took = started.elapsed();
+        sandbox.destroy().await.expect("destroyed");
+        Outcome {
+            ended,
+            stdout,
+            stderr,
+            took,
+        }
+    }
+
+    pub async fn run(&self, argv: &[&str]) -> Outcome {
+        self.run_with(&command(argv), StdinSource::Null).await
+    }
+
+    /// A shell line.
+    pub async fn sh(&self, line: &str) -> Outcome {
+        self.run(&["/bin/sh", "-c", line]).await
+    }
+
+    /// A Python program; the escape attempts need system calls that a shell has no word for.
+    pub async fn python(&self, program: &str) -> Outcome {
+        self.run(&["/usr/bin/python3", "-c", program]).await
+    }
+}
+
+impl Outcome {
+    pub fn succeeded(&self) -> bool {
+        self.ended.exit == Some(Exit::Status(0))
+    }
+}
+
+pub fn command(argv: &[&str]) -> Exec {
+    Exec::new(argv.iter().map(|a| (*a).to_owned()).collect())
+}
+
+pub async fn read_all(mut reader: OutputReader) -> String {
+    let mut bytes = BytesMut::new();
+    while reader.read(&mut bytes, 256 * 1024).await.expect("readable") > 0 {}
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Live processes of this machine whose command line contains `mark`.
+pub fn processes_with(mark: &str) -> Vec<String> {
+    let proc = std::fs::read_dir("/proc").expect("/proc");
+    let pids = proc
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        (pid != std::process::id() && line.contains(mark)).then(|| format!("{pid} {line}"))
+    })
+    .collect()
+}
+
+/// A number of this process's own status, in KiB.
+pub fn own_kib(key: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find_map(|l| l.strip_prefix(key)).expect("the key");
+    line.trim_start_matches(':')
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
+}

@@ -1,0 +1,230 @@
+//! Ways out of a sandbox: each is first shown to work on the host, then to fail under bubblewrap.
+//!
+//! The host's half runs as root where the suite does, so it shows that the attempt itself is sound; a machine on
+//! which an attempt cannot succeed at all fails the test instead of passing it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use common::Bench;
+use lictor_trust::profiles::Backend;
+
+/// Prints `escaped` when an attempt in Python succeeds on the host, and must not in the sandbox.
+async fn host_succeeds_sandbox_fails(program: &str) {
+    let host = Bench::new(Backend::Host).await.python(program).await;
+    assert!(host.stdout.contains("escaped"), "works nowhere: {host:?}");
+    let inside = Bench::new(Backend::Bubblewrap).await.python(program).await;
+    assert!(!inside.stdout.contains("escaped"), "{inside:?}");
+}
+
+#[tokio::test]
+async fn first_process_has_no_environment_to_read() {
+    let program = "import glob\n\
+        found = [f for f in glob.glob('/proc/[0-9]*/environ') for d in [open(f,'rb').read()] if b'PATH=' in d or b'HOME=' in d]\n\
+        print('escaped' if found else 'nothing')";
+    // Processes of the host that the sandbox must not see, and bwrap's own that it does.
+    let program = program.replace("for d in [open(f,'rb').read()]", "for d in [read(f)]");
+    let program = format!(
+        "def read(f):\n    try: return open(f,'rb').read()\n    except OSError: return b''\n{program}"
+    );
+    host_succeeds_sandbox_fails(&program).await;
+}
+
+#[tokio::test]
+async fn kernel_settings_cannot_be_written() {
+    // Written with what is there already, so that the host's half changes nothing.
+    let program =
+        "p='/proc/sys/kernel/core_pattern'\nv=open(p).read()\nopen(p,'w').write(v)\nprint('escaped')";
+    host_succeeds_sandbox_fails(program).await;
+}
+
+#[tokio::test]
+async fn system_directories_cannot_be_written() {
+    let program = "import os,tempfile\n\
+        for d in ('/usr','/usr/bin','/etc','/'):\n\
+        \x20   try:\n\
+        \x20       f=tempfile.NamedTemporaryFile(dir=d); f.close(); print('escaped')\n\
+        \x20   except OSError: pass";
+    host_succeeds_sandbox_fails(program).await;
+}
+
+#[tokio::test]
+async fn mounts_cannot_be_changed() {
+    // MS_REMOUNT | MS_BIND in a mount namespace of its own on the host, so that nothing of it is changed.
+    let program = "import ctypes,os\nc=ctypes.CDLL(None,use_errno=True)\n\
+        c.unshare(0x20000)\nc.mount(None,b'/',None,0x44000,None)\n\
+        c.mount(b'/usr',b'/usr',None,0x1000,None)\n\
+        r=c.mount(None,b'/usr',None,0x20|0x1000,None)\nprint('escaped' if r==0 else 'no')";
+    host_succeeds_sandbox_fails(program).await;
+}
+
+#[tokio::test]
+async fn loopback_listener_of_the_host_is_out_of_reach() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let program = format!(
+        "import socket\ns=socket.create_connection(('127.0.0.1',{port}),timeout=5)\nprint('escaped')"
+    );
+    host_succeeds_sandbox_fails(&program).await;
+}
+
+#[tokio::test]
+async fn abstract_socket_of_the_host_is_out_of_reach() {
+    let name = format!("lictor-escape-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let _listener = UnixListener::bind_addr(&address).expect("bound");
+    let program =
+        format!("import socket\ns=socket.socket(socket.AF_UNIX)\ns.connect('\\0{name}')\nprint('escaped')");
+    host_succeeds_sandbox_fails(&program).await;
+}
+
+#[tokio::test]
+async fn processes_of_the_host_cannot_be_signalled() {
+    let pid = std::process::id();
+    let program = format!("import os\nos.kill({pid},0)\nprint('escaped')");
+    let host = Bench::new(Backend::Host).await.python(&program).await;
+    assert!(host.stdout.contains("escaped"), "{host:?}");
+    // In the sandbox the number may name one of its own processes, or nobody; never this one.
+    let inside = "import os\nprint('escaped' if any('escape' in open(f'/proc/{p}/cmdline').read() and \
+        'python' not in open(f'/proc/{p}/cmdline').read() for p in os.listdir('/proc') if p.isdigit()) else 'no')";
+    let inside = Bench::new(Backend::Bubblewrap).await.python(inside).await;
+    assert_eq!(inside.stdout, "no\n", "{inside:?}");
+}
+
+#[tokio::test]
+async fn terminal_input_cannot_be_faked() {
+    for request in ["0x5412", "0x5412 + (1 << 32)"] {
+        let program = format!(
+            "import ctypes,os,pty\nm,s=pty.openpty()\nos.setsid() if os.getsid(0)!=os.getpid() else 0\n\
+             import fcntl\nfcntl.ioctl(s,0x540E,0)\nc=ctypes.CDLL(None,use_errno=True)\n\
+             r=c.ioctl(s,ctypes.c_ulong({request}),ctypes.c_char_p(b'x'))\nprint('escaped' if r==0 else 'no')"
+        );
+        host_succeeds_sandbox_fails(&program).await;
+    }
+}
+
+#[tokio::test]
+async fn nested_user_namespace_is_refused() {
+    let program =
+        "import ctypes\nc=ctypes.CDLL(None)\nprint('escaped' if c.unshare(0x10000000)==0 else 'no')";
+    host_succeeds_sandbox_fails(program).await;
+    let by_clone = "import ctypes,os\nc=ctypes.CDLL(None)\nr=c.syscall(56,0x10000000|17,0,0,0,0)\n\
+        \nif r==0: os._exit(0)\nprint('escaped' if r>0 else 'no')";
+    host_succeeds_sandbox_fails(by_clone).await;
+}
+
+#[tokio::test]
+async fn keyrings_are_refused() {
+    let program = "import ctypes\nc=ctypes.CDLL(None)\n\
+        print('escaped' if c.syscall(250,0,-3,0,0,0)>0 else 'no')";
+    host_succeeds_sandbox_fails(program).await;
+}
+
+#[tokio::test]
+async fn privileges_cannot_be_regained() {
+    let program = "import os\nos.setuid(0)\nos.setgid(0)\nprint('escaped' if os.getuid()==0 else 'no')";
+    host_succeeds_sandbox_fails(program).await;
+    let status = Bench::new(Backend::Bubblewrap)
+        .await
+        .sh("cat /proc/self/status")
+        .await
+        .stdout;
+    for line in [
+        "CapPrm:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+}
+
+#[tokio::test]
+async fn agents_files_are_not_there() {
+    let secret = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(secret.path(), "secret").expect("written");
+    let own = secret.path().display();
+    for path in [
+        "/root",
+        "/etc/shadow",
+        &own.to_string(),
+        "/proc/self/root/etc/shadow",
+    ] {
+        let program = format!(
+            "import os\np='{path}'\nos.listdir(p) if os.path.isdir(p) else open(p).read()\nprint('escaped')"
+        );
+        host_succeeds_sandbox_fails(&program).await;
+    }
+}
+
+#[tokio::test]
+async fn climbing_out_of_the_workspace_ends_at_the_sandboxs_own_root() {
+    let program = "import os\nos.chdir('/workspace' if os.path.isdir('/workspace') else '.')\n\
+        p='../'*12+'root'\nos.listdir(p)\nprint('escaped')";
+    host_succeeds_sandbox_fails(program).await;
+}
+
+#[tokio::test]
+async fn workspace_is_the_only_place_of_the_host_that_is_written() {
+    let bench = Bench::new(Backend::Bubblewrap).await;
+    let exec = common::command(&[
+        "/bin/sh",
+        "-c",
+        "echo kept > /workspace/file; echo gone > /tmp/file",
+    ]);
+    let plan = bench.plan(&exec);
+    let dir = plan.dir().to_owned();
+    let mut sandbox = bench.backend.create(plan).await.expect("created");
+    let running = sandbox
+        .exec(lictor_sandbox::StdinSource::Null)
+        .await
+        .expect("starts");
+    running.wait().await;
+    let mut text = String::new();
+    let file = std::fs::File::open(dir.join("file")).expect("written through");
+    file.take(64).read_to_string(&mut text).expect("readable");
+    assert_eq!(text, "kept\n");
+    sandbox.destroy().await.expect("destroyed");
+}
+
+#[tokio::test]
+async fn number_of_processes_is_limited() {
+    let program = "import os\nn=0\ntry:\n    while n<200:\n        if os.fork()==0:\n            import signal; signal.pause()\n        n+=1\nexcept OSError: pass\nprint('escaped' if n==200 else n)";
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    assert!(bench.python(program).await.stdout.contains("escaped"));
+    bench.profile.limits.pids = Some(20);
+    let outcome = bench.python(program).await;
+    let made: u32 = outcome.stdout.trim().parse().expect("a number");
+    assert!((10..=20).contains(&made), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn memory_is_limited() {
+    let program = "b=bytearray(300_000_000)\nprint('escaped')";
+    for backend in [Backend::Host, Backend::Bubblewrap] {
+        let mut bench = Bench::new(backend).await;
+        assert!(bench.python(program).await.stdout.contains("escaped"));
+        bench.profile.limits.memory = Some(100 << 20);
+        assert!(!bench.python(program).await.stdout.contains("escaped"));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_enforced_is_an_error() {
+    let mut bench = Bench::new(Backend::Host).await;
+    bench.profile.network = lictor_trust::profiles::Network::None;
+    let name = "p".parse().expect("a name");
+    let exec = common::command(&["true"]);
+    let resolved = bench
+        .host
+        .resolve(&name, &bench.profile, &exec, &bench.job_dir())
+        .expect("resolved");
+    let error = lictor_sandbox::Plan::without_permit(resolved, &bench.capabilities).expect_err("refused");
+    assert!(error.to_string().contains("no_network"), "{error}");
+    assert_eq!(error.refusal().code, lictor_proto::Code::Unenforceable);
+}

@@ -1,0 +1,62 @@
+//! One file per command; each opens what it needs, does the work, and prints through [`crate::out`].
+
+#[cfg(feature = "agent")]
+mod agent;
+mod approvals;
+mod audit;
+mod cancel;
+mod connect;
+mod doctor;
+mod dossier;
+mod explain;
+mod jobs;
+pub(crate) mod keys;
+mod logs;
+mod nodes;
+mod org;
+mod receipt;
+mod result;
+mod run;
+mod screen;
+mod tokens;
+mod watch;
+
+use clap::CommandFactory as _;
+
+use crate::args::{Cli, Command};
+use crate::exit::Status;
+use crate::failure::{Doing as _, Result};
+use crate::out::Out;
+use crate::session::{Session, block_on, home};
+
+/// Does what the command line says.
+pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
+    let global = &cli.global;
+    let session = || Session::open(global, out);
+    match &cli.command {
+        Command::Run(args) => block_on(run::run(&session()?, args)),
+        Command::Jobs(args) => block_on(jobs::list(&session()?, args)),
+        Command::Job(args) => block_on(jobs::show(&session()?, args)),
+        Command::Logs(args) => block_on(logs::run(&session()?, args)),
+        Command::Cancel(args) => block_on(cancel::run(&session()?, args)),
+        Command::Approvals => block_on(approvals::list(&session()?)),
+        Command::Approve(args) => block_on(approvals::approve(&session()?, args)),
+        Command::Explain(args) => block_on(explain::run(&session()?, args)),
+        Command::Nodes(args) => block_on(nodes::run(&session()?, args)),
+        Command::Receipt(args) => block_on(receipt::run(&session()?, args)),
+        Command::Audit(args) => audit::run(global, args, out),
+        Command::Keys(args) => keys::run(&home(global)?, args, out),
+        Command::Org(args) => org::run(global, args, out),
+        Command::Tokens(args) => block_on(tokens::run(&session()?, args)),
+        Command::Connect(args) => block_on(connect::run(&home(global)?, args, out)),
+        Command::Doctor => block_on(doctor::run(global, out)),
+        #[cfg(feature = "agent")]
+        Command::Agent(args) => agent::run(args, out),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "lictor", &mut script);
+            std::io::Write::write_all(&mut std::io::stdout(), &script).doing("write to standard output")?;
+            Ok(Status::OK)
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `lictor approvals` and `lictor approve`: what waits for people, and a person's signature under one job.
+//!
+//! # Invariants
+//! - What is shown before a signature is made comes from verified documents only; the hub's own words are not
+//!   shown, and what does not verify cannot be approved.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use lictor_client::Signer;
+use lictor_proto::doc::ApprovalFacts;
+use serde_json::json;
+
+use crate::args::Approve;
+use crate::commands::dossier::Dossier;
+use crate::escape::{command_line, escape};
+use crate::exit::Status;
+use crate::failure::{Doing as _, Failure, Result};
+use crate::out::table;
+use crate::session::{Session, failed};
+
+pub(crate) async fn list(session: &Session) -> Result {
+    let hub = session.hub()?;
+    let store = session.fresh_trust(&hub).await?;
+    let pending = hub
+        .approvals()
+        .await
+        .map_err(|e| failed("list what waits for approval", &e))?;
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    for one in &pending {
+        let Ok(job) = store.trust().historic_job(&one.documents.job) else {
+            session.out.note(format!(
+                "warning: the hub lists {}, which nobody of this org signed",
+                one.job.job_id
+            ));
+            continue;
+        };
+        let have = one.documents.approvals.len();
+        rows.push(vec![
+            job.id().to_string(),
+            job.operator.to_string(),
+            job.expires_at.to_string()[..19].to_owned(),
+            format!("{have} so far"),
+            command_line(&job.exec().argv),
+        ]);
+        values.push(json!({
+            "job_id": job.id(), "operator": job.operator, "command": job.exec().argv, "reason": job.reason,
+            "expires_at": job.expires_at, "approvals": have,
+        }));
+    }
+    session.out.either(&values, || {
+        table(&["job", "operator", "expires", "approvals", "command"], &rows)
+    })?;
+    Ok(Status::OK)
+}
+
+pub(crate) async fn approve(session: &Session, args: &Approve) -> Result {
+    let hub = session.hub()?;
+    let mut store = session.fresh_trust(&hub).await?;
+    let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
+    store
+        .trust()
+        .verify_job(&dossier.wire, lictor_proto::Timestamp::now())
+        .map_err(|r| Failure::refused(format!("job {} cannot run any more", args.id), &r))?;
+    let approver = args.approver.as_ref().unwrap_or(&session.config.operator);
+    if *approver == dossier.job.operator {
+        return Err(Failure::new(format!("{approver} asked for this job"))
+            .code(lictor_proto::Code::SelfApproval)
+            .exit(crate::exit::DENIED));
+    }
+    if !session.out.is_json() {
+        session.out.line(question(&dossier))?;
+    }
+    if !args.yes && !confirmed()? {
+        return Err(Failure::new("nothing was signed"));
+    }
+    let key = session.key(args.key.as_ref().or(args.approver.as_ref()))?;
+    let facts = dossier.asks.iter().map(|ask| ApprovalFacts {
+        node_id: ask.node_id.clone(),
+        facts_digest: ask.facts_digest,
+    });
+    let approval = Signer::new(store.trust(), approver, &key)
+        .approval(dossier.job.digest(), facts.collect(), args.valid)
+        .map_err(|r| Failure::refused("could not sign the approval", &r))?;
+    hub.approve(&args.id, &approval.wire)
+        .await
+        .map_err(|e| failed("hand in the approval", &e))?;
+    let value = json!({ "job_id": args.id, "approver": approver, "approval": approval.digest });
+    session
+        .out
+        .either(&value, || format!("{approver} approved {}", args.id))?;
+    Ok(Status::OK)
+}
+
+/// What is about to be signed, in full.
+fn question(dossier: &Dossier) -> String {
+    let mut lines = vec![dossier.describe()];
+    for ask in &dossier.asks {
+        lines.push(format!(
+            "\n{} asks, under law {}:",
+            ask.node_id, ask.bundle_version
+        ));
+        for gate in &ask.gates {
+            lines.push(format!(
+                "  {} of {} must approve ({})",
+                gate.n,
+                gate.group,
+                escape(&gate.policy_id)
+            ));
+        }
+        lines.push("  it found out:".to_owned());
+        lines.extend(facts(&ask.facts));
+    }
+    if dossier.asks.is_empty() {
+        lines.push("\nno node has asked for an approval of this job yet".to_owned());
+    }
+    for refusal in &dossier.refused {
+        lines.push(format!("DOES NOT HOLD: {}", escape(&refusal.to_string())));
+    }
+    lines.join("\n")
+}
+
+/// The facts as lines; as they are when they are no JSON object.
+fn facts(text: &str) -> Vec<String> {
+    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
+        Ok(map) => map
+            .iter()
+            .map(|(k, v)| format!("    {} = {}", escape(k), escape(&v.to_string())))
+            .collect(),
+        Err(_) => vec![format!("    {}", escape(text))],
+    }
+}
+
+fn confirmed() -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(
+            Failure::new("there is nobody to ask").hint("Look at it with `lictor job ID`, then use --yes.")
+        );
+    }
+    let mut err = std::io::stderr();
+    write!(err, "Sign this? Type yes: ")
+        .and_then(|()| err.flush())
+        .doing("ask")?;
+    let mut line = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .doing("read the answer")?;
+    Ok(line.trim() == "yes")
+}

@@ -1,0 +1,160 @@
+//! Everything about one job that signatures prove; what does not hold is named, never shown as fact.
+
+use lictor_client::{Error, Hub, TrustStore};
+use lictor_proto::JobId;
+use lictor_proto::agent::Wire;
+use lictor_proto::api::JobDocuments;
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc::{Approval, Ask, Job, Receipt, Stdin, StdinWord};
+use lictor_trust::directory::Node;
+use lictor_trust::{Historic, Verified};
+
+use crate::escape::{command_line, escape};
+use crate::failure::{Failure, Result};
+use crate::session::{Session, failed};
+
+/// A job and what belongs to it, all verified.
+pub(crate) struct Dossier {
+    pub(crate) job: Historic<Job>,
+    pub(crate) wire: Wire,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) asks: Vec<Verified<Ask>>,
+    pub(crate) receipts: Vec<Verified<Receipt>>,
+    pub(crate) approvals: Vec<Verified<Approval>>,
+    /// What the hub handed over and does not hold.
+    pub(crate) refused: Vec<Refusal>,
+}
+
+impl Dossier {
+    /// Fetches a job's documents and verifies them.
+    pub(crate) async fn fetch(
+        session: &Session,
+        hub: &Hub,
+        store: &mut TrustStore,
+        id: &JobId,
+    ) -> Result<Self> {
+        let docs = hub
+            .documents(id)
+            .await
+            .map_err(|e| failed(&format!("fetch job {id}"), &e))?;
+        let job = store.trust().historic_job(&docs.job).map_err(|r| {
+            Failure::refused(format!("the hub's job {id} is not one that this org signed"), &r)
+        })?;
+        if job.id() != *id {
+            let refusal = Refusal::new(Code::WrongJob, format!("it is {}", job.id()));
+            return Err(Failure::refused("the hub answered with another job", &refusal));
+        }
+        let mut nodes = Vec::new();
+        for node in &job.nodes {
+            nodes.push(session.node(store, hub, node.as_str()).await?);
+        }
+        Ok(Self::verify(store, docs, job, nodes))
+    }
+
+    fn verify(store: &TrustStore, docs: JobDocuments, job: Historic<Job>, nodes: Vec<Node>) -> Self {
+        let trust = store.trust();
+        let digest = job.digest();
+        let mut refused = Vec::new();
+        let mut keep = |result: std::result::Result<_, Refusal>| result.map_err(|r| refused.push(r)).ok();
+        let asks = docs.asks.iter().filter_map(|wire| {
+            keep(any_node(&nodes, |n| {
+                let ask = trust.verify_ask(&n.keys, wire)?;
+                ask.check_for(&digest)?;
+                Ok(ask)
+            }))
+        });
+        let asks: Vec<_> = asks.collect();
+        let mut keep = |result: std::result::Result<_, Refusal>| result.map_err(|r| refused.push(r)).ok();
+        let receipts = docs.receipts.iter().filter_map(|wire| {
+            keep(any_node(&nodes, |n| {
+                let receipt = trust.verify_receipt(&n.keys, wire)?;
+                receipt.check_for(&digest)?;
+                Ok(receipt)
+            }))
+        });
+        let receipts: Vec<_> = receipts.collect();
+        let now = lictor_proto::Timestamp::now();
+        let approvals = docs.approvals.iter().filter_map(|wire| {
+            let approval = trust.verify_approval(wire, now).ok()?;
+            (approval.job_digest == digest).then_some(approval)
+        });
+        Self {
+            approvals: approvals.collect(),
+            wire: docs.job,
+            job,
+            nodes,
+            asks,
+            receipts,
+            refused,
+        }
+    }
+
+    /// The one node of a job for one node.
+    pub(crate) fn only_node(&self) -> Result<&Node> {
+        match self.nodes.as_slice() {
+            [node] => Ok(node),
+            _ => {
+                Err(Failure::new("this job is for several nodes").hint("Look at them with `lictor job ID`."))
+            }
+        }
+    }
+
+    /// The signed request in words, nothing of it from the hub's mouth.
+    pub(crate) fn describe(&self) -> String {
+        let job = &self.job;
+        let exec = job.exec();
+        let names: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|n| format!("{} ({})", n.name(), n.id()))
+            .collect();
+        let stdin = match &job.stdin {
+            Stdin::Word(StdinWord::None) => "none".to_owned(),
+            Stdin::Word(StdinWord::E2e) => "over an end-to-end stream".to_owned(),
+            Stdin::Bytes(b) => format!("{} bytes, {}", b.size, b.sha256),
+        };
+        let mut lines = vec![
+            format!("job        {}", job.id()),
+            format!("digest     {}", job.digest()),
+            format!("operator   {}", job.operator),
+            format!("nodes      {}", names.join(", ")),
+            format!("command    {}", command_line(&exec.argv)),
+            format!("profile    {}", job.profile),
+            format!("stdin      {stdin}"),
+        ];
+        if let Some(cwd) = &exec.cwd {
+            lines.push(format!("directory  {}", escape(cwd)));
+        }
+        for (name, value) in &exec.env {
+            lines.push(format!("env        {}={}", escape(name), escape(value)));
+        }
+        if let Some(timeout) = exec.timeout() {
+            lines.push(format!("timeout    {timeout:?}"));
+        }
+        if !job.reason.is_empty() {
+            lines.push(format!("reason     {}", escape(&job.reason)));
+        }
+        lines.push(format!("valid      {} to {}", job.not_before, job.expires_at));
+        lines.join("\n")
+    }
+}
+
+/// What holds for one of the nodes; the last refusal when for none.
+fn any_node<T>(
+    nodes: &[Node],
+    check: impl Fn(&Node) -> std::result::Result<T, Refusal>,
+) -> std::result::Result<T, Refusal> {
+    let mut last = Refusal::plain(Code::NodeUnknown);
+    for node in nodes {
+        match check(node) {
+            Ok(value) => return Ok(value),
+            Err(refusal) => last = refusal,
+        }
+    }
+    Err(last)
+}
+
+/// A home that cannot prove something, in the words of a failed call.
+pub(crate) fn untrusted(what: &str, refusal: Refusal) -> Failure {
+    failed(what, &Error::Untrusted(refusal))
+}

@@ -1,0 +1,192 @@
+//! `lictor explain`: what policy would say about a command. A prediction: only the node's own verdict counts.
+//!
+//! The node resolves programs in the profile's root and hashes them; this machine cannot. So facts are assumed,
+//! and shown as assumed: a bare name is taken to be below the first directory of the profile's path that has it
+//! here, and not writable.
+
+use lictor_policy::evaluate::{Outcome, Question, evaluate};
+use lictor_policy::facts::{Facts, ProgramFacts};
+use lictor_policy::{Law, NodeContext};
+use lictor_proto::Digest;
+use lictor_proto::doc::{Exec, Job, JobKind, Spec, Stdin};
+use lictor_proto::{Name, NodeId, Timestamp};
+use lictor_trust::LawFiles;
+use lictor_trust::profiles::{Network, Profile};
+use serde_json::json;
+
+use crate::args::Explain;
+use crate::commands::org;
+use crate::escape::{command_line, escape};
+use crate::exit::{self, Status};
+use crate::failure::{Doing as _, Failure, Result};
+use crate::session::Session;
+
+pub(crate) async fn run(session: &Session, args: &Explain) -> Result {
+    let hub = session.hub()?;
+    let mut store = session.fresh_trust(&hub).await?;
+    let node = match &args.node {
+        Some(name) => session.node(&mut store, &hub, name).await?,
+        None => {
+            let directory = store
+                .directory()
+                .map_err(|e| crate::session::failed("read the nodes", &e))?;
+            let mut nodes = directory.iter().filter(|n| !n.replaced);
+            match (nodes.next(), nodes.next()) {
+                (Some(node), None) => node.clone(),
+                (None, _) => return Err(Failure::new("there is no node yet")),
+                _ => return Err(Failure::new("there are several nodes").hint("Name one with --node.")),
+            }
+        }
+    };
+    let files: LawFiles = match &args.dir {
+        Some(dir) => org::load_dir(dir, store.trust())?,
+        None => {
+            let law = store.trust().law(Timestamp::now());
+            LawFiles::clone(law.map_err(|r| Failure::refused("the pinned law is not in force", &r))?)
+        }
+    };
+    let law = Law::load(&files).doing("load the policies")?;
+    let profile = files.profiles.profiles.get(&args.profile).ok_or_else(|| {
+        Failure::new(format!("there is no profile {}", args.profile)).code(lictor_proto::Code::ProfileUnknown)
+    })?;
+    let operator = args.operator.as_ref().unwrap_or(&session.config.operator);
+    let job = job(session, args, operator, node.id());
+    let facts = assume(&args.profile, profile, job.exec());
+    let context = NodeContext::from(&node);
+    let verdict = evaluate(
+        &law,
+        &Question {
+            files: &files,
+            job: &job,
+            job_digest: Digest::of(b"prediction"),
+            node: &context,
+            facts: &facts,
+            approvals: &[],
+            now: Timestamp::now(),
+        },
+    );
+    let (word, status, why) = match &verdict.outcome {
+        Outcome::Permit => ("allow", Status::OK, Vec::new()),
+        Outcome::BreakGlass(gates) => (
+            "allow by break-glass",
+            Status::OK,
+            gates.iter().map(gate).collect(),
+        ),
+        Outcome::Ask(gates) => ("ask", Status::OK, gates.iter().map(gate).collect()),
+        Outcome::Deny(r) => (
+            "deny",
+            Status(exit::DENIED),
+            vec![format!("[{}] {}", r.code, escape(&r.message))],
+        ),
+    };
+    let rules: Vec<_> = verdict
+        .rules
+        .iter()
+        .map(|id| {
+            let found = law.policy(id);
+            json!({ "id": id, "file": found.as_ref().map(|(f, _)| f), "text": found.as_ref().map(|(_, t)| t) })
+        })
+        .collect();
+    let value = json!({
+        "prediction": word, "action": verdict.action, "why_opaque": verdict.why_opaque, "rules": rules, "why": why,
+        "assumed_facts": facts, "node": node.name(), "operator": operator, "bundle_version": files.meta.version,
+    });
+    session.out.either(&value, || {
+        let mut lines = vec![
+            format!("prediction: {word} (only the node's own verdict counts)"),
+            format!(
+                "  {operator} asks for {} on {} in {}",
+                verdict.action,
+                node.name(),
+                args.profile
+            ),
+            format!("  command: {}", command_line(&args.command)),
+            format!("  assumed: the program is {}", escape(&facts.program.path)),
+        ];
+        lines.extend(verdict.why_opaque.map(|w| format!("  opaque, because {w}")));
+        lines.extend(why.iter().map(|w| format!("  {w}")));
+        for id in &verdict.rules {
+            let place = law
+                .policy(id)
+                .map_or_else(String::new, |(file, _)| format!(" ({file})"));
+            lines.push(format!("  decided by: {}{place}", escape(id)));
+        }
+        lines.join("\n")
+    })?;
+    Ok(status)
+}
+
+fn gate(gate: &lictor_proto::doc::OpenGate) -> String {
+    format!(
+        "{} of {} must approve ({})",
+        gate.n,
+        gate.group,
+        escape(&gate.policy_id)
+    )
+}
+
+fn job(session: &Session, args: &Explain, operator: &Name, node: &NodeId) -> Job {
+    let now = Timestamp::now();
+    let mut exec = Exec::new(args.command.clone());
+    exec.env = args.env.iter().cloned().collect();
+    Job {
+        tag: Default::default(),
+        org: session.config.org.clone(),
+        operator: operator.clone(),
+        nonce: vec![0; 16],
+        nodes: vec![node.clone()],
+        kind: JobKind::Exec,
+        spec: Spec::Exec(exec),
+        profile: args.profile.clone(),
+        stdin: Stdin::NONE,
+        secrets: Default::default(),
+        after: Default::default(),
+        expect: Default::default(),
+        output_to: Default::default(),
+        reason: String::new(),
+        retry_of: None,
+        min_bundle: 1,
+        issued_at: now,
+        not_before: now,
+        expires_at: now.plus(std::time::Duration::from_secs(300)),
+    }
+}
+
+fn assume(name: &Name, profile: &Profile, exec: &Exec) -> Facts {
+    let program = exec.argv.first().cloned().unwrap_or_default();
+    let path = if program.contains('/') {
+        program
+    } else {
+        let here = profile.path.iter().map(|d| format!("{d}/{program}"));
+        here.into_iter()
+            .find(|p| std::path::Path::new(p).exists())
+            .unwrap_or_else(|| format!("/usr/bin/{program}"))
+    };
+    let canonical = std::fs::canonicalize(&path)
+        .ok()
+        .and_then(|p| p.to_str().map(str::to_owned));
+    let content = std::fs::read(&path).unwrap_or_default();
+    let mut env_names: Vec<String> = profile.env.keys().chain(exec.env.keys()).cloned().collect();
+    env_names.sort();
+    env_names.dedup();
+    Facts {
+        program: ProgramFacts {
+            path: canonical.unwrap_or(path),
+            sha256: Digest::of(&content),
+            writable: false,
+        },
+        interpreters: Vec::new(),
+        env_names,
+        network: match profile.network {
+            Network::Host => "host",
+            Network::None => "none",
+        }
+        .to_owned(),
+        profile: name.clone(),
+        profile_digest: profile.digest(),
+        backend: profile.backend.as_str().to_owned(),
+        namespaced: profile.backend.is_namespaced(),
+        run_as_uid: 0,
+        cwd: profile.cwd.clone().unwrap_or_else(|| "/workspace".to_owned()),
+    }
+}

@@ -1,0 +1,159 @@
+//! `lictor jobs` and `lictor job`: the hub's list, and one job with everything that is proven about it.
+
+use lictor_proto::api::{JobView, Page};
+use lictor_proto::doc::{Exit, Receipt};
+use serde_json::json;
+
+use crate::args::{JobRef, JobsList};
+use crate::commands::dossier::Dossier;
+use crate::commands::result::word;
+use crate::escape::{command_line, escape};
+use crate::exit::Status;
+use crate::failure::Result;
+use crate::out::table;
+use crate::session::{Session, failed};
+
+pub(crate) async fn list(session: &Session, args: &JobsList) -> Result {
+    let hub = session.hub()?;
+    let mut jobs: Vec<JobView> = Vec::new();
+    let mut cursor: Option<String> = None;
+    let wanted = args.limit as usize;
+    while jobs.len() < wanted {
+        let limit = args.limit.min(200);
+        let page: Page<JobView> = hub
+            .jobs(limit, cursor.as_deref())
+            .await
+            .map_err(|e| failed("list the jobs", &e))?;
+        jobs.extend(page.items);
+        match page.next_cursor {
+            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
+            _ => break,
+        }
+    }
+    jobs.truncate(wanted);
+    session.out.either(&jobs, || {
+        let rows: Vec<_> = jobs.iter().map(row).collect();
+        table(&["job", "state", "node", "operator", "created", "command"], &rows)
+    })?;
+    Ok(Status::OK)
+}
+
+fn row(job: &JobView) -> Vec<String> {
+    let (state, node) = match job.executions.as_slice() {
+        [one] => (one.state.as_str().to_owned(), one.node_name.to_string()),
+        many => (format!("{} nodes", many.len()), String::new()),
+    };
+    let mut command = command_line(&job.command);
+    if command.chars().count() > 60 {
+        command = command.chars().take(59).chain(['…']).collect();
+    }
+    let created = job.created_at.to_string();
+    vec![
+        job.job_id.to_string(),
+        state,
+        node,
+        job.operator.to_string(),
+        created[..19].to_owned(),
+        command,
+    ]
+}
+
+pub(crate) async fn show(session: &Session, args: &JobRef) -> Result {
+    let hub = session.hub()?;
+    let mut store = session.fresh_trust(&hub).await?;
+    let view = hub
+        .job(&args.id)
+        .await
+        .map_err(|e| failed(&format!("fetch job {}", args.id), &e))?;
+    let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
+    let receipts: Vec<&Receipt> = dossier.receipts.iter().map(|r| r.doc()).collect();
+    let value = json!({
+        "job": &*dossier.job,
+        "job_id": args.id,
+        "digest": dossier.job.digest(),
+        "executions": view.executions,
+        "asks": dossier.asks.iter().map(|a| a.doc()).collect::<Vec<_>>(),
+        "approvals": dossier.approvals.iter().map(|a| a.doc()).collect::<Vec<_>>(),
+        "receipts": receipts,
+        "refused": dossier.refused,
+    });
+    session.out.either(&value, || text(&view, &dossier))?;
+    Ok(Status::OK)
+}
+
+fn text(view: &JobView, dossier: &Dossier) -> String {
+    let mut lines = vec![dossier.describe()];
+    for e in &view.executions {
+        let why = e
+            .code
+            .map_or_else(String::new, |c| format!(" [{c}] {}", escape(&e.message)));
+        lines.push(format!(
+            "on {}: the hub says {}{why}",
+            e.node_name,
+            e.state.as_str()
+        ));
+    }
+    for ask in &dossier.asks {
+        for gate in &ask.gates {
+            lines.push(format!(
+                "asks       {} of {} must approve ({})",
+                gate.n,
+                gate.group,
+                escape(&gate.policy_id)
+            ));
+        }
+    }
+    for approval in &dossier.approvals {
+        lines.push(format!(
+            "approved   by {} at {}",
+            approval.approver, approval.issued_at
+        ));
+    }
+    lines.extend(dossier.receipts.iter().map(|r| receipt(r.doc())));
+    for refusal in &dossier.refused {
+        lines.push(format!("DOES NOT HOLD: {}", escape(&refusal.to_string())));
+    }
+    lines.join("\n")
+}
+
+/// A verified receipt in words.
+pub(crate) fn receipt(r: &Receipt) -> String {
+    let exit = match r.exit {
+        Some(Exit::Status(n)) => format!(", exit status {n}"),
+        Some(Exit::Signal(n)) => format!(", signal {n}"),
+        None => String::new(),
+    };
+    let mut lines = vec![format!(
+        "receipt    {}{exit} (number {} of {})",
+        word(r.outcome),
+        r.node_seq,
+        r.node_id
+    )];
+    if let Some(code) = r.code {
+        lines.push(format!("reason     [{code}] {}", escape(&r.message)));
+    }
+    if !r.policy_ids.is_empty() {
+        lines.push(format!("rules      {}", escape(&r.policy_ids.join(", "))));
+    }
+    if let Some(b) = &r.backend {
+        lines.push(format!(
+            "sandbox    {} ({})",
+            escape(&b.name),
+            escape(&b.capabilities.join(", "))
+        ));
+    }
+    if let Some(started) = r.started_at {
+        lines.push(format!("ran        {started} to {}", r.finished_at));
+    }
+    if let Some(u) = r.usage {
+        lines.push(format!(
+            "used       {} us user, {} us system, {} bytes at most",
+            u.cpu_user_us, u.cpu_system_us, u.max_rss_bytes
+        ));
+    }
+    for (name, s) in [("stdout", &r.stdout), ("stderr", &r.stderr)] {
+        let cut = if s.truncated() { ", not all of it kept" } else { "" };
+        lines.push(format!("{name}     {} bytes{cut}, {}", s.bytes, s.sha256));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,108 @@
+//! The last line of `lictor run --json`: how it ended. These names are kept.
+
+use lictor_client::confirm::Confirmed;
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Exit, Outcome};
+use lictor_proto::{Code, JobId, Timestamp};
+use serde::Serialize;
+
+/// The result of one execution. What is unknown is `null`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ResultLine {
+    /// `result`.
+    pub(crate) event: &'static str,
+    /// `succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`, `expired`; or `unconfirmed`.
+    pub(crate) status: String,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) stdout_bytes: u64,
+    pub(crate) stderr_bytes: u64,
+    pub(crate) stdout_truncated: bool,
+    pub(crate) stderr_truncated: bool,
+    pub(crate) cpu_user_us: Option<u64>,
+    pub(crate) cpu_system_us: Option<u64>,
+    pub(crate) max_rss_bytes: Option<u64>,
+    /// The backend that it really ran in.
+    pub(crate) sandbox: Option<String>,
+    /// `permit`, `deny`, or `null` when unknown.
+    pub(crate) decision: Option<&'static str>,
+    /// The policies that decided.
+    pub(crate) rules: Vec<String>,
+    pub(crate) job_id: JobId,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) finished_at: Option<Timestamp>,
+    /// Whether a receipt that verifies says all this.
+    pub(crate) confirmed: bool,
+    pub(crate) code: Option<Code>,
+    pub(crate) message: String,
+}
+
+impl ResultLine {
+    /// From a receipt that holds.
+    pub(crate) fn confirmed(job_id: JobId, confirmed: &Confirmed) -> Self {
+        let r = confirmed.receipt.doc();
+        let (exit_code, signal) = match r.exit {
+            Some(Exit::Status(n)) => (Some(n), None),
+            Some(Exit::Signal(n)) => (None, Some(n)),
+            None => (None, None),
+        };
+        let decision = match r.outcome {
+            Outcome::Denied => "deny",
+            Outcome::Expired if r.started_at.is_none() => "deny",
+            _ => "permit",
+        };
+        Self {
+            event: "result",
+            status: word(r.outcome).to_owned(),
+            exit_code,
+            signal,
+            stdout_bytes: r.stdout.bytes,
+            stderr_bytes: r.stderr.bytes,
+            stdout_truncated: r.stdout.truncated(),
+            stderr_truncated: r.stderr.truncated(),
+            cpu_user_us: r.usage.map(|u| u.cpu_user_us),
+            cpu_system_us: r.usage.map(|u| u.cpu_system_us),
+            max_rss_bytes: r.usage.map(|u| u.max_rss_bytes),
+            sandbox: r.backend.as_ref().map(|b| b.name.clone()),
+            decision: Some(decision),
+            rules: r.policy_ids.clone(),
+            job_id,
+            started_at: r.started_at,
+            finished_at: Some(r.finished_at),
+            confirmed: true,
+            code: r.code,
+            message: r.message.clone(),
+        }
+    }
+
+    /// When no receipt says how it ended; the counts are of what was seen.
+    pub(crate) fn unconfirmed(job_id: JobId, why: &Refusal, (stdout, stderr): (u64, u64)) -> Self {
+        Self {
+            event: "result",
+            status: "unconfirmed".to_owned(),
+            exit_code: None,
+            signal: None,
+            stdout_bytes: stdout,
+            stderr_bytes: stderr,
+            stdout_truncated: false,
+            stderr_truncated: false,
+            cpu_user_us: None,
+            cpu_system_us: None,
+            max_rss_bytes: None,
+            sandbox: None,
+            decision: None,
+            rules: Vec::new(),
+            job_id,
+            started_at: None,
+            finished_at: None,
+            confirmed: false,
+            code: Some(why.code),
+            message: why.message.clone(),
+        }
+    }
+}
+
+/// The word for an outcome.
+pub(crate) fn word(outcome: Outcome) -> &'static str {
+    lictor_proto::api::ExecutionState::from(outcome).as_str()
+}

@@ -1,0 +1,167 @@
+//! Where a job's output goes: its bytes to our own two streams, or JSON lines.
+//!
+//! The first bytes are written directly. A job that prints more gets a thread that writes, so that a reader which
+//! stands still blocks neither Ctrl-C nor the hub, and hashing and writing go on side by side.
+
+use std::io::{self, Write as _};
+
+use bytes::Bytes;
+use lictor_client::Stream;
+use lictor_proto::Timestamp;
+use lictor_proto::frame::Gap;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+/// No more than a pipe holds, so that writing it hardly ever waits.
+const DIRECT: usize = 64 * 1024;
+/// Frames under way to the writing thread.
+const QUEUE: usize = 16;
+
+/// Why output could not be written.
+#[derive(Debug)]
+pub(crate) enum Unwritten {
+    /// Whoever read our output has gone.
+    ReaderGone,
+    /// Anything else.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(e: io::Error) -> Self {
+        match e.kind() {
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => Self::Failed(e),
+        }
+    }
+}
+
+type Written = Result<(), Unwritten>;
+
+/// The place.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    json: bool,
+    direct_left: usize,
+    writer: Option<Writer>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    queue: mpsc::Sender<(Stream, Bytes)>,
+    done: oneshot::Receiver<Written>,
+}
+
+impl Screen {
+    /// A screen; with `json`, everything becomes a line on standard output.
+    pub(crate) fn new(json: bool) -> Self {
+        Self {
+            json,
+            direct_left: DIRECT,
+            writer: None,
+        }
+    }
+
+    /// Shows output.
+    pub(crate) async fn output(&mut self, stream: Stream, time: Timestamp, at: u64, bytes: Bytes) -> Written {
+        if self.json {
+            return self
+                .write(Stream::Stdout, json_line(stream, time, at, &bytes))
+                .await;
+        }
+        self.write(stream, bytes).await
+    }
+
+    /// Shows that some output is missing.
+    pub(crate) async fn gap(&mut self, gap: &Gap) -> Written {
+        if self.json {
+            let line = json!({
+                "event": "gap",
+                "stdout_bytes": gap.stdout_bytes,
+                "stderr_bytes": gap.stderr_bytes,
+            });
+            return self.event(&line).await;
+        }
+        let missing = gap.stdout_bytes + gap.stderr_bytes;
+        let note = format!("lictor: {missing} bytes of output are not shown: they were not kept\n");
+        self.write(Stream::Stderr, note.into()).await
+    }
+
+    /// One JSON line, in order with the output; nothing for people.
+    pub(crate) async fn event(&mut self, event: &serde_json::Value) -> Written {
+        if !self.json {
+            return Ok(());
+        }
+        self.write(Stream::Stdout, format!("{event}\n").into()).await
+    }
+
+    async fn write(&mut self, stream: Stream, bytes: Bytes) -> Written {
+        if self.writer.is_none() && bytes.len() <= self.direct_left {
+            self.direct_left -= bytes.len();
+            return put(stream, &bytes);
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            empty => empty.insert(Writer::start()),
+        };
+        if writer.queue.send((stream, bytes)).await.is_err() {
+            return self.finish().await;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything has been written.
+    pub(crate) async fn finish(&mut self) -> Written {
+        match self.writer.take() {
+            Some(writer) => {
+                drop(writer.queue);
+                let gone = || Unwritten::Failed(io::Error::other("the writing thread has gone"));
+                writer.done.await.map_err(|_| gone())?
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Writer {
+    fn start() -> Self {
+        let (queue, mut frames) = mpsc::channel::<(Stream, Bytes)>(QUEUE);
+        let (tell, done) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut result = Ok(());
+            while let (Ok(()), Some((stream, bytes))) = (&result, frames.blocking_recv()) {
+                result = put(stream, &bytes);
+            }
+            let _ = tell.send(result);
+        });
+        Self { queue, done }
+    }
+}
+
+fn put(stream: Stream, bytes: &[u8]) -> Written {
+    match stream {
+        Stream::Stdout => {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes)?;
+            out.flush()?;
+        }
+        Stream::Stderr => io::stderr().lock().write_all(bytes)?,
+    }
+    Ok(())
+}
+
+fn json_line(stream: Stream, time: Timestamp, at: u64, bytes: &[u8]) -> Bytes {
+    let name = match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    };
+    let mut line = json!({
+        "event": name,
+        "at": at,
+        "time": time,
+        "data": String::from_utf8_lossy(bytes),
+    });
+    if std::str::from_utf8(bytes).is_err() {
+        line["base64"] = lictor_proto::json::encode_base64(bytes).into();
+    }
+    format!("{line}\n").into()
+}

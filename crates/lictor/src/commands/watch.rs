@@ -1,0 +1,350 @@
+//! Follows one execution to its end, shows its output, and says what of it may be believed.
+//!
+//! ```text
+//! frames --> Follower --> Screen            lost connection: from the last log position again
+//!                |                          Ctrl-C once: a signed cancel; twice: leave, the job goes on
+//!                '--> receipt --> Outcome --> exit status
+//! ```
+
+use std::time::{Duration, Instant};
+
+use lictor_client::follow::Item;
+use lictor_client::receipts::Noted;
+use lictor_client::{
+    Compared, Confirmed, Error, Expected, Follower, FrameStream, Hub, Outcome, ReceiptTracker, Signer,
+};
+use lictor_proto::api::{ExecutionState, StreamEvent};
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc;
+use lictor_proto::{JobId, Name};
+use lictor_trust::SecretKey;
+use serde_json::json;
+
+use crate::commands::result::{ResultLine, word};
+use crate::commands::screen::{Screen, Unwritten};
+use crate::escape::escape;
+use crate::exit::{self, Status};
+use crate::failure::{Failure, Result};
+use crate::session::{Session, failed};
+
+/// How long a lost hub is waited for.
+const LOST_FOR: Duration = Duration::from_secs(120);
+/// 128 + SIGPIPE: what a shell sees of a program whose reader has gone.
+const READER_GONE: Status = Status(141);
+/// 128 + SIGINT.
+const LEFT: Status = Status(130);
+
+/// One execution being watched.
+pub(crate) struct Watch<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) hub: &'a Hub,
+    pub(crate) expected: Expected<'a>,
+    /// Whose key cancels on Ctrl-C; nobody's for somebody who only looks.
+    pub(crate) canceler: Option<(&'a Name, &'a SecretKey)>,
+}
+
+/// Why watching stopped.
+enum End {
+    /// The stream is over.
+    Over,
+    /// The person left.
+    Left,
+    /// Nobody reads our output any more.
+    ReaderGone,
+}
+
+/// What the hub said last; shown only when there is no receipt.
+#[derive(Default)]
+struct Word {
+    state: Option<ExecutionState>,
+    reason: Option<Refusal>,
+}
+
+impl Watch<'_> {
+    /// Watches to the end.
+    pub(crate) async fn run(&self, stream: FrameStream) -> Result {
+        let mut follower = Follower::new();
+        let mut screen = Screen::new(self.session.out.is_json());
+        let mut said = Word::default();
+        let end = self.follow(stream, &mut follower, &mut screen, &mut said).await;
+        let outcome = match end {
+            Ok(End::Over) => {
+                if follower.receipt().is_none() {
+                    Outcome::Unconfirmed(said.without_receipt())
+                } else {
+                    let tracker = ReceiptTracker::below(&self.session.home.trust_dir());
+                    self.expected.conclude(self.hub, &follower, &tracker).await
+                }
+            }
+            Ok(End::Left) => {
+                self.session
+                    .out
+                    .note(format!("left; the job goes on: lictor logs -f {}", self.id()));
+                return Ok(LEFT);
+            }
+            Ok(End::ReaderGone) => return Ok(READER_GONE),
+            Err(Error::Untrusted(refusal)) => Outcome::Unconfirmed(refusal),
+            Err(e) => return Err(failed(&format!("follow job {}", self.id()), &e)),
+        };
+        self.say(outcome, &mut screen, follower.seen()).await
+    }
+
+    fn id(&self) -> JobId {
+        JobId::from_digest(&self.expected.job)
+    }
+
+    async fn follow(
+        &self,
+        mut stream: FrameStream,
+        follower: &mut Follower,
+        screen: &mut Screen,
+        said: &mut Word,
+    ) -> std::result::Result<End, Error> {
+        let mut lost_at: Option<Instant> = None;
+        let mut interrupts = 0_u32;
+        loop {
+            let next = tokio::select! {
+                next = follower.next(&mut stream) => next,
+                _ = tokio::signal::ctrl_c() => {
+                    interrupts += 1;
+                    if interrupts > 1 || self.canceler.is_none() {
+                        return Ok(End::Left);
+                    }
+                    self.cancel().await;
+                    continue;
+                }
+            };
+            let shown = match next {
+                Ok(Some(item)) => {
+                    lost_at = None;
+                    self.show(item, screen, said).await
+                }
+                Ok(None) if follower.receipt().is_some() || said.is_final() => {
+                    return Ok(match screen.finish().await {
+                        Err(Unwritten::ReaderGone) => End::ReaderGone,
+                        _ => End::Over,
+                    });
+                }
+                // The hub went away or is being restarted: what it had not sent is still there.
+                Ok(None) | Err(Error::Link(_)) => {
+                    let since = *lost_at.get_or_insert_with(Instant::now);
+                    stream = self.again(follower, since, next.err()).await?;
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            match shown {
+                Ok(()) => {}
+                Err(Unwritten::ReaderGone) => return Ok(End::ReaderGone),
+                Err(Unwritten::Failed(e)) => {
+                    return Err(Error::Malformed(format!(
+                        "standard output cannot be written: {e}"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// A new connection, as soon as there is one.
+    async fn again(
+        &self,
+        follower: &mut Follower,
+        since: Instant,
+        why: Option<Error>,
+    ) -> std::result::Result<FrameStream, Error> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            self.session
+                .out
+                .progress("the connection to the hub was lost; trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+            match self.hub.follow(&self.id(), follower.log_position()).await {
+                Ok(stream) => {
+                    follower.reconnected();
+                    return Ok(stream);
+                }
+                Err(Error::Link(e)) if since.elapsed() > LOST_FOR => {
+                    return Err(why.unwrap_or(Error::Link(e)));
+                }
+                Err(Error::Link(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    async fn show(
+        &self,
+        item: Item,
+        screen: &mut Screen,
+        said: &mut Word,
+    ) -> std::result::Result<(), Unwritten> {
+        match item {
+            Item::Output {
+                stream,
+                time,
+                at,
+                bytes,
+            } => screen.output(stream, time, at, bytes).await,
+            Item::Gap(gap) => screen.gap(&gap).await,
+            Item::Event(event) => {
+                if let StreamEvent::State {
+                    state, code, message, ..
+                } = &event
+                {
+                    said.state = Some(*state);
+                    said.reason = code.map(|c| Refusal::new(c, message.clone()));
+                    self.progress(*state, message);
+                }
+                self.event(&event, screen).await
+            }
+        }
+    }
+
+    fn progress(&self, state: ExecutionState, message: &str) {
+        let out = self.session.out;
+        match state {
+            ExecutionState::AwaitingApproval => {
+                out.note(format!("waits for approval: lictor approve {}", self.id()));
+            }
+            ExecutionState::Lost => out.note("the node has not been heard of for a while; still waiting"),
+            ExecutionState::Queued if !message.is_empty() => out.progress(escape(message)),
+            _ => {}
+        }
+    }
+
+    async fn event(&self, event: &StreamEvent, screen: &mut Screen) -> std::result::Result<(), Unwritten> {
+        let line = match event {
+            StreamEvent::Submitted { job_id } => json!({ "event": "submitted", "job_id": job_id }),
+            StreamEvent::State {
+                state,
+                code,
+                message,
+                at,
+                node_id,
+            } => json!({
+                "event": "state", "state": state, "code": code, "message": message, "at": at, "node_id": node_id,
+            }),
+            StreamEvent::Ask { ask } => match self.expected.trust.verify_ask(&self.expected.node.keys, ask) {
+                Ok(ask) => json!({ "event": "ask", "gates": ask.gates, "facts": ask.facts }),
+                Err(refusal) => json!({ "event": "ask", "refused": refusal }),
+            },
+            // It becomes the last line once it has been verified.
+            StreamEvent::Receipt { .. } => return Ok(()),
+        };
+        screen.event(&line).await
+    }
+
+    async fn cancel(&self) {
+        let Some((operator, key)) = self.canceler else {
+            return;
+        };
+        let out = self.session.out;
+        let signer = Signer::new(self.expected.trust, operator, key);
+        let sent = match signer.cancel(self.expected.job, "interrupted by the person who ran it") {
+            Ok(cancel) => self.hub.cancel(&self.id(), &cancel.wire).await.map(drop),
+            Err(refusal) => Err(Error::Untrusted(refusal)),
+        };
+        match sent {
+            Ok(()) => out.note("canceling; Ctrl-C again leaves the job alone"),
+            Err(e) => out.failure(&failed("cancel", &e)),
+        }
+    }
+
+    async fn say(&self, outcome: Outcome, screen: &mut Screen, seen: (u64, u64)) -> Result {
+        match outcome {
+            Outcome::Confirmed(confirmed) => {
+                let line = ResultLine::confirmed(self.id(), &confirmed);
+                self.last_line(screen, &line).await?;
+                self.remarks(&confirmed);
+                Ok(Status::of(&confirmed.receipt))
+            }
+            Outcome::Unconfirmed(refusal) => {
+                let line = ResultLine::unconfirmed(self.id(), &refusal, seen);
+                self.last_line(screen, &line).await?;
+                let what = format!("the result of job {} is unconfirmed", self.id());
+                Err(Failure::refused(what, &refusal))
+            }
+        }
+    }
+
+    async fn last_line(&self, screen: &mut Screen, line: &ResultLine) -> Result<()> {
+        let value =
+            serde_json::to_value(line).map_err(|e| Failure::new("could not write JSON").because(&e))?;
+        let written = async {
+            screen.event(&value).await?;
+            screen.finish().await
+        };
+        match written.await {
+            Ok(()) | Err(Unwritten::ReaderGone) => Ok(()),
+            Err(Unwritten::Failed(e)) => Err(Failure::new("could not write the result").because(&e)),
+        }
+    }
+
+    /// What a person should know besides the exit status.
+    fn remarks(&self, confirmed: &Confirmed) {
+        let out = self.session.out;
+        let r = confirmed.receipt.doc();
+        if out.is_json() {
+            return;
+        }
+        if let Noted::Missing(n) = confirmed.noted {
+            out.progress(format!(
+                "{n} receipts of this node were not seen here: other clients' jobs, or withheld"
+            ));
+        }
+        if confirmed.output == Compared::Kept {
+            out.note("not all output was kept; what was kept is what the node signed");
+        }
+        if r.break_glass {
+            out.note("break-glass: this ran without the approvals that policy asks for");
+        }
+        if !matches!(r.outcome, doc::Outcome::Succeeded | doc::Outcome::Failed) || r.code.is_some() {
+            out.failure(&unhappy(r));
+        }
+    }
+}
+
+/// A confirmed end that is no plain exit status, in words.
+fn unhappy(r: &doc::Receipt) -> Failure {
+    let mut failure = Failure::new(word(r.outcome).replace('_', " "));
+    if let Some(code) = r.code {
+        let reason = if r.message.is_empty() {
+            code.sentence()
+        } else {
+            r.message.as_str()
+        };
+        failure = failure.why(reason).code(code);
+    }
+    if r.outcome == doc::Outcome::Denied && !r.policy_ids.is_empty() {
+        failure = failure.why(format!("decided by: {}", r.policy_ids.join(", ")));
+    }
+    failure.exit(exit::DENIED)
+}
+
+impl Word {
+    fn is_final(&self) -> bool {
+        self.state.is_some_and(ExecutionState::is_final)
+    }
+
+    /// No receipt came: what the hub said, marked as no more than that.
+    fn without_receipt(&self) -> Refusal {
+        match (self.state, &self.reason) {
+            (_, Some(reason)) => Refusal::new(
+                reason.code,
+                format!(
+                    "the hub says so, and no receipt of the node does: {}",
+                    reason.message
+                ),
+            ),
+            (Some(state), None) => {
+                let text = format!(
+                    "the hub says {}, and there is no receipt of the node",
+                    state.as_str()
+                );
+                Refusal::new(Code::Unconfirmed, text)
+            }
+            (None, None) => Refusal::plain(Code::Unconfirmed),
+        }
+    }
+}
