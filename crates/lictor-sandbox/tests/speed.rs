@@ -45,6 +45,8 @@ async fn start_and_wait_of_true() {
         assert!(boxed.run(&["true"]).await.succeeded());
         times[3].push(started.elapsed());
     }
+    let least = times.clone().map(|t| t.into_iter().min().expect("rounds"));
+    println!("least of {ROUNDS} (spawn, host, bwrap, bubblewrap): {least:?}");
     let [spawn, host, bwrap, boxed] = times.map(median);
     println!(
         "posix_spawn {spawn:?}, host {host:?}: {:.2} x",

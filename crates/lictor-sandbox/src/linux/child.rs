@@ -111,7 +111,7 @@ unsafe fn zygote(socket: c_int, slots: *const u8, forget: &Forget) -> ! {
     // SAFETY: plain system calls with valid arguments. `forget.ranges` is itself in forgotten memory, so each range
     // is read before any is dropped that could hold the list: the list's own pages go last, see `drop_memory`.
     unsafe {
-        reset_signals(libc::SIG_DFL);
+        reset_signals();
         libc::setsid();
         libc::chdir(c"/".as_ptr());
         libc::prctl(libc::PR_SET_NAME, c"lictor-zygote".as_ptr());
@@ -171,13 +171,13 @@ unsafe fn drop_memory(forget: &Forget) {
     }
 }
 
-/// Every signal back to `disposition`, SIGPIPE included, which Rust programs ignore.
+/// Every signal back to its default, SIGPIPE included, which Rust programs ignore.
 ///
 /// # Safety
 /// After a fork only: other threads' handlers would vanish.
-unsafe fn reset_signals(disposition: libc::sighandler_t) {
+unsafe fn reset_signals() {
     // The kernel's struct sigaction: handler, flags, restorer, mask. All zero is SIG_DFL.
-    let action = [disposition as u64, 0, 0, 0];
+    let action = [0_u64; 4];
     for signal in 1..=64 {
         // SAFETY: `action` has the kernel's layout and size on 64-bit Linux; SIGKILL and SIGSTOP fail harmlessly.
         unsafe {
@@ -358,7 +358,7 @@ fn program(table: &Table, status: c_int, inherit: &[c_int], inside: bool) -> ! {
     // SAFETY: a process of its own, single-threaded; every pointer in the table was filled by the agent, which
     // waits for `STARTED` or `FAILED` before it touches the slot again.
     unsafe {
-        reset_signals(libc::SIG_DFL);
+        // The zygote has reset every signal's handler already.
         if table.ignore_sigchld {
             // Ignored SIGCHLD survives execve and reaps children by itself: the sandbox's first process is one
             // that never waits.
