@@ -7,7 +7,7 @@ use lictor_policy::{AuthoriseCancel, authorise_cancel};
 use lictor_proto::agent::{Ack, LawDocs, LawHeld, Offer, StdinPiece};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Approval, Cancel, Job, Outcome, RevocationKind};
-use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_proto::{Code, Digest, Envelope, JobId, Timestamp, limits};
 use lictor_trust::Verified;
 
 use crate::core::Core;
@@ -97,8 +97,9 @@ pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, 
             .map(|j| j.envelope.clone())
     };
     let Some(envelope) = waiting else { return false };
-    let Ok(job) = core.law.current().trust.historic_job(&envelope) else {
-        tracing::error!(job = %digest, "a waiting job is no longer readable under the law held");
+    // It was verified when it came; by now its operator may have left the roster.
+    let Some(job) = own_job(&envelope) else {
+        tracing::error!(job = %digest, "a waiting job in the journal cannot be read");
         return false;
     };
     let word = if outcome == Outcome::Expired {
@@ -112,6 +113,11 @@ pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, 
     true
 }
 
+fn own_job(envelope: &str) -> Option<Job> {
+    let envelope = Envelope::parse(envelope.as_bytes(), limits::ENVELOPE).ok()?;
+    serde_json::from_slice(&envelope.payload).ok()
+}
+
 /// Keeps a signed approval with the job that it is for, and judges that job again.
 pub(crate) async fn approval(core: Arc<Core>, wire: String) -> Result<(), Refusal> {
     let held = core.law.current();
@@ -119,7 +125,7 @@ pub(crate) async fn approval(core: Arc<Core>, wire: String) -> Result<(), Refusa
         Ok(approval) => approval,
         Err(refusal) => return refuse_approval(&core, refusal).await,
     };
-    let envelope = match waiting_for(&core, &approval) {
+    let envelope = match waiting_for(&core, &held, &approval) {
         Ok(envelope) => envelope,
         Err(refusal) => return refuse_approval(&core, refusal).await,
     };
@@ -146,13 +152,15 @@ async fn refuse_approval(core: &Core, refusal: Refusal) -> Result<(), Refusal> {
     Err(refusal)
 }
 
-fn waiting_for(core: &Core, approval: &Verified<Approval>) -> Result<String, Refusal> {
-    let state = core.journal.state();
-    match state.job(&approval.job_digest) {
-        Some(job) if matches!(job.phase, Phase::Waiting { .. }) => Ok(job.envelope.clone()),
-        Some(_) => Err(Refusal::new(Code::Replayed, "the job does not wait any more")),
-        None => Err(Refusal::new(Code::NotFound, "no job of this digest waits here")),
-    }
+fn waiting_for(core: &Core, held: &Held, approval: &Verified<Approval>) -> Result<String, Refusal> {
+    let envelope = match core.journal.state().job(&approval.job_digest) {
+        Some(job) if matches!(job.phase, Phase::Waiting { .. }) => job.envelope.clone(),
+        Some(_) => return Err(Refusal::new(Code::Replayed, "the job does not wait any more")),
+        None => return Err(Refusal::new(Code::NotFound, "no job of this digest waits here")),
+    };
+    let job = held.trust.verify_job(&envelope, Timestamp::now())?;
+    approval.check_for(&job)?;
+    Ok(envelope)
 }
 
 /// Ends a job that somebody may end.

@@ -85,6 +85,14 @@ pub(crate) async fn run(execution: Execution) {
     if let Err(e) = core.commit_surely(make).await {
         tracing::error!(job = %digest, error = %e, "the journal refuses the end of an execution");
     }
+    // What is kept is read from the journal's description from now on. The live window stays for a while when more
+    // than that was written, for readers who are about to come to its end.
+    let truncated = end.output.as_ref().is_some_and(spool::Ended::truncated);
+    if truncated {
+        live.ended();
+    } else {
+        core.live.forget(&digest);
+    }
     core.feeds.touch(digest);
     times.done(Timed::Receipt);
     times.report(&digest);

@@ -16,6 +16,8 @@ use crate::journal::state::Phase;
 use crate::node_dir::NodeDir;
 
 const TICK: Duration = Duration::from_secs(1);
+/// How long the live window of an ended execution stays open.
+const LINGER: Duration = Duration::from_secs(30);
 /// Ticks between the slower chores.
 const SLOW: u64 = 60;
 
@@ -27,6 +29,7 @@ pub(crate) async fn keep(core: Weak<Core>) {
         if core.is_closed() {
             return;
         }
+        core.live.tidy(LINGER);
         expire(&core).await;
         if tick % SLOW == 0 {
             prune(&core).await;

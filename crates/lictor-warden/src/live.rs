@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::Job;
@@ -26,6 +27,7 @@ pub(crate) struct LiveJob {
     /// Feeds want to hear of output up to this log position.
     interest: AtomicU64,
     stop: Mutex<Stop>,
+    ended_at: OnceLock<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +72,11 @@ impl LiveJob {
     #[must_use]
     pub(crate) fn stopped(&self) -> Option<Refusal> {
         self.stop_state().why.clone()
+    }
+
+    /// Its receipt is in the journal.
+    pub(crate) fn ended(&self) {
+        let _ = self.ended_at.set(Instant::now());
     }
 
     /// Whether a feed wants to hear of output that starts at this log position.
@@ -117,6 +124,12 @@ impl LiveJobs {
     /// Forgets it: it is over and acknowledged.
     pub(crate) fn forget(&self, job: &Digest) {
         self.map().remove(job);
+    }
+
+    /// Forgets those that ended longer ago than `linger`, and with them their open files.
+    pub(crate) fn tidy(&self, linger: Duration) {
+        self.map()
+            .retain(|_, j| j.ended_at.get().is_none_or(|at| at.elapsed() < linger));
     }
 
     /// All of them.

@@ -1,0 +1,249 @@
+//! A verified job in front of the law: facts, verdict, plan, and the entry in the journal that lets it start.
+
+use std::sync::Arc;
+
+use lictor_audit::{Event, EventType};
+use lictor_policy::{Asked, Authorise, Decision as Verdict, Denial, authorise};
+use lictor_proto::agent::{OfferReply, Wire};
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Approval, Ask, Job, Outcome};
+use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_sandbox::StdinSource;
+use lictor_trust::Verified;
+use lictor_trust::sign::{sign, to_wire};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{APPROVALS, conclude, later};
+use crate::core::Core;
+use crate::execution::{Execution, run};
+use crate::journal::Step;
+use crate::journal::entry::{Decision, Entry};
+use crate::journal::state::Phase;
+use crate::law::{Acting, Held};
+use crate::live::LiveJob;
+use crate::receipt::End;
+use crate::steps::{Step as Timed, StepTimes};
+
+/// One verified job in front of the law.
+pub(super) struct Case<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) held: &'a Held,
+    pub(super) acting: Acting<'a>,
+    pub(super) digest: Digest,
+    pub(super) live: &'a Arc<LiveJob>,
+    pub(super) job: Verified<Job>,
+    pub(super) approvals: Vec<Wire>,
+}
+
+impl Case<'_> {
+    /// Decides it, and starts what is permitted.
+    pub(super) async fn decide(
+        self,
+        stdin: StdinSource,
+        place: OwnedSemaphorePermit,
+        times: &mut StepTimes,
+    ) -> OfferReply {
+        let Some(profile) = self.acting.files.profiles.profiles.get(&self.job.profile) else {
+            return self
+                .deny(Outcome::Denied, Refusal::plain(Code::ProfileUnknown).into())
+                .await;
+        };
+        let dir = self.core.work_dir(&self.digest);
+        let resolved = {
+            let _span = tracing::debug_span!("facts").entered();
+            self.core
+                .sandboxes
+                .resolve((&self.job.profile, profile), self.job.exec(), &dir)
+        };
+        let resolved = match resolved {
+            Ok(resolved) => resolved,
+            Err(refusal) => {
+                let outcome = match refusal.code {
+                    Code::ProgramNotFound | Code::StartFailed => Outcome::Failed,
+                    _ => Outcome::Denied,
+                };
+                return self.deny(outcome, refusal.into()).await;
+            }
+        };
+        times.done(Timed::Facts);
+        let counted = self.verified_approvals().await;
+        let verdict = {
+            let _span = tracing::debug_span!("authorise").entered();
+            authorise(Authorise {
+                law: self.acting.law,
+                files: self.acting.files,
+                job: self.job.clone(),
+                node: self.acting.node,
+                facts: resolved.facts().clone(),
+                approvals: &counted,
+                now: self.acting.now,
+            })
+        };
+        times.done(Timed::Authorise);
+        let permit = match verdict {
+            Verdict::Permit(permit) => permit,
+            Verdict::Ask(asked) => return self.ask(asked).await,
+            Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
+        };
+        let mut decision = Decision {
+            text: if permit.break_glass() {
+                "permit (break glass)"
+            } else {
+                "permit"
+            }
+            .to_owned(),
+            bundle_version: permit.bundle_version(),
+            bundle_digest: permit.bundle_digest(),
+            policy_ids: permit.policy_ids().to_vec(),
+            approvals: permit.approvals().to_vec(),
+            break_glass: permit.break_glass(),
+            facts_digest: Some(resolved.facts().digest()),
+            profile: permit.profile_name().clone(),
+            backend: Some(profile.backend.as_str().to_owned()),
+            capabilities: Vec::new(),
+            plan_digest: None,
+        };
+        let plan = match self.core.sandboxes.plan(*permit, resolved) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                decision.backend = None;
+                let end = End::unstarted(Outcome::Denied, refusal);
+                let wire = self.job.wire().to_owned();
+                return conclude(self.core, self.digest, wire, &self.job, decision, end).await;
+            }
+        };
+        decision.capabilities = plan.applied().capabilities.clone();
+        decision.plan_digest = Some(plan.digest());
+        if let Err(e) = self.take(&decision).await {
+            return OfferReply::Later(e);
+        }
+        times.done(Timed::JournalStart);
+        let execution = Execution {
+            core: self.core.clone(),
+            live: self.live.clone(),
+            job: self.job,
+            limits: profile.limits.clone(),
+            decision,
+            plan,
+            stdin,
+            times: *times,
+            _place: place,
+        };
+        self.core.tasks.spawn(run(execution));
+        OfferReply::Accepted
+    }
+
+    /// The first of the two syncs of an execution.
+    async fn take(&self, decision: &Decision) -> Result<(), Refusal> {
+        let exec = self.job.exec();
+        let event = Event::new(EventType::JobPermitted)
+            .with_id("job", &self.digest)
+            .with_id("job_id", &JobId::from_digest(&self.digest))
+            .with("operator", self.job.operator.as_str())
+            .with("argv", exec.argv.as_slice())
+            .with("profile", self.job.profile.as_str())
+            .with("bundle", decision.bundle_version)
+            .with("rules", decision.policy_ids.as_slice())
+            .with("break_glass", decision.break_glass);
+        let step = Step {
+            entries: vec![Entry::Taken {
+                job: self.digest,
+                envelope: self.job.wire().to_owned(),
+                expires_at: self.job.expires_at,
+                decision: decision.clone(),
+            }],
+            audit: vec![event],
+            receipt: None,
+        };
+        self.core
+            .journal
+            .commit(step)
+            .await
+            .map(|_| ())
+            .map_err(|e| (&e).into())
+    }
+
+    async fn deny(self, outcome: Outcome, denial: Denial) -> OfferReply {
+        let decision = self.core.refusing("denied", &self.job.profile, denial.policy_ids);
+        let end = End::unstarted(outcome, denial.refusal);
+        let wire = self.job.wire().to_owned();
+        conclude(self.core, self.digest, wire, &self.job, decision, end).await
+    }
+
+    /// Approvals that hold now, one per document; the others leave an audit event.
+    async fn verified_approvals(&self) -> Vec<Verified<Approval>> {
+        let mut counted: Vec<Verified<Approval>> = Vec::new();
+        for wire in &self.approvals {
+            let checked = self
+                .held
+                .trust
+                .verify_approval(wire, Timestamp::now())
+                .and_then(|a| a.check_for(&self.job).map(|()| a));
+            match checked {
+                Ok(a) if counted.iter().any(|c| c.digest() == a.digest()) => {}
+                Ok(a) => counted.push(a),
+                Err(refusal) => {
+                    let event = Event::new(EventType::ApprovalRefused).with_id("job", &self.digest);
+                    self.core.audit(event.refused(&refusal)).await;
+                }
+            }
+        }
+        counted
+    }
+
+    /// Signs the ask and keeps the job waiting.
+    async fn ask(self, asked: Box<Asked>) -> OfferReply {
+        let asked = *asked;
+        let core = self.core;
+        let waiting = {
+            let state = core.journal.state();
+            state
+                .jobs()
+                .filter(|(_, j)| matches!(j.phase, Phase::Waiting { .. }))
+                .count()
+        };
+        if waiting >= core.config.max_waiting {
+            let refusal = Refusal::new(Code::TooManyJobs, "too many jobs wait for approvals");
+            return later(core, &self.digest, refusal).await;
+        }
+        let facts = asked.facts.to_text();
+        let gates: Vec<String> = asked.gates.iter().map(|g| g.policy_id.clone()).collect();
+        let ask = Ask {
+            tag: Default::default(),
+            org: core.issuer.org.clone(),
+            job_digest: self.digest,
+            node_id: core.issuer.node_id.clone(),
+            bundle_version: self.acting.law.version(),
+            facts_digest: Digest::of(facts.as_bytes()),
+            facts,
+            gates: asked.gates,
+            issued_at: self.acting.now,
+        };
+        let ask = to_wire(&sign(&ask, &[&core.identity]));
+        let mut approvals = self.approvals;
+        approvals.sort_unstable();
+        approvals.dedup();
+        approvals.truncate(APPROVALS);
+        let step = Step {
+            entries: vec![Entry::Waiting {
+                job: self.digest,
+                envelope: self.job.wire().to_owned(),
+                expires_at: self.job.expires_at,
+                ask: ask.clone(),
+                approvals,
+            }],
+            audit: vec![
+                Event::new(EventType::JobAsked)
+                    .with_id("job", &self.digest)
+                    .with("operator", self.job.operator.as_str())
+                    .with("gates", gates.as_slice())
+                    .with("code", Code::ApprovalNeeded),
+            ],
+            receipt: None,
+        };
+        match core.journal.commit(step).await {
+            Ok(_) => OfferReply::Ask(ask),
+            Err(e) => OfferReply::Later((&e).into()),
+        }
+    }
+}
