@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::clock::Clock;
+
 /// The settings of a warden. [`Config::new`] gives the defaults.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The node directory.
     pub dir: PathBuf,
@@ -24,6 +26,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// The journal is rotated when it has grown by this many bytes beyond twice its live content.
     pub rotate_after: u64,
+    /// What documents are judged by.
+    pub clock: Clock,
 }
 
 impl Config {
@@ -40,6 +44,7 @@ impl Config {
             keep_results: Duration::from_secs(7 * 24 * 3600),
             heartbeat: Duration::from_secs(30),
             rotate_after: 16 * 1024 * 1024,
+            clock: Clock::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use lictor_policy::{AuthoriseCancel, authorise_cancel};
 use lictor_proto::agent::{Ack, LawDocs, LawHeld, Offer, StdinPiece};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Approval, Cancel, Job, Outcome, RevocationKind};
-use lictor_proto::{Code, Digest, Envelope, JobId, Timestamp, limits};
+use lictor_proto::{Code, Digest, Envelope, JobId, limits};
 use lictor_trust::Verified;
 
 use crate::core::Core;
@@ -21,10 +21,10 @@ use crate::receipt::End;
 
 /// Takes newer law, then ends what it has revoked.
 pub(crate) async fn law(core: Arc<Core>, docs: LawDocs) -> Result<LawHeld, Refusal> {
-    let update = core.law.accept(docs).await?;
+    let update = core.law.accept(docs, core.now()).await?;
     let report = &update.report;
     if report.changed() {
-        let held = core.law.current().law_held();
+        let held = core.law_held();
         let mut event = Event::new(EventType::LawAccepted)
             .with("root", held.root)
             .with("bundle", held.bundle)
@@ -51,7 +51,7 @@ pub(crate) async fn law(core: Arc<Core>, docs: LawDocs) -> Result<LawHeld, Refus
     match report.refused.first() {
         // What was taken was taken; the caller learns of the first that was not.
         Some((_, refusal)) if !report.changed() => Err(refusal.clone()),
-        _ => Ok(core.law.current().law_held()),
+        _ => Ok(core.law_held()),
     }
 }
 
@@ -121,7 +121,7 @@ fn own_job(envelope: &str) -> Option<Job> {
 /// Keeps a signed approval with the job that it is for, and judges that job again.
 pub(crate) async fn approval(core: Arc<Core>, wire: String) -> Result<(), Refusal> {
     let held = core.law.current();
-    let approval = match held.trust.verify_approval(&wire, Timestamp::now()) {
+    let approval = match held.trust.verify_approval(&wire, core.now()) {
         Ok(approval) => approval,
         Err(refusal) => return refuse_approval(&core, refusal).await,
     };
@@ -158,7 +158,7 @@ fn waiting_for(core: &Core, held: &Held, approval: &Verified<Approval>) -> Resul
         Some(_) => return Err(Refusal::new(Code::Replayed, "the job does not wait any more")),
         None => return Err(Refusal::new(Code::NotFound, "no job of this digest waits here")),
     };
-    let job = held.trust.verify_job(&envelope, Timestamp::now())?;
+    let job = held.trust.verify_job(&envelope, core.now())?;
     approval.check_for(&job)?;
     Ok(envelope)
 }
@@ -177,7 +177,7 @@ pub(crate) async fn cancel(core: Arc<Core>, wire: String) -> Result<(), Refusal>
 
 async fn try_cancel(core: &Core, wire: &str) -> Result<(), Refusal> {
     let held = core.law.current();
-    let system = Timestamp::now();
+    let system = core.now();
     let cancel = held.trust.verify_cancel(wire, system)?;
     let digest = cancel.job_digest;
     let live = core.live.claim(&digest);
@@ -208,9 +208,9 @@ async fn end_canceled(
     };
     let job = match live.job.get() {
         Some(job) => job.clone(),
-        None => held.trust.verify_job(&envelope, Timestamp::now())?,
+        None => held.trust.verify_job(&envelope, core.now())?,
     };
-    let acting = held.ending(Timestamp::now())?;
+    let acting = held.ending(core.now())?;
     let who = cancel.operator.clone();
     let permit = authorise_cancel(AuthoriseCancel {
         law: acting.law,

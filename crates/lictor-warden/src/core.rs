@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use lictor_audit::Event;
-use lictor_proto::agent::{ExecutionStatus, Heartbeat, OutputPart, ReadOutput, Status};
+use lictor_proto::agent::{ExecutionStatus, Heartbeat, LawHeld, OutputPart, ReadOutput, Status};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{NodeKind, NodeRecord, Receipt};
 use lictor_proto::{Code, Digest, Envelope, JobId, Timestamp};
@@ -62,6 +62,15 @@ impl std::fmt::Debug for Core {
 }
 
 impl Core {
+    /// The time that documents are judged by.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.config.clock.now()
+    }
+
+    pub(crate) fn law_held(&self) -> LawHeld {
+        self.law.current().law_held(self.now())
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -139,7 +148,7 @@ impl Core {
             name: self.record.name.clone(),
             kind: self.kind,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            law: self.law.current().law_held(),
+            law: self.law_held(),
             host: self.sandboxes.host_facts(&self.config.dir),
             backends: self.sandboxes.reports(),
             running,
@@ -157,7 +166,7 @@ impl Core {
                 .collect()
         };
         Status {
-            law: self.law.current().law_held(),
+            law: self.law_held(),
             executions,
             audit_head: self.journal.audit_head(),
         }

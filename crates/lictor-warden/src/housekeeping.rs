@@ -44,7 +44,7 @@ pub(crate) async fn keep(core: Weak<Core>) {
 
 /// Waiting jobs whose validity is over.
 async fn expire(core: &Arc<Core>) {
-    let now = core.law.current().trust.now(Timestamp::now());
+    let now = core.law.current().trust.now(core.now());
     let over: Vec<Digest> = {
         let state = core.journal.state();
         let waiting = state
@@ -66,7 +66,7 @@ async fn expire(core: &Arc<Core>) {
 
 /// Forgets jobs that are over and could not be taken any more in any case.
 async fn prune(core: &Core) {
-    let now = core.law.current().trust.now(Timestamp::now());
+    let now = core.law.current().trust.now(core.now());
     // Not before every clock agrees that they are over.
     let before = now
         .as_millis()
@@ -88,7 +88,7 @@ async fn prune(core: &Core) {
 
 /// Results that waited too long move to files of their own, for people to look at.
 async fn archive(core: &Core) {
-    let now = Timestamp::now();
+    let now = core.now();
     let old: Vec<Finished> = {
         let state = core.journal.state();
         let finished = state.jobs().filter_map(|(digest, job)| match &job.phase {

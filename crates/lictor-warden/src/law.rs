@@ -99,8 +99,7 @@ impl Held {
 
     /// In the words of a heartbeat.
     #[must_use]
-    pub fn law_held(&self) -> LawHeld {
-        let now = Timestamp::now();
+    pub fn law_held(&self, now: Timestamp) -> LawHeld {
         let mut held = self.trust.law_held(now);
         held.deny_all = self.acting(now).err();
         held
@@ -156,19 +155,19 @@ impl LawDesk {
     ///
     /// # Errors
     /// When they could not be stored; the law is then as before.
-    pub async fn accept(self: &Arc<Self>, docs: LawDocs) -> Result<Update, Refusal> {
+    pub async fn accept(self: &Arc<Self>, docs: LawDocs, system: Timestamp) -> Result<Update, Refusal> {
         let _one_at_a_time = self.updating.lock().await;
         let desk = self.clone();
         // Verifying and loading a bundle takes milliseconds, and storing waits for the disk.
-        tokio::task::spawn_blocking(move || desk.update(&docs))
+        tokio::task::spawn_blocking(move || desk.update(&docs, system))
             .await
             .map_err(|e| Refusal::new(Code::Internal, e.to_string()))?
     }
 
-    fn update(&self, docs: &LawDocs) -> Result<Update, Refusal> {
+    fn update(&self, docs: &LawDocs, system: Timestamp) -> Result<Update, Refusal> {
         let before = self.current();
         let mut trust = before.trust.clone();
-        let report = trust.accept(docs, Timestamp::now());
+        let report = trust.accept(docs, system);
         if !report.changed() {
             return Ok(Update {
                 report,

@@ -9,7 +9,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`warden`], [`config`] | the handle, and what it is started with |
+//! | [`warden`], [`config`], [`clock`] | the handle, and what it is started with |
 //! | `offer`, `execution`, `control` | what is asked of it, each in a task of its own |
 //! | [`journal`] | the truth for start and result; audit records ride along |
 //! | [`spool`] | output: counted, hashed, kept in part, readable while it is written; standard input |
@@ -23,6 +23,7 @@
 //! - Two syncs are on the way of a job, no more: before its start, and before its result is told.
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod config;
 mod control;
 mod core;
@@ -42,6 +43,7 @@ mod steps;
 mod suppress;
 pub mod warden;
 
+pub use clock::Clock;
 pub use config::Config;
 pub use feed::EventFeed;
 pub use journal::export::audit_lines;

@@ -18,7 +18,7 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{Offer, OfferReply, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Job, Outcome, Stdin};
-use lictor_proto::{Code, Digest, Envelope, Timestamp, limits};
+use lictor_proto::{Code, Digest, Envelope, limits};
 use lictor_sandbox::StdinSource;
 use lictor_trust::Verified;
 use tokio::sync::OwnedSemaphorePermit;
@@ -120,7 +120,7 @@ async fn judge(
         Ok(stdin) => stdin,
         Err(refusal) => return later(core, &digest, refusal).await,
     };
-    let acting = match held.acting(Timestamp::now()) {
+    let acting = match held.acting(core.now()) {
         Ok(acting) => acting,
         Err(refusal) => return later(core, &digest, refusal).await,
     };
@@ -174,7 +174,7 @@ enum Unverified {
 
 fn verify(core: &Core, held: &Held, wire: &str) -> Result<Verified<Job>, Unverified> {
     let _span = tracing::debug_span!("verify").entered();
-    let now = Timestamp::now();
+    let now = core.now();
     held.acting(now).map_err(Unverified::Later)?;
     let job = held
         .trust

@@ -199,7 +199,7 @@ impl Warden {
     /// The law held at the moment.
     #[must_use]
     pub fn law_held(&self) -> LawHeld {
-        self.core.law.current().law_held()
+        self.core.law_held()
     }
 
     /// Takes no new work from now on; returns when nothing runs any more. What still runs after `grace` is stopped
@@ -274,7 +274,7 @@ fn check_machine(dir: &NodeDir) -> Result<Option<Refusal>, NodeDirError> {
 }
 
 async fn say_started(core: &Core, torn: u64, cloned: Option<Refusal>) {
-    let held = core.law.current().law_held();
+    let held = core.law_held();
     let mut audit = vec![
         Event::new(EventType::AgentStarted)
             .with("version", env!("CARGO_PKG_VERSION"))

@@ -7,7 +7,7 @@ use lictor_policy::{Asked, Authorise, Decision as Verdict, Denial, authorise};
 use lictor_proto::agent::{OfferReply, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Approval, Ask, Job, Outcome};
-use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_proto::{Code, Digest, JobId};
 use lictor_sandbox::StdinSource;
 use lictor_trust::Verified;
 use lictor_trust::sign::{sign, to_wire};
@@ -177,7 +177,7 @@ impl Case<'_> {
             let checked = self
                 .held
                 .trust
-                .verify_approval(wire, Timestamp::now())
+                .verify_approval(wire, self.core.now())
                 .and_then(|a| a.check_for(&self.job).map(|()| a));
             match checked {
                 Ok(a) if counted.iter().any(|c| c.digest() == a.digest()) => {}
