@@ -24,6 +24,14 @@ async fn start_and_wait_of_true() {
     let mut times = [const { Vec::new() }; 4];
     let bwrap = "--unshare-all --unshare-user --disable-userns --die-with-parent --cap-drop ALL --clearenv \
         --ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 \
+        --ro-bind-try /etc/alternatives /etc/alternatives --ro-bind-try /etc/ca-certificates /etc/ca-certificates \
+        --ro-bind-try /etc/host.conf /etc/host.conf --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache \
+        --ro-bind-try /etc/ld.so.conf /etc/ld.so.conf --ro-bind-try /etc/ld.so.conf.d /etc/ld.so.conf.d \
+        --ro-bind-try /etc/localtime /etc/localtime --ro-bind-try /etc/mime.types /etc/mime.types \
+        --ro-bind-try /etc/nsswitch.conf /etc/nsswitch.conf --ro-bind-try /etc/os-release /etc/os-release \
+        --ro-bind-try /etc/protocols /etc/protocols --ro-bind-try /etc/services /etc/services \
+        --ro-bind-try /etc/ssl/certs /etc/ssl/certs --ro-bind-try /etc/ssl/openssl.cnf /etc/ssl/openssl.cnf \
+        --ro-bind-try /etc/terminfo /etc/terminfo --ro-bind-try /etc/timezone /etc/timezone \
         --proc /proc --ro-bind /proc/sys /proc/sys --dev /dev --tmpfs /tmp -- /usr/bin/true";
     for _ in 0..ROUNDS {
         let started = Instant::now();
@@ -56,4 +64,37 @@ async fn start_and_wait_of_true() {
         "bare bwrap {bwrap:?}, bubblewrap {boxed:?}: {:.2} x",
         boxed.as_secs_f64() / bwrap.as_secs_f64()
     );
+}
+
+#[tokio::test]
+async fn phases_of_a_start() {
+    for backend in [Backend::Host, Backend::Bubblewrap] {
+        let bench = Bench::new(backend).await;
+        let exec = common::command(&["true"]);
+        let mut phases = [const { Vec::new() }; 5];
+        for _ in 0..ROUNDS {
+            let mut last = Instant::now();
+            let mut lap = |i: usize| {
+                phases[i].push(last.elapsed());
+                last = Instant::now();
+            };
+            let plan = bench.plan(&exec);
+            lap(0);
+            let mut sandbox = bench.backend.create(plan).await.expect("created");
+            lap(1);
+            let running = sandbox
+                .exec(lictor_sandbox::StdinSource::Null)
+                .await
+                .expect("starts");
+            lap(2);
+            running.wait().await;
+            lap(3);
+            sandbox.destroy().await.expect("destroyed");
+            lap(4);
+        }
+        println!(
+            "{backend:?} plan, create, exec, wait, destroy: {:?}",
+            phases.map(median)
+        );
+    }
 }

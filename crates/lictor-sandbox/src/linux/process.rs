@@ -114,6 +114,10 @@ pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
 
 /// The kernel's id of this boot.
 pub(crate) fn boot_id() -> String {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().to_owned()
+    static ID: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let read = || {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        text.trim().to_owned()
+    };
+    ID.get_or_init(read).clone()
 }
