@@ -60,6 +60,7 @@ pub(crate) async fn run(execution: Execution) {
     };
     let digest = job.digest();
     let (spool, writer) = Spool::new(core.spool_paths(&digest), keep);
+    let mut to_remove = None;
     let end = match start(&core, plan, stdin).await {
         Ok((sandbox, running)) => {
             times.done(Timed::Spawn);
@@ -73,7 +74,7 @@ pub(crate) async fn run(execution: Execution) {
             };
             let (ended, output) = attend(&core, running, output).await;
             times.done(Timed::Wait);
-            core.tasks.spawn(tidy(sandbox));
+            to_remove = Some(sandbox);
             finished(ended, output, live.stopped())
         }
         Err(refusal) => End::unstarted(Outcome::Failed, refusal),
@@ -82,7 +83,14 @@ pub(crate) async fn run(execution: Execution) {
         receipt: Some(core.issuer.draft(digest, &decision, end.clone())),
         ..Step::default()
     };
-    if let Err(e) = core.commit_surely(make).await {
+    // Removed beside the sync: who hears of the end finds nothing left, and does not wait for it.
+    let removed = async {
+        if let Some(sandbox) = to_remove {
+            tidy(sandbox).await;
+        }
+    };
+    let (committed, ()) = tokio::join!(core.commit_surely(make), removed);
+    if let Err(e) = committed {
         tracing::error!(job = %digest, error = %e, "the journal refuses the end of an execution");
     }
     // What is kept is read from the journal's description from now on. The live window stays for a while when more
@@ -202,13 +210,21 @@ impl Pump<'_> {
 
     async fn copy(&self, kind: FrameKind, reader: &mut OutputReader) -> io::Result<()> {
         let mut buffer = BytesMut::new();
+        let mut since_yield = 0;
         loop {
+            // A stream that always has more would otherwise keep its time limit, and everybody else, from running.
+            if since_yield >= PIECE {
+                since_yield = 0;
+                tokio::task::yield_now().await;
+            }
             self.spool.wait_room().await;
             buffer.clear();
             buffer.resize(HEADER, 0);
-            if reader.read(&mut buffer, PIECE).await? == 0 {
+            let read = reader.read(&mut buffer, PIECE).await?;
+            if read == 0 {
                 return Ok(());
             }
+            since_yield += read;
             let before = {
                 let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
                 let before = self.spool.end();

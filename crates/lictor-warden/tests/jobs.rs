@@ -556,3 +556,63 @@ fn memory_stays_flat_whatever_a_job_prints() {
         );
     });
 }
+
+#[test]
+fn a_job_that_never_stops_printing_is_ended_in_time_even_on_one_thread() {
+    let world = World::new();
+    let rt = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    rt.block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let mut job = world.job("alice", &["sh", "-c", "yes & yes >&2"]);
+        let lictor_proto::doc::Spec::Exec(exec) = &mut job.spec;
+        (exec.timeout_ms, exec.grace_ms) = (Some(500), Some(200));
+        let (job, o) = world.sign_job(&job);
+        let started = std::time::Instant::now();
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        let Reply::Status(_) = warden.ask(Request::Status).await else {
+            panic!("no status")
+        };
+        let (_, done) = finished(&mut feed, job).await;
+        assert!(
+            started.elapsed() < std::time::Duration::from_secs(20),
+            "{:?}",
+            started.elapsed()
+        );
+        let receipt = world.receipt(&done);
+        assert_eq!(
+            (receipt.outcome, receipt.code),
+            (Outcome::TimedOut, Some(Code::TimedOut))
+        );
+        assert!(receipt.stdout.bytes > 0 && receipt.stderr.bytes > 0);
+        let left = std::fs::read_dir(world.dir.path().join("work")).unwrap().count();
+        assert_eq!(left, 0, "nothing is left when the end is told");
+    });
+}
+
+#[test]
+fn too_many_unacknowledged_results_hold_new_work_back() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden_with(|c| c.max_unacknowledged = 1).await;
+        let mut feed = warden.events();
+        let (job, o) = world.signed(&["true"]);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        let (_, done) = finished(&mut feed, job).await;
+        let (_, o) = world.signed(&["true"]);
+        assert!(
+            matches!(offer(&warden, o.clone()).await, OfferReply::Later(r) if r.code == Code::TooManyJobs)
+        );
+        ack(&warden, &done).await;
+        // The acknowledgement is a note: it counts once the writer has it.
+        let mut reply = offer(&warden, o.clone()).await;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while matches!(reply, OfferReply::Later(_)) && std::time::Instant::now() < deadline {
+            reply = offer(&warden, o.clone()).await;
+        }
+        assert_eq!(reply, OfferReply::Accepted);
+    });
+}

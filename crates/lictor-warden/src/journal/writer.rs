@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lictor_audit::{Chain, Event};
+use lictor_audit::{Chain, Event, EventType};
 use lictor_proto::agent::Wire;
 use lictor_proto::{Digest, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -70,6 +70,8 @@ pub(super) struct Writer {
     rotated_length: u64,
     /// Set when a failed write could not be undone: nothing can be written safely until a restart.
     broken: Option<String>,
+    /// Set while the disk was full: said with the next step that can be written.
+    was_full: bool,
 }
 
 impl Writer {
@@ -94,6 +96,7 @@ impl Writer {
             durable: length,
             rotated_length: 0,
             broken: None,
+            was_full: false,
         }
     }
 
@@ -133,6 +136,7 @@ impl Writer {
             Ok(()) => self.apply(prepared),
             Err(e) => {
                 self.chains = before;
+                self.was_full = matches!(e, JournalError::DiskFull(_));
                 tracing::error!(error = %e, "a journal write failed");
                 for p in prepared {
                     reply(p.answer, Err(e.clone()));
@@ -167,6 +171,9 @@ impl Writer {
             payload.push_str(&chain.append(now, event).line());
             payload.push('\n');
         };
+        if std::mem::take(&mut self.was_full) {
+            audit(&mut self.chains.audit, Event::new(EventType::DiskFull));
+        }
         for event in step.audit {
             audit(&mut self.chains.audit, event);
         }
