@@ -24,6 +24,7 @@ impl CgroupRoot {
         let own = own_directory()?;
         // Delegated controllers only; a cgroup that holds processes cannot pass them on, and then there are none.
         let _ = fs::write(own.join("cgroup.subtree_control"), "+pids +memory");
+        sweep(&own);
         let dir = own.join(format!("lictor-{}", std::process::id()));
         match fs::create_dir(&dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return None,
@@ -53,6 +54,19 @@ impl Drop for CgroupRoot {
     fn drop(&mut self) {
         // Refused by the kernel while a job's directory is in it; then that job's destroy takes it along.
         let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+/// Removes what agents that are gone have left. The kernel refuses whatever still holds a process; that is found
+/// again through its job's handle.
+fn sweep(own: &Path) {
+    let is_left = |dir: &PathBuf| {
+        let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let pid = name.strip_prefix("lictor-").and_then(|p| p.parse::<u32>().ok());
+        pid.is_some_and(|p| super::process::stat(p).is_none())
+    };
+    for dir in subdirectories(own).into_iter().filter(is_left) {
+        let _ = remove_below(&dir);
     }
 }
 
