@@ -312,6 +312,30 @@ fn a_full_disk_loses_nothing_and_works_again_when_there_is_room() {
 }
 
 #[test]
+fn a_failed_sync_leaves_no_step_behind() {
+    let file = FaultyFile::default();
+    let (journal, thread) = open(&file, 1 << 20);
+    runtime().block_on(async {
+        journal.commit(take(1)).await.expect("taken");
+        let before = (journal.state().clone(), file.disk().written.clone());
+        file.disk().fail_sync = true;
+        assert!(matches!(
+            journal.commit(take(2)).await,
+            Err(JournalError::Failed(_))
+        ));
+        assert_eq!((journal.state().clone(), file.disk().written.clone()), before);
+        file.disk().fail_sync = false;
+        journal.commit(take(2)).await.expect("taken");
+        journal.commit(finish(1)).await.expect("the chain goes on");
+    });
+    let before = journal.state().clone();
+    close(journal, thread);
+    let (journal, thread) = open(&file, 1 << 20);
+    assert_eq!(*journal.state(), before);
+    close(journal, thread);
+}
+
+#[test]
 fn rotation_keeps_state_receipt_chain_and_the_whole_audit_log() {
     let file = FaultyFile::default();
     let (journal, thread) = open(&file, 2000);

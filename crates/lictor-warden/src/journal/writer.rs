@@ -136,7 +136,7 @@ impl Writer {
             Ok(()) => self.apply(prepared),
             Err(e) => {
                 self.chains = before;
-                self.was_full = matches!(e, JournalError::DiskFull(_));
+                self.was_full |= matches!(e, JournalError::DiskFull(_));
                 tracing::error!(error = %e, "a journal write failed");
                 for p in prepared {
                     reply(p.answer, Err(e.clone()));
