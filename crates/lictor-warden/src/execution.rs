@@ -60,11 +60,12 @@ pub(crate) async fn run(execution: Execution) {
     };
     let digest = job.digest();
     let (spool, writer) = Spool::new(core.spool_paths(&digest), keep);
+    // From now on a reader can wait for output.
+    let _ = live.spool.set(spool.clone());
     let mut to_remove = None;
     let end = match start(&core, plan, stdin).await {
         Ok((sandbox, running)) => {
             times.done(Timed::Spawn);
-            let _ = live.spool.set(spool.clone());
             let output = Output {
                 core: core.clone(),
                 live: live.clone(),
@@ -77,7 +78,11 @@ pub(crate) async fn run(execution: Execution) {
             to_remove = Some(sandbox);
             finished(ended, output, live.stopped())
         }
-        Err(refusal) => End::unstarted(Outcome::Failed, refusal),
+        Err(refusal) => {
+            // Nothing was written; whoever waits for output learns that none comes.
+            writer.end();
+            End::unstarted(Outcome::Failed, refusal)
+        }
     };
     let make = || Step {
         receipt: Some(core.issuer.draft(digest, &decision, end.clone())),

@@ -250,12 +250,12 @@ impl Inner {
         } else {
             self.marks.get(&from).copied().unwrap_or(resume)
         };
+        self.marks.insert(start, resume);
+        let body = self.tail.read(start, max)?;
+        let (part, body) = self.part(start, body);
         let mut out = BytesMut::from(gap(start, lost_from, resume).as_slice());
-        out.extend_from_slice(&self.tail.read(start, max)?);
-        let (mut part, bytes) = self.part(start, out.freeze());
-        part.to -= gap(start, lost_from, resume).len() as u64;
-        part.end = self.ended && part.to == self.end;
-        Ok((part, bytes))
+        out.extend_from_slice(&body);
+        Ok((part, out.freeze()))
     }
 
     fn part(&mut self, from: u64, bytes: Bytes) -> (OutputPart, Bytes) {

@@ -226,6 +226,18 @@ fn a_reader_that_keeps_up_gets_everything_and_one_that_falls_behind_a_gap() {
     let s = stream_of(next.kind).expect("a stream");
     let lost = [gap.stdout_bytes, gap.stderr_bytes][s] as usize;
     assert_eq!(next.at as usize, got[s] + lost, "the gap is counted exactly");
+    // And a second one after it, from where the first reading ended.
+    b.write_many(300, 1 << 16);
+    let (again, bytes) = b.spool.read(part.to, 1 << 20).expect("reads");
+    assert!(again.from > part.to);
+    let mut decoder = FrameDecoder::default();
+    decoder.push(&bytes);
+    let first = decoder.next_frame().expect("frames").expect("one");
+    let gap: Gap = serde_json::from_slice(&first.payload).expect("a gap");
+    assert_eq!(
+        gap.stdout_bytes + gap.stderr_bytes,
+        ((again.from - part.to) / (HEADER as u64 + (1 << 16))) << 16
+    );
 }
 
 #[test]
