@@ -25,15 +25,14 @@ pub(crate) fn bench(arguments: &[&str]) -> Result<()> {
     println!("== setup");
     setup::for_bench()?;
     println!("== build");
-    run(cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "lictor",
-        "--package",
-        "lictor-test",
-        "--bins",
-    ]))?;
+    // One at a time: what is measured is built with its own features and no others.
+    let release = ["build", "--release", "--package"];
+    let agent_only = ["lictor", "--no-default-features", "--features", "agent"];
+    run(cargo(&[&release[..], &agent_only].concat()))?;
+    let built = target_dir().join("release");
+    std::fs::copy(built.join("lictor"), built.join("lictor-agent-only"))?;
+    run(cargo(&[&release[..], &["lictor"]].concat()))?;
+    run(cargo(&[&release[..], &["lictor-test", "--bins"]].concat()))?;
     println!("== bench");
     become_program("release", "bench", arguments)
 }

@@ -109,18 +109,16 @@ impl Netns {
         self.address
     }
 
+    /// Its name, as `ip netns` knows it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Turns a command into one that runs inside; the process id stays that of the program itself.
     #[must_use]
     pub fn inside(&self, command: &Command) -> Command {
-        let mut inside = Command::new("ip");
-        inside
-            .args(["netns", "exec", &self.name])
-            .arg(command.get_program())
-            .args(command.get_args());
-        inside.env_clear();
-        let set = command.get_envs().filter_map(|(k, v)| Some((k, v?)));
-        inside.envs(set);
-        inside
+        inside(&self.name, command)
     }
 
     /// A command that runs inside.
@@ -178,6 +176,18 @@ impl Drop for Netns {
             eprintln!("network namespace {} stays behind: {e:#}", self.name);
         }
     }
+}
+
+/// A command that runs in the network namespace of that name.
+pub(crate) fn inside(netns: &str, command: &Command) -> Command {
+    let mut inside = Command::new("ip");
+    inside
+        .args(["netns", "exec", netns])
+        .arg(command.get_program())
+        .args(command.get_args());
+    inside.env_clear();
+    inside.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    inside
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

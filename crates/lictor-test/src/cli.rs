@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Cli {
     binary: PathBuf,
     home: PathBuf,
+    pub(crate) netns: Option<String>,
 }
 
 /// A command that has ended.
@@ -43,6 +44,7 @@ impl Cli {
         Ok(Self {
             binary: lictor()?,
             home: home.to_path_buf(),
+            netns: None,
         })
     }
 
@@ -57,7 +59,10 @@ impl Cli {
         let mut command = Command::new(&self.binary);
         clean(&mut command);
         command.env("LICTOR_HOME", &self.home).args(arguments);
-        command
+        match &self.netns {
+            Some(name) => crate::cable::inside(name, &command),
+            None => command,
+        }
     }
 
     /// Runs a command to its end.

@@ -1,5 +1,6 @@
 //! A laboratory: `lictor up` in a temporary directory, which is a hub, an org, and one enrolled agent.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct LabOptions {
     pub environment: Vec<(String, String)>,
     /// Its directory; a temporary one when there is none.
     pub dir: Option<PathBuf>,
+    /// Where its hub listens; any free port of loopback when nothing is said.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Lab {

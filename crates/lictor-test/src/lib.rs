@@ -1,6 +1,7 @@
 //! Fixtures for system tests: the real `lictor` binary as hub, agents and client, on real networks and real disks.
 //!
-//! Nothing here fakes a part of Lictor. A [`Lab`] is `lictor up` in a temporary directory; a [`Cli`] runs commands
+//! Nothing here fakes a part of Lictor. A [`Lab`] is `lictor up` in a temporary directory, a
+//! [`Split`] hub and agent as processes of their own; a [`Cli`] runs commands
 //! the way a person does; a [`Program`] is any process that is watched while it runs and ended when it is dropped;
 //! a [`Cable`] is a pair of network namespaces whose connection can be cut, lengthened and made to swallow packets.
 //!
@@ -18,6 +19,7 @@ mod lab;
 mod missing;
 mod operator;
 mod program;
+mod split;
 mod wait;
 
 pub use binary::{lictor, sibling, workspace_root};
@@ -27,4 +29,5 @@ pub use lab::{Lab, LabOptions};
 pub use missing::{Missing, can_make_namespaces, skip};
 pub use operator::{Operator, Ran};
 pub use program::Program;
+pub use split::Split;
 pub use wait::{poll, wait_until};

@@ -212,6 +212,18 @@ fn the_warden_is_where_permits_are_made() {
 }
 
 #[test]
+fn no_package_lifts_the_permit() {
+    // The sandbox's own conformance suite makes plans without permits; nothing that is built for use may.
+    let binary = tree(&["--package=lictor"]);
+    let sandbox: Vec<_> = binary
+        .iter()
+        .filter(|l| l.starts_with("lictor-sandbox "))
+        .collect();
+    assert!(!sandbox.is_empty(), "the binary has the sandbox");
+    assert!(sandbox.iter().all(|l| !l.contains("testing")), "{sandbox:?}");
+}
+
+#[test]
 fn agent_and_client_know_no_hub() {
     assert_free_of(&["--package=lictor-agent"], HUB_ONLY);
     assert_free_of(&["--package=lictor-client"], HUB_ONLY);

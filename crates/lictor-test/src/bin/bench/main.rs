@@ -64,6 +64,7 @@ async fn main() -> Result<()> {
     let base = latency::measure(&mut table, &effort, &lab, &operator, &sshd).await?;
     bulk::measure(&mut table, &effort, &lab, &sshd)?;
     crowd::measure(&mut table, &effort, &base, &lab, operator).await?;
+    memory::measure(&mut table)?;
     table.print();
     Ok(())
 }

@@ -3,6 +3,40 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
+use lictor_test::{Split, sibling};
+
+use crate::table::Table;
+
+/// Measures both, after one job.
+pub(crate) fn measure(table: &mut Table) -> Result<()> {
+    let mut split = Split::start()?;
+    let agent_only = sibling("lictor-agent-only")?;
+    split.agent()?.terminate()?;
+    split.set_agent_binary(&agent_only);
+    split.start_agent()?;
+    split.cli().ok(&["run", "-p", "host", "local", "--", "true"])?;
+    let (agent, hub) = (split.agent()?.pid(), split.hub()?.pid());
+    let mb = |pid, name| Ok::<_, anyhow::Error>(field(pid, name)? as f64 / 1024.0);
+    let figure = format!(
+        "RssAnon {:.1} MB, RSS {:.1} MB",
+        mb(agent, "RssAnon:")?,
+        mb(agent, "VmRSS:")?
+    );
+    table.row(
+        "e",
+        "agent at rest, agent-only build",
+        figure,
+        String::new(),
+        "RssAnon 8 MB, RSS 20 MB (12)",
+    );
+    let figure = format!(
+        "RssAnon {:.1} MB, RSS {:.1} MB",
+        mb(hub, "RssAnon:")?,
+        mb(hub, "VmRSS:")?
+    );
+    table.row("e", "hub at rest, one agent", figure, String::new(), "RSS 40 MB");
+    Ok(())
+}
 
 /// A field of `/proc/PID/status`, in kB.
 pub(crate) fn field(pid: u32, name: &str) -> Result<u64> {

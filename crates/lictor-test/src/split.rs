@@ -1,0 +1,210 @@
+//! Hub and agent as processes of their own, as they run in earnest; where wanted, each on its end of a [`Cable`].
+//!
+//! ```text
+//!   lictor up (once, makes org, hub and node) ─▶ stopped ─▶ lictor hub serve + lictor agent run
+//! ```
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cable::{Cable, Netns};
+use crate::cli::Cli;
+use crate::lab::{Lab, LabOptions};
+use crate::program::Program;
+use crate::wait::wait_until;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A hub and an agent, each of which can be killed and started again.
+#[derive(Debug)]
+pub struct Split {
+    hub: Option<Program>,
+    agent: Option<Program>,
+    cli: Cli,
+    home: PathBuf,
+    listen: SocketAddr,
+    agent_binary: Option<PathBuf>,
+    cable: Option<Cable>,
+    _dir: TempDir,
+}
+
+impl Split {
+    /// Both on this machine's loopback.
+    ///
+    /// # Errors
+    /// When something doesn't start; the message carries its standard error.
+    pub fn start() -> Result<Self> {
+        Self::start_over(None)
+    }
+
+    /// The hub on one end of a cable, the agent on the other. Commands run on the hub's end.
+    ///
+    /// # Errors
+    /// As [`Split::start`].
+    pub fn start_over(cable: Option<Cable>) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("lictor-split-").tempdir()?;
+        let home = dir.path().join("home");
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut lab = Lab::start_with(LabOptions {
+            dir: Some(home.clone()),
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            ..LabOptions::default()
+        })?;
+        lab.stop()?;
+        let reach = cable.as_ref().map_or(Ipv4Addr::LOCALHOST, |c| c.hub().address());
+        let any = if cable.is_some() {
+            Ipv4Addr::UNSPECIFIED
+        } else {
+            Ipv4Addr::LOCALHOST
+        };
+        let cli = match &cable {
+            Some(cable) => lab.cli().clone().inside(cable.hub()),
+            None => lab.cli().clone(),
+        };
+        let mut split = Self {
+            hub: None,
+            agent: None,
+            cli,
+            home,
+            listen: SocketAddr::new(IpAddr::V4(any), port),
+            agent_binary: None,
+            cable,
+            _dir: dir,
+        };
+        split.point_agent_at(SocketAddr::from((reach, port)))?;
+        split.start_hub()?;
+        split.start_agent()?;
+        Ok(split)
+    }
+
+    /// Starts the hub and waits until it answers.
+    ///
+    /// # Errors
+    /// When it doesn't.
+    pub fn start_hub(&mut self) -> Result<()> {
+        self.hub = None;
+        let config = self.home.join("split-hub.toml");
+        let dir = self.home.join("hub");
+        fs::write(&config, format!("dir = {dir:?}\nlisten = \"{}\"\n", self.listen))?;
+        let config = config.to_str().context("path is not UTF-8")?;
+        let program = Program::start(self.cli.command(&["hub", "serve", "--config", config]))?;
+        let answers = || self.cli.run(&["jobs"]).is_ok_and(|d| d.status.success());
+        wait_until("the hub", PATIENCE, answers).with_context(|| program.stderr())?;
+        self.hub = Some(program);
+        Ok(())
+    }
+
+    /// Starts the agent and waits until the hub says that it is connected.
+    ///
+    /// # Errors
+    /// When it doesn't.
+    pub fn start_agent(&mut self) -> Result<()> {
+        self.agent = None;
+        let dir = self.home.join("agent");
+        let dir = dir.to_str().context("path is not UTF-8")?;
+        let mut command = self.cli.outside().command(&["agent", "run", "--dir", dir]);
+        if let Some(binary) = &self.agent_binary {
+            let mut other = Command::new(binary);
+            other.args(command.get_args());
+            crate::cli::clean(&mut other);
+            command = other;
+        }
+        if let Some(cable) = &self.cable {
+            command = cable.agent().inside(&command);
+        }
+        let program = Program::start(command)?;
+        wait_until("the agent's link", PATIENCE, || self.is_connected()).with_context(|| program.stderr())?;
+        self.agent = Some(program);
+        Ok(())
+    }
+
+    /// Whether the hub says that the node is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        let Ok(nodes) = self.cli.json(&["nodes"]) else {
+            return false;
+        };
+        let all = nodes
+            .as_array()
+            .or_else(|| nodes["items"].as_array())
+            .or_else(|| nodes["nodes"].as_array());
+        all.into_iter().flatten().any(|n| n["connected"] == true)
+    }
+
+    /// The hub's process.
+    ///
+    /// # Errors
+    /// When it was ended.
+    pub fn hub(&mut self) -> Result<&mut Program> {
+        self.hub.as_mut().context("the hub was ended")
+    }
+
+    /// The agent's process.
+    ///
+    /// # Errors
+    /// When it was ended.
+    pub fn agent(&mut self) -> Result<&mut Program> {
+        self.agent.as_mut().context("the agent was ended")
+    }
+
+    /// The commands of the operator.
+    #[must_use]
+    pub fn cli(&self) -> &Cli {
+        &self.cli
+    }
+
+    /// The cable between hub and agent.
+    ///
+    /// # Errors
+    /// When both are on loopback.
+    pub fn cable(&self) -> Result<&Cable> {
+        self.cable.as_ref().context("there is no cable")
+    }
+
+    /// The operator's home, with `hub/` and `agent/` below it.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The agent is this binary from its next start on.
+    pub fn set_agent_binary(&mut self, path: &Path) {
+        self.agent_binary = Some(path.to_path_buf());
+    }
+
+    /// Tells the agent, which is not running, where its hub is.
+    ///
+    /// # Errors
+    /// When its directory isn't that of a node.
+    pub fn point_agent_at(&self, hub: SocketAddr) -> Result<()> {
+        let path = self.home.join("agent/hub.json");
+        let mut value: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        value["url"] = format!("https://{hub}").into();
+        fs::write(&path, serde_json::to_vec(&value)?)?;
+        Ok(())
+    }
+}
+
+impl Cli {
+    /// The same commands, run in a network namespace.
+    #[must_use]
+    pub fn inside(mut self, netns: &Netns) -> Self {
+        self.netns = Some(netns.name().to_owned());
+        self
+    }
+
+    /// The same commands, run in this process's own network.
+    #[must_use]
+    pub fn outside(&self) -> Self {
+        let mut cli = self.clone();
+        cli.netns = None;
+        cli
+    }
+}
