@@ -65,7 +65,12 @@ fn every_promise_names_a_test_that_exists() {
         if !paragraph.starts_with(|c: char| c.is_ascii_digit()) {
             continue;
         }
-        let number: u32 = paragraph.split('.').next().unwrap_or_default().parse().expect("a number");
+        let number: u32 = paragraph
+            .split('.')
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .expect("a number");
         assert!(numbers.insert(number), "two promises have the number {number}");
         let (_, named) = paragraph
             .rsplit_once("Test")
