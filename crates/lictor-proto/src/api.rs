@@ -358,7 +358,8 @@ pub struct EnrollReply {
 
 /// Poll mode, `GET /api/v1/agent/jobs/next?wait=30`: what the hub wants of the node now, in this order. Law comes
 /// before offers, standard input before the offer that needs it. An order that was handed out and not answered is
-/// handed out again when the node starts anew (`POST /api/v1/agent/heartbeat` begins a new session).
+/// given up after two minutes; what it was about is asked again when the node's next session begins. A session
+/// begins with the first `POST /api/v1/agent/heartbeat`, and ends when the node has not polled for 90 seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PollOrders {

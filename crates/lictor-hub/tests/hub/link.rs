@@ -1,0 +1,180 @@
+//! Jobs through a real link: live, late, lost and conflicting.
+
+use lictor_link::http::full;
+use lictor_link::hyper::{Method, Request, StatusCode};
+use lictor_proto::agent::Event;
+use lictor_proto::api::{ExecutionState, FRAMES, JobView, StreamEvent};
+use lictor_proto::frame::{FrameDecoder, FrameKind};
+use lictor_proto::{JobId, Timestamp};
+
+use super::node::{Node, job_digest};
+use super::world::{DEADLINE, Org, World};
+
+/// Output and events of a whole stream.
+async fn read(
+    world: &World,
+    org: &Org,
+    method: Method,
+    path: &str,
+    body: String,
+) -> (Vec<u8>, Vec<StreamEvent>) {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("accept", FRAMES)
+        .header("authorization", format!("Bearer {}", org.secret));
+    let request = request.body(full(body)).unwrap();
+    let answer = world
+        .client()
+        .call(request, 64 * 1024 * 1024, DEADLINE)
+        .await
+        .unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let mut decoder = FrameDecoder::default();
+    decoder.push(&answer.body);
+    let (mut out, mut events) = (Vec::new(), Vec::new());
+    while let Some(frame) = decoder.next_frame().unwrap() {
+        match frame.kind {
+            FrameKind::Event => events.push(serde_json::from_slice(&frame.payload).unwrap()),
+            FrameKind::Stdout => out.extend_from_slice(&frame.payload),
+            _ => {}
+        }
+    }
+    (out, events)
+}
+
+async fn view(world: &World, org: &Org, id: &JobId) -> JobView {
+    let answer = world
+        .call(Some(&org.secret), Method::GET, &format!("/api/v1/jobs/{id}"), "")
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attached_job_streams_and_its_result_is_acknowledged_and_kept() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let mut link = node.link(&world).await;
+    let job = org.job(&node.id, &["true"]);
+    let digest = job_digest(&job);
+    let id = JobId::from_digest(&digest);
+    let submitted = read(&world, &org, Method::POST, "/api/v1/jobs", job.clone());
+    let played = async {
+        assert_eq!(link.offer().await, job);
+        link.say(Event::Started {
+            job: digest,
+            at: Timestamp::now(),
+        });
+        link.print(digest, b"hello\n");
+        link.say(Event::Finished(Box::new(node.finished(&job, b"hello\n", 1, 0))));
+        link.ack_of_result().await
+    };
+    let ((out, events), _) = tokio::join!(submitted, played);
+    assert_eq!(out, b"hello\n");
+    assert!(
+        matches!(events.first(), Some(StreamEvent::Submitted { .. })),
+        "{events:?}"
+    );
+    assert!(
+        matches!(events.last(), Some(StreamEvent::Receipt { .. })),
+        "{events:?}"
+    );
+    // A late follower, and one after a restart, gets the same from the store.
+    let path = format!("/api/v1/stream/{id}");
+    let (out, events) = read(&world, &org, Method::GET, &path, String::new()).await;
+    assert_eq!(out, b"hello\n");
+    assert!(
+        matches!(events.last(), Some(StreamEvent::Receipt { .. })),
+        "{events:?}"
+    );
+    let world = world.restart().await;
+    let (out, _) = read(&world, &org, Method::GET, &path, String::new()).await;
+    assert_eq!(out, b"hello\n");
+    let execution = view(&world, &org, &id).await.executions.remove(0);
+    assert_eq!(execution.state, ExecutionState::Succeeded);
+    let audit = world.audit(&org).await;
+    for kind in ["node_enrolled", "job_submitted", "job_leased", "result_stored"] {
+        assert!(audit.iter().any(|a| a == kind), "{kind} in {audit:?}");
+    }
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_for_an_absent_node_waits_for_it() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let job = org.job(&node.id, &["true"]);
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
+        .await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    let again = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
+        .await;
+    assert_eq!(
+        again.status,
+        StatusCode::ACCEPTED,
+        "the same job again is the same answer"
+    );
+    let mut link = node.link(&world).await;
+    link.say(Event::Heartbeat(Box::new(heartbeat(&org, &node))));
+    assert_eq!(link.offer().await, job);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_for_a_lost_job_is_inserted_and_a_second_different_one_conflicts() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let mut link = node.link(&world).await;
+    let job = org.job(&node.id, &["true"]);
+    let id = JobId::from_digest(&job_digest(&job));
+    let first = node.finished(&job, b"", 1, 0);
+    link.say(Event::Finished(Box::new(first.clone())));
+    let acked = link.ack_of_result().await;
+    link.say(Event::Finished(Box::new(first)));
+    assert_eq!(
+        link.ack_of_result().await,
+        acked,
+        "the same result again is acknowledged again"
+    );
+    link.say(Event::Finished(Box::new(node.finished(&job, b"", 2, 1))));
+    let conflicted = async {
+        while !world.audit(&org).await.iter().any(|a| a == "result_conflicted") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, conflicted)
+        .await
+        .expect("the conflict is in the audit log");
+    let execution = view(&world, &org, &id).await.executions.remove(0);
+    assert_eq!(execution.state, ExecutionState::Succeeded);
+    world.hub.shutdown().await;
+}
+
+fn heartbeat(org: &Org, node: &Node) -> lictor_proto::agent::Heartbeat {
+    lictor_proto::agent::Heartbeat {
+        org: org.id.clone(),
+        node_id: node.id.clone(),
+        name: super::world::name("web-1"),
+        kind: lictor_proto::doc::NodeKind::Server,
+        agent_version: "0.1.0".to_owned(),
+        law: lictor_proto::agent::LawHeld {
+            root: 1,
+            bundle: 1,
+            bundle_digest: None,
+            freshness: None,
+            revocations: 0,
+            deny_all: None,
+        },
+        host: Default::default(),
+        backends: Vec::new(),
+        running: 0,
+        unacknowledged: 0,
+        at: Timestamp::now(),
+    }
+}

@@ -1,0 +1,7 @@
+//! The real hub on port 0, with a scripted node at the end of a real link.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod link;
+mod node;
+mod routes;
+mod world;

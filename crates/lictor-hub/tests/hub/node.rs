@@ -1,0 +1,266 @@
+//! A scripted node: enrols, links, takes every job, prints and signs what the test says.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use lictor_link::cert::Identity;
+use lictor_link::dial::{HubUrl, dial};
+use lictor_link::h2;
+use lictor_link::http::{HttpClient, full};
+use lictor_link::hyper::Request as HttpRequest;
+use lictor_link::tls::ClientTls;
+use lictor_link::ws::{WsStream, connect};
+use lictor_proto::agent::stream::Message;
+use lictor_proto::agent::{Ack, Event, Finished, LawHeld, LogRange, OfferReply, Reply, Request};
+use lictor_proto::api::EnrollRequest;
+use lictor_proto::doc::{Empty, Exit, Outcome, Receipt, StreamSummary};
+use lictor_proto::frame::{Frame, FrameKind};
+use lictor_proto::{Digest, Envelope, NodeId, OrgId, Timestamp, limits};
+use lictor_trust::enrol::RecordOf;
+use lictor_trust::sign::to_wire;
+use lictor_trust::{NodeSecrets, sign};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::task::TaskTracker;
+
+use super::world::{DEADLINE, Org, World, name};
+
+pub struct Node {
+    pub id: NodeId,
+    org: OrgId,
+    secrets: NodeSecrets,
+    tls: ClientTls,
+    url: HubUrl,
+}
+
+/// A link that is up.
+pub struct Linked {
+    events: mpsc::UnboundedSender<Message>,
+    pub acks: mpsc::UnboundedReceiver<Ack>,
+    pub offers: mpsc::UnboundedReceiver<String>,
+}
+
+struct Script {
+    acks: mpsc::UnboundedSender<Ack>,
+    offers: mpsc::UnboundedSender<String>,
+    events: Mutex<Option<mpsc::UnboundedReceiver<Message>>>,
+}
+
+impl Node {
+    pub async fn enrol(world: &World, org: &Org, title: &str) -> Self {
+        let grant = org.grant(title);
+        let method = lictor_link::hyper::Method::POST;
+        let answer = world
+            .call(Some(&org.secret), method, "/api/v1/grants", &grant)
+            .await;
+        assert!(answer.status.is_success(), "{answer:?}");
+        let digest = Envelope::parse(grant.as_bytes(), limits::ENVELOPE)
+            .unwrap()
+            .digest();
+        let secrets = NodeSecrets::generate().unwrap();
+        let title = name(title);
+        let of = RecordOf {
+            org: &org.id,
+            grant: digest,
+            name: &title,
+            epoch: 1,
+            issued_at: Timestamp::now(),
+        };
+        let record = to_wire(&secrets.record(&of, &org.join));
+        let identity = Identity::link(&secrets.link.seed()).unwrap();
+        let tls = ClientTls::node(identity, vec![world.hub.link_spki]).unwrap();
+        let url: HubUrl = format!("https://{}", world.hub.addr).parse().unwrap();
+        let body = serde_json::to_vec(&EnrollRequest {
+            org: org.id.clone(),
+            grant_digest: digest,
+            record,
+        });
+        let http = HttpClient::new(url.clone(), Some(tls.clone()), TaskTracker::new());
+        let request = HttpRequest::post("/api/v1/agent/enroll")
+            .body(full(body.unwrap()))
+            .unwrap();
+        let answer = http.call(request, limits::ASK, DEADLINE).await.unwrap();
+        assert!(answer.status.is_success(), "{answer:?}");
+        Self {
+            id: secrets.node_id(&org.id),
+            org: org.id.clone(),
+            secrets,
+            tls,
+            url,
+        }
+    }
+
+    pub async fn link(&self, world: &World) -> Linked {
+        let tasks = TaskTracker::new();
+        let io = dial(&self.url, Some(&self.tls), DEADLINE).await.unwrap();
+        let socket = connect(io, &self.url.authority(), "/api/v1/agent/link", &[])
+            .await
+            .unwrap();
+        let (acks, acked) = mpsc::unbounded_channel();
+        let (offers, offered) = mpsc::unbounded_channel();
+        let (events, feed) = mpsc::unbounded_channel();
+        let script = Script {
+            acks,
+            offers,
+            events: Mutex::new(Some(feed)),
+        };
+        let router = Router::new()
+            .route("/v1/health", get(|| async { "ok" }))
+            .route("/v1/events", get(feed_body))
+            .route("/v1/ask", post(ask))
+            .with_state(Arc::new(script));
+        let io = TokioIo::new(WsStream::new(socket));
+        let served = h2::server(&tasks).serve_connection(io, TowerToHyperService::new(router));
+        tasks.spawn(async move { drop(served.await) });
+        let linked = async {
+            while world.hub.app().links.get(&self.org, &self.id).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, linked)
+            .await
+            .expect("the link comes up");
+        Linked {
+            events,
+            acks: acked,
+            offers: offered,
+        }
+    }
+
+    /// The signed end of a job that printed `out`.
+    pub fn finished(&self, job: &str, out: &[u8], seq: u64, exit: i32) -> Finished {
+        let digest = job_digest(job);
+        let summary = StreamSummary {
+            bytes: out.len() as u64,
+            sha256: Digest::of(out),
+            kept: Vec::new(),
+        };
+        let receipt = Receipt {
+            tag: Default::default(),
+            org: self.org.clone(),
+            node_id: self.id.clone(),
+            job_digest: digest,
+            outcome: if exit == 0 {
+                Outcome::Succeeded
+            } else {
+                Outcome::Failed
+            },
+            code: None,
+            message: String::new(),
+            bundle_version: 1,
+            bundle_digest: Digest::of(b"b"),
+            policy_ids: vec!["all".to_owned()],
+            approvals: Vec::new(),
+            break_glass: false,
+            facts_digest: None,
+            profile: name("host"),
+            backend: None,
+            plan_digest: None,
+            started_at: Some(Timestamp::now()),
+            finished_at: Timestamp::now(),
+            exit: Some(Exit::Status(exit)),
+            limits_hit: Vec::new(),
+            usage: None,
+            stdout: summary,
+            stderr: StreamSummary::empty(),
+            artifacts: Empty,
+            node_seq: seq,
+            prev: (seq > 1).then(|| Digest::of(b"prev")),
+            audit_head: Digest::of(b"head"),
+            agent_version: "0.1.0".to_owned(),
+        };
+        let log_end = frame(out).len() as u64;
+        Finished {
+            job: digest,
+            envelope: job.to_owned(),
+            receipt: to_wire(&sign(&receipt, &[&self.secrets.identity])),
+            log_end,
+            kept: vec![LogRange { from: 0, to: log_end }],
+        }
+    }
+}
+
+pub fn job_digest(job: &str) -> Digest {
+    Envelope::parse(job.as_bytes(), limits::ENVELOPE)
+        .unwrap()
+        .digest()
+}
+
+pub fn frame(out: &[u8]) -> Vec<u8> {
+    let frame = Frame {
+        kind: FrameKind::Stdout,
+        time: Timestamp::now(),
+        at: 0,
+        payload: Bytes::copy_from_slice(out),
+    };
+    frame.encode()
+}
+
+impl Linked {
+    pub fn say(&self, event: Event) {
+        self.events.send(Message::Event(event)).unwrap();
+    }
+
+    pub fn print(&self, job: Digest, out: &[u8]) {
+        let frames = Bytes::from(frame(out));
+        self.events.send(Message::Output { job, at: 0, frames }).unwrap();
+    }
+
+    pub async fn ack_of_result(&mut self) -> Digest {
+        let wait = async {
+            loop {
+                if let Ack::Result { receipt, .. } = self.acks.recv().await.expect("linked") {
+                    return receipt;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait)
+            .await
+            .expect("the result is acknowledged")
+    }
+
+    pub async fn offer(&mut self) -> String {
+        let offer = tokio::time::timeout(DEADLINE, self.offers.recv()).await;
+        offer.expect("an offer comes").expect("linked")
+    }
+}
+
+async fn feed_body(State(script): State<Arc<Script>>) -> Body {
+    let feed = script.events.lock().await.take();
+    let messages = futures_util::stream::unfold(feed, |feed| async move {
+        let mut feed = feed?;
+        let message = feed.recv().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(message.encode())), Some(feed)))
+    });
+    Body::from_stream(messages)
+}
+
+async fn ask(State(script): State<Arc<Script>>, body: Bytes) -> Vec<u8> {
+    let request: Request = serde_json::from_slice(&body).unwrap();
+    let reply = match request {
+        Request::Offer(offer) => {
+            let _ = script.offers.send(offer.job);
+            Reply::Offer(OfferReply::Accepted)
+        }
+        Request::Ack(ack) => {
+            let _ = script.acks.send(ack);
+            Reply::Done
+        }
+        Request::Law(_) => Reply::Law(LawHeld {
+            root: 1,
+            bundle: 1,
+            bundle_digest: None,
+            freshness: None,
+            revocations: 0,
+            deny_all: None,
+        }),
+        _ => Reply::Done,
+    };
+    serde_json::to_vec(&reply).unwrap()
+}

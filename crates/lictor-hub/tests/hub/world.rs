@@ -1,0 +1,229 @@
+//! A hub with orgs in it, and programs that call it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lictor_hub::{Hub, HubConfig};
+use lictor_link::dial::HubUrl;
+use lictor_link::http::{Answer, HttpClient, full};
+use lictor_link::hyper::{Method, Request};
+use lictor_proto::agent::LawDocs;
+use lictor_proto::doc::{
+    Bundle, Document, Empty, EmptyObject, Exec, Grant, Job, JobKind, MinVersions, NodeKind, Role, Root,
+    RootRoles, Spec, Stdin,
+};
+use lictor_proto::{Name, NodeId, OrgId, Timestamp};
+use lictor_trust::keys::PublicLine;
+use lictor_trust::sign::to_wire;
+use lictor_trust::{SecretKey, sign};
+use tokio_util::task::TaskTracker;
+
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+pub fn name(s: &str) -> Name {
+    s.parse().unwrap()
+}
+
+pub fn wire<T: Document>(doc: &T, keys: &[&SecretKey]) -> String {
+    to_wire(&sign(doc, keys))
+}
+
+/// A hub in a directory of its own.
+pub struct World {
+    pub hub: Hub,
+    pub dir: tempfile::TempDir,
+}
+
+/// An org on it, and its admin.
+pub struct Org {
+    pub id: OrgId,
+    pub secret: String,
+    pub alice: SecretKey,
+    pub join: SecretKey,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = start(dir.path()).await;
+        Self { hub, dir }
+    }
+
+    /// The same hub, stopped and started again.
+    pub async fn restart(self) -> Self {
+        self.hub.shutdown().await;
+        let hub = start(self.dir.path()).await;
+        Self { hub, dir: self.dir }
+    }
+
+    pub async fn org(&self, title: &str) -> Org {
+        let key = || SecretKey::generate().unwrap();
+        let (root, alice, join) = (key(), key(), key());
+        let role = |k: &SecretKey| Role {
+            keys: vec![k.public()],
+            threshold: 1,
+        };
+        let none = || Role {
+            keys: Vec::new(),
+            threshold: 0,
+        };
+        let bundle_key = key();
+        let doc = Root {
+            tag: Default::default(),
+            org: None,
+            version: 1,
+            name: name(title),
+            roles: RootRoles {
+                root: role(&root),
+                bundle: role(&bundle_key),
+                freshness: none(),
+                release: none(),
+            },
+            issued_at: Timestamp::now(),
+            expires_at: Timestamp::now().plus(Duration::from_secs(86_400)),
+        };
+        let (id, secret) = self.hub.create_org(&wire(&doc, &[&root]), "admin").await.unwrap();
+        let org = Org {
+            id,
+            secret,
+            alice,
+            join,
+        };
+        let docs = LawDocs {
+            bundle: Some(wire(&org.bundle(), &[&bundle_key])),
+            ..LawDocs::default()
+        };
+        let body = serde_json::to_string(&docs).unwrap();
+        let answer = self
+            .call(Some(&org.secret), Method::POST, "/api/v1/trust", &body)
+            .await;
+        assert!(answer.status.is_success(), "{answer:?}");
+        assert!(
+            String::from_utf8_lossy(&answer.body).contains("\"bundle\":1"),
+            "{answer:?}"
+        );
+        org
+    }
+
+    pub fn client(&self) -> HttpClient {
+        let url: HubUrl = format!("http://{}", self.hub.addr).parse().unwrap();
+        HttpClient::new(url, None, TaskTracker::new())
+    }
+
+    pub async fn call(&self, token: Option<&str>, method: Method, path: &str, body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(full(body.to_owned())).unwrap();
+        self.client()
+            .call(request, 64 * 1024 * 1024, DEADLINE)
+            .await
+            .unwrap()
+    }
+
+    /// The types of the org's audit events, in order.
+    pub async fn audit(&self, org: &Org) -> Vec<String> {
+        let answer = self
+            .call(Some(&org.secret), Method::GET, "/api/v1/audit?limit=1000", "")
+            .await;
+        let page: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let lines = page["items"].as_array().unwrap().iter();
+        lines
+            .map(|l| {
+                let record: serde_json::Value = serde_json::from_str(l["line"].as_str().unwrap()).unwrap();
+                record["type"].as_str().unwrap().to_owned()
+            })
+            .collect()
+    }
+}
+
+async fn start(dir: &std::path::Path) -> Hub {
+    let mut config = HubConfig::new(dir);
+    config.listen.set_port(0);
+    Hub::start(config).await.unwrap()
+}
+
+impl Org {
+    fn bundle(&self) -> Bundle {
+        let line = PublicLine {
+            key: self.alice.public(),
+            comment: None,
+        };
+        let roster = format!(
+            "groups = [\"admins\"]\n[operators.alice]\nkind = \"person\"\ngroups = [\"admins\"]\n\
+             rights = [\"revoke\"]\nkeys = [{{ public = \"{line}\" }}]\n"
+        );
+        let files = [
+            ("roster.toml", roster.as_str()),
+            ("fleet.toml", "[enrollers.admins]\nlabels = \"any\"\n"),
+            (
+                "profiles.toml",
+                "[profiles.host]\nbackend = \"host\"\nnetwork = \"host\"\n",
+            ),
+            (
+                "policies/all.cedar",
+                "@id(\"all\") permit(principal, action, resource);\n",
+            ),
+        ];
+        Bundle {
+            tag: Default::default(),
+            org: self.id.clone(),
+            version: 1,
+            min_root: 1,
+            schema_version: 1,
+            min_versions: MinVersions::default(),
+            issued_at: Timestamp::now(),
+            expires_at: Timestamp::now().plus(Duration::from_secs(80_000)),
+            max_staleness: 604_800,
+            files: files
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect(),
+        }
+    }
+
+    pub fn grant(&self, node: &str) -> String {
+        let grant = Grant {
+            tag: Default::default(),
+            org: self.id.clone(),
+            operator: name("alice"),
+            join_key: self.join.public(),
+            name: Some(name(node)),
+            name_prefix: None,
+            kind: NodeKind::Server,
+            labels: BTreeMap::new(),
+            max_uses: 1,
+            issued_at: Timestamp::now(),
+            expires_at: Timestamp::now().plus(Duration::from_secs(3600)),
+            replaces: None,
+        };
+        wire(&grant, &[&self.alice])
+    }
+
+    pub fn job(&self, node: &NodeId, argv: &[&str]) -> String {
+        let nonce = SecretKey::generate().unwrap().seed()[..16].to_vec();
+        let job = Job {
+            tag: Default::default(),
+            org: self.id.clone(),
+            operator: name("alice"),
+            nonce,
+            nodes: vec![node.clone()],
+            kind: JobKind::Exec,
+            spec: Spec::Exec(Exec::new(argv.iter().map(|a| (*a).to_owned()).collect())),
+            profile: name("host"),
+            stdin: Stdin::NONE,
+            secrets: Empty,
+            after: Empty,
+            expect: EmptyObject {},
+            output_to: Empty,
+            reason: String::new(),
+            retry_of: None,
+            min_bundle: 1,
+            issued_at: Timestamp::now(),
+            not_before: Timestamp::now(),
+            expires_at: Timestamp::now().plus(Duration::from_secs(300)),
+        };
+        wire(&job, &[&self.alice])
+    }
+}
