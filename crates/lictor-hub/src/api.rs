@@ -89,7 +89,6 @@ pub fn document() -> OpenApi {
 }
 
 /// The router over a hub.
-#[must_use]
 pub fn router(app: Arc<App>, metrics: Option<metrics_exporter_prometheus::PrometheusHandle>) -> Router {
     let (router, document) = routes().split_for_parts();
     let api = Arc::new(Api {
