@@ -8,6 +8,7 @@ use bytes::Bytes;
 use lictor_proto::agent::stream::Message;
 use lictor_proto::agent::{OutputPart, ReadOutput, Reply, Request};
 use lictor_proto::code::Refusal;
+use lictor_warden::Warden;
 
 /// What the transports ask of the warden.
 #[async_trait]
@@ -27,4 +28,26 @@ pub trait WardenPort: Send + Sync + 'static {
 pub trait EventFeed: Send {
     /// The next message; `None` when the warden has ended. Cancel safe: dropping the future loses no message.
     async fn next(&mut self) -> Option<Message>;
+}
+
+#[async_trait]
+impl WardenPort for Warden {
+    async fn ask(&self, request: Request) -> Reply {
+        Self::ask(self, request).await
+    }
+
+    async fn read_output(&self, read: ReadOutput) -> Result<(OutputPart, Bytes), Refusal> {
+        Self::read_output(self, read).await
+    }
+
+    fn events(&self) -> Box<dyn EventFeed> {
+        Box::new(Self::events(self))
+    }
+}
+
+#[async_trait]
+impl EventFeed for lictor_warden::EventFeed {
+    async fn next(&mut self) -> Option<Message> {
+        Self::next(self).await
+    }
 }

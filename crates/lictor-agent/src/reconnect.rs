@@ -67,7 +67,8 @@ where
     }
 }
 
-fn chance() -> u32 {
+/// A number without bias, for [`Backoff::next`].
+pub(crate) fn chance() -> u32 {
     // Without random bytes every agent waits its full time: slower, still correct.
     getrandom::u32().unwrap_or(u32::MAX)
 }

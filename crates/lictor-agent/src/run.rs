@@ -11,6 +11,7 @@ use lictor_link::LinkError;
 use lictor_link::http::HttpClient;
 use lictor_proto::agent::{Reply, Request};
 use lictor_trust::keyfile::{self, KeyFileError};
+use lictor_warden::Warden;
 use lictor_warden::node_dir::{NodeDir, NodeDirError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,24 @@ pub enum AgentError {
     /// The hub's address or this node's certificate is unusable.
     #[error("the hub cannot be addressed")]
     Hub(#[from] LinkError),
+}
+
+/// The whole daemon: serves `warden` to the hub of its node directory until `stop` resolves, drains, and closes the
+/// warden. Whoever started the warden joins it afterwards.
+///
+/// # Errors
+/// [`AgentError`] before anything is served.
+pub async fn run(
+    config: &AgentConfig,
+    warden: &Warden,
+    stop: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    lictor_link::install_crypto_provider();
+    let hub = open_hub(config)?;
+    let port = Arc::new(warden.clone());
+    serve(port, hub, config.transport, config.drain_grace(), stop).await;
+    warden.close().await;
+    Ok(())
 }
 
 /// Serves a warden to its hub until `stop` resolves; then drains it and returns.

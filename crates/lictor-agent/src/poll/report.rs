@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{PollError, SMALL_ANSWER, Session, internal};
+use crate::reconnect::{Backoff, chance};
 
 /// Most bytes of log in one request.
 const PIECE: u32 = 256 * 1024;
@@ -43,6 +44,8 @@ pub(super) struct Report {
     stored: u64,
     log_ended: bool,
     renew: Interval,
+    started: Option<Timestamp>,
+    finished: Option<Box<Finished>>,
 }
 
 enum Step {
@@ -64,18 +67,34 @@ impl Report {
             stored,
             log_ended: false,
             renew,
+            started: None,
+            finished: None,
         }
     }
 
-    /// Reports until the result is acknowledged.
+    /// Reports until the result is acknowledged. What the hub refuses is tried again after a while, so that one
+    /// execution that it doesn't take never holds up the others; a lost connection ends the session.
     pub(super) async fn run(mut self) -> Result<Digest, PollError> {
-        let finished = loop {
-            let read = ReadOutput {
-                job: self.job,
-                from: self.stored,
-                max: PIECE,
-                wait: true,
-            };
+        let mut backoff = Backoff::default();
+        loop {
+            match self.report().await {
+                Ok(()) => return Ok(self.job),
+                Err(PollError::Refused(refusal)) => {
+                    tracing::warn!(job = %self.job, error = %refusal, "the hub did not take a report");
+                    tokio::time::sleep(backoff.next(Duration::ZERO, chance())).await;
+                }
+                Err(lost) => return Err(lost),
+            }
+        }
+    }
+
+    async fn report(&mut self) -> Result<(), PollError> {
+        while self.finished.is_none() {
+            if let Some(at) = self.started {
+                self.say_started(at).await?;
+                self.started = None;
+            }
+            let read = self.read(true);
             let port = self.session.port.clone();
             let step = tokio::select! {
                 news = self.news.recv() => Step::News(news),
@@ -83,20 +102,31 @@ impl Report {
                 _ = self.renew.tick() => Step::Renew,
             };
             match step {
-                Step::News(Some(News::Started(at))) => self.started(at).await?,
+                Step::News(Some(News::Started(at))) => self.started = Some(at),
                 Step::News(Some(News::Output)) => {}
-                Step::News(Some(News::Finished(finished))) => break finished,
-                Step::News(None) => return Ok(self.job),
+                Step::News(Some(News::Finished(finished))) => self.finished = Some(finished),
+                Step::News(None) => return Ok(()),
                 Step::Piece(piece) => self.piece(piece).await?,
                 Step::Renew => self.renew_lease().await?,
             }
+        }
+        let Some(finished) = self.finished.clone() else {
+            return Ok(());
         };
         self.rest_of_log(finished.log_end).await?;
-        self.result(&finished).await?;
-        Ok(self.job)
+        self.result(&finished).await
     }
 
-    async fn started(&self, at: Timestamp) -> Result<(), PollError> {
+    fn read(&self, wait: bool) -> ReadOutput {
+        ReadOutput {
+            job: self.job,
+            from: self.stored,
+            max: PIECE,
+            wait,
+        }
+    }
+
+    async fn say_started(&self, at: Timestamp) -> Result<(), PollError> {
         let path = format!("{}/started", self.path);
         self.session.post(&path, &StartedReport { at }).await.map(drop)
     }
@@ -116,12 +146,7 @@ impl Report {
     /// Sends what is left of a log that has ended.
     async fn rest_of_log(&mut self, end: u64) -> Result<(), PollError> {
         while !self.log_ended && self.stored < end {
-            let read = ReadOutput {
-                job: self.job,
-                from: self.stored,
-                max: PIECE,
-                wait: false,
-            };
+            let read = self.read(false);
             let piece = self.session.port.read_output(read).await;
             self.piece(piece).await?;
         }

@@ -1,0 +1,173 @@
+//! Poll mode against a hub that answers like the real one: orders, logs with offsets, results until acknowledged.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, where a panic is a failed test
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use lictor_agent::config::Transport;
+use lictor_agent::run::serve;
+use lictor_proto::agent::stream::Message;
+use lictor_proto::agent::{Ack, Event, Finished, Heartbeat, Offer, OfferReply, Reply, Request};
+use lictor_proto::api::{LogStored, PollAnswer, PollOrder, PollOrders, ResultStored};
+use lictor_proto::{Digest, JobId, Timestamp};
+use lictor_trust::SecretKey;
+use serde::Deserialize;
+use support::{Scripted, WITHIN, heartbeat, hub};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+/// What the hub has got.
+#[derive(Default, Clone)]
+struct Got {
+    beats: usize,
+    answers: Vec<PollAnswer>,
+    started: Vec<String>,
+    log: Vec<u8>,
+    results: usize,
+}
+
+struct Hub {
+    got: watch::Sender<Got>,
+    orders: Mutex<Vec<PollOrder>>,
+    /// Requests to answer with 503 before any succeeds.
+    failing: Mutex<usize>,
+}
+
+type Shared = State<Arc<Hub>>;
+
+async fn next(State(hub): Shared) -> Json<PollOrders> {
+    let orders = std::mem::take(&mut *hub.orders.lock().unwrap());
+    if orders.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    Json(PollOrders { orders })
+}
+
+#[derive(Deserialize)]
+struct At {
+    at: u64,
+}
+
+async fn log(
+    State(hub): Shared,
+    Query(At { at }): Query<At>,
+    body: Bytes,
+) -> Result<Json<LogStored>, StatusCode> {
+    let mut failing = hub.failing.lock().unwrap();
+    if *failing > 0 {
+        *failing -= 1;
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    hub.got.send_modify(|got| {
+        assert_eq!(at, got.log.len() as u64, "no gap and no repeat");
+        got.log.extend_from_slice(&body);
+    });
+    let upto = hub.got.borrow().log.len() as u64;
+    Ok(Json(LogStored { upto }))
+}
+
+async fn result(State(hub): Shared, Json(finished): Json<Finished>) -> Json<ResultStored> {
+    hub.got.send_modify(|got| got.results += 1);
+    Json(ResultStored {
+        receipt: Digest::of(finished.receipt.as_bytes()),
+    })
+}
+
+fn router(hub: Arc<Hub>) -> Router {
+    let beat = |State(hub): Shared, Json(_): Json<Heartbeat>| async move {
+        hub.got.send_modify(|got| got.beats += 1);
+        StatusCode::NO_CONTENT
+    };
+    let answers = |State(hub): Shared, Json(answer): Json<PollAnswer>| async move {
+        hub.got.send_modify(|got| got.answers.push(answer));
+        StatusCode::NO_CONTENT
+    };
+    let started = |State(hub): Shared, Path(id): Path<String>| async move {
+        hub.got.send_modify(|got| got.started.push(id));
+        StatusCode::NO_CONTENT
+    };
+    Router::new()
+        .route("/api/v1/agent/heartbeat", post(beat))
+        .route("/api/v1/agent/jobs/next", get(next))
+        .route("/api/v1/agent/answers", post(answers))
+        .route("/api/v1/agent/jobs/{id}/started", post(started))
+        .route("/api/v1/agent/jobs/{id}/log", post(log))
+        .route("/api/v1/agent/jobs/{id}/result", post(result))
+        .with_state(hub)
+}
+
+#[tokio::test]
+async fn a_job_goes_through_although_the_hub_fails_now_and_then() {
+    let job = Digest::of(b"job");
+    let offer = Request::Offer(Offer {
+        job: "{}".into(),
+        approvals: Vec::new(),
+    });
+    let orders = [offer, Request::Drain { grace_ms: 0 }];
+    let orders = orders
+        .into_iter()
+        .zip(1..)
+        .map(|(request, order)| PollOrder { order, request });
+    let state = Arc::new(Hub {
+        got: watch::Sender::new(Got::default()),
+        orders: Mutex::new(orders.collect()),
+        failing: Mutex::new(2),
+    });
+    let hub = hub(router(state.clone())).await;
+
+    let warden = Scripted::default();
+    warden.prints(job, &[b"one", b"two", b"three"]);
+    warden.says(heartbeat());
+    warden.says(Message::Event(Event::Started {
+        job,
+        at: Timestamp::now(),
+    }));
+    warden.says(Message::Event(Event::Finished(Box::new(Finished {
+        job,
+        envelope: "{}".into(),
+        receipt: "{}".into(),
+        log_end: 11,
+        kept: Vec::new(),
+    }))));
+
+    let dialled = hub.file.open(&SecretKey::from_seed(&[5; 32])).unwrap();
+    let (tasks, port) = (TaskTracker::new(), Arc::new(warden.clone()));
+    tasks.spawn(serve(
+        port,
+        dialled,
+        Transport::Poll,
+        Duration::ZERO,
+        std::future::pending(),
+    ));
+
+    let receipt = Digest::of(b"{}");
+    let acked = Request::Ack(Ack::Result { job, receipt });
+    warden.asked(|asked| asked.contains(&acked)).await;
+    let mut got = state.got.subscribe();
+    let answered = got.wait_for(|got| got.answers.len() == 2);
+    let got = tokio::time::timeout(WITHIN, answered)
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+
+    assert_eq!(got.log, b"onetwothree");
+    assert_eq!(got.started, [JobId::from_digest(&job).to_string()]);
+    assert_eq!((got.beats, got.results), (1, 1));
+    assert!(matches!(got.answers[0].reply, Reply::Offer(OfferReply::Accepted)));
+    // What only the machine itself may ask is refused here as it is on the link.
+    assert!(matches!(got.answers[1].reply, Reply::Refused(_)));
+    let drained = warden
+        .all_asked()
+        .iter()
+        .any(|r| matches!(r, Request::Drain { .. }));
+    assert!(!drained);
+}
