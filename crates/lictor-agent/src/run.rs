@@ -11,8 +11,8 @@ use lictor_link::LinkError;
 use lictor_link::http::HttpClient;
 use lictor_proto::agent::{Reply, Request};
 use lictor_trust::keyfile::{self, KeyFileError};
-use lictor_warden::Warden;
 use lictor_warden::node_dir::{NodeDir, NodeDirError};
+use lictor_warden::{Host, StartError, Warden};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,26 +40,35 @@ pub enum AgentError {
     /// The link key cannot be read.
     #[error("the link key cannot be used")]
     Key(#[from] KeyFileError),
+    /// The warden cannot start.
+    #[error("the warden cannot start")]
+    Warden(#[from] StartError),
     /// The hub's address or this node's certificate is unusable.
     #[error("the hub cannot be addressed")]
     Hub(#[from] LinkError),
 }
 
-/// The whole daemon: serves `warden` to the hub of its node directory until `stop` resolves, drains, and closes the
-/// warden. Whoever started the warden joins it afterwards.
+/// The whole daemon: starts the warden of the node directory, serves it to the hub until `stop` resolves, drains it
+/// and closes it. `host` should have been started before any thread was.
 ///
 /// # Errors
 /// [`AgentError`] before anything is served.
-pub async fn run(
+pub async fn agent(
     config: &AgentConfig,
-    warden: &Warden,
+    host: Host,
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     lictor_link::install_crypto_provider();
     let hub = open_hub(config)?;
+    let warden = Warden::start(lictor_warden::Config::new(&config.dir), host).await?;
     let port = Arc::new(warden.clone());
     serve(port, hub, config.transport, config.drain_grace(), stop).await;
     warden.close().await;
+    // The writer's thread ends once nobody can write; it is waited for, so that the journal is closed in order.
+    let joined = tokio::task::spawn_blocking(|| warden.join());
+    if tokio::time::timeout(DELIVER_WITHIN, joined).await.is_err() {
+        tracing::warn!("the journal's writer did not end in time");
+    }
     Ok(())
 }
 

@@ -47,4 +47,5 @@ pub use clock::Clock;
 pub use config::Config;
 pub use feed::EventFeed;
 pub use journal::export::audit_lines;
+pub use lictor_sandbox::Host;
 pub use warden::{StartError, Warden};
