@@ -5,12 +5,16 @@
 
 #[cfg(feature = "agent")]
 mod agent;
+#[cfg(feature = "hub")]
+mod hub;
 mod jobs;
 mod org;
 mod setup;
 
 #[cfg(feature = "agent")]
 pub(crate) use agent::*;
+#[cfg(feature = "hub")]
+pub(crate) use hub::*;
 pub(crate) use jobs::*;
 pub(crate) use org::*;
 pub(crate) use setup::*;
@@ -53,6 +57,9 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Start a hub and a local node in one command, for one machine
+    #[cfg(all(feature = "hub", feature = "agent"))]
+    Up(Up),
     /// Run a command on a node and stream its output
     Run(Run),
     /// List jobs, newest first
@@ -88,6 +95,9 @@ pub(crate) enum Command {
     /// The machine side: enrol, and run the agent
     #[cfg(feature = "agent")]
     Agent(Agent),
+    /// The control plane
+    #[cfg(feature = "hub")]
+    Hub(Hub),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

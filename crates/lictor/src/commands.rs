@@ -6,19 +6,25 @@ mod approvals;
 mod audit;
 mod cancel;
 mod connect;
+#[cfg(any(feature = "hub", feature = "agent"))]
+mod daemon;
 mod doctor;
 mod dossier;
 mod explain;
+#[cfg(feature = "hub")]
+mod hub;
 mod jobs;
 pub(crate) mod keys;
 mod logs;
-mod nodes;
+pub(crate) mod nodes;
 mod org;
 mod receipt;
 mod result;
 mod run;
 mod screen;
 mod tokens;
+#[cfg(all(feature = "hub", feature = "agent"))]
+mod up;
 mod watch;
 
 use clap::CommandFactory as _;
@@ -34,6 +40,8 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
     let global = &cli.global;
     let session = || Session::open(global, out);
     match &cli.command {
+        #[cfg(all(feature = "hub", feature = "agent"))]
+        Command::Up(args) => up::run(args, out),
         Command::Run(args) => block_on(run::run(&session()?, args)),
         Command::Jobs(args) => block_on(jobs::list(&session()?, args)),
         Command::Job(args) => block_on(jobs::show(&session()?, args)),
@@ -52,6 +60,8 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Doctor => block_on(doctor::run(global, out)),
         #[cfg(feature = "agent")]
         Command::Agent(args) => agent::run(args, out),
+        #[cfg(feature = "hub")]
+        Command::Hub(args) => hub::run(args, out),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "lictor", &mut script);

@@ -16,6 +16,8 @@ mod escape;
 mod exit;
 mod failure;
 mod out;
+#[cfg(all(test, feature = "hub", feature = "agent"))]
+mod reference;
 mod secret;
 mod session;
 

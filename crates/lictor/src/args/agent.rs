@@ -17,6 +17,8 @@ pub(crate) struct Agent {
 pub(crate) enum AgentCommand {
     /// Join the org that a token names
     Enroll(Enroll),
+    /// Run the agent in the foreground
+    Run(ServeAgent),
 }
 
 /// `lictor agent enroll`.
@@ -31,4 +33,18 @@ pub(crate) struct Enroll {
     /// The node's name, where the grant leaves a choice
     #[arg(long)]
     pub(crate) name: Option<Name>,
+}
+
+/// `lictor agent run`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeAgent {
+    /// The agent's configuration, TOML; instead of --dir
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the node keeps its keys, journal and spool
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/lictor/agent")]
+    pub(crate) dir: PathBuf,
+    /// Poll by plain requests instead of holding a link
+    #[arg(long)]
+    pub(crate) poll: bool,
 }

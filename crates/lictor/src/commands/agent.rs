@@ -2,10 +2,13 @@
 
 use std::io::Read as _;
 
-use lictor_agent::{Enrolment, enroll};
+use lictor_agent::config::Transport;
+use lictor_agent::{AgentConfig, Enrolment, enroll};
+use lictor_sandbox::Host;
 use serde_json::json;
 
-use crate::args::{Agent, AgentCommand, Enroll};
+use crate::args::{Agent, AgentCommand, Enroll, ServeAgent};
+use crate::commands::daemon;
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::out::Out;
@@ -14,6 +17,7 @@ use crate::session::block_on;
 pub(crate) fn run(agent: &Agent, out: Out) -> Result {
     match &agent.command {
         AgentCommand::Enroll(args) => block_on(join(args, out)),
+        AgentCommand::Run(args) => serve(args, out),
     }
 }
 
@@ -46,4 +50,40 @@ async fn join(args: &Enroll, out: Out) -> Result {
         )
     })?;
     Ok(Status::OK)
+}
+
+fn serve(args: &ServeAgent, out: Out) -> Result {
+    // Before any thread and any key: what starts jobs is a fork of the process as it is now.
+    let host = prepare_host()?;
+    daemon::log(out);
+    let mut config = match &args.config {
+        Some(file) => AgentConfig::load(file).doing("read the agent's configuration")?,
+        None => AgentConfig::new(&args.dir),
+    };
+    if args.poll {
+        config.transport = Transport::Poll;
+    }
+    // One thread: the agent waits far more than it works, and a small process is part of the promise.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing("start")?;
+    runtime.block_on(serve_node(&config, host, daemon::terminated()))?;
+    Ok(Status::OK)
+}
+
+/// Makes the process that starts jobs.
+pub(crate) fn prepare_host() -> Result<Host> {
+    Host::start(lictor_sandbox::Config::default()).doing("prepare for starting jobs")
+}
+
+/// Runs the agent until `stop`, and drains it.
+pub(crate) async fn serve_node(
+    config: &AgentConfig,
+    host: Host,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    lictor_agent::run::agent(config, host, stop)
+        .await
+        .map_err(|e| Failure::new("the agent cannot run").because(&e))
 }

@@ -71,7 +71,7 @@ async fn of_hub(session: &Session) -> Result<Vec<String>> {
 #[cfg(feature = "agent")]
 fn of_agent(dir: &Path) -> Result<Vec<String>> {
     let mut lines = Vec::new();
-    lictor_warden::journal::export::audit_lines(dir, |line| lines.push(line.to_owned())).map_err(|e| {
+    lictor_warden::audit_lines(dir, |line| lines.push(line.to_owned())).map_err(|e| {
         Failure::new(format!(
             "could not read the audit log of the node in {}",
             dir.display()

@@ -48,6 +48,8 @@ pub(crate) async fn run(global: &Global, out: Out) -> Result {
         Ok(session) => of_home(&session, &mut findings).await,
         Err(f) => findings.push(Finding::bad("home", f.to_string().replace('\n', ";"), "")),
     }
+    #[cfg(feature = "agent")]
+    sandboxes(&mut findings).await;
     let healthy = findings.iter().all(|f| f.ok);
     let status = if healthy {
         Status::OK
@@ -187,6 +189,29 @@ async fn of_hub(hub: &Hub, mut store: TrustStore, findings: &mut Vec<Finding>) {
                 (true, None, None) => Finding::good(name, "connected"),
             });
         }
+    }
+}
+
+#[cfg(feature = "agent")]
+async fn sandboxes(findings: &mut Vec<Finding>) {
+    let host = match lictor_sandbox::Host::start(lictor_sandbox::Config::default()) {
+        Ok(host) => host,
+        Err(e) => {
+            findings.push(Finding::bad(
+                "sandboxes",
+                e.to_string(),
+                "Run it where processes may be started.",
+            ));
+            return;
+        }
+    };
+    for report in host.reports().await {
+        let name = format!("sandbox {}", report.name);
+        findings.push(if report.usable {
+            Finding::good(name, report.capabilities.join(", "))
+        } else {
+            Finding::bad(name, "cannot be used here", report.problem)
+        });
     }
 }
 

@@ -1,6 +1,6 @@
 //! `lictor nodes`: the machines, as far as their documents hold, and signed leave for new ones to join.
 
-use lictor_client::{GrantOptions, Hub, Signer};
+use lictor_client::{GrantOptions, Hub, Signer, TrustStore};
 use lictor_proto::Code;
 use lictor_proto::doc::Token;
 use lictor_trust::SecretKey;
@@ -62,18 +62,34 @@ async fn list(session: &Session, hub: &Hub) -> Result {
 
 async fn make_grant(session: &Session, hub: &Hub, args: &Grant) -> Result {
     let store = session.fresh_trust(hub).await?;
+    let token = token(session, hub, &store, args).await?;
+    let value = json!({ "token": token.encode(), "grant": token.grant_digest, "name": args.name });
+    session.out.either(&value, || {
+        session
+            .out
+            .note("on the new machine, as root (the token is a secret until it is used):");
+        format!(
+            "lictor agent enroll --token {} && lictor agent run",
+            token.encode()
+        )
+    })?;
+    Ok(Status::OK)
+}
+
+/// Signs a grant, gives it to the hub, and makes the token, which the hub never sees.
+pub(crate) async fn token(session: &Session, hub: &Hub, store: &TrustStore, args: &Grant) -> Result<Token> {
     let trust = store.trust();
     let address = session.config.hub.as_ref();
     let spki = address.and_then(|a| a.link_spki).ok_or_else(|| {
         Failure::new("this home does not know the hub's link key, which a new machine must pin")
             .hint("`lictor connect --link-spki sha256:...`; the hub prints it when it starts.")
     })?;
-    let link_url = address.map(|a| a.link_url.as_ref().unwrap_or(&a.url));
+    let known = address.map_or("", |a| a.link_url.as_ref().unwrap_or(&a.url));
     let hub_url = args
         .hub_url
-        .as_ref()
-        .or(link_url)
-        .map_or_else(String::new, |u| u.replacen("http://", "https://", 1));
+        .as_deref()
+        .unwrap_or(known)
+        .replacen("http://", "https://", 1);
     let key = session.key(None)?;
     let join = SecretKey::generate().doing("make the join key")?;
     let options = GrantOptions {
@@ -100,7 +116,7 @@ async fn make_grant(session: &Session, hub: &Hub, args: &Grant) -> Result {
     hub.push_grant(&grant.wire)
         .await
         .map_err(|e| failed("push the grant", &e))?;
-    let token = Token {
+    Ok(Token {
         hub_url,
         hub_spki: spki,
         org_id: session.config.org.clone(),
@@ -108,14 +124,5 @@ async fn make_grant(session: &Session, hub: &Hub, args: &Grant) -> Result {
         min_bundle: trust.bundle().map_or(0, |b| b.version),
         grant_digest: grant.digest,
         join_seed: *join.seed(),
-    };
-    let token = token.encode();
-    let value = json!({ "token": token, "grant": grant.digest, "name": args.name });
-    session.out.either(&value, || {
-        session
-            .out
-            .note("on the new machine, as root (the token is a secret until it is used):");
-        format!("lictor agent enroll --token {token} && lictor agent run")
-    })?;
-    Ok(Status::OK)
+    })
 }

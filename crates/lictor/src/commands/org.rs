@@ -21,6 +21,11 @@ use crate::failure::Result;
 use crate::out::Out;
 use crate::session::{Session, block_on, home};
 
+#[cfg(all(feature = "hub", feature = "agent"))]
+pub(crate) use init::{Founding, found};
+#[cfg(all(feature = "hub", feature = "agent"))]
+pub(crate) use law::{Terms, sign_bundle, sign_files};
+
 /// An org directory and who works on it.
 pub(crate) struct Desk<'a> {
     pub(crate) session: &'a Session,

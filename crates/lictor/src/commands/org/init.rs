@@ -33,12 +33,6 @@ pub(crate) struct Founding<'a> {
     pub(crate) start: fn(&Founder<'_>) -> BTreeMap<String, String>,
 }
 
-/// What was made.
-pub(crate) struct Founded {
-    pub(crate) org: OrgId,
-    pub(crate) root: SignedDoc,
-}
-
 pub(super) fn run(home: &Home, dir: Option<&Path>, args: &OrgInit, out: Out) -> Result {
     if home.config_path().exists() {
         return Err(
@@ -54,16 +48,16 @@ pub(super) fn run(home: &Home, dir: Option<&Path>, args: &OrgInit, out: Out) -> 
         dir: dir.clone(),
         start: starter::full,
     };
-    let founded = found(home, &founding)?;
+    let org = found(home, &founding)?;
     home.write_config(&Config {
-        org: founded.org.clone(),
+        org: org.clone(),
         operator: args.operator.clone(),
         key: args.operator.clone(),
         hub: None,
     })
     .doing("write the configuration")?;
     let root = directory::signed(&dir, "root.1.json");
-    let value = json!({ "org": founded.org, "dir": dir, "root": root });
+    let value = json!({ "org": org, "dir": dir, "root": root });
     out.either(&value, || {
         format!(
             "org {} is {}\n\
@@ -72,10 +66,10 @@ pub(super) fn run(home: &Home, dir: Option<&Path>, args: &OrgInit, out: Out) -> 
              then on the hub: lictor hub org create --config hub.toml --root {}\n\
              then: lictor connect URL --org {} --operator {} --key {} --token-file FILE; lictor org push",
             args.name,
-            founded.org,
+            org,
             dir.display(),
             root.display(),
-            founded.org,
+            org,
             args.operator,
             args.operator
         )
@@ -85,7 +79,7 @@ pub(super) fn run(home: &Home, dir: Option<&Path>, args: &OrgInit, out: Out) -> 
 
 /// Makes keys, root version 1 and the directory, and pins the org in the home. Keys that are there already are
 /// used: an operator brings an encrypted one, and a start that was cut off begins again.
-pub(crate) fn found(home: &Home, founding: &Founding<'_>) -> Result<Founded> {
+pub(crate) fn found(home: &Home, founding: &Founding<'_>) -> Result<OrgId> {
     make_dir(home.dir()).doing("make the home")?;
     let key = |name: &str| -> Result<SecretKey> {
         let name: Name = name.parse().doing("name a key")?;
@@ -126,7 +120,7 @@ pub(crate) fn found(home: &Home, founding: &Founding<'_>) -> Result<Founded> {
     for (path, text) in (founding.start)(&founder) {
         directory::begin(&founding.dir, &path, &text)?;
     }
-    Ok(Founded { org, root })
+    Ok(org)
 }
 
 fn role<'a>(keys: impl IntoIterator<Item = &'a SecretKey>) -> Role {

@@ -27,6 +27,16 @@ pub(crate) struct Terms {
     pub(crate) max_staleness: Duration,
 }
 
+impl Default for Terms {
+    fn default() -> Self {
+        const DAY: u64 = 86_400;
+        Self {
+            valid: Duration::from_secs(30 * DAY),
+            max_staleness: Duration::from_secs(7 * DAY),
+        }
+    }
+}
+
 pub(super) fn check(desk: &Desk<'_>) -> Result {
     let store = desk.session.trust()?;
     let files = load(&desk.dir, store.trust())?;
@@ -112,8 +122,21 @@ pub(crate) fn sign_bundle(
     signers: &[Name],
     terms: Terms,
 ) -> Result<(SignedDoc, u64)> {
+    let (signed, version) = sign_files(home, store, directory::read(dir)?, signers, terms)?;
+    directory::write(&directory::signed(dir, "bundle.json"), &signed.wire)?;
+    Ok((signed, version))
+}
+
+/// Signs these files as the next bundle, when they load, and takes it as this home's law.
+pub(crate) fn sign_files(
+    home: &Home,
+    store: &mut TrustStore,
+    files: BTreeMap<String, String>,
+    signers: &[Name],
+    terms: Terms,
+) -> Result<(SignedDoc, u64)> {
     let version = store.trust().bundle().map_or(0, |b| b.version) + 1;
-    let bundle = draft(directory::read(dir)?, store.trust(), version, terms);
+    let bundle = draft(files, store.trust(), version, terms);
     loaded(&load_bundle(&bundle, store.trust())?)?;
     let secrets = signers
         .iter()
@@ -136,7 +159,6 @@ pub(crate) fn sign_bundle(
             failure
         });
     }
-    directory::write(&directory::signed(dir, "bundle.json"), &signed.wire)?;
     Ok((signed, version))
 }
 
@@ -248,11 +270,10 @@ pub(super) fn difference(desk: &Desk<'_>) -> Result {
 /// The directory as if it were signed now.
 pub(super) fn load(dir: &Path, trust: &OrgTrust) -> Result<LawFiles> {
     let version = trust.bundle().map_or(0, |b| b.version) + 1;
-    let terms = Terms {
-        valid: Duration::from_secs(30 * 86_400),
-        max_staleness: Duration::from_secs(7 * 86_400),
-    };
-    load_bundle(&draft(directory::read(dir)?, trust, version, terms), trust)
+    load_bundle(
+        &draft(directory::read(dir)?, trust, version, Terms::default()),
+        trust,
+    )
 }
 
 fn draft(files: BTreeMap<String, String>, trust: &OrgTrust, version: u64, terms: Terms) -> Bundle {

@@ -1,0 +1,145 @@
+//! `docs/cli.md`, written from the command tree itself, so that it cannot say anything else.
+
+use std::fmt::Write as _;
+
+use clap::{Arg, ArgAction, Command, CommandFactory as _};
+
+use crate::args::Cli;
+
+const HEAD: &str = "\
+# Command line reference
+
+Written from the program by `LICTOR_BLESS=1 cargo test -p lictor reference`; a test holds that it is current.
+
+`LICTOR_HOME` names the directory with configuration, keys and pinned trust; without it, `~/.lictor`.
+`LICTOR_PASSPHRASE_FILE` names a file whose first line is the passphrase of an encrypted key.
+`NO_COLOR` turns colour off. Progress and colour appear only on a terminal.
+
+## Exit status
+
+| status | meaning |
+|---|---|
+| 0 to 123, 127 | `run`, `logs -f`: the remote command's own; other commands: 0 when it worked |
+| 124 | the job's wall time was up |
+| 125 | Lictor's own error, wrong arguments, or a result that no valid receipt confirms |
+| 126 | denied: by policy, or by a rule of the trust documents |
+| 128 + n | `run`, `logs -f`: signal n ended the remote command |
+
+A remote command may itself exit with 124 to 126; `--json` tells them apart.
+
+## JSON
+
+With `--json` every command prints one JSON value; `run` and `logs` print one object per line. The last line of
+`run --json` is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
+`expired`, or `unconfirmed`), `exit_code`, `signal`, `stdout_bytes`, `stderr_bytes`, `stdout_truncated`,
+`stderr_truncated`, `cpu_user_us`, `cpu_system_us`, `max_rss_bytes`, `sandbox`, `decision`, `rules`, `job_id`,
+`started_at`, `finished_at`, `confirmed`, `code`, `message`. What is unknown is `null`. Errors are one object on
+standard error: `{\"error\": {\"code\", \"message\", \"causes\", \"hint\"}}`.
+";
+
+fn reference() -> String {
+    let mut root = Cli::command();
+    root.build();
+    let mut text = HEAD.to_owned();
+    text.push_str("\n## Commands\n");
+    section(&root, "lictor", &mut text);
+    text
+}
+
+fn section(command: &Command, path: &str, text: &mut String) {
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let _ = write!(
+        text,
+        "\n### `{path}`\n\n{about}.\n",
+        about = about.trim_end_matches('.')
+    );
+    let arguments: Vec<&Arg> = command
+        .get_arguments()
+        .filter(|a| !a.is_hide_set() && !["help", "version"].contains(&a.get_id().as_str()))
+        .filter(|a| path == "lictor" || !["home", "json"].contains(&a.get_id().as_str()))
+        .collect();
+    if !arguments.is_empty() {
+        text.push_str("\n| argument | |\n|---|---|\n");
+        for argument in arguments {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(
+                text,
+                "| `{}` | {}{} |",
+                spelled(argument),
+                help.replace('|', "\\|"),
+                default(argument)
+            );
+        }
+    }
+    for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
+        section(sub, &format!("{path} {}", sub.get_name()), text);
+    }
+}
+
+fn spelled(argument: &Arg) -> String {
+    let value = argument.get_value_names().map_or_else(String::new, |names| {
+        names.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(" ")
+    });
+    let takes = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
+    let mut words = Vec::new();
+    words.extend(argument.get_short().map(|c| format!("-{c}")));
+    words.extend(argument.get_long().map(|l| format!("--{l}")));
+    let flags = words.join(", ");
+    match (flags.is_empty(), takes) {
+        (true, _) if argument.is_last_set() => format!("-- {value}..."),
+        (true, _) => value,
+        (false, true) => format!("{flags} {value}"),
+        (false, false) => flags,
+    }
+    .replace('|', "\\|")
+}
+
+fn default(argument: &Arg) -> String {
+    let values: Vec<_> = argument
+        .get_default_values()
+        .iter()
+        .map(|v| v.to_string_lossy().into_owned())
+        .filter(|v| !v.is_empty() && v != "false")
+        .collect();
+    if values.is_empty() {
+        String::new()
+    } else {
+        format!(" [default: {}]", values.join(", "))
+    }
+}
+
+#[test]
+fn the_reference_is_what_the_program_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cli.md");
+    let now = reference();
+    if std::env::var_os("LICTOR_BLESS").is_some() {
+        std::fs::write(path, &now).expect("docs/cli.md is writable");
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        written == now,
+        "docs/cli.md is out of date; run LICTOR_BLESS=1 cargo test -p lictor reference"
+    );
+}
+
+#[test]
+fn every_command_and_argument_has_a_sentence() {
+    fn look(command: &Command) {
+        assert!(command.get_about().is_some(), "{}", command.get_name());
+        for argument in command.get_arguments() {
+            assert!(
+                argument.get_help().is_some(),
+                "{} {}",
+                command.get_name(),
+                argument.get_id()
+            );
+        }
+        command.get_subcommands().for_each(look);
+    }
+    let mut root = Cli::command();
+    root.build();
+    root.debug_assert();
+    root.get_subcommands()
+        .filter(|c| c.get_name() != "help")
+        .for_each(look);
+}
