@@ -207,6 +207,21 @@ pub fn make_dir(path: &Path) -> Result<(), HomeError> {
     builder.create(path).map_err(HomeError::io(path))
 }
 
+/// Makes a directory that others may pass through and not look into: for a home with a node below it, whose
+/// sandboxes' users have to reach their own workspaces.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_passage(path: &Path) -> Result<(), HomeError> {
+    make_dir(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o711)).map_err(HomeError::io(path))?;
+    }
+    Ok(())
+}
+
 /// Replaces a file whole, readable by its owner only: a crash leaves the old one or the new one.
 ///
 /// # Errors

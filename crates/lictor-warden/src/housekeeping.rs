@@ -124,7 +124,7 @@ async fn archive(core: &Core) {
 
 fn archive_one(core: &Core, finished: &Finished) -> Result<(), Box<dyn std::error::Error>> {
     let id = JobId::from_digest(&finished.job);
-    let dir = NodeDir::create(&core.config.dir.join("archive"))?;
+    let dir = NodeDir::create_private(&core.config.dir.join("archive"))?;
     dir.write(&format!("{id}.json"), finished)?;
     let log = core.spool_paths(&finished.job).log;
     if log.exists() {

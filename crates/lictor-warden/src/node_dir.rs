@@ -52,15 +52,29 @@ pub enum NodeDirError {
 pub struct NodeDir(PathBuf);
 
 impl NodeDir {
-    /// The directory at `path`, made for its owner alone when it does not exist.
+    /// The directory at `path`, made when it does not exist. Others may pass through it and not look: the unprivileged
+    /// user of a sandbox has to reach its own workspace below. Every file in it is its owner's alone.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn create(path: &Path) -> Result<Self, NodeDirError> {
+        Self::make(path, 0o711)
+    }
+
+    /// The same, for its owner alone.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create_private(path: &Path) -> Result<Self, NodeDirError> {
+        Self::make(path, 0o700)
+    }
+
+    #[cfg_attr(not(unix), allow(unused_variables))]
+    fn make(path: &Path, mode: u32) -> Result<Self, NodeDirError> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, mode);
         builder
             .create(path)
             .map_err(|e| NodeDirError::Io(path.into(), e))?;
@@ -204,7 +218,7 @@ mod tests {
         {
             use std::os::unix::fs::PermissionsExt as _;
             let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
-            assert_eq!(mode(dir.path()), 0o700);
+            assert_eq!(mode(dir.path()), 0o711);
             assert_eq!(mode(&dir.join("node.json")), 0o600);
         }
         fs::write(dir.join("trust.json"), "{").unwrap();

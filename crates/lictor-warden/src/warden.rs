@@ -95,9 +95,8 @@ impl Warden {
         if trust.org != record.org {
             return Err(StartError::Trust(Code::WrongOrg.into()));
         }
-        for sub in ["spool", "work"] {
-            NodeDir::create(&config.dir.join(sub))?;
-        }
+        NodeDir::create_private(&config.dir.join("spool"))?;
+        NodeDir::create(&config.dir.join("work"))?;
         let log = record.node_id.to_string();
         let (journal, writer, torn) = Journal::open(Open {
             file: Box::new(DiskFile::open(&dir.join("journal.log"))?),

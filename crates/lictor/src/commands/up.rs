@@ -13,6 +13,7 @@ mod machine;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lictor_client::home::{make_dir, make_passage};
 use lictor_client::{Config, Home, TrustStore};
 use lictor_policy::starter::{self, Founder};
 use lictor_proto::{Name, Timestamp};
@@ -99,6 +100,8 @@ async fn wind_up(machine: Option<Machine>, control: Control) {
 /// The home, with an org in it.
 fn prepare(args: &Up, out: Out) -> Result<Session> {
     let home = Home::at(&args.dir);
+    make_passage(home.dir()).doing("make the directory")?;
+    make_dir(&home.dir().join("hub")).doing("make the hub's directory")?;
     if !home.config_path().exists() {
         let start: fn(&Founder<'_>) -> BTreeMap<String, String> = if args.starter_policy {
             starter::full
