@@ -138,7 +138,7 @@ fn every_command_and_argument_has_a_sentence() {
     }
     let mut root = Cli::command();
     root.build();
-    root.debug_assert();
+    root.clone().debug_assert();
     root.get_subcommands()
         .filter(|c| c.get_name() != "help")
         .for_each(look);
