@@ -62,7 +62,7 @@ fn sandbox(stage: &Stage<'_>, node: &str) -> Result<()> {
 fn denial(stage: &Stage<'_>, cli: &Cli, node: &str) -> Result<()> {
     stage.scene("2. A rule of yours, signed, and a job that it denies")?;
     let policies = cli.home().join("org/policies");
-    fs::write(policies.join("demo.cedar"), RULE)?;
+    fs::write(policies.join("no-disks.cedar"), RULE)?;
     for line in RULE.lines() {
         println!("    {line}");
     }
