@@ -13,6 +13,7 @@ mod cgroup;
 mod child;
 mod facts;
 mod host;
+mod keeper;
 mod kernel;
 mod pipe;
 mod process;

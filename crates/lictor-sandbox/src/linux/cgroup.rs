@@ -45,7 +45,11 @@ impl CgroupRoot {
     /// One job's own.
     pub(crate) fn job(&self, name: &str) -> io::Result<Cgroup> {
         let dir = self.dir.join(name);
-        fs::create_dir(&dir)?;
+        match fs::create_dir(&dir) {
+            // Another `Host` of this process has removed it with its last job.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&dir)?,
+            other => other?,
+        }
         Ok(Cgroup { dir })
     }
 }
@@ -191,6 +195,12 @@ fn subdirectories(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn remove_below(dir: &Path) -> io::Result<()> {
+    // Jobs seldom make cgroups of their own.
+    match fs::remove_dir(dir) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => {}
+    }
     for below in subdirectories(dir) {
         remove_below(&below)?;
     }

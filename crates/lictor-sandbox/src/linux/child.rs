@@ -1,73 +1,37 @@
-//! What runs after a fork: zygote, keeper, program-to-be. Raw system calls only.
+//! What runs after a fork: zygote, keepers, programs-to-be. Raw system calls only.
 //!
 //! ```text
-//!   agent --fork once, at its start--> zygote: forgets the agent's memory, then waits for tables
-//!   zygote --clone3(CLONE_PARENT)-----> keeper: a child of the agent, subreaper of one job
-//!   keeper --clone3(CLONE_VFORK, CLONE_INTO_CGROUP)--> program: ids, descriptors, limits, filter, execveat
+//!   agent --fork once, at its start--> zygote: forgets the agent's memory, then makes keepers when asked
+//!   zygote --clone3(CLONE_PARENT)----> keeper: a child of the agent, subreaper; one job after another
+//!   keeper --clone3(CLONE_VM, CLONE_VFORK, CLONE_INTO_CGROUP)--> program: ids, descriptors, limits, filter, execveat
 //! ```
 //!
 //! Why a zygote: a child made by vfork starts with the high-water mark of its parent's memory, so every job would
 //! report the agent's size as its own peak; and a fork of a large agent is slow. The zygote has a few pages.
 //! Why a keeper: orphans go to the nearest subreaper above them. With one per job, whatever a job double-forks
-//! or puts into a session of its own stays below that job's keeper, and its use of CPU and memory is counted.
+//! or puts into a session of its own stays below that job's keeper, also when it has left the job's cgroup, and its
+//! use of CPU and memory is counted. A keeper has one job at a time and takes the next when nobody is left of the
+//! last, so that a start makes one process and no more.
 //!
 //! # Invariants
 //! - Nothing here allocates, locks, panics or returns to the code that forked: the process may be a copy of a
 //!   multi-threaded one. `libc` functions used are plain system call wrappers.
-//! - A keeper reads its slot only until it has written `STARTED` or `FAILED`; after that the agent reuses it.
+//! - A keeper reads a slot only until it has said `STARTED` or `FAILED`; after that the agent reuses it.
+//! - Neither zygote nor keeper can be traced or read by the users that jobs run as.
+
+mod clone;
+mod keeper;
+mod program;
 
 use std::ffi::{c_int, c_long, c_void};
 use std::ptr;
 
-use super::table::{
-    EMPTY, ExecBy, FAILED, FileIdentity, KEEPER, MAIN_ENDED, MAX_FDS, RawUsage, Record, SLOT, STARTED, Step,
-    Table,
-};
-
-/// Descriptors are moved here first, so that none of them is in the way of 0, 1, 2, ...
-const HIGH: c_int = 64;
-
-/// From linux/sched.h; libc's constant has too narrow a type.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
+use self::clone::Parent;
+use super::table::{FAILED, MAX_FDS, Record, Step};
 
 fn errno() -> c_int {
     // SAFETY: returns the address of this thread's errno; the forking thread's TLS was copied with it.
     unsafe { *libc::__errno_location() }
-}
-
-/// A fork: no memory is shared, so the child runs on its own copy of this stack.
-///
-/// # Safety
-/// The child may only do what this module's head allows, and must end in `execveat` or `exit`.
-unsafe fn fork(flags: u64, exit_signal: u64, cgroup: Option<c_int>) -> c_long {
-    let mut args = CloneArgs {
-        flags,
-        exit_signal,
-        ..CloneArgs::default()
-    };
-    if let Some(fd) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = fd as u64;
-    }
-    // SAFETY: `args` is a valid clone_args of the size given; without CLONE_VM and a stack the child gets a copy of
-    // this address space and returns here like from fork(2).
-    unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) }
 }
 
 fn exit(code: c_int) -> ! {
@@ -75,16 +39,18 @@ fn exit(code: c_int) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-fn report(status: c_int, record: &Record) {
-    // SAFETY: `record` is readable for its size. A lost record is a closed pipe: the agent is gone.
-    unsafe {
-        libc::write(status, ptr::from_ref(record).cast(), Record::SIZE);
-    }
-}
-
-fn fail(status: c_int, step: Step) -> ! {
-    report(status, &Record::new(FAILED, errno(), step as i64));
-    exit(127)
+/// Whether the agent still listens.
+fn report(socket: c_int, record: &Record) -> bool {
+    // SAFETY: `record` is readable for its size.
+    let sent = unsafe {
+        libc::send(
+            socket,
+            ptr::from_ref(record).cast(),
+            Record::SIZE,
+            libc::MSG_NOSIGNAL,
+        )
+    };
+    sent >= 0
 }
 
 /// Memory that the zygote drops: the agent's heap and stacks, with whatever secrets they hold.
@@ -99,7 +65,7 @@ pub(super) struct Forget {
 /// this process that the zygote can do without, so not the calling thread's stack.
 pub(super) unsafe fn fork_zygote(socket: c_int, slots: *const u8, forget: &Forget) -> c_long {
     // SAFETY: the child goes straight into `zygote`, which keeps to this module's rules.
-    let pid = unsafe { fork(0, libc::SIGCHLD as u64, None) };
+    let pid = unsafe { clone::fork(Parent::Maker) };
     if pid == 0 {
         // SAFETY: as the caller vouches.
         unsafe { zygote(socket, slots, forget) }
@@ -108,40 +74,56 @@ pub(super) unsafe fn fork_zygote(socket: c_int, slots: *const u8, forget: &Forge
 }
 
 unsafe fn zygote(socket: c_int, slots: *const u8, forget: &Forget) -> ! {
-    // SAFETY: plain system calls with valid arguments. `forget.ranges` is itself in forgotten memory, so each range
-    // is read before any is dropped that could hold the list: the list's own pages go last, see `drop_memory`.
+    // SAFETY: system calls on this process's own state. Signals stay blocked until the handlers that were copied
+    // from the agent are gone; the socket becomes descriptor 0 before everything else is closed.
     unsafe {
         reset_signals();
-        libc::setsid();
-        libc::chdir(c"/".as_ptr());
+        let none = 0_u64;
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            ptr::null_mut::<u8>(),
+            8,
+        );
         libc::prctl(libc::PR_SET_NAME, c"lictor-zygote".as_ptr());
-        if libc::dup2(socket, 0) < 0 {
-            exit(1);
-        }
-        libc::syscall(libc::SYS_close_range, 1, c_int::MAX as u32, 0);
+        libc::setsid();
+        keep_only(socket);
         drop_memory(forget);
+        // After the last write to an own file below /proc, which this closes.
+        libc::prctl(libc::PR_SET_DUMPABLE, 0);
     }
     loop {
         let mut fds = [-1; MAX_FDS];
-        let Some((slot, count)) = receive(&mut fds) else {
+        let Some((_, count)) = receive(&mut fds) else {
             exit(0)
         };
-        // SAFETY: the agent sends only numbers of slots that it has filled with a table.
-        let table = unsafe { &*slots.add(slot * SLOT).cast::<Table>() };
-        // A keeper that enters namespaces is no longer allowed to move anybody into a cgroup, so it is born there.
-        let cgroup = (table.has_cgroup && table.has_namespaces).then_some(fds[1]);
-        // SAFETY: the child goes straight into `keeper`. CLONE_PARENT makes it the agent's child, who alone waits.
-        let pid = unsafe { fork(libc::CLONE_PARENT as u64, 0, cgroup) };
+        // SAFETY: the child goes straight into `keeper`. It becomes the agent's child, who alone waits for it.
+        let pid = unsafe { clone::fork(Parent::MakersParent) };
         if pid == 0 {
-            keeper(table, &fds[..count]);
+            // SAFETY: as the caller vouches.
+            unsafe { keeper::keeper(fds[0], slots) }
         }
         if pid < 0 {
             report(fds[0], &Record::new(FAILED, errno(), Step::Fork as i64));
         }
-        for fd in &fds[..count] {
-            // SAFETY: closes a descriptor that this process received and nobody else uses.
-            unsafe { libc::close(*fd) };
-        }
+        close(&fds[..count]);
+    }
+}
+
+/// Makes `fd` descriptor 0 and closes all others.
+fn keep_only(fd: c_int) {
+    // SAFETY: system calls on this process's own descriptors.
+    unsafe {
+        libc::dup2(fd, 0);
+        libc::syscall(libc::SYS_close_range, 1, c_int::MAX as u32, 0);
+    }
+}
+
+fn close(fds: &[c_int]) {
+    for fd in fds {
+        // SAFETY: closes a descriptor that this process received and nobody else uses.
+        unsafe { libc::close(*fd) };
     }
 }
 
@@ -176,23 +158,30 @@ unsafe fn drop_memory(forget: &Forget) {
 /// # Safety
 /// After a fork only: other threads' handlers would vanish.
 unsafe fn reset_signals() {
-    // The kernel's struct sigaction: handler, flags, restorer, mask. All zero is SIG_DFL.
-    let action = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: `action` has the kernel's layout and size on 64-bit Linux; SIGKILL and SIGSTOP fail harmlessly.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                &raw const action,
-                ptr::null_mut::<u8>(),
-                8,
-            )
-        };
+        // SAFETY: as the caller vouches; SIGKILL and SIGSTOP fail harmlessly.
+        unsafe { set_handler(signal, libc::SIG_DFL) };
     }
 }
 
-/// One message: a slot number and its descriptors. `None` when the agent is gone.
+/// # Safety
+/// `handler` is `SIG_DFL` or `SIG_IGN`, and this process's handlers are its own.
+unsafe fn set_handler(signal: c_int, handler: libc::sighandler_t) {
+    // The kernel's struct sigaction: handler, flags, restorer, mask.
+    let action = [handler as u64, 0, 0, 0];
+    // SAFETY: `action` has the kernel's layout and size on 64-bit Linux.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            &raw const action,
+            ptr::null_mut::<u8>(),
+            8,
+        )
+    };
+}
+
+/// One message on descriptor 0: a slot number and its descriptors. `None` when the agent is gone.
 fn receive(fds: &mut [c_int; MAX_FDS]) -> Option<(usize, usize)> {
     let mut slot = 0_u32;
     let mut control = [0_u64; 32];
@@ -208,8 +197,15 @@ fn receive(fds: &mut [c_int; MAX_FDS]) -> Option<(usize, usize)> {
     message.msg_controllen = size_of_val(&control) as _;
     // SAFETY: `message` points to live buffers of the sizes given; the CMSG macros walk only what was received.
     unsafe {
-        if libc::recvmsg(0, &raw mut message, libc::MSG_CMSG_CLOEXEC) != 4 {
-            return None;
+        loop {
+            let received = libc::recvmsg(0, &raw mut message, libc::MSG_CMSG_CLOEXEC);
+            if received < 0 && errno() == libc::EINTR {
+                continue;
+            }
+            if received != 4 {
+                return None;
+            }
+            break;
         }
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         if header.is_null() || (*header).cmsg_type != libc::SCM_RIGHTS {
@@ -220,301 +216,4 @@ fn receive(fds: &mut [c_int; MAX_FDS]) -> Option<(usize, usize)> {
         ptr::copy_nonoverlapping(libc::CMSG_DATA(header).cast::<c_int>(), fds.as_mut_ptr(), count);
         Some((slot as usize, count))
     }
-}
-
-/// The keeper of one job: starts the program, then waits for everything below it.
-fn keeper(table: &Table, fds: &[c_int]) -> ! {
-    let status = fds[0];
-    let mut next = 1;
-    let mut take = |present: bool| {
-        present.then(|| {
-            next += 1;
-            fds[next - 1]
-        })
-    };
-    let cgroup = take(table.has_cgroup);
-    let namespaces = take(table.has_namespaces);
-    let inherit = &fds[next..];
-    // SAFETY: plain system calls with valid arguments, in a process of its own.
-    let main = unsafe {
-        report(status, &Record::new(KEEPER, libc::getpid(), 0));
-        libc::prctl(libc::PR_SET_NAME, c"lictor-keeper".as_ptr());
-        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
-        if table.die_with_keeper {
-            // And the keeper with the agent.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        }
-        if let Some(fd) = namespaces {
-            // The box belongs to the unprivileged user, so it is entered as that user, never as root.
-            if become_user(table) < 0 {
-                fail(status, Step::Ids);
-            }
-            if libc::setns(fd, ALL_NAMESPACES) < 0 {
-                fail(status, Step::Namespaces);
-            }
-        }
-        let flags = libc::CLONE_VFORK as u64;
-        fork(
-            flags,
-            libc::SIGCHLD as u64,
-            cgroup.filter(|_| namespaces.is_none()),
-        )
-    };
-    if main == 0 {
-        program(table, status, inherit, namespaces.is_some());
-    }
-    if main < 0 {
-        fail(status, Step::ForkProgram);
-    }
-    report(status, &Record::new(STARTED, main as i32, 0));
-    // From here on the table may be another job's.
-    // SAFETY: closes every descriptor of this process but the status pipe, which moves to 0.
-    unsafe {
-        libc::dup2(status, 0);
-        libc::syscall(libc::SYS_close_range, 1, c_int::MAX as u32, 0);
-    }
-    wait_for_all(main as libc::pid_t)
-}
-
-const ALL_NAMESPACES: c_int = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP;
-
-fn wait_for_all(main: libc::pid_t) -> ! {
-    let mut total = RawUsage::default();
-    let mut others = 0;
-    loop {
-        let mut wait_status = 0;
-        // SAFETY: all-zero is a valid rusage; both pointers are live.
-        let (pid, usage) = unsafe {
-            let mut usage: libc::rusage = std::mem::zeroed();
-            let pid = libc::wait4(-1, &raw mut wait_status, libc::__WALL, &raw mut usage);
-            (pid, usage)
-        };
-        if pid < 0 {
-            if errno() == libc::EINTR {
-                continue;
-            }
-            break;
-        }
-        total.user_us += usage.ru_utime.tv_sec * 1_000_000 + usage.ru_utime.tv_usec;
-        total.system_us += usage.ru_stime.tv_sec * 1_000_000 + usage.ru_stime.tv_usec;
-        total.max_rss_kib = total.max_rss_kib.max(usage.ru_maxrss);
-        total.read_blocks += usage.ru_inblock;
-        total.written_blocks += usage.ru_oublock;
-        if pid == main {
-            let mut record = Record::new(MAIN_ENDED, wait_status, i64::from(has_children()));
-            record.usage = total;
-            report(0, &record);
-        } else {
-            others += 1;
-        }
-    }
-    let mut record = Record::new(EMPTY, others, 0);
-    record.usage = total;
-    report(0, &record);
-    exit(0)
-}
-
-/// Whether anybody is left to wait for, zombies included.
-fn has_children() -> bool {
-    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
-    // SAFETY: all-zero is a valid siginfo; nothing is taken away.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        libc::waitid(libc::P_ALL, 0, &raw mut info, flags) == 0
-    }
-}
-
-/// Groups, group, user: all three kinds of id at once.
-///
-/// # Safety
-/// In a single-threaded process only: raw calls change one thread.
-unsafe fn become_user(table: &Table) -> c_long {
-    if !table.set_ids {
-        return 0;
-    }
-    let (uid, gid) = (table.uid, table.gid);
-    // SAFETY: `groups` holds `group_count` ids. Raw calls: glibc's wrappers would signal threads that are not here.
-    unsafe {
-        let groups = libc::syscall(libc::SYS_setgroups, table.group_count, table.groups.as_ptr());
-        if groups < 0 {
-            return groups;
-        }
-        let group = libc::syscall(libc::SYS_setresgid, gid, gid, gid);
-        if group < 0 {
-            return group;
-        }
-        libc::syscall(libc::SYS_setresuid, uid, uid, uid)
-    }
-}
-
-/// Becomes the program.
-fn program(table: &Table, status: c_int, inherit: &[c_int], inside: bool) -> ! {
-    // SAFETY: a process of its own, single-threaded; every pointer in the table was filled by the agent, which
-    // waits for `STARTED` or `FAILED` before it touches the slot again.
-    unsafe {
-        // The zygote has reset every signal's handler already.
-        if table.ignore_sigchld {
-            // Ignored SIGCHLD survives execve and reaps children by itself: the sandbox's first process is one
-            // that never waits.
-            let action = [libc::SIG_IGN as u64, 0, 0, 0];
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                libc::SIGCHLD,
-                &raw const action,
-                ptr::null_mut::<u8>(),
-                8,
-            );
-        }
-        let none = 0_u64;
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const none,
-            ptr::null_mut::<u8>(),
-            8,
-        );
-        libc::setsid();
-        libc::umask(0o022);
-        if table.die_with_keeper {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        }
-        let status = move_descriptors(status, inherit);
-        if status < 0 {
-            fail(-status, Step::Descriptors);
-        }
-        if table.cwd_before_ids && libc::chdir(table.cwd) < 0 {
-            fail(status, Step::Directory);
-        }
-        if !inside && become_user(table) < 0 {
-            fail(status, Step::Ids);
-        }
-        if !table.cwd_before_ids && libc::chdir(table.cwd) < 0 {
-            fail(status, Step::Directory);
-        }
-        if table.confine && confine() < 0 {
-            fail(status, Step::Confine);
-        }
-        for (resource, limit) in &table.rlimits[..table.rlimit_count] {
-            let value = [*limit, *limit];
-            let null = ptr::null_mut::<u8>();
-            if libc::syscall(libc::SYS_prlimit64, 0, *resource, &raw const value, null) < 0 {
-                fail(status, Step::Limits);
-            }
-        }
-        execute(table, status, inherit.len() as c_int)
-    }
-}
-
-/// Makes `inherit` 0, 1, 2, ... and everything else close-on-exec; returns where the status pipe is now, or minus
-/// where it was.
-unsafe fn move_descriptors(status: c_int, inherit: &[c_int]) -> c_int {
-    let mut high = [0; MAX_FDS];
-    // SAFETY: system calls on this process's own descriptors.
-    unsafe {
-        let moved = libc::fcntl(status, libc::F_DUPFD_CLOEXEC, HIGH);
-        for (i, fd) in inherit.iter().enumerate() {
-            high[i] = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, HIGH);
-        }
-        for (i, _) in inherit.iter().enumerate() {
-            if libc::dup2(high[i], i as c_int) < 0 {
-                return -status;
-            }
-        }
-        let first = inherit.len() as u32;
-        let flag = libc::CLOSE_RANGE_CLOEXEC;
-        if moved < 0 || libc::syscall(libc::SYS_close_range, first, c_int::MAX as u32, flag) < 0 {
-            return -status;
-        }
-        moved
-    }
-}
-
-/// Gives up every privilege, for good.
-unsafe fn confine() -> c_long {
-    const VERSION_3: u32 = 0x2008_0522;
-    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
-    // SAFETY: prctl, keyctl and capset on this process alone, with arguments of the kernel's layout.
-    unsafe {
-        // Keyrings are in no namespace: without this the job would share the agent's session keyring.
-        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<u8>());
-        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 {
-            return -1;
-        }
-        for capability in 0..64 {
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 {
-                break; // the first number past the last capability
-            }
-        }
-        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-        let header = [VERSION_3, 0];
-        let nothing = [0_u32; 6];
-        libc::syscall(libc::SYS_capset, &raw const header, &raw const nothing)
-    }
-}
-
-unsafe fn execute(table: &Table, status: c_int, first_free: c_int) -> ! {
-    // SAFETY: see `program`.
-    unsafe {
-        let mut program = -1;
-        for (i, file) in table.files[..table.file_count].iter().enumerate() {
-            let fd = libc::open(file.path, libc::O_PATH | libc::O_CLOEXEC);
-            if fd < 0 {
-                fail(status, Step::Open);
-            }
-            if identity_of(fd) != Some(file.identity) {
-                fail(status, Step::Changed);
-            }
-            if i == 0 {
-                program = fd;
-            }
-        }
-        if !table.filter.is_null() {
-            let filter = libc::sock_fprog {
-                len: table.filter_len,
-                filter: table.filter.cast_mut(),
-            };
-            let mode = libc::SECCOMP_MODE_FILTER;
-            if libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter, 0, 0) < 0 {
-                fail(status, Step::Seccomp);
-            }
-        }
-        let path = table.files[0].path;
-        match table.exec_by {
-            ExecBy::Descriptor => {
-                let (empty, flag) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-                libc::syscall(libc::SYS_execveat, program, empty, table.argv, table.envp, flag);
-            }
-            ExecBy::Path | ExecBy::Trusted => {
-                libc::syscall(libc::SYS_execve, path, table.argv, table.envp);
-            }
-            ExecBy::DescriptorPath => {
-                // The interpreter opens /dev/fd/N, so this one descriptor stays open.
-                let fd = libc::dup2(program, first_free);
-                let (empty, flag) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-                libc::syscall(libc::SYS_execveat, fd, empty, table.argv, table.envp, flag);
-            }
-        }
-        fail(status, Step::Exec)
-    }
-}
-
-fn identity_of(fd: c_int) -> Option<FileIdentity> {
-    // SAFETY: all-zero is a valid stat; fstat fills it.
-    let (result, stat) = unsafe {
-        let mut stat: libc::stat = std::mem::zeroed();
-        (libc::fstat(fd, &raw mut stat), stat)
-    };
-    (result == 0).then_some(FileIdentity {
-        dev: stat.st_dev,
-        ino: stat.st_ino,
-        ctime: stat.st_ctime,
-        ctime_nsec: stat.st_ctime_nsec,
-        size: stat.st_size,
-    })
 }

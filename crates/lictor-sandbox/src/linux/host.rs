@@ -76,6 +76,6 @@ impl Sandbox for HostSandbox {
     }
 
     async fn destroy(&mut self) -> io::Result<()> {
-        self.0.destroy(Vec::new()).await
+        self.0.destroy().await
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Exec, Usage};
@@ -18,14 +18,14 @@ use tokio::sync::watch;
 use super::cgroup::{Cgroup, CgroupRoot};
 use super::pipe::PipeReader;
 use super::process;
-use super::recover::remove_dir;
+use super::recover::{Recovered, remove_dir};
 use super::resolve::Resolver;
 use super::spawn::{self, Launch};
 use super::supervisor::Supervisor;
 use super::tree::Tree;
 use super::users::User;
 use super::zygote::Zygote;
-use crate::backend::StartError;
+use crate::backend::{RecoverError, StartError};
 use crate::handle::{Handle, ProcessId};
 use crate::host::Config;
 use crate::plan::{LaunchSpec, Plan, Resolved};
@@ -37,6 +37,8 @@ pub(crate) struct Kernel {
     pub(super) zygote: Arc<Zygote>,
     pub(super) cgroups: Option<CgroupRoot>,
     pub(super) config: Config,
+    /// The namespaced backends' filter, or why there is none.
+    pub(super) filter: Result<Vec<libc::sock_filter>, String>,
     resolver: Resolver,
 }
 
@@ -46,6 +48,7 @@ impl Kernel {
             zygote: Zygote::start()?,
             cgroups: CgroupRoot::make(),
             config,
+            filter: super::seccomp::filter().map_err(|e| e.to_string()),
             resolver: Resolver::default(),
         })
     }
@@ -116,9 +119,9 @@ impl Job {
         let limits = &self.plan.spec().limits;
         let limit = || -> io::Result<()> {
             if let (true, Some(n)) = (root.pids, limits.pids) {
-                // In a namespaced job's cgroup the keeper is one more.
-                let keeper = u64::from(self.plan.backend().is_namespaced());
-                cgroup.limit_pids(n.saturating_add(keeper))?;
+                // A namespaced start takes two for a moment: one that enters, one that is born inside.
+                let least = 1 + u64::from(self.plan.backend().is_namespaced());
+                cgroup.limit_pids(n.max(least))?;
             }
             if let (true, Some(n)) = (root.memory, limits.memory) {
                 cgroup.limit_memory(n)?;
@@ -160,12 +163,8 @@ impl Job {
         let started_at = Timestamp::now();
         let spawned = spawn::spawn(&self.kernel.zygote, &launch).await?;
         drop((out, err, stdin, cgroup));
-        let keeper = ProcessId {
-            pid: spawned.keeper,
-            start: process::stat(spawned.keeper).map_or(0, |s| s.start),
-        };
         let tree = Arc::new(Tree {
-            keeper,
+            keeper: Mutex::new(Some(spawned.keeper.id)),
             init: inside.init,
             cgroup: self.cgroup.clone(),
         });
@@ -173,7 +172,8 @@ impl Job {
         let mut handle = self.handle();
         handle.roots.extend(inside.roots);
         let limits = (spec.timeout, spec.grace);
-        let supervisor = Supervisor::new(spawned, tree, limits, ended);
+        let keeper = (self.kernel.zygote.clone(), spawned.keeper);
+        let supervisor = Supervisor::new(keeper, tree, limits, ended);
         Ok(Running::new(handle, started_at, (stdout, stderr), supervisor))
     }
 
@@ -236,7 +236,7 @@ impl Job {
         Handle {
             backend: self.plan.backend().as_str().to_owned(),
             boot_id: process::boot_id(),
-            roots: self.tree.iter().map(|t| t.keeper).collect(),
+            roots: self.tree.iter().filter_map(|t| t.keeper()).collect(),
             cgroup: self.cgroup.as_ref().map(|c| c.path().to_owned()),
             dir: self.plan.dir().to_owned(),
         }
@@ -253,13 +253,11 @@ impl Job {
     }
 
     /// Ends what runs, then removes cgroup and directory.
-    pub(super) async fn destroy(&mut self, roots: Vec<ProcessId>) -> io::Result<()> {
-        let mut handle = self.handle();
-        handle.roots.extend(roots);
-        match super::recover::Recovered::take_up(handle) {
+    pub(super) async fn destroy(&mut self) -> io::Result<()> {
+        match Recovered::take_up(self.handle()) {
             Ok(mut left) => left.destroy().await,
-            Err(crate::backend::RecoverError::Gone) => Ok(()),
-            Err(crate::backend::RecoverError::Io(e)) => Err(e),
+            Err(RecoverError::Gone) => Ok(()),
+            Err(RecoverError::Io(e)) => Err(e),
         }
     }
 }

@@ -90,6 +90,9 @@ impl Recovered {
 
 /// Removes a job's directory; one that is gone is no error. Links in it are removed, never followed.
 pub(crate) fn remove_dir(dir: &std::path::Path) -> io::Result<()> {
+    if std::fs::remove_dir(dir).is_ok() {
+        return Ok(());
+    }
     match std::fs::remove_dir_all(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {

@@ -6,18 +6,14 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicI64};
 
-use rustix::fs::OFlags;
-use rustix::pipe::PipeFlags;
-use rustix::process::Pid;
-use tokio::io::unix::AsyncFd;
-
-use super::ready;
+use super::keeper::Keeper;
 use super::table::{
-    Arena, ExecBy, FAILED, FileCheck, FileIdentity, Full, KEEPER, MAX_FDS, MAX_FILES, MAX_GROUPS, Record,
-    STARTED, Step, Table,
+    Arena, ExecBy, FileCheck, FileIdentity, Full, MAX_FDS, MAX_FILES, MAX_GROUPS, Record, STARTED, Step,
+    Table,
 };
 use super::users::User;
 use super::zygote::{Lease, Zygote};
@@ -48,79 +44,53 @@ pub(crate) struct Launch<'a> {
 /// A program that runs.
 #[derive(Debug)]
 pub(crate) struct Spawned {
-    pub(crate) keeper: u32,
+    pub(super) keeper: Keeper,
     pub(crate) main: u32,
-    pub(super) status: StatusPipe,
 }
 
-/// Starts a program under a keeper of its own.
+/// Starts a program below a keeper that has nobody else.
 pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<Spawned, StartError> {
-    let lease = zygote
-        .lease()
-        .await
-        .map_err(StartError::failed("reach the zygote"))?;
+    let unreachable = || StartError::failed("reach the zygote");
+    let lease = zygote.lease().await.map_err(unreachable())?;
     if fill(&lease, launch).is_err() {
         lease.release();
         let source = io::Error::from(io::ErrorKind::ArgumentListTooLong);
-        return Err(StartError::Failed {
-            step: "hand over argv and environment",
-            source,
-        });
+        return Err(StartError::failed("hand over argv and environment")(source));
     }
-    let (mut status, writer) = StatusPipe::new().map_err(StartError::failed("make a pipe"))?;
-    let mut fds = vec![writer.as_fd()];
+    let mut fds = Vec::with_capacity(MAX_FDS);
     fds.extend(launch.cgroup);
     fds.extend(launch.namespaces);
     fds.extend(&launch.inherit);
-    if let Err(e) = lease.send(&fds) {
-        lease.release();
-        return Err(StartError::Failed {
-            step: "reach the zygote",
-            source: e,
-        });
-    }
-    drop(writer);
-    let result = first_records(&mut status, launch).await;
-    lease.release();
-    let (keeper, main) = match result {
-        Ok(pids) => pids,
-        Err((keeper, error)) => {
-            if let Some(keeper) = keeper {
-                reap(keeper);
-            }
-            return Err(error);
+    let sent = match zygote.keeper().await {
+        Ok(keeper) => keeper.send(lease.index(), &fds).map(|()| keeper),
+        Err(e) => Err(e),
+    };
+    let mut keeper = match sent {
+        Ok(keeper) => keeper,
+        Err(e) => {
+            lease.release();
+            return Err(unreachable()(e));
         }
     };
-    Ok(Spawned { keeper, main, status })
-}
-
-/// Waits until the keeper has said how the start went; after that it reads its slot no more.
-async fn first_records(
-    status: &mut StatusPipe,
-    launch: &Launch<'_>,
-) -> Result<(u32, u32), (Option<u32>, StartError)> {
-    let mut keeper = None;
-    let mut failure = None;
-    loop {
-        let record = status
-            .next()
-            .await
-            .map_err(|e| (keeper, StartError::failed("start")(e)))?;
-        match record {
-            Some(r) if r.kind == KEEPER => keeper = u32::try_from(r.a).ok(),
-            Some(r) if r.kind == FAILED && failure.is_none() => failure = Some(failure_of(r, launch)),
-            Some(r) if r.kind == STARTED && failure.is_none() => {
-                let main = u32::try_from(r.a).unwrap_or(0);
-                return keeper.map(|k| (k, main)).ok_or((None, broken_off()));
-            }
-            Some(_) => {}
-            None => return Err((keeper, failure.unwrap_or_else(broken_off))),
+    let result = first_record(&mut keeper, launch).await;
+    lease.release();
+    match result {
+        Ok(main) => Ok(Spawned { keeper, main }),
+        Err(error) => {
+            zygote.give_back(keeper);
+            Err(error)
         }
     }
 }
 
-fn broken_off() -> StartError {
-    StartError::failed("start")(io::Error::from(io::ErrorKind::BrokenPipe))
+/// How the start went; after that the keeper reads the slot no more.
+async fn first_record(keeper: &mut Keeper, launch: &Launch<'_>) -> Result<u32, StartError> {
+    let failed = StartError::failed;
+    match keeper.next().await.map_err(failed("start"))? {
+        Some(record) if record.kind == STARTED => Ok(u32::try_from(record.a).unwrap_or(0)),
+        Some(record) => Err(failure_of(record, launch)),
+        None => Err(failed("start")(io::ErrorKind::BrokenPipe.into())),
+    }
 }
 
 fn failure_of(record: Record, launch: &Launch<'_>) -> StartError {
@@ -139,19 +109,11 @@ fn failure_of(record: Record, launch: &Launch<'_>) -> StartError {
     }
 }
 
-/// Takes a keeper's status away. It has closed its pipe, so it is at its very end and this does not block.
-pub(super) fn reap(keeper: u32) {
-    if let Some(pid) = i32::try_from(keeper).ok().and_then(Pid::from_raw) {
-        let wait_all = rustix::process::WaitOptions::from_bits_retain(libc::__WALL as u32);
-        let _ = rustix::process::waitpid(Some(pid), wait_all);
-    }
-}
-
 fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
     let slot = lease.memory();
     // SAFETY: the lease makes this caller the only user of the slot until it is sent.
     let mut arena = unsafe { Arena::after_table(slot) };
-    if launch.files.len() > MAX_FILES || launch.inherit.len() + 3 > MAX_FDS || launch.files.is_empty() {
+    if launch.files.len() > MAX_FILES || launch.inherit.len() + 2 > MAX_FDS || launch.files.is_empty() {
         return Err(Full);
     }
     let unused = FileIdentity {
@@ -211,34 +173,11 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         },
         argv: arena.texts(&launch.argv)?,
         envp: arena.texts(&launch.env)?,
+        failed_step: AtomicI64::new(0),
+        failed_errno: AtomicI32::new(0),
+        main: AtomicI32::new(0),
     };
     // SAFETY: the slot starts on a page, so it is aligned, and is larger than a table; see above for who uses it.
     unsafe { slot.cast::<Table>().write(table) };
     Ok(())
-}
-
-/// The read end of a keeper's records.
-#[derive(Debug)]
-pub(super) struct StatusPipe(AsyncFd<OwnedFd>);
-
-impl StatusPipe {
-    fn new() -> io::Result<(Self, OwnedFd)> {
-        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
-        Ok((Self(ready::watch(read)?), write))
-    }
-
-    /// The next record; `None` when the keeper is gone. Safe to cancel: a record is read whole or not at all.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Record>> {
-        loop {
-            let mut bytes = [0_u8; Record::SIZE];
-            match rustix::io::read(self.0.get_ref(), &mut bytes) {
-                Ok(Record::SIZE) => return Ok(Some(Record::from_bytes(&bytes))),
-                Ok(_) => return Ok(None),
-                Err(rustix::io::Errno::AGAIN) => self.0.readable().await?.clear_ready(),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
 }

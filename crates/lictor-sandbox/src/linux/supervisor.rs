@@ -16,11 +16,12 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::keeper::Keeper;
 use super::process;
 use super::ready;
-use super::spawn::{self, Spawned, StatusPipe};
 use super::table::{EMPTY, MAIN_ENDED, RawUsage};
 use super::tree::Tree;
+use super::zygote::Zygote;
 use crate::running::{Cause, Ended, StopReason};
 
 /// How often a tree is looked at again while it is being ended.
@@ -31,8 +32,8 @@ const KILL_BOUND: Duration = Duration::from_secs(10);
 /// Drives one job.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    status: StatusPipe,
-    keeper: u32,
+    keeper: Keeper,
+    zygote: Arc<Zygote>,
     tree: Arc<Tree>,
     timeout: Duration,
     grace: Duration,
@@ -53,14 +54,14 @@ struct Seen {
 
 impl Supervisor {
     pub(crate) fn new(
-        spawned: Spawned,
+        (zygote, keeper): (Arc<Zygote>, Keeper),
         tree: Arc<Tree>,
         (timeout, grace): (Duration, Duration),
         ended: watch::Sender<bool>,
     ) -> Self {
         Self {
-            status: spawned.status,
-            keeper: spawned.keeper,
+            keeper,
+            zygote,
             tree,
             timeout,
             grace,
@@ -82,12 +83,16 @@ impl Supervisor {
         }
         self.clear(&mut seen).await;
         self.ended.send_replace(true);
-        spawn::reap(self.keeper);
+        let usage = self.usage(&seen.usage);
+        let limits_hit = self.limits_hit(cause, seen.exit);
+        // From here on what is below the keeper is another job's.
+        self.tree.forget_keeper();
+        self.zygote.give_back(self.keeper);
         Ended {
             exit: seen.exit,
             cause,
-            usage: self.usage(&seen.usage),
-            limits_hit: self.limits_hit(cause, seen.exit),
+            usage,
+            limits_hit,
             leftovers: seen.leftovers,
             killed: seen.killed,
             started_at,
@@ -101,7 +106,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 biased;
-                () = note(&mut self.status, seen) => if seen.exit.is_some() || seen.empty {
+                () = note(&mut self.keeper, seen) => if seen.exit.is_some() || seen.empty {
                     return Cause::Exited;
                 },
                 () = expiry(&limit) => return Cause::TimedOut,
@@ -124,7 +129,7 @@ impl Supervisor {
             }
             let look_again = Timer::after(LOOK_AGAIN);
             tokio::select! {
-                () = note(&mut self.status, seen), if !seen.empty => {}
+                () = note(&mut self.keeper, seen), if !seen.empty => {}
                 () = expiry(&grace) => break,
                 () = expiry(&look_again), if seen.empty => {}
             }
@@ -134,12 +139,14 @@ impl Supervisor {
 
     /// Nothing of the job is left after this.
     async fn clear(&mut self, seen: &mut Seen) {
-        // The common case costs nothing: the keeper says at once that nobody is left.
-        if !seen.empty && seen.exit.is_some() && seen.leftovers == 0 {
-            note(&mut self.status, seen).await;
-        }
-        if !seen.killed && (seen.leftovers > 0 || self.tree.init.is_some()) {
+        let in_box = self.tree.init.is_some();
+        if !seen.killed && (seen.leftovers > 0 || in_box) {
             seen.leftovers = u32::try_from(self.tree.processes().len()).unwrap_or(u32::MAX);
+        }
+        if in_box && seen.empty && seen.exit.is_some() && seen.leftovers == 0 && !seen.killed {
+            // Nobody is left who could start anybody: the box's first process only waits. Taking the box down is
+            // `destroy`'s.
+            return;
         }
         let init = self
             .tree
@@ -153,7 +160,7 @@ impl Supervisor {
             let look_again = Timer::after(LOOK_AGAIN);
             tokio::select! {
                 biased;
-                () = note(&mut self.status, seen), if !seen.empty => {}
+                () = note(&mut self.keeper, seen), if !seen.empty => {}
                 () = end_of(init.as_ref()), if seen.empty => {}
                 () = expiry(&look_again) => {}
                 () = expiry(&bound) => {
@@ -200,13 +207,14 @@ impl Supervisor {
 }
 
 /// Takes in one record of the keeper.
-async fn note(status: &mut StatusPipe, seen: &mut Seen) {
-    match status.next().await {
+async fn note(keeper: &mut Keeper, seen: &mut Seen) {
+    match keeper.next().await {
         Ok(Some(record)) if record.kind == MAIN_ENDED => {
             seen.exit = Some(exit_of(record.a));
             seen.usage = record.usage;
             // How many is counted later, and only if there are any.
             seen.leftovers = u32::from(record.b != 0);
+            seen.empty = record.b == 0;
         }
         Ok(Some(record)) if record.kind == EMPTY => {
             seen.usage = record.usage;

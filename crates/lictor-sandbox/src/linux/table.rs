@@ -2,10 +2,11 @@
 //!
 //! A slot is one mapping, made before the zygote is, so that it lies at the same address on both sides and the
 //! pointers in it hold on both. The agent writes a slot while it alone owns it, hands it over by a message, and
-//! gets it back when the keeper has said `Started` or `Failed`.
+//! gets it back when the keeper has said `STARTED` or `FAILED`.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicI64};
 
 pub(super) use crate::program::{ExecBy, FileIdentity};
 
@@ -13,7 +14,7 @@ pub(super) use crate::program::{ExecBy, FileIdentity};
 pub(super) const SLOT: usize = 512 * 1024;
 /// Slots; as many spawns can be under way at once.
 pub(super) const SLOTS: usize = 16;
-/// Most descriptors handed to a child, the status pipe and the rest included.
+/// Most descriptors handed to a child.
 pub(super) const MAX_FDS: usize = 24;
 /// Most supplementary groups of a run-as user.
 pub(super) const MAX_GROUPS: usize = 64;
@@ -28,7 +29,7 @@ pub(super) struct FileCheck {
     pub(super) identity: FileIdentity,
 }
 
-/// What a child does, in this order; see `child.rs`.
+/// What a child does; see `child/program.rs` for the order.
 #[repr(C)]
 pub(super) struct Table {
     /// Descriptors to become 0, 1, 2, ... of the program; the message carries them after the special ones.
@@ -59,6 +60,11 @@ pub(super) struct Table {
     pub(super) file_count: usize,
     pub(super) argv: *const *const c_char,
     pub(super) envp: *const *const c_char,
+    /// Written by the child: the [`Step`] it stopped at, else 0, and its errno.
+    pub(super) failed_step: AtomicI64,
+    pub(super) failed_errno: AtomicI32,
+    /// Written by whoever entered the namespaces: the program's pid.
+    pub(super) main: AtomicI32,
 }
 
 /// Copies strings and arrays behind the table, in the same slot.
@@ -117,7 +123,7 @@ impl Arena {
     }
 }
 
-/// What comes back over the status pipe; written whole, since it is smaller than `PIPE_BUF`.
+/// What a keeper says: one message of its socket.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Record {
@@ -138,15 +144,15 @@ pub(super) struct RawUsage {
     pub(super) written_blocks: i64,
 }
 
-/// `a` = the keeper's pid.
+/// `a` = the keeper's pid; said once.
 pub(super) const KEEPER: u32 = 1;
-/// `a` = the program's pid; it has been executed unless `FAILED` came before.
+/// `a` = the program's pid.
 pub(super) const STARTED: u32 = 2;
 /// `a` = errno, `b` = [`Step`].
 pub(super) const FAILED: u32 = 3;
-/// `a` = wait status of the program, `b` = 1 when other processes are left.
+/// `a` = wait status of the program; `b` = 1 when other processes are left, else the keeper is free again.
 pub(super) const MAIN_ENDED: u32 = 4;
-/// No process is left; `a` = how many besides the program were waited for.
+/// No process is left, the keeper is free again; `a` = how many besides the program were waited for.
 pub(super) const EMPTY: u32 = 5;
 
 impl Record {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lictor_proto::doc::Usage;
 use rustix::process::Signal;
@@ -17,8 +17,9 @@ use crate::handle::ProcessId;
 /// Where a job's processes are found.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    /// The keeper; itself not a process of the job.
-    pub(crate) keeper: ProcessId,
+    /// The keeper, while it has this job; itself not a process of the job. Locked while what is below it is listed,
+    /// so that it takes no other job meanwhile.
+    pub(crate) keeper: Mutex<Option<ProcessId>>,
     /// First process of the job's pid namespace; itself not a process of the job.
     pub(crate) init: Option<ProcessId>,
     pub(crate) cgroup: Option<Arc<Cgroup>>,
@@ -31,11 +32,13 @@ impl Tree {
         let mut add = |p: ProcessId| {
             found.insert(p.pid, p);
         };
-        if process::stat(self.keeper.pid).is_some_and(|s| s.start == self.keeper.start) {
-            process::descendants(self.keeper.pid)
-                .into_iter()
-                .for_each(&mut add);
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keeper) = *keeper
+            && process::is_alive(keeper)
+        {
+            process::descendants(keeper.pid).into_iter().for_each(&mut add);
         }
+        drop(keeper);
         if let Some(init) = self.init
             && process::is_alive(init)
         {
@@ -50,8 +53,17 @@ impl Tree {
                 .filter(alive)
                 .for_each(&mut add);
         }
-        found.remove(&self.keeper.pid);
         found.into_values().collect()
+    }
+
+    /// The keeper, while it has this job.
+    pub(crate) fn keeper(&self) -> Option<ProcessId> {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its keeper is about to take another job.
+    pub(crate) fn forget_keeper(&self) {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether nothing of the job runs any more, given that the keeper has nobody left.
@@ -71,11 +83,11 @@ impl Tree {
 
     /// Kills every process of the job. Processes may be made meanwhile: whoever calls looks again.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        match (self.init, &self.cgroup) {
-            // The keeper is in this cgroup too, and still has to say how the program ended.
-            (Some(init), _) => process::signal(init, Signal::KILL)?,
-            (None, Some(cgroup)) => cgroup.kill()?,
-            (None, None) => {}
+        if let Some(init) = self.init {
+            process::signal(init, Signal::KILL)?;
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill()?;
         }
         self.signal(Signal::KILL)
     }

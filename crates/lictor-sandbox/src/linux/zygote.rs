@@ -1,24 +1,29 @@
-//! The agent's side of the zygote: starting it, leasing its slots, handing tables over.
+//! The agent's side of the zygote: starting it (again), having keepers made, lending them and the slots out.
 //!
 //! # Invariants
 //! - A slot is written only by the holder of its [`Lease`], and goes back to the pool only when the keeper has said
 //!   that it reads no more ([`Lease::release`]). A lease that is dropped without that takes its slot with it.
-//! - The zygote is forked by a thread that lives as long as the process: its children count as that thread's.
+//! - The zygote is forked by a thread that has no other children than it and its keepers, and takes away the status
+//!   of each that ends: none of them stays a zombie, and nobody else's children are touched.
+//! - A zygote that is gone (killed by hand, or for memory) is replaced at the next start that needs it.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::child::{self, Forget};
-use super::table::{MAX_FDS, SLOT, SLOTS};
+use super::keeper::{self, Idle, Keeper};
+use super::process;
+use super::ready;
+use super::table::{KEEPER, SLOT, SLOTS};
 
-/// Memory shared with the zygote, for the life of the process.
+/// Most keepers that wait for a job; more than that end when theirs has.
+const MOST_IDLE: usize = 16;
+
+/// Memory shared with zygote and keepers, for the life of the process.
 #[derive(Debug)]
 struct Slots(*mut u8);
 
@@ -27,24 +32,19 @@ unsafe impl Send for Slots {}
 // SAFETY: as above; `Slots` itself offers no access.
 unsafe impl Sync for Slots {}
 
-/// The process that starts all jobs.
+/// The process that makes keepers, and the keepers that have no job.
 #[derive(Debug)]
 pub(crate) struct Zygote {
-    socket: OwnedFd,
+    socket: Mutex<Arc<OwnedFd>>,
     slots: Slots,
     free: Mutex<Vec<usize>>,
     available: Arc<Semaphore>,
+    idle: Mutex<Vec<Idle>>,
 }
 
 impl Zygote {
     /// Forks it. The earlier in a program's life, the less there is to copy.
     pub(crate) fn start() -> io::Result<Arc<Self>> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
         // SAFETY: a fresh anonymous mapping; nothing else is affected.
         let base = unsafe {
             libc::mmap(
@@ -59,19 +59,20 @@ impl Zygote {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        fork_from_own_thread(theirs, base as usize)?;
+        let socket = fork_zygote(base as usize)?;
         Ok(Arc::new(Self {
-            socket: ours,
+            socket: Mutex::new(Arc::new(socket)),
             slots: Slots(base.cast()),
             free: Mutex::new((0..SLOTS).collect()),
             available: Arc::new(Semaphore::new(SLOTS)),
+            idle: Mutex::new(Vec::new()),
         }))
     }
 
     pub(super) async fn lease(self: &Arc<Self>) -> io::Result<Lease> {
         let permit = self.available.clone().acquire_owned().await;
         let permit = permit.map_err(io::Error::other)?;
-        let index = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let index = locked(&self.free).pop();
         let index = index.ok_or_else(|| io::Error::other("no slot is left"))?;
         Ok(Lease {
             zygote: self.clone(),
@@ -79,6 +80,87 @@ impl Zygote {
             permit,
         })
     }
+
+    /// A keeper without a job: one that is idle, else a new one.
+    pub(super) async fn keeper(&self) -> io::Result<Keeper> {
+        while let Some(idle) = self.pop_idle() {
+            // One that has died meanwhile hears nothing; the next may.
+            if process::is_alive(idle.id) {
+                return Keeper::take(idle);
+            }
+        }
+        let zygote = locked(&self.socket).clone();
+        match make_keeper(&zygote).await {
+            Ok(idle) => Keeper::take(idle),
+            Err(error) => {
+                tracing::warn!(%error, "the zygote makes no keepers; it is started again");
+                let again = self.restart(&zygote)?;
+                Keeper::take(make_keeper(&again).await?)
+            }
+        }
+    }
+
+    fn pop_idle(&self) -> Option<Idle> {
+        locked(&self.idle).pop()
+    }
+
+    /// Takes a keeper back; one that still has a job, or is one too many, is let go.
+    pub(super) fn give_back(&self, keeper: Keeper) {
+        let Some(idle) = keeper.into_idle() else {
+            return;
+        };
+        let mut all = locked(&self.idle);
+        if all.len() < MOST_IDLE {
+            all.push(idle);
+        }
+    }
+
+    /// A new zygote in place of `old`, unless somebody else has done that already.
+    fn restart(&self, old: &Arc<OwnedFd>) -> io::Result<Arc<OwnedFd>> {
+        let mut current = locked(&self.socket);
+        if Arc::ptr_eq(&current, old) {
+            *current = Arc::new(fork_zygote(self.slots.0 as usize)?);
+        }
+        Ok(current.clone())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn make_keeper(zygote: &OwnedFd) -> io::Result<Idle> {
+    let (ours, theirs) = socket_pair()?;
+    keeper::send(zygote, 0, &[theirs.as_fd()])?;
+    drop(theirs);
+    let socket = ready::watch(ours)?;
+    match keeper::next(&socket).await? {
+        Some(record) if record.kind == KEEPER => {
+            let pid = u32::try_from(record.a).unwrap_or(0);
+            let id = process::identify(pid).ok_or(io::ErrorKind::BrokenPipe)?;
+            let socket = socket.into_inner();
+            Ok(Idle { id, socket })
+        }
+        Some(record) => Err(io::Error::from_raw_os_error(record.a)),
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+    Ok(rustix::net::socketpair(
+        family,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
+}
+
+/// Forks a zygote and returns its socket.
+fn fork_zygote(base: usize) -> io::Result<OwnedFd> {
+    let (ours, theirs) = socket_pair()?;
+    fork_from_own_thread(theirs, base)?;
+    Ok(ours)
 }
 
 fn fork_from_own_thread(socket: OwnedFd, base: usize) -> io::Result<()> {
@@ -99,9 +181,8 @@ fn fork_from_own_thread(socket: OwnedFd, base: usize) -> io::Result<()> {
         let result = if pid < 0 { Err(error) } else { Ok(()) };
         let forked = result.is_ok();
         let told = sender.send(result).is_ok();
-        if let (true, true, Some(pid)) = (forked, told, rustix::process::Pid::from_raw(pid as i32)) {
-            // The jobs are children of this thread: its end would reach them as their parent's.
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        if forked && told {
+            reap_own();
         }
     };
     std::thread::Builder::new()
@@ -111,6 +192,18 @@ fn fork_from_own_thread(socket: OwnedFd, base: usize) -> io::Result<()> {
     receiver
         .recv()
         .unwrap_or_else(|_| Err(io::Error::other("the zygote's thread ended")))
+}
+
+/// Takes away the status of every child of this thread that ends; returns when there is none any more.
+fn reap_own() {
+    let flags = libc::__WALL | libc::__WNOTHREAD;
+    loop {
+        // SAFETY: no memory is written.
+        let pid = unsafe { libc::waitpid(-1, std::ptr::null_mut(), flags) };
+        if pid < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return;
+        }
+    }
 }
 
 /// Private anonymous writable memory of this process, without the mapping that `keep` lies in.
@@ -162,27 +255,14 @@ impl Lease {
         unsafe { self.zygote.slots.0.add(self.index * SLOT) }
     }
 
-    /// Hands the slot and `fds` to the zygote.
-    pub(super) fn send(&self, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        if fds.len() > MAX_FDS {
-            return Err(io::Error::other("too many descriptors for one start"));
-        }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(io::Error::other("too many descriptors for one start"));
-        }
-        let index = (self.index as u32).to_ne_bytes();
-        let parts = [io::IoSlice::new(&index)];
-        rustix::net::sendmsg(&self.zygote.socket, &parts, &mut control, SendFlags::NOSIGNAL)?;
-        Ok(())
+    /// Its number, for the keeper.
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
     /// Gives the slot back: nobody reads it any more.
     pub(super) fn release(self) {
-        let mut free = self.zygote.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.push(self.index);
-        drop(free);
+        locked(&self.zygote.free).push(self.index);
         drop(self.permit);
     }
 }

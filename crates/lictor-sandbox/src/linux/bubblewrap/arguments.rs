@@ -1,0 +1,125 @@
+//! What a sandbox shows: bwrap's arguments.
+
+use std::os::fd::OwnedFd;
+
+use crate::linux::resolve::SHOWN;
+use crate::linux::users::User;
+
+/// The user inside.
+const INSIDE: &str = "1000";
+pub(super) const PASSWD: &[u8] = b"root:x:0:0:root:/:/usr/sbin/nologin\nlictor:x:1000:1000::/workspace:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n";
+pub(super) const GROUP: &[u8] = b"root:x:0:\nlictor:x:1000:\nnogroup:x:65534:\n";
+pub(super) const HOSTS: &[u8] = b"127.0.0.1 localhost sandbox\n::1 localhost\n";
+/// What of `/etc` programs need in order to find libraries, names, certificates and each other.
+const ETC: [&str; 16] = [
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/host.conf",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/terminfo",
+    "/etc/timezone",
+];
+
+/// What a set of namespaces is made of.
+pub(super) struct Parts<'a> {
+    pub(super) user: &'a User,
+    pub(super) changes_user: bool,
+    pub(super) workspace: Option<OwnedFd>,
+    /// Option and path, for further paths of the host.
+    pub(super) binds: &'a [(&'static str, String)],
+}
+
+/// bwrap's arguments, each ended by a NUL. Descriptors: 3 these, 4 info, 5 block, 6 to 8 generated files, 9 the
+/// workspace.
+pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
+    let mut list: Vec<String> = Vec::new();
+    namespaces(&mut list);
+    root(&mut list);
+    for (option, path) in parts.binds {
+        add(&mut list, &[option, path, path]);
+    }
+    let workspace: &[&str] = match parts.workspace {
+        Some(_) => &["--bind-fd", "9", "/workspace"],
+        None => &["--dir", "/workspace"],
+    };
+    add(&mut list, workspace);
+    // The last of the mounts: see `Namespaces::start`.
+    add(&mut list, &["--ro-bind-data", "8", "/etc/hosts"]);
+    add(&mut list, &["--remount-ro", "/", "--chdir", "/workspace"]);
+    let mut bytes = Vec::new();
+    for word in list {
+        bytes.extend_from_slice(word.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+fn add(list: &mut Vec<String>, words: &[&str]) {
+    list.extend(words.iter().map(|w| (*w).to_owned()));
+}
+
+fn namespaces(list: &mut Vec<String>) {
+    add(list, &["--unshare-all", "--unshare-user", "--disable-userns"]);
+    add(list, &["--die-with-parent", "--cap-drop", "ALL"]);
+    add(list, &["--uid", INSIDE, "--gid", INSIDE, "--hostname", "sandbox"]);
+    add(list, &["--info-fd", "4", "--block-fd", "5"]);
+}
+
+fn root(list: &mut Vec<String>) {
+    for path in SHOWN.iter().chain(&ETC) {
+        show(list, path);
+    }
+    add(list, &["--ro-bind-data", "6", "/etc/passwd"]);
+    add(list, &["--ro-bind-data", "7", "/etc/group"]);
+    add(list, &["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]);
+    add(
+        list,
+        &["--dev", "/dev", "--size", "1073741824", "--tmpfs", "/tmp"],
+    );
+    add(list, &["--dir", "/run", "--symlink", "../tmp", "/var/tmp"]);
+}
+
+/// As it is on the host: a link as a link, which costs no mount; what is not there not at all.
+fn show(list: &mut Vec<String>, path: &str) {
+    let Ok(meta) = std::fs::symlink_metadata(path) else {
+        return;
+    };
+    let target = std::fs::read_link(path).unwrap_or_default();
+    match target.to_str() {
+        Some(target) if meta.is_symlink() && stays_in_usr(path, target) => {
+            add(list, &["--symlink", target, path]);
+        }
+        _ => add(list, &["--ro-bind-try", path, path]),
+    }
+}
+
+/// Whether a link's target is below `/usr`, which is always shown, without further links on the way up.
+fn stays_in_usr(path: &str, target: &str) -> bool {
+    let up = path.matches('/').count() - 1;
+    let from_root = "../".repeat(up) + "usr/";
+    target.starts_with("/usr/") || target.starts_with(&from_root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stays_in_usr;
+
+    #[test]
+    fn only_links_into_usr_stay_links() {
+        assert!(stays_in_usr("/bin", "usr/bin"));
+        assert!(stays_in_usr("/etc/os-release", "../usr/lib/os-release"));
+        assert!(stays_in_usr("/etc/localtime", "/usr/share/zoneinfo/Etc/UTC"));
+        assert!(!stays_in_usr("/etc/localtime", "/var/lib/zone"));
+        assert!(!stays_in_usr("/etc/os-release", "usr/lib/os-release"));
+    }
+}

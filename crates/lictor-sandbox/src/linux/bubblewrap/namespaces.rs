@@ -1,0 +1,308 @@
+//! A set of namespaces, made by bwrap and held by it.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
+use rustix::process::Signal;
+
+use super::arguments::{GROUP, HOSTS, PASSWD, Parts, arguments};
+use crate::backend::StartError;
+use crate::handle::ProcessId;
+use crate::linux::keeper::Keeper;
+use crate::linux::kernel::{Kernel, open_stdin};
+use crate::linux::process;
+use crate::linux::ready;
+use crate::linux::spawn::{self, Launch};
+use crate::linux::supervisor::{Timer, expiry};
+use crate::linux::zygote::Zygote;
+use crate::plan::LaunchSpec;
+use crate::program::{ExecBy, FileIdentity};
+use crate::running::StdinSource;
+
+/// Between two looks at whether bwrap is done.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+/// The longest time between two looks at what is left of a sandbox.
+const LONGEST: Duration = Duration::from_millis(50);
+/// How long bwrap may take, on a very busy machine.
+const SETUP_BOUND: Duration = Duration::from_secs(20);
+/// How long the mounts are waited for before the process is looked at all the same.
+const MOUNTS: Duration = Duration::from_millis(100);
+
+/// A set of namespaces, held by bwrap waiting at its block pipe.
+pub(super) struct Namespaces {
+    zygote: Arc<Zygote>,
+    keeper: Option<Keeper>,
+    outer: ProcessId,
+    pub(super) init: ProcessId,
+    pub(super) init_fd: OwnedFd,
+    /// Dropping it lets bwrap go on to its end.
+    _block: OwnedFd,
+}
+
+/// The agent's ends of what bwrap was given.
+struct Ends {
+    error: OwnedFd,
+    info: OwnedFd,
+    /// Its other end is closed with the last of the mounts.
+    mounts: OwnedFd,
+    block: OwnedFd,
+}
+
+impl Namespaces {
+    pub(super) async fn make(kernel: &Kernel, spec: &LaunchSpec) -> Result<Self, StartError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let workspace = rustix::fs::open(&spec.dir, flags, Mode::empty())
+            .map_err(|e| StartError::failed("open the job's directory")(e.into()))?;
+        let read_only = spec.read_only.iter().map(|p| ("--ro-bind", p.clone()));
+        let read_write = spec.read_write.iter().map(|p| ("--bind", p.clone()));
+        let binds: Vec<_> = read_only.chain(read_write).collect();
+        let parts = Parts {
+            user: &spec.user,
+            changes_user: spec.changes_user,
+            workspace: Some(workspace),
+            binds: &binds,
+        };
+        Self::start(kernel, &parts).await
+    }
+
+    /// Starts bwrap and waits until it has set everything up and dropped all privileges.
+    pub(super) async fn start(kernel: &Kernel, parts: &Parts<'_>) -> Result<Self, StartError> {
+        let (mut ends, keeper, main) = start_bwrap(kernel, parts).await?;
+        let mut keeper = keeper;
+        let outer = process::identify(main);
+        let Some(outer) = outer else {
+            return Err(broken(&mut ends.error));
+        };
+        let bound = Timer::after(SETUP_BOUND);
+        let found = tokio::select! {
+            found = wait_until_ready(outer, parts.user.uid, ends.info, ends.mounts) => found,
+            // bwrap ends by itself only when something failed.
+            _ = keeper.next() => Err(broken(&mut ends.error)),
+            () = expiry(&bound) => Err(StartError::failed("set the sandbox up")(io::ErrorKind::TimedOut.into())),
+        };
+        match found {
+            Ok((init, init_fd)) => Ok(Self {
+                zygote: kernel.zygote.clone(),
+                keeper: Some(keeper),
+                outer,
+                init,
+                init_fd,
+                _block: ends.block,
+            }),
+            Err(e) => {
+                drop(ends.block);
+                end_all(&mut keeper).await;
+                kernel.zygote.give_back(keeper);
+                Err(e)
+            }
+        }
+    }
+
+    /// What holds the box, for the handle.
+    pub(super) fn roots(&self) -> Vec<ProcessId> {
+        vec![self.init, self.outer]
+    }
+
+    /// Ends it and everything in it.
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        // Everything else in the box goes with its first process.
+        process::signal(self.init, Signal::KILL)?;
+        if let Some(mut keeper) = self.keeper.take() {
+            end_all(&mut keeper).await;
+            self.zygote.give_back(keeper);
+        }
+        Ok(())
+    }
+}
+
+/// Ends whatever is below a keeper. A first process whose bwrap has died early waits for ever, so all are looked for.
+async fn end_all(keeper: &mut Keeper) {
+    let mut look_again = Duration::from_micros(500);
+    while !keeper.is_free() {
+        for process in process::descendants(keeper.id.pid) {
+            if let Err(error) = process::signal(process, Signal::KILL) {
+                tracing::warn!(%error, "cannot end a part of a sandbox");
+            }
+        }
+        let timer = Timer::after(look_again);
+        tokio::select! {
+            () = keeper.until_free() => {}
+            () = expiry(&timer) => {}
+        }
+        look_again = (look_again * 2).min(LONGEST);
+    }
+}
+
+async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper, u32), StartError> {
+    let io = StartError::failed;
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| io("make a pipe")(e.into()));
+    let ((error, error_in), (info, info_in), (block_out, block)) = (pipe()?, pipe()?, pipe()?);
+    let data = |bytes: &[u8]| memory_file(bytes).map_err(io("make a memory file"));
+    let (mounts, hosts) = file_to_read(HOSTS).map_err(io("make a socket"))?;
+    let files = [data(PASSWD)?, data(GROUP)?, hosts];
+    let arguments = data(&arguments(parts))?;
+    let null = open_stdin(StdinSource::Null).map_err(io("open /dev/null"))?;
+    let mut inherit = vec![null.as_fd(), null.as_fd(), error_in.as_fd()];
+    inherit.extend([arguments.as_fd(), info_in.as_fd(), block_out.as_fd()]);
+    inherit.extend(files.iter().map(AsFd::as_fd));
+    inherit.extend(parts.workspace.as_ref().map(AsFd::as_fd));
+    let spawned = spawn::spawn(&kernel.zygote, &launch(kernel, parts, inherit)?).await?;
+    let ends = Ends {
+        error,
+        info,
+        mounts,
+        block,
+    };
+    Ok((ends, spawned.keeper, spawned.main))
+}
+
+fn launch<'a>(
+    kernel: &Kernel,
+    parts: &'a Parts<'a>,
+    inherit: Vec<BorrowedFd<'a>>,
+) -> Result<Launch<'a>, StartError> {
+    let bwrap = kernel.config.bwrap.to_string_lossy().into_owned();
+    let text = |s: &str| CString::new(s).map_err(|e| StartError::failed("use a NUL byte")(e.into()));
+    let unused = FileIdentity {
+        dev: 0,
+        ino: 0,
+        ctime: 0,
+        ctime_nsec: 0,
+        size: 0,
+    };
+    // There is no such program: whatever lets bwrap go on makes it end.
+    let argv = ["bwrap", "--args", "3", "--", "/.lictor-end"];
+    Ok(Launch {
+        exec_by: ExecBy::Trusted,
+        files: vec![(text(&bwrap)?, unused)],
+        argv: argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?,
+        env: Vec::new(),
+        cwd: text("/")?,
+        cwd_before_ids: false,
+        user: parts.changes_user.then_some(parts.user),
+        confine: false,
+        filter: None,
+        rlimits: vec![(libc::RLIMIT_CORE, 0)],
+        ignore_sigchld: true,
+        die_with_keeper: true,
+        inherit,
+        cgroup: None,
+        namespaces: None,
+    })
+}
+
+fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(rustix::fs::memfd_create("lictor", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// A file whose reader can be seen closing it: a socket with its content, and this side's end.
+fn file_to_read(bytes: &[u8]) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::io::write(&ours, bytes)?;
+    rustix::net::shutdown(&ours, Shutdown::Write)?;
+    Ok((ours, theirs))
+}
+
+/// What bwrap said on its way out.
+fn broken(error: &mut OwnedFd) -> StartError {
+    let mut text = String::new();
+    let _ = rustix::fs::fcntl_setfl(&*error, OFlags::NONBLOCK);
+    if let Ok(copy) = error.try_clone() {
+        let _ = File::from(copy).take(2048).read_to_string(&mut text);
+    }
+    let said = text
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect::<String>();
+    StartError::failed("set the sandbox up")(io::Error::other(said))
+}
+
+/// bwrap tells the pid of the namespaces' first process early on. That process is ready when it has no capability
+/// left, which is the last thing it does before it waits, and belongs to its user again, without which the kernel
+/// would not let anybody in. It is looked at from when it has made its mounts.
+async fn wait_until_ready(
+    outer: ProcessId,
+    uid: u32,
+    info: OwnedFd,
+    mounts: OwnedFd,
+) -> Result<(ProcessId, OwnedFd), StartError> {
+    let read = StartError::failed;
+    let (init, init_fd) = told(outer, info).await.map_err(read("read from bwrap"))?;
+    let mounts = ready::watch(mounts).map_err(read("read from bwrap"))?;
+    let at_last = Timer::after(MOUNTS);
+    tokio::select! {
+        _ = mounts.readable() => {}
+        () = expiry(&at_last) => {}
+    }
+    while !is_ready(init, uid) {
+        expiry(&Timer::after(LOOK_AGAIN)).await;
+    }
+    Ok((init, init_fd))
+}
+
+/// The first process, as bwrap tells it; waits for ever when bwrap ends without telling.
+async fn told(outer: ProcessId, info: OwnedFd) -> io::Result<(ProcessId, OwnedFd)> {
+    rustix::fs::fcntl_setfl(&info, OFlags::NONBLOCK)?;
+    let info = ready::watch(info)?;
+    let mut text = String::new();
+    loop {
+        let mut bytes = [0; 512];
+        match rustix::io::read(info.get_ref(), &mut bytes) {
+            Ok(0) => std::future::pending().await,
+            Ok(n) => text.push_str(&String::from_utf8_lossy(&bytes[..n])),
+            Err(rustix::io::Errno::AGAIN) => info.readable().await?.clear_ready(),
+            Err(e) => return Err(e.into()),
+        }
+        // To its end: a pipe that is closed too early would kill bwrap.
+        if text.contains('}')
+            && let Some(pid) = child_pid(&text)
+        {
+            return child_of(outer, pid).ok_or_else(|| io::ErrorKind::NotFound.into());
+        }
+    }
+}
+
+fn child_pid(text: &str) -> Option<u32> {
+    let after = text.split_once("\"child-pid\":")?.1.trim_start();
+    let end = after.find(|c: char| !c.is_ascii_digit())?;
+    after[..end].parse().ok()
+}
+
+fn child_of(parent: ProcessId, pid: u32) -> Option<(ProcessId, OwnedFd)> {
+    let child = process::identify(pid)?;
+    let fd = process::open(child).ok()?;
+    (process::stat(pid)?.parent == parent.pid).then_some((child, fd))
+}
+
+fn is_ready(init: ProcessId, uid: u32) -> bool {
+    let path = format!("/proc/{}/status", init.pid);
+    let status = std::fs::read_to_string(&path).unwrap_or_default();
+    let powerless = status.lines().any(|l| {
+        l.strip_prefix("CapPrm:")
+            .is_some_and(|v| v.trim() == "0000000000000000")
+    });
+    powerless && std::fs::metadata(Path::new(&path)).is_ok_and(|m| m.uid() == uid)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn reads_the_pid_that_bwrap_tells() {
+        assert_eq!(super::child_pid("{\n    \"child-pid\": 4711,\n"), Some(4711));
+        assert_eq!(super::child_pid("{\n    \"child-pid\": 47"), None);
+    }
+}

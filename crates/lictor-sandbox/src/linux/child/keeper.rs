@@ -1,0 +1,190 @@
+//! A keeper: starts one program after another, each when nobody is left of the one before.
+//!
+//! ```text
+//!   wait for a table --> start --> STARTED --> wait for everybody below --> MAIN_ENDED [--> EMPTY] --.
+//!        ^                  '----> FAILED --.                                                        |
+//!        '----------------------------------'--------------------------------------------------------'
+//! ```
+
+use std::ffi::{c_int, c_long, c_void};
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use super::clone::{self, Parent, STACK};
+use super::program::{self, Start};
+use super::{close, errno, exit, keep_only, receive, report};
+use crate::linux::table::{
+    EMPTY, FAILED, KEEPER, MAIN_ENDED, MAX_FDS, RawUsage, Record, SLOT, STARTED, Step, Table,
+};
+
+/// The agent's socket, in a keeper.
+const SOCKET: c_int = 0;
+
+/// Never returns; ends when the agent has closed the other end and no job is left.
+///
+/// # Safety
+/// In a process of its own; `slots` as for `fork_zygote`.
+pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
+    // SAFETY: plain system calls in a process of its own. The stacks are fresh private memory.
+    let stacks = unsafe {
+        keep_only(socket);
+        libc::prctl(libc::PR_SET_NAME, c"lictor-keeper".as_ptr());
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+        let (access, kind) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        );
+        libc::mmap(ptr::null_mut(), 2 * STACK, access, kind, -1, 0)
+    };
+    if stacks == libc::MAP_FAILED {
+        report(SOCKET, &Record::new(FAILED, errno(), Step::Fork as i64));
+        exit(1);
+    }
+    // SAFETY: getpid always succeeds.
+    report(SOCKET, &Record::new(KEEPER, unsafe { libc::getpid() }, 0));
+    loop {
+        let mut fds = [-1; MAX_FDS];
+        let Some((slot, count)) = receive(&mut fds) else {
+            exit(0)
+        };
+        // SAFETY: the agent sends only numbers of slots that it has filled with a table.
+        let table = unsafe { &*slots.add(slot * SLOT).cast::<Table>() };
+        // SAFETY: the mapping above is used by one start at a time.
+        let started = unsafe { start(table, &fds[..count], stacks.cast()) };
+        close(&fds[..count]);
+        attend(started);
+    }
+}
+
+/// Tells how the start went, then waits until nobody is left.
+fn attend(started: Result<libc::pid_t, Record>) {
+    match started {
+        Ok(main) => {
+            if !report(SOCKET, &Record::new(STARTED, main, 0)) {
+                // The agent went away before it could write down that this runs.
+                // SAFETY: a child of this process that it has not waited for.
+                unsafe { libc::kill(main, libc::SIGKILL) };
+            }
+            wait_for_all(main);
+        }
+        Err(failure) => {
+            report(SOCKET, &failure);
+        }
+    }
+}
+
+/// Makes the program's process; returns when it has executed the program, or with why it has not.
+///
+/// # Safety
+/// `stacks` starts two stacks that nobody uses.
+unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::pid_t, Record> {
+    let mut next = 0;
+    let mut take = |present: bool| {
+        present.then(|| {
+            next += 1;
+            fds[next - 1]
+        })
+    };
+    let cgroup = take(table.has_cgroup);
+    let namespaces = take(table.has_namespaces);
+    // SAFETY: offsets within the two stacks.
+    let second = unsafe { stacks.add(STACK) };
+    let start = Start {
+        table,
+        namespaces,
+        inherit: &fds[next..],
+        stack: second,
+    };
+    let argument = (&raw const start).cast_mut().cast::<c_void>();
+    let entry = if namespaces.is_some() {
+        program::enter
+    } else {
+        program::become_program
+    };
+    // SAFETY: `start` outlives the call, during which this process stands still; each process has its own stack.
+    let made = unsafe { clone::start(stacks, Parent::Maker, cgroup, entry, argument) };
+    if made < 0 {
+        return Err(Record::new(FAILED, -made as c_int, Step::ForkProgram as i64));
+    }
+    outcome(table, made)
+}
+
+fn outcome(table: &Table, made: c_long) -> Result<libc::pid_t, Record> {
+    let made = made as libc::pid_t;
+    let main = match table.main.load(Ordering::Acquire) {
+        0 => made,
+        main => {
+            // Whoever entered the namespaces is at its end.
+            wait_for(made);
+            main
+        }
+    };
+    let step = table.failed_step.load(Ordering::Acquire);
+    if step == 0 {
+        return Ok(main);
+    }
+    wait_for(main);
+    Err(Record::new(
+        FAILED,
+        table.failed_errno.load(Ordering::Acquire),
+        step,
+    ))
+}
+
+fn wait_for(pid: libc::pid_t) {
+    // SAFETY: takes away the status of a child; no memory is written.
+    unsafe { while libc::waitpid(pid, ptr::null_mut(), libc::__WALL) < 0 && errno() == libc::EINTR {} }
+}
+
+fn wait_for_all(main: libc::pid_t) {
+    let mut total = RawUsage::default();
+    let mut others = 0;
+    loop {
+        let mut wait_status = 0;
+        // SAFETY: all-zero is a valid rusage; both pointers are live.
+        let (pid, usage) = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            let pid = libc::wait4(-1, &raw mut wait_status, libc::__WALL, &raw mut usage);
+            (pid, usage)
+        };
+        if pid < 0 {
+            if errno() == libc::EINTR {
+                continue;
+            }
+            break;
+        }
+        add(&mut total, &usage);
+        if pid != main {
+            others += 1;
+            continue;
+        }
+        let left = has_children();
+        let mut record = Record::new(MAIN_ENDED, wait_status, i64::from(left));
+        record.usage = total;
+        report(SOCKET, &record);
+        if !left {
+            return;
+        }
+    }
+    let mut record = Record::new(EMPTY, others, 0);
+    record.usage = total;
+    report(SOCKET, &record);
+}
+
+fn add(total: &mut RawUsage, usage: &libc::rusage) {
+    total.user_us += usage.ru_utime.tv_sec * 1_000_000 + usage.ru_utime.tv_usec;
+    total.system_us += usage.ru_stime.tv_sec * 1_000_000 + usage.ru_stime.tv_usec;
+    total.max_rss_kib = total.max_rss_kib.max(usage.ru_maxrss);
+    total.read_blocks += usage.ru_inblock;
+    total.written_blocks += usage.ru_oublock;
+}
+
+/// Whether anybody is left to wait for, zombies included.
+fn has_children() -> bool {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: all-zero is a valid siginfo; nothing is taken away.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_ALL, 0, &raw mut info, flags) == 0
+    }
+}

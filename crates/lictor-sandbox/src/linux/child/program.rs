@@ -1,0 +1,274 @@
+//! From a new process to the program: namespaces, session, descriptors, ids, limits, comparison, filter, `execveat`.
+//!
+//! The process shares its keeper's memory and stops it meanwhile. It writes its failure into the table and ends.
+
+use std::ffi::{c_int, c_long, c_void};
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use super::clone::{self, Parent};
+use super::{errno, exit, set_handler};
+use crate::linux::table::{ExecBy, FileIdentity, MAX_FDS, Step, Table};
+
+/// Descriptors are moved here first, so that none of them is in the way of 0, 1, 2, ...
+const HIGH: c_int = 64;
+
+const ALL_NAMESPACES: c_int = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
+
+/// What a new process needs; it lies on the keeper's stack.
+pub(super) struct Start<'a> {
+    pub(super) table: &'a Table,
+    pub(super) namespaces: Option<c_int>,
+    /// Becomes 0, 1, 2, ...
+    pub(super) inherit: &'a [c_int],
+    /// For the program's process, when it is made by [`enter`].
+    pub(super) stack: *mut u8,
+}
+
+fn fail(table: &Table, step: Step) -> ! {
+    table.failed_errno.store(errno(), Ordering::Release);
+    table.failed_step.store(step as i64, Ordering::Release);
+    exit(127)
+}
+
+/// Enters namespaces and makes the program's process in them, as a child of the keeper; only a process born inside
+/// is in the pid namespace.
+///
+/// # Safety
+/// As [`become_program`].
+pub(super) unsafe extern "C" fn enter(argument: *mut c_void) -> ! {
+    // SAFETY: the keeper passes a `Start` that lives until this process has ended.
+    let start = unsafe { &*argument.cast::<Start<'_>>() };
+    let table = start.table;
+    // SAFETY: system calls on this process alone; the stack is unused.
+    unsafe {
+        // The box belongs to the unprivileged user, so it is entered as that user, never as root.
+        if become_user(table) < 0 {
+            fail(table, Step::Ids);
+        }
+        if libc::setns(start.namespaces.unwrap_or(-1), ALL_NAMESPACES) < 0 {
+            fail(table, Step::Namespaces);
+        }
+        let main = clone::start(start.stack, Parent::MakersParent, None, become_program, argument);
+        if main < 0 {
+            *libc::__errno_location() = -main as c_int;
+            fail(table, Step::ForkProgram);
+        }
+        table.main.store(main as i32, Ordering::Release);
+    }
+    exit(0)
+}
+
+/// Becomes the program.
+///
+/// # Safety
+/// In a process of its own, single-threaded, with `argument` pointing to a `Start` whose table was filled by the
+/// agent, which waits for `STARTED` or `FAILED` before it touches the slot again.
+pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
+    // SAFETY: as the caller vouches.
+    let start = unsafe { &*argument.cast::<Start<'_>>() };
+    let table = start.table;
+    // SAFETY: as the caller vouches.
+    unsafe {
+        clean_slate(table);
+        if move_descriptors(start.inherit) < 0 {
+            fail(table, Step::Descriptors);
+        }
+        if table.cwd_before_ids && libc::chdir(table.cwd) < 0 {
+            fail(table, Step::Directory);
+        }
+        if start.namespaces.is_none() && become_user(table) < 0 {
+            fail(table, Step::Ids);
+        }
+        if table.die_with_keeper {
+            // After the ids: a change of user takes this back.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        }
+        if !table.cwd_before_ids && libc::chdir(table.cwd) < 0 {
+            fail(table, Step::Directory);
+        }
+        if table.confine && confine() < 0 {
+            fail(table, Step::Confine);
+        }
+        limit(table);
+        execute(table, start.inherit.len() as c_int)
+    }
+}
+
+/// Session, umask, signals.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn clean_slate(table: &Table) {
+    // SAFETY: the zygote has reset every signal's handler and mask; handlers are not shared with the keeper.
+    unsafe {
+        if table.ignore_sigchld {
+            // Ignored SIGCHLD survives execve and reaps children by itself: the sandbox's first process is one
+            // that never waits.
+            set_handler(libc::SIGCHLD, libc::SIG_IGN);
+        }
+        libc::setsid();
+        libc::umask(0o022);
+    }
+}
+
+/// # Safety
+/// As [`become_program`].
+unsafe fn limit(table: &Table) {
+    for (resource, limit) in &table.rlimits[..table.rlimit_count] {
+        let value = [*limit, *limit];
+        let null = ptr::null_mut::<u8>();
+        // SAFETY: `value` has the layout of rlimit64; nothing is written back.
+        if unsafe { libc::syscall(libc::SYS_prlimit64, 0, *resource, &raw const value, null) } < 0 {
+            fail(table, Step::Limits);
+        }
+    }
+}
+
+/// Groups, group, user: all three kinds of id at once.
+///
+/// # Safety
+/// In a single-threaded process only: raw calls change one thread.
+unsafe fn become_user(table: &Table) -> c_long {
+    if !table.set_ids {
+        return 0;
+    }
+    let (uid, gid) = (table.uid, table.gid);
+    // SAFETY: `groups` holds `group_count` ids. Raw calls: glibc's wrappers would signal threads that are not here.
+    unsafe {
+        let groups = libc::syscall(libc::SYS_setgroups, table.group_count, table.groups.as_ptr());
+        if groups < 0 {
+            return groups;
+        }
+        let group = libc::syscall(libc::SYS_setresgid, gid, gid, gid);
+        if group < 0 {
+            return group;
+        }
+        libc::syscall(libc::SYS_setresuid, uid, uid, uid)
+    }
+}
+
+/// Makes `inherit` 0, 1, 2, ... and everything else close-on-exec.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn move_descriptors(inherit: &[c_int]) -> c_long {
+    let mut high = [0; MAX_FDS];
+    // SAFETY: system calls on this process's own descriptors.
+    unsafe {
+        for (i, fd) in inherit.iter().enumerate() {
+            high[i] = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, HIGH);
+        }
+        for (i, _) in inherit.iter().enumerate() {
+            if libc::dup2(high[i], i as c_int) < 0 {
+                return -1;
+            }
+        }
+        let first = inherit.len() as u32;
+        let flag = libc::CLOSE_RANGE_CLOEXEC;
+        libc::syscall(libc::SYS_close_range, first, c_int::MAX as u32, flag)
+    }
+}
+
+/// Gives up every privilege, for good.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn confine() -> c_long {
+    const VERSION_3: u32 = 0x2008_0522;
+    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: prctl, keyctl and capset on this process alone, with arguments of the kernel's layout.
+    unsafe {
+        // Keyrings are in no namespace: without this the job would share the agent's session keyring.
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<u8>());
+        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 {
+            return -1;
+        }
+        for capability in 0..64 {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 {
+                break; // the first number past the last capability
+            }
+        }
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        let header = [VERSION_3, 0];
+        let nothing = [0_u32; 6];
+        libc::syscall(libc::SYS_capset, &raw const header, &raw const nothing)
+    }
+}
+
+/// # Safety
+/// As [`become_program`].
+unsafe fn execute(table: &Table, first_free: c_int) -> ! {
+    // SAFETY: every pointer in the table was filled by the agent.
+    unsafe {
+        let program = open_judged(table);
+        if !table.filter.is_null() {
+            let filter = libc::sock_fprog {
+                len: table.filter_len,
+                filter: table.filter.cast_mut(),
+            };
+            let mode = libc::SECCOMP_MODE_FILTER;
+            if libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter, 0, 0) < 0 {
+                fail(table, Step::Seccomp);
+            }
+        }
+        let (empty, flag) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+        match table.exec_by {
+            ExecBy::Descriptor => {
+                libc::syscall(libc::SYS_execveat, program, empty, table.argv, table.envp, flag);
+            }
+            ExecBy::Path | ExecBy::Trusted => {
+                libc::syscall(libc::SYS_execve, table.files[0].path, table.argv, table.envp);
+            }
+            ExecBy::DescriptorPath => {
+                // The interpreter opens /dev/fd/N, so this one descriptor stays open.
+                let fd = libc::dup2(program, first_free);
+                libc::syscall(libc::SYS_execveat, fd, empty, table.argv, table.envp, flag);
+            }
+        }
+        fail(table, Step::Exec)
+    }
+}
+
+/// Opens the program and its interpreters and compares them with what was judged; returns the program.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn open_judged(table: &Table) -> c_int {
+    let mut program = -1;
+    for (i, file) in table.files[..table.file_count].iter().enumerate() {
+        // SAFETY: the path is a string in the slot.
+        let fd = unsafe { libc::open(file.path, libc::O_PATH | libc::O_CLOEXEC) };
+        if fd < 0 {
+            fail(table, Step::Open);
+        }
+        if identity_of(fd) != Some(file.identity) {
+            fail(table, Step::Changed);
+        }
+        if i == 0 {
+            program = fd;
+        }
+    }
+    program
+}
+
+fn identity_of(fd: c_int) -> Option<FileIdentity> {
+    // SAFETY: all-zero is a valid stat; fstat fills it.
+    let (result, stat) = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        (libc::fstat(fd, &raw mut stat), stat)
+    };
+    (result == 0).then_some(FileIdentity {
+        dev: stat.st_dev,
+        ino: stat.st_ino,
+        ctime: stat.st_ctime,
+        ctime_nsec: stat.st_ctime_nsec,
+        size: stat.st_size,
+    })
+}

@@ -1,0 +1,110 @@
+//! The agent's side of a keeper: what it says, and lending it out for one job after another.
+//!
+//! ```text
+//!   made by the zygote --> idle --lend--> busy --free again--> idle
+//!                                           '--dropped--> it ends by itself when its job has
+//! ```
+//!
+//! # Invariants
+//! - A keeper goes back only when it has said that nobody is left below it, or that nothing was started.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use tokio::io::unix::AsyncFd;
+
+use super::ready;
+use super::table::{EMPTY, FAILED, MAIN_ENDED, MAX_FDS, Record};
+use crate::handle::ProcessId;
+
+/// A keeper that has no job.
+#[derive(Debug)]
+pub(super) struct Idle {
+    pub(super) id: ProcessId,
+    pub(super) socket: OwnedFd,
+}
+
+/// A keeper that has one, or is about to.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(super) id: ProcessId,
+    socket: AsyncFd<OwnedFd>,
+    free: bool,
+    gone: bool,
+}
+
+impl Keeper {
+    /// Takes an idle one. The runtime that is told is the caller's.
+    pub(super) fn take(idle: Idle) -> io::Result<Self> {
+        Ok(Self {
+            id: idle.id,
+            socket: ready::watch(idle.socket)?,
+            free: false,
+            gone: false,
+        })
+    }
+
+    /// Back to idle; `None` when it still has a job.
+    pub(super) fn into_idle(self) -> Option<Idle> {
+        self.free.then(|| Idle {
+            id: self.id,
+            socket: self.socket.into_inner(),
+        })
+    }
+
+    /// Hands over a filled slot and its descriptors.
+    pub(super) fn send(&self, slot: usize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send(self.socket.get_ref(), slot, fds)
+    }
+
+    /// Its next record; `None` when it is gone. Safe to cancel: a record is taken whole or not at all.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Record>> {
+        let record = next(&self.socket).await;
+        match &record {
+            Ok(Some(r)) => self.free = matches!((r.kind, r.b), (FAILED, _) | (MAIN_ENDED, 0) | (EMPTY, _)),
+            Ok(None) | Err(_) => self.gone = true,
+        }
+        record
+    }
+
+    /// Whether nobody is left below it, or it is gone itself.
+    pub(super) fn is_free(&self) -> bool {
+        self.free || self.gone
+    }
+
+    /// Waits until nobody is left below it, or it is gone itself.
+    pub(super) async fn until_free(&mut self) {
+        while !self.is_free() && matches!(self.next().await, Ok(Some(_))) {}
+    }
+}
+
+pub(super) async fn next(socket: &AsyncFd<OwnedFd>) -> io::Result<Option<Record>> {
+    loop {
+        let mut bytes = [0_u8; Record::SIZE];
+        match rustix::net::recv(socket.get_ref(), &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((Record::SIZE, _)) => return Ok(Some(Record::from_bytes(&bytes))),
+            Ok(_) | Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            Err(rustix::io::Errno::AGAIN) => socket.readable().await?.clear_ready(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+pub(super) fn send(socket: &OwnedFd, slot: usize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let too_many = || io::Error::other("too many descriptors for one start");
+    if fds.len() > MAX_FDS {
+        return Err(too_many());
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(too_many());
+    }
+    let slot = (slot as u32).to_ne_bytes();
+    let parts = [io::IoSlice::new(&slot)];
+    rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
