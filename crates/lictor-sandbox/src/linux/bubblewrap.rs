@@ -10,8 +10,8 @@
 //! Why bwrap does not start the program itself: it would turn a signal into an exit status that a program can also
 //! return (`exit 137`), it would look the program up by path, and limits meant for the program would hold for bwrap.
 //!
-//! The block pipe's other end is the agent's alone: when the agent goes, bwrap goes on, finds no program, and ends;
-//! so nothing of a sandbox outlives its agent.
+//! When the agent goes, its keeper does, with that bwrap, with that the first process, and with that everybody in
+//! the box; so nothing of a sandbox outlives its agent.
 //!
 //! # Invariants
 //! - bwrap never runs as real uid 0 (it could write `/proc/sys`), and `/proc/sys` is read-only all the same.

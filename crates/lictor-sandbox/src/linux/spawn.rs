@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
 use super::keeper::Keeper;
 use super::table::{
@@ -16,7 +16,7 @@ use super::table::{
     Table,
 };
 use super::users::User;
-use super::zygote::{Lease, Zygote};
+use super::zygote::{Lease, MOST_IDLE, Zygote};
 use crate::backend::StartError;
 
 /// Everything about one start.
@@ -61,36 +61,42 @@ pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<S
     fds.extend(launch.cgroup);
     fds.extend(launch.namespaces);
     fds.extend(&launch.inherit);
-    let sent = match zygote.keeper().await {
-        Ok(keeper) => keeper.send(lease.index(), &fds).map(|()| keeper),
-        Err(e) => Err(e),
-    };
-    let mut keeper = match sent {
-        Ok(keeper) => keeper,
-        Err(e) => {
-            lease.release();
-            return Err(unreachable()(e));
-        }
-    };
-    let result = first_record(&mut keeper, launch).await;
+    let result = hand_over(zygote, &lease, &fds, launch).await;
     lease.release();
-    match result {
-        Ok(main) => Ok(Spawned { keeper, main }),
-        Err(error) => {
-            zygote.give_back(keeper);
-            Err(error)
-        }
-    }
+    result
 }
 
-/// How the start went; after that the keeper reads the slot no more.
-async fn first_record(keeper: &mut Keeper, launch: &Launch<'_>) -> Result<u32, StartError> {
-    let failed = StartError::failed;
-    match keeper.next().await.map_err(failed("start"))? {
-        Some(record) if record.kind == STARTED => Ok(u32::try_from(record.a).unwrap_or(0)),
-        Some(record) => Err(failure_of(record, launch)),
-        None => Err(failed("start")(io::ErrorKind::BrokenPipe.into())),
+/// Finds a keeper that takes the table. One that dies before that has started nothing, so the next may.
+async fn hand_over(
+    zygote: &Zygote,
+    lease: &Lease,
+    fds: &[BorrowedFd<'_>],
+    launch: &Launch<'_>,
+) -> Result<Spawned, StartError> {
+    let unreachable = || StartError::failed("reach the zygote");
+    // SAFETY: `fill` has put a table there, and the lease keeps everybody else but the keeper away; what the keeper
+    // writes is atomic.
+    let taken = || unsafe { (*lease.memory().cast::<Table>()).taken.load(Ordering::Acquire) };
+    for _ in 0..=MOST_IDLE {
+        let mut keeper = zygote.keeper().await.map_err(unreachable())?;
+        if keeper.send(lease.index(), fds).is_err() {
+            continue;
+        }
+        match keeper.next().await {
+            Ok(Some(record)) if record.kind == STARTED => {
+                let main = u32::try_from(record.a).unwrap_or(0);
+                return Ok(Spawned { keeper, main });
+            }
+            Ok(Some(record)) => {
+                zygote.give_back(keeper);
+                return Err(failure_of(record, launch));
+            }
+            Ok(None) | Err(_) if !taken() => {}
+            Ok(None) => return Err(StartError::failed("start")(io::ErrorKind::BrokenPipe.into())),
+            Err(e) => return Err(StartError::failed("start")(e)),
+        }
     }
+    Err(unreachable()(io::ErrorKind::NotConnected.into()))
 }
 
 fn failure_of(record: Record, launch: &Launch<'_>) -> StartError {
@@ -173,6 +179,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         },
         argv: arena.texts(&launch.argv)?,
         envp: arena.texts(&launch.env)?,
+        taken: AtomicBool::new(false),
         failed_step: AtomicI64::new(0),
         failed_errno: AtomicI32::new(0),
         main: AtomicI32::new(0),

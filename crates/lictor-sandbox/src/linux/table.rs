@@ -6,7 +6,7 @@
 
 use std::ffi::{CString, c_char};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64};
 
 pub(super) use crate::program::{ExecBy, FileIdentity};
 
@@ -60,6 +60,8 @@ pub(super) struct Table {
     pub(super) file_count: usize,
     pub(super) argv: *const *const c_char,
     pub(super) envp: *const *const c_char,
+    /// Written by the keeper that has taken the table, before it starts anything.
+    pub(super) taken: AtomicBool,
     /// Written by the child: the [`Step`] it stopped at, else 0, and its errno.
     pub(super) failed_step: AtomicI64,
     pub(super) failed_errno: AtomicI32,

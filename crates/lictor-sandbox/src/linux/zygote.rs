@@ -21,7 +21,7 @@ use super::ready;
 use super::table::{KEEPER, SLOT, SLOTS};
 
 /// Most keepers that wait for a job; more than that end when theirs has.
-const MOST_IDLE: usize = 16;
+pub(super) const MOST_IDLE: usize = 16;
 
 /// Memory shared with zygote and keepers, for the life of the process.
 #[derive(Debug)]

@@ -44,7 +44,7 @@ pub(super) struct Namespaces {
     outer: ProcessId,
     pub(super) init: ProcessId,
     pub(super) init_fd: OwnedFd,
-    /// Dropping it lets bwrap go on to its end.
+    /// What bwrap waits at.
     _block: OwnedFd,
 }
 
@@ -121,6 +121,17 @@ impl Namespaces {
             self.zygote.give_back(keeper);
         }
         Ok(())
+    }
+}
+
+impl Drop for Namespaces {
+    /// What was not taken down in order is ended all the same: bwrap, which ignores the end of its children so that
+    /// they leave no zombies, would wait for ever.
+    fn drop(&mut self) {
+        if self.keeper.is_some() {
+            let _ = process::signal(self.init, Signal::KILL);
+            let _ = process::signal(self.outer, Signal::KILL);
+        }
     }
 }
 

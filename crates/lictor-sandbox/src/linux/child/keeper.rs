@@ -49,11 +49,22 @@ pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
         };
         // SAFETY: the agent sends only numbers of slots that it has filled with a table.
         let table = unsafe { &*slots.add(slot * SLOT).cast::<Table>() };
+        table.taken.store(true, Ordering::Release);
+        if table.die_with_keeper {
+            die_with_agent(libc::SIGKILL);
+        }
         // SAFETY: the mapping above is used by one start at a time.
         let started = unsafe { start(table, &fds[..count], stacks.cast()) };
         close(&fds[..count]);
         attend(started);
+        die_with_agent(0);
     }
+}
+
+/// A sandbox ends with its agent: the keeper with the agent, bwrap with the keeper, everything else with bwrap.
+fn die_with_agent(signal: c_int) {
+    // SAFETY: changes this process alone.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
 }
 
 /// Tells how the start went, then waits until nobody is left.

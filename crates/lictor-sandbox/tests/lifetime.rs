@@ -1,0 +1,214 @@
+//! Processes of Lictor's own: nothing of them is left behind, and what is killed comes back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod common;
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Bench, command, processes_with};
+use lictor_sandbox::{Handle, StdinSource};
+use lictor_trust::profiles::Backend;
+
+const BACKENDS: [Backend; 2] = [Backend::Host, Backend::Bubblewrap];
+
+/// A line of `/proc/PID/stat`: pid, name, state, parent.
+fn processes() -> Vec<(u32, String, String, u32)> {
+    let all = fs::read_dir("/proc").expect("/proc").flatten();
+    all.filter_map(|entry| {
+        let text = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (pid, rest) = text.split_once(" (")?;
+        let (name, rest) = rest.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        let (state, parent) = (fields.next()?, fields.next()?.parse().ok()?);
+        Some((pid.parse().ok()?, name.to_owned(), state.to_owned(), parent))
+    })
+    .collect()
+}
+
+fn children(parent: u32, name: &str) -> Vec<u32> {
+    let own = processes().into_iter().filter(|p| p.3 == parent && p.1 == name);
+    own.map(|p| p.0).collect()
+}
+
+fn zombies() -> Vec<(u32, String, String, u32)> {
+    let own = std::process::id();
+    processes()
+        .into_iter()
+        .filter(|p| p.3 == own && p.2 == "Z")
+        .collect()
+}
+
+fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+}
+
+#[tokio::test]
+async fn no_zombies_are_left_by_finished_dropped_and_failed_jobs() {
+    for backend in BACKENDS {
+        let bench = Bench::new(backend).await;
+        for _ in 0..10 {
+            assert!(bench.run(&["true"]).await.succeeded());
+            let exec = command(&["sleep", "60"]);
+            let (mut sandbox, running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+            drop(running);
+            sandbox.destroy().await.expect("destroyed");
+            let exec = command(&["sleep", "60"]);
+            let (sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+            let stop = running.stop_switch();
+            stop.stop(lictor_sandbox::StopReason::Canceled);
+            drop(running.take_stdout());
+            running.wait().await;
+            // Not even destroyed.
+            drop(sandbox);
+        }
+        // The keepers that were at work then have ended, so nothing that they looked after is left either.
+        eventually("at most two keepers, both idle", || {
+            let keepers = children(std::process::id(), "lictor-keeper");
+            keepers.len() <= 2 && keepers.iter().all(|k| processes().iter().all(|p| p.3 != *k))
+        });
+        drop(bench);
+        eventually("no zombie", || zombies().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn keepers_take_one_job_after_another() {
+    let bench = Bench::new(Backend::Host).await;
+    for _ in 0..10 {
+        assert!(bench.run(&["true"]).await.succeeded());
+    }
+    assert_eq!(children(std::process::id(), "lictor-keeper").len(), 1);
+}
+
+#[tokio::test]
+async fn killed_zygote_and_keepers_come_back() {
+    for backend in BACKENDS {
+        let bench = Bench::new(backend).await;
+        assert!(bench.run(&["true"]).await.succeeded());
+        let own = std::process::id();
+        for name in ["lictor-zygote", "lictor-keeper"] {
+            let pids = children(own, name);
+            assert!(!pids.is_empty(), "{name}");
+            pids.into_iter().for_each(kill);
+        }
+        eventually("no zombie", || zombies().is_empty());
+        assert!(bench.run(&["true"]).await.succeeded(), "{backend:?}");
+        let peak = bench.run(&["true"]).await.ended.usage.max_rss_bytes;
+        assert!(peak < 8_000_000, "{peak} bytes");
+    }
+}
+
+/// Started by the test below as a process of its own: an agent with one running job per backend, to be killed.
+#[tokio::test]
+async fn agent_to_be_killed() {
+    let Ok(place) = std::env::var("LICTOR_TEST_AGENT") else {
+        return;
+    };
+    let mark = std::env::var("LICTOR_TEST_MARK").expect("a mark");
+    let mut jobs = Vec::new();
+    for backend in BACKENDS {
+        let mut bench = Bench::new(backend).await;
+        bench.root.disable_cleanup(true);
+        let line = format!(
+            "setsid sleep {mark} & setsid -f sleep {mark}; (setsid sleep {mark} &) ; echo up; sleep {mark}"
+        );
+        let exec = command(&["sh", "-c", &line]);
+        let (sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+        let mut out = running.take_stdout().expect("stdout");
+        let mut bytes = bytes::BytesMut::new();
+        out.read(&mut bytes, 64).await.expect("readable");
+        let handle = serde_json::to_string(running.handle()).expect("JSON");
+        let file = format!("{place}/{}", backend.as_str());
+        fs::write(format!("{file}.new"), handle).expect("written");
+        fs::rename(format!("{file}.new"), file).expect("renamed");
+        jobs.push((bench, sandbox, running, out));
+    }
+    // Waits for the end that never comes.
+    let (_, _, running, _) = jobs.pop().expect("a job");
+    running.wait().await;
+}
+
+fn start_agent(place: &std::path::Path, mark: &str) -> Child {
+    Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "agent_to_be_killed"])
+        .env("LICTOR_TEST_AGENT", place)
+        .env("LICTOR_TEST_MARK", mark)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("an agent")
+}
+
+#[tokio::test]
+async fn nothing_of_a_killed_agents_jobs_is_left_after_recovery() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mark = format!("65.{}", std::process::id());
+    let mut agent = start_agent(place.path(), &mark);
+    let handle_of = |backend: Backend| place.path().join(backend.as_str());
+    eventually("both jobs run", || {
+        BACKENDS.iter().all(|b| handle_of(*b).exists())
+    });
+    agent.kill().expect("killed");
+    agent.wait().expect("gone");
+    let read = |backend| -> Handle {
+        let text = fs::read_to_string(handle_of(backend)).expect("a handle");
+        serde_json::from_str(&text).expect("a handle")
+    };
+    let boxed = read(Backend::Bubblewrap);
+    let alive = |pid: u32| processes().iter().any(|p| p.0 == pid && p.2 != "Z");
+    eventually("the box has ended by itself", || {
+        boxed.roots.iter().all(|p| !alive(p.pid))
+    });
+    // The host job goes on until an agent is back.
+    assert!(!processes_with(&mark).is_empty());
+    for backend in BACKENDS {
+        let bench = Bench::new(backend).await;
+        let handle = read(backend);
+        let recovered = bench.backend.recover(handle.clone()).await.expect("found");
+        recovered.destroy().await.expect("destroyed");
+        assert!(!handle.dir.exists());
+        assert!(handle.cgroup.is_none_or(|c| !c.exists()));
+        if let Some(root) = handle.dir.parent() {
+            fs::remove_dir_all(root).expect("removed");
+        }
+    }
+    assert_eq!(processes_with(&mark), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn run_as_user_changes_every_id_and_nothing_else() {
+    let bench = Bench::new(Backend::Host).await;
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can run jobs as another user");
+        return;
+    }
+    let mut bench = bench;
+    bench.profile.run_as = lictor_trust::profiles::RunAs::User("nobody".parse().expect("a name"));
+    let outcome = bench
+        .sh("id -u; id -g; id -G; grep -E '^(Uid|Gid|CapEff|CapPrm)' /proc/self/status; echo x > own; stat -c %u own")
+        .await;
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(lines[..3], ["65534", "65534", "65534"], "{outcome:?}");
+    assert_eq!(lines[3], "Uid:\t65534\t65534\t65534\t65534");
+    assert_eq!(lines[4], "Gid:\t65534\t65534\t65534\t65534");
+    assert_eq!(lines[5], "CapPrm:\t0000000000000000");
+    assert_eq!(lines[6], "CapEff:\t0000000000000000");
+    assert_eq!(lines[7], "65534", "the job's own directory is writable");
+    assert!(bench.sh("cat /etc/shadow").await.stdout.is_empty());
+    // The keeper that has run this is not the user's to signal or read.
+    let keeper = bench
+        .sh("cat /proc/$PPID/environ; kill -9 $PPID; echo done")
+        .await;
+    assert_eq!(keeper.stdout, "done\n");
+    assert!(bench.run(&["true"]).await.succeeded());
+}
