@@ -54,6 +54,12 @@ impl Cli {
         &self.home
     }
 
+    /// The binary.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The bare command: nothing of the tester's environment reaches it but where programs are.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(&self.binary);

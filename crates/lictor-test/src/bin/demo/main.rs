@@ -18,36 +18,44 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use lictor_test::Lab;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::story::Told;
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode> {
+async fn main() -> ExitCode {
+    show().await.unwrap_or_else(|e| {
+        eprintln!("\nThe demo failed: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn show() -> Result<ExitCode> {
     let once = std::env::args().any(|a| a == "--once");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stopped = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stopped);
     let mut telling = tokio::task::spawn_blocking(move || story::tell(&seen));
-    let mut lab: Option<Lab> = None;
+    let mut told: Option<Told> = None;
     tokio::select! {
-        told = &mut telling => lab = Some(told??),
+        done = &mut telling => told = Some(done??),
         _ = interrupt.recv() => stopped.store(true, Ordering::Relaxed),
         _ = terminate.recv() => stopped.store(true, Ordering::Relaxed),
     }
-    let Some(mut lab) = lab else {
-        // A step that was interrupted half way has failed, and that is no news; the lab is dropped with it.
+    let Some(mut told) = told else {
+        // A step that was interrupted half way has failed, and that is no news; the lab ends with it.
         let _: Result<_, _> = telling.await;
         println!("\nStopped; nothing is left running.");
         return Ok(ExitCode::SUCCESS);
     };
     if !once {
-        println!("\nEverything goes on running until you stop it (Ctrl-C).");
+        println!("\nHub and agent go on running until you stop them (Ctrl-C).");
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
     }
-    lab.stop()?;
+    told.lab.stop()?;
     println!("\nStopped; nothing is left running.");
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,11 @@
 //! What the demo shows and how: commands as they are typed, their output as it comes, and the time it came at.
 
+use std::io::{BufRead as _, BufReader, IsTerminal as _};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use lictor_test::{Cli, Done};
 
 /// Where the story is told.
@@ -19,49 +20,58 @@ impl<'a> Stage<'a> {
         Self { cli, stopped }
     }
 
-    /// The next scene.
-    pub(crate) fn scene(&self, title: &str) -> Result<()> {
+    /// The next scene: its title, and what there is to see.
+    pub(crate) fn scene(&self, title: &str, about: &str) -> Result<()> {
         check(self.stopped)?;
-        println!("\n\x1b[1m{title}\x1b[0m");
+        heading(title);
+        println!("  {about}\n");
         Ok(())
     }
 
     /// Runs a command and shows each line of its output with the time since its start.
-    pub(crate) fn live(&self, arguments: &[&str]) -> Result<()> {
+    pub(crate) fn live(&self, status: i32, arguments: &[&str]) -> Result<()> {
         check(self.stopped)?;
         typed(arguments);
+        let (output, input) = std::io::pipe()?;
         let mut command = self.cli.command(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(input.try_clone()?)
+            .stderr(input);
         let started_at = Instant::now();
         let mut child = command.spawn()?;
-        let stdout = child.stdout.take().context("no stdout")?;
-        for line in std::io::BufRead::lines(std::io::BufReader::new(stdout)) {
-            println!("  {:>5.2} s | {}", started_at.elapsed().as_secs_f64(), line?);
+        // It holds the writing ends.
+        drop(command);
+        for line in BufReader::new(output).lines() {
+            println!("    {:>5.2} s | {}", started_at.elapsed().as_secs_f64(), line?);
         }
-        let status = child.wait()?;
-        println!("           exit status {}", status.code().unwrap_or(-1));
-        ensure!(
-            status.success(),
-            "`lictor {}` ended with {status}",
-            arguments.join(" ")
-        );
-        Ok(())
+        ended(arguments, status, child.wait()?.code().unwrap_or(-1))
     }
 
     /// Runs a command, shows its output, and checks its exit status.
     pub(crate) fn expect(&self, status: i32, arguments: &[&str]) -> Result<Done> {
+        self.only(status, arguments, |_| true)
+    }
+
+    /// The same, showing only those lines that matter here.
+    pub(crate) fn only(
+        &self,
+        status: i32,
+        arguments: &[&str],
+        matters: impl Fn(&str) -> bool,
+    ) -> Result<Done> {
         check(self.stopped)?;
         typed(arguments);
         let done = self.cli.run(arguments)?;
-        for line in done.text().lines().chain(done.stderr.lines()) {
+        for line in done
+            .text()
+            .lines()
+            .chain(done.stderr.lines())
+            .filter(|l| matters(l))
+        {
             println!("    {line}");
         }
-        println!("           exit status {}", done.code()?);
-        ensure!(
-            done.code()? == status,
-            "`lictor {}`: expected exit status {status}",
-            arguments.join(" ")
-        );
+        ended(arguments, status, done.code()?)?;
         Ok(done)
     }
 }
@@ -74,7 +84,17 @@ pub(crate) fn check(stopped: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-fn typed(arguments: &[&str]) {
+/// A line that stands out, on a terminal.
+pub(crate) fn heading(title: &str) {
+    if std::io::stdout().is_terminal() {
+        println!("\n\x1b[1m{title}\x1b[0m");
+    } else {
+        println!("\n{title}");
+    }
+}
+
+/// What a person would type to do this.
+pub(crate) fn typed(arguments: &[&str]) {
     let words = arguments.iter().map(|a| {
         if a.contains([' ', ';', '$']) {
             format!("'{a}'")
@@ -83,4 +103,17 @@ fn typed(arguments: &[&str]) {
         }
     });
     println!("  $ lictor {}", words.collect::<Vec<_>>().join(" "));
+}
+
+fn ended(arguments: &[&str], wanted: i32, status: i32) -> Result<()> {
+    if status != 0 {
+        println!("    (exit status {status})");
+    }
+    println!();
+    ensure!(
+        status == wanted,
+        "`lictor {}` ended with status {status}; {wanted} was expected",
+        arguments.join(" ")
+    );
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The story, scene by scene.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lictor_proto::{Envelope, limits};
-use lictor_test::{Cli, Lab, Program, wait_until};
+use lictor_test::{Cli, Lab, LabOptions, Program, wait_until};
+use tempfile::TempDir;
 
-use crate::stage::{Stage, check};
+use crate::stage::{Stage, heading, typed};
 
 /// The rule that the second scene runs into.
 const RULE: &str = r#"@id("nobody-writes-disks")
@@ -19,53 +21,65 @@ forbid (principal, action == Action::"exec", resource)
 when { context.program.name == "dd" };
 "#;
 
+/// What goes on when the story is told. Ends in this order.
+pub(crate) struct Told {
+    pub(crate) lab: Lab,
+    _dir: TempDir,
+}
+
 /// Tells it all; the lab goes on running.
-pub(crate) fn tell(stopped: &AtomicBool) -> Result<Lab> {
+pub(crate) fn tell(stopped: &AtomicBool) -> Result<Told> {
     println!("Starting a hub and an agent on this machine, with an org, its keys and a first law ...");
-    let mut lab = Lab::start()?;
-    check(stopped)?;
+    let dir = place()?;
+    let lab = Lab::start_with(LabOptions {
+        dir: Some(dir.path().join("home")),
+        ..LabOptions::default()
+    })?;
     let cli = lab.cli().clone();
     let stage = Stage::new(&cli, stopped);
-    println!(
-        "  hub:  {}\n  node: {}\n  home: {}",
-        lab.url(),
-        lab.node(),
-        lab.home().display()
-    );
-    let node = lab.node().to_owned();
-    sandbox(&stage, &node)?;
-    denial(&stage, &cli, &node)?;
-    tampering(&stage, &mut lab, &cli)?;
-    receipt(&stage, &cli, &node)?;
+    println!("  hub   {}", lab.url());
+    println!("  node  {}", lab.node());
+    println!("  home  {}", lab.home().display());
+    sandbox(&stage, lab.node())?;
+    denial(&stage, &cli, lab.node())?;
+    tampering(&stage, &cli)?;
+    receipt(&stage, lab.node())?;
     going_on(&lab);
-    Ok(lab)
+    Ok(Told { lab, _dir: dir })
+}
+
+/// A directory that others may pass through, as `/var/lib` is: a sandbox's user has to reach its workspace.
+fn place() -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder
+        .prefix("lictor-demo-")
+        .permissions(fs::Permissions::from_mode(0o711));
+    Ok(builder.tempdir()?)
 }
 
 fn sandbox(stage: &Stage<'_>, node: &str) -> Result<()> {
-    stage.scene("1. A signed job in a sandbox, its output live")?;
-    let script = "id -u; ls /home /root 2>&1 | head -3; cat /proc/net/dev | wc -l; \
-                  for i in 1 2 3; do echo step $i; sleep 0.4; done; touch /etc/passwd";
-    let done = stage.live(&[
-        "run",
-        "--profile",
-        "sandbox",
-        node,
-        "--",
-        "sh",
-        "-c",
-        &format!("{script} || true"),
-    ]);
-    println!("  The last line is the sandbox: its root is read-only, its network empty.");
-    done
+    stage.scene(
+        "1. A signed job in a sandbox, its output as it comes",
+        "Signed here, passed on by the hub, checked and run by the agent: as nobody, on a read-only root, offline.",
+    )?;
+    let script = "id -un; for i in 1 2 3; do echo step $i; sleep 0.4; done; \
+                  echo network: $(tail -n +3 /proc/net/dev | cut -d: -f1); echo gone > /etc/passwd";
+    stage.live(
+        2,
+        &["run", "--profile", "sandbox", node, "--", "sh", "-c", script],
+    )
 }
 
 fn denial(stage: &Stage<'_>, cli: &Cli, node: &str) -> Result<()> {
-    stage.scene("2. A rule of yours, signed, and a job that it denies")?;
-    let policies = cli.home().join("org/policies");
-    fs::write(policies.join("no-disks.cedar"), RULE)?;
+    stage.scene(
+        "2. A rule of yours, signed, and a job that it denies",
+        "Policies are files in a directory of yours. This is a new one:",
+    )?;
+    fs::write(cli.home().join("org/policies/no-disks.cedar"), RULE)?;
     for line in RULE.lines() {
         println!("    {line}");
     }
+    println!();
     stage.expect(0, &["org", "sign"])?;
     stage.expect(0, &["org", "push"])?;
     let done = stage.expect(
@@ -80,42 +94,38 @@ fn denial(stage: &Stage<'_>, cli: &Cli, node: &str) -> Result<()> {
     Ok(())
 }
 
-fn tampering(stage: &Stage<'_>, lab: &mut Lab, cli: &Cli) -> Result<()> {
-    stage.scene("3. Somebody with the hub's database changes a waiting job")?;
+fn tampering(stage: &Stage<'_>, cli: &Cli) -> Result<()> {
+    stage.scene(
+        "3. Somebody with the hub's database changes a waiting job",
+        "A second node, web-1, enrols and goes away. A job waits for it in the hub.",
+    )?;
     let token = cli.ok(&["nodes", "grant", "web-1"])?;
     let token = token
         .split_whitespace()
         .rfind(|w| w.len() > 100)
         .context("no token was printed")?;
-    println!("  $ lictor nodes grant web-1     (a second node, enrolled on this machine too)");
+    typed(&["nodes", "grant", "web-1"]);
     let dir = cli.home().with_file_name("web-1");
     let path = dir.to_str().context("path is not UTF-8")?;
+    typed(&["agent", "enroll", "--token", "...", "--dir", path]);
     cli.ok(&["agent", "enroll", "--token", token, "--dir", path])?;
     let done = stage.expect(0, &["run", "--detach", "web-1", "--", "echo", "backup finished"])?;
     let job = done.text().trim().to_owned();
 
-    let database = lab.home().join("hub/hub.db");
-    change_job(&database, &job)?;
-    println!("    -- in hub.db, job {job}: `backup finished` is now `backup deleted!`");
-
-    let mut command = cli.command(&["agent", "run", "--dir", path]);
-    command.env("RUST_LOG", "info");
-    let mut agent = Program::start(command)?;
+    change_job(&cli.home().join("hub/hub.db"), &job)?;
+    println!("  In the hub's database, `backup finished` is now `backup deleted!`. Then web-1 comes back:\n");
+    typed(&["agent", "run", "--dir", path]);
+    let mut agent = Program::start(cli.command(&["agent", "run", "--dir", path]))?;
     let refused = || {
-        let audit = cli
-            .run(&["audit", "--agent", path, "show"])
-            .map(|d| d.text())
-            .unwrap_or_default();
-        audit.contains("signature_invalid")
+        let audit = cli.run(&["audit", "--agent", path, "show"]);
+        audit.is_ok_and(|d| d.text().contains("signature_invalid"))
     };
-    wait_until(
-        "the agent's refusal in its audit log",
-        Duration::from_secs(30),
-        refused,
-    )
-    .with_context(|| agent.stderr())?;
-    stage.expect(0, &["audit", "--agent", path, "show"])?;
-    println!("  The agent checked the signature itself, refused, and wrote it down. Nothing ran.");
+    let patience = Duration::from_secs(30);
+    wait_until("the agent's refusal in its audit log", patience, refused).with_context(|| agent.stderr())?;
+    stage.only(0, &["audit", "--agent", path, "show"], |l| {
+        l.contains("signature_invalid")
+    })?;
+    println!("  The agent checks the signature itself. It refused, wrote that down, and nothing ran.");
     agent.terminate()?;
     Ok(())
 }
@@ -153,27 +163,33 @@ fn sqlite(database: &Path, statement: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn receipt(stage: &Stage<'_>, cli: &Cli, node: &str) -> Result<()> {
-    stage.scene("4. Proof, afterwards")?;
-    let done = cli.run(&["--json", "run", node, "--", "uname", "-srm"])?;
+fn receipt(stage: &Stage<'_>, node: &str) -> Result<()> {
+    stage.scene(
+        "4. Proof, afterwards",
+        "The node signs what it ran, under which law, and every byte that came out.",
+    )?;
+    let result_line = |l: &str| l.contains("\"event\":\"result\"");
+    let done = stage.only(0, &["run", "--json", node, "--", "uname", "-srm"], result_line)?;
     let result = done.result()?;
-    let job = result["job_id"]
-        .as_str()
-        .context("no job id in the result")?
-        .to_owned();
-    stage.expect(0, &["receipt", "verify", &job])?;
+    let job = result["job_id"].as_str().context("no job id in the result")?;
+    stage.expect(0, &["receipt", "verify", job])?;
     stage.expect(0, &["audit", "verify"])?;
     Ok(())
 }
 
 fn going_on(lab: &Lab) {
-    println!("\n\x1b[1mHow to go on\x1b[0m");
+    heading("How to go on");
     println!(
-        "  API:  {}/api/v1  (described at {0}/api/v1/openapi.json)",
+        "  API   {0}/api/v1, described at {0}/api/v1/openapi.json",
         lab.url()
     );
-    println!("  $ export LICTOR_HOME={}", lab.home().display());
-    println!("  $ lictor run {} -- uname -a", lab.node());
-    println!("  A second machine: `lictor nodes grant web-2` here prints a token; there,");
-    println!("  `lictor agent enroll --token ...` and `lictor agent run`.");
+    println!("  home  export LICTOR_HOME={}", lab.home().display());
+    println!(
+        "  try   {} run {} -- uname -a",
+        lab.cli().binary().display(),
+        lab.node()
+    );
+    println!("  A second machine: `lictor nodes grant web-2` here prints what to type there:");
+    println!("  `lictor agent enroll --token ...`, then `lictor agent run`.");
+    println!("  (The hub must be where that machine reaches it: `lictor up --listen ADDRESS:PORT`.)");
 }
