@@ -28,6 +28,7 @@ use crate::sandboxes::Sandboxes;
 use crate::spool::stdin::StdinSpool;
 use crate::spool::{Paths, ReadError, stored};
 use crate::suppress::Suppress;
+use crate::work_place::WorkPlace;
 
 /// Largest answer to one read of output.
 const READ: usize = 1024 * 1024;
@@ -35,6 +36,7 @@ const READ: usize = 1024 * 1024;
 /// The shared state of one warden.
 pub(crate) struct Core {
     pub(crate) config: Config,
+    pub(crate) work_place: WorkPlace,
     pub(crate) record: NodeRecord,
     pub(crate) kind: NodeKind,
     pub(crate) identity: SecretKey,
@@ -84,10 +86,7 @@ impl Core {
     }
 
     pub(crate) fn work_dir(&self, job: &Digest) -> PathBuf {
-        self.config
-            .dir
-            .join("work")
-            .join(JobId::from_digest(job).as_str())
+        self.work_place.path().join(JobId::from_digest(job).as_str())
     }
 
     /// Writes audit events that belong to no step, rate-limited, and returns when they are durable.

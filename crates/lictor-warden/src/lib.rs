@@ -42,6 +42,7 @@ pub mod spool;
 mod steps;
 mod suppress;
 pub mod warden;
+mod work_place;
 
 pub use clock::Clock;
 pub use config::Config;

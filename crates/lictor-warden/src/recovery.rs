@@ -92,7 +92,7 @@ fn remove_strays(core: &Core) {
             tracing::warn!(path = %entry.path().display(), error = %e, "a stray file could not be removed");
         }
     }
-    for entry in entries(&core.config.dir.join("work")) {
+    for entry in entries(core.work_place.path()) {
         // Nothing runs yet: every job directory is a stray one.
         if let Err(e) = std::fs::remove_dir_all(entry.path()) {
             tracing::warn!(path = %entry.path().display(), error = %e, "a stray directory could not be removed");

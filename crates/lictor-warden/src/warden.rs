@@ -30,6 +30,7 @@ use crate::receipt::{IdentitySigner, Issuer};
 use crate::sandboxes::Sandboxes;
 use crate::spool::stdin::StdinSpool;
 use crate::suppress::Suppress;
+use crate::work_place::WorkPlace;
 use crate::{control, housekeeping, offer, recovery};
 
 /// How long stopped jobs may take to end: more than the largest grace that is usual.
@@ -96,7 +97,7 @@ impl Warden {
             return Err(StartError::Trust(Code::WrongOrg.into()));
         }
         NodeDir::create_private(&config.dir.join("spool"))?;
-        NodeDir::create(&config.dir.join("work"))?;
+        let work_place = WorkPlace::open(&config.dir, &node_id)?;
         let log = record.node_id.to_string();
         let (journal, writer, torn) = Journal::open(Open {
             file: Box::new(DiskFile::open(&dir.join("journal.log"))?),
@@ -116,6 +117,7 @@ impl Warden {
             places: Arc::new(Semaphore::new(config.max_jobs)),
             queue: Arc::new(Semaphore::new(config.max_queued)),
             config,
+            work_place,
             record,
             kind: grant.kind,
             identity,
@@ -233,6 +235,7 @@ impl Warden {
         self.core.feeds.close();
         self.core.tasks.close();
         self.core.tasks.wait().await;
+        self.core.work_place.close();
     }
 
     /// Waits until the journal's writer has ended. All other clones and feeds must have gone.

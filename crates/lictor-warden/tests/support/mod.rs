@@ -134,6 +134,8 @@ impl World {
         let secrets = NodeSecrets::generate().unwrap();
         let node_id = secrets.node_id(&org);
         let dir = tempfile::tempdir().unwrap();
+        // Open to pass through, as a node's directory is; else jobs' directories would lie elsewhere.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
         let docs = LawDocs {
             bundle: Some(wire(&bundle(&org, 1, POLICY), 2)),
             ..LawDocs::default()
