@@ -72,7 +72,11 @@ pub enum Authority {
 #[must_use]
 pub fn authority(request: &Request) -> Authority {
     match request {
-        Request::Offer(_) | Request::Law(_) | Request::Approval(_) | Request::Cancel(_) => Authority::Signed,
+        Request::Offer(_)
+        | Request::Law(_)
+        | Request::Approval(_)
+        | Request::Cancel(_)
+        | Request::CancelJob(_) => Authority::Signed,
         Request::Ack(_) | Request::Stdin(_) => Authority::Acknowledgement,
         Request::Status => Authority::Read,
         // Draining is the machine's own business; output has a route of its own, as its bytes are no JSON.

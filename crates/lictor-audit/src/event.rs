@@ -130,6 +130,7 @@ event_types! {
     JobSubmitted = "job_submitted", Hub, "A signed job was queued.";
     JobRejected = "job_rejected", Hub, "A job was refused at submission.";
     JobLeased = "job_leased", Hub, "A node claimed an execution.";
+    JobRunning = "job_running", Hub, "A node said that an execution started.";
     JobHandedBack = "job_handed_back", Hub, "A node gave an execution back, to be offered again.";
     JobAwaiting = "job_awaiting", Hub, "A node's signed ask for approvals was stored.";
     JobLost = "job_lost", Hub, "The lease of an execution lapsed without a word from its node.";
@@ -137,11 +138,14 @@ event_types! {
     ResultStored = "result_stored", Hub, "A node's receipt was stored for good.";
     ResultConflicted = "result_conflicted", Hub, "A second, different result for one execution was refused.";
     ResultRejected = "result_rejected", Hub, "A result was refused: its receipt does not verify.";
+    ResultQuarantined = "result_quarantined", Hub, "A refused result was put aside, so that its node need not send it again.";
+    OutputStored = "output_stored", Hub, "A piece of an execution's log was stored.";
     ApprovalSubmitted = "approval_submitted", Hub, "A signed approval was stored and passed on.";
     ApprovalRejected = "approval_rejected", Hub, "An approval was refused.";
     CancelSubmitted = "cancel_submitted", Hub, "A signed cancel was stored and passed on.";
     CancelRejected = "cancel_rejected", Hub, "A cancel was refused.";
     BlobStored = "blob_stored", Hub, "Standard input for a job was stored.";
+    RetentionApplied = "retention_applied", Hub, "What was older than its retention was deleted.";
 }
 
 impl fmt::Display for EventType {

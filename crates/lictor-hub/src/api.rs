@@ -101,6 +101,6 @@ pub fn router(app: Arc<App>, metrics: Option<metrics_exporter_prometheus::Promet
     router
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
-        .layer(axum::middleware::from_fn(problem::frame))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), problem::frame))
         .with_state(api)
 }

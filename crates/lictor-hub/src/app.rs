@@ -75,7 +75,7 @@ impl App {
     /// Records a refusal in the org's log and gives it back as an error.
     pub async fn refuse(&self, org: Option<&OrgId>, kind: EventType, refusal: Refusal) -> Error {
         self.note(org, Event::new(kind).refused(&refusal)).await;
-        Error::Refused(refusal)
+        Error::Recorded(refusal)
     }
 
     /// Records an event that changes nothing in the database.

@@ -32,6 +32,9 @@ pub enum Request {
     Approval(Wire),
     /// A signed cancel.
     Cancel(Wire),
+    /// A signed cancel with the job that it ends, for a node that may not know that job yet: it is then ended
+    /// before it starts, with a signed receipt.
+    CancelJob(CancelJob),
     /// The hub has stored something for good.
     Ack(Ack),
     /// Bytes of an execution's log.
@@ -71,6 +74,16 @@ pub struct Offer {
     pub job: Wire,
     /// Signed approvals so far.
     pub approvals: Vec<Wire>,
+}
+
+/// A cancel and the job that it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelJob {
+    /// The signed cancel.
+    pub cancel: Wire,
+    /// The signed job.
+    pub job: Wire,
 }
 
 /// What became of an offer.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lictor_audit::{Event, EventType};
 use lictor_policy::{AuthoriseCancel, authorise_cancel};
-use lictor_proto::agent::{Ack, LawDocs, LawHeld, Offer, StdinPiece};
+use lictor_proto::agent::{Ack, LawDocs, LawHeld, Offer, OfferReply, StdinPiece};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Approval, Cancel, Job, Outcome, RevocationKind};
 use lictor_proto::{Code, Digest, Envelope, JobId, limits};
@@ -163,9 +163,10 @@ fn waiting_for(core: &Core, held: &Held, approval: &Verified<Approval>) -> Resul
     Ok(envelope)
 }
 
-/// Ends a job that somebody may end.
-pub(crate) async fn cancel(core: Arc<Core>, wire: String) -> Result<(), Refusal> {
-    match try_cancel(&core, &wire).await {
+/// Ends a job that somebody may end. With the signed job beside the cancel, one that is not known here is ended
+/// before it starts: it is journaled as over, so that no later offer can start it, and has a signed receipt.
+pub(crate) async fn cancel(core: Arc<Core>, wire: String, job: Option<String>) -> Result<(), Refusal> {
+    match try_cancel(&core, &wire, job).await {
         Ok(()) => Ok(()),
         Err(refusal) => {
             core.audit(Event::new(EventType::CancelRefused).refused(&refusal))
@@ -175,14 +176,14 @@ pub(crate) async fn cancel(core: Arc<Core>, wire: String) -> Result<(), Refusal>
     }
 }
 
-async fn try_cancel(core: &Core, wire: &str) -> Result<(), Refusal> {
+async fn try_cancel(core: &Core, wire: &str, job: Option<String>) -> Result<(), Refusal> {
     let held = core.law.current();
     let system = core.now();
     let cancel = held.trust.verify_cancel(wire, system)?;
     let digest = cancel.job_digest;
     let live = core.live.claim(&digest);
     let turn = live.turn.lock().await;
-    let done = end_canceled(core, &held, &live, cancel).await;
+    let done = end_canceled(core, &held, &live, cancel, job).await;
     drop(turn);
     if !core.open_jobs().contains(&digest) {
         core.live.release(&digest, live);
@@ -195,21 +196,29 @@ async fn end_canceled(
     held: &Held,
     live: &LiveJob,
     cancel: Verified<Cancel>,
+    offered: Option<String>,
 ) -> Result<(), Refusal> {
     let digest = cancel.job_digest;
-    let envelope = {
+    let known = {
         let state = core.journal.state();
         match state.job(&digest) {
             Some(job) if matches!(job.phase, Phase::Finished { .. }) => return Ok(()),
-            Some(job) => job.envelope.clone(),
+            Some(job) => Some(job.envelope.clone()),
             None if state.is_seen(&digest) => return Ok(()),
-            None => return Err(Refusal::new(Code::NotFound, "no job of this digest is here")),
+            None => None,
         }
+    };
+    let fresh = known.is_none();
+    let Some(envelope) = known.or(offered) else {
+        return Err(Refusal::new(Code::NotFound, "no job of this digest is here"));
     };
     let job = match live.job.get() {
         Some(job) => job.clone(),
         None => held.trust.verify_job(&envelope, core.now())?,
     };
+    if fresh {
+        check_unknown(core, &digest, &job)?;
+    }
     let acting = held.ending(core.now())?;
     let who = cancel.operator.clone();
     let permit = authorise_cancel(AuthoriseCancel {
@@ -233,8 +242,29 @@ async fn end_canceled(
             .with("rules", permit.policy_ids()),
     )
     .await;
+    if fresh {
+        let decision = core.refusing("denied", &job.profile, Vec::new());
+        let end = End::unstarted(Outcome::Canceled, why);
+        return match conclude(core, digest, envelope, &job, decision, end).await {
+            OfferReply::Later(failed) => Err(failed),
+            _ => Ok(()),
+        };
+    }
     live.stop(why.clone());
     end_waiting(core, &digest, Outcome::Canceled, why).await;
+    Ok(())
+}
+
+/// A job that came with its cancel must be the one that the cancel names, for this node, and not one that was
+/// here and has been forgotten.
+fn check_unknown(core: &Core, digest: &Digest, job: &Verified<Job>) -> Result<(), Refusal> {
+    if job.digest() != *digest {
+        return Err(Code::WrongJob.into());
+    }
+    job.check_node(&core.issuer.node_id)?;
+    if job.expires_at <= core.journal.state().pruned_until() {
+        return Err(Code::ReplayWindow.into());
+    }
     Ok(())
 }
 

@@ -156,7 +156,8 @@ impl Warden {
                 Ok(Err(refusal)) | Err(refusal) => Reply::Refused(refusal),
             },
             Request::Approval(wire) => done(self.owned(control::approval(core, wire)).await),
-            Request::Cancel(wire) => done(self.owned(control::cancel(core, wire)).await),
+            Request::Cancel(wire) => done(self.owned(control::cancel(core, wire, None)).await),
+            Request::CancelJob(c) => done(self.owned(control::cancel(core, c.cancel, Some(c.job))).await),
             Request::Ack(ack) => done(self.owned(control::ack(core, ack)).await),
             Request::ReadOutput(read) => match self.read_output(read).await {
                 Ok((part, _)) => Reply::Output(part),

@@ -3,7 +3,7 @@
 
 mod support;
 
-use lictor_proto::agent::{OfferReply, ReadOutput, Reply, Request, StdinPiece};
+use lictor_proto::agent::{CancelJob, OfferReply, ReadOutput, Reply, Request, StdinPiece};
 use lictor_proto::doc::{Exit, LimitHit, Outcome, RevocationKind, Stdin};
 use lictor_proto::{Code, Digest, JobId};
 use support::*;
@@ -249,6 +249,34 @@ fn a_signed_cancel_ends_the_tree_and_an_unsigned_or_strangers_one_does_not() {
         );
         let kinds = world.audit();
         assert!(kinds.iter().any(|k| k == "cancel_accepted") && kinds.iter().any(|k| k == "cancel_refused"));
+    });
+}
+
+#[test]
+fn a_job_that_comes_with_its_cancel_ends_unstarted_and_never_starts_later() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let (job, o) = world.signed(&["true"]);
+        let (other, _) = world.signed(&["false"]);
+        let with = |cancel: String| {
+            let job = o.job.clone();
+            Request::CancelJob(CancelJob { cancel, job })
+        };
+        for refused in [world.cancel(job, "bob"), world.cancel(other, "alice"), "{}".into()] {
+            let reply = warden.ask(with(refused)).await;
+            assert!(matches!(reply, Reply::Refused(_)), "{reply:?}");
+        }
+        assert_eq!(warden.ask(with(world.cancel(job, "alice"))).await, Reply::Done);
+        let (heard, end) = finished(&mut feed, job).await;
+        assert!(!heard.order.contains(&"started"), "{:?}", heard.order);
+        let receipt = world.receipt(&end);
+        assert_eq!(
+            (receipt.outcome, receipt.code, receipt.started_at),
+            (Outcome::Canceled, Some(Code::Canceled), None)
+        );
+        assert_eq!(offer(&warden, o.clone()).await, OfferReply::Known);
     });
 }
 

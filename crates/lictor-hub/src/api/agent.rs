@@ -233,7 +233,8 @@ pub(super) async fn result(
         Err(_) => Err(Trouble::new(
             Code::ReceiptForged,
             "the result was refused; the audit log says why",
-        )),
+        )
+        .recorded()),
     }
 }
 

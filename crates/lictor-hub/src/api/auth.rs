@@ -1,13 +1,15 @@
 //! Who is calling: a token in `Authorization: Bearer`, or the link key that the connection proved.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
+use axum::http::Method;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use lictor_audit::{Event, EventType};
 use lictor_proto::api::TokenScope;
+use lictor_proto::{Code, OrgId};
 
 use super::Api;
 use super::problem::Trouble;
@@ -34,21 +36,11 @@ impl FromRequestParts<Arc<Api>> for Auth {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Trouble> {
         let word = parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
         let word = word.and_then(|v| v.strip_prefix("Bearer "));
-        let outcome = match word {
-            Some(word) => api.app.authenticate(word.trim()).await,
-            None => Err(Error::Unauthenticated),
-        };
-        let caller = match outcome {
-            Ok(caller) => caller,
-            Err(e) => return Err(api.refused(parts, e).await),
-        };
+        let word = word.ok_or(Error::Unauthenticated)?;
+        let caller = api.app.authenticate(word.trim()).await?;
+        Subject::name(parts, &caller.org, "token_id", &caller.token_id);
         // Everything that is no read needs more than `read`; `app` asks for what exactly.
         if !parts.method.is_safe() && caller.scope < TokenScope::Submit {
-            let event = Event::new(EventType::RequestRefused)
-                .with("code", lictor_proto::Code::ScopeMissing)
-                .with("token_id", caller.token_id.as_str())
-                .with("path", parts.uri.path());
-            api.app.note(Some(&caller.org), event).await;
             return Err(Error::Scope(TokenScope::Submit).into());
         }
         Ok(Self(caller))
@@ -58,10 +50,10 @@ impl FromRequestParts<Arc<Api>> for Auth {
 impl FromRequestParts<Arc<Api>> for AnyNode {
     type Rejection = Trouble;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Trouble> {
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Trouble> {
         match parts.extensions.get::<LinkKey>() {
             Some(key) => Ok(Self(*key)),
-            None => Err(api.refused(parts, Error::Unauthenticated).await),
+            None => Err(Error::Unauthenticated.into()),
         }
     }
 }
@@ -71,26 +63,44 @@ impl FromRequestParts<Arc<Api>> for NodeAuth {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Trouble> {
         let AnyNode(key) = AnyNode::from_request_parts(parts, api).await?;
-        match api.app.known_node(&key.0).await {
-            Ok(node) => Ok(Self(node)),
-            Err(e) => Err(api.refused(parts, e).await),
+        let node = api.app.known_node(&key.0).await?;
+        Subject::name(parts, &node.org, "node_id", node.node_id.as_str());
+        Ok(Self(node))
+    }
+}
+
+/// Who a request turned out to be from. The frame around each request puts an empty one in; the extractors above
+/// fill it, so that a refusal is recorded in the log of its org.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Subject(Arc<OnceLock<(OrgId, &'static str, String)>>);
+
+impl Subject {
+    fn name(parts: &Parts, org: &OrgId, field: &'static str, id: &str) {
+        if let Some(subject) = parts.extensions.get::<Self>() {
+            // A request has one caller; a second extractor finds the same.
+            let _ = subject.0.set((org.clone(), field, id.to_owned()));
         }
     }
 }
 
 impl Api {
-    /// Records that somebody unknown was refused, a few times a second at most: it is the only record that a
-    /// stranger can cause.
-    async fn refused(&self, parts: &Parts, e: Error) -> Trouble {
-        if let Some(missed) = self.refusals.take() {
-            let event = Event::new(EventType::RequestRefused)
-                .with("code", lictor_proto::Code::Unauthenticated)
-                .with("method", parts.method.as_str())
-                .with("path", parts.uri.path())
-                .with("not_recorded_before", missed);
-            self.app.note(None, event).await;
+    /// Records a refusal: in the org's log when the caller is known; else in the hub's own, a few times a second
+    /// at most, since it is the only record that a stranger can cause. The same bound holds for `busy`, which would
+    /// otherwise make a busy hub busier.
+    pub(super) async fn record(&self, subject: &Subject, method: &Method, path: &str, code: Code) {
+        let event = Event::new(EventType::RequestRefused)
+            .with("code", code)
+            .with("method", method.as_str())
+            .with("path", path);
+        let (org, event) = match subject.0.get() {
+            Some((org, field, id)) => (Some(org), event.with(field, id.as_str())),
+            None => (None, event),
+        };
+        if org.is_some() && code != Code::Busy {
+            self.app.note(org, event).await;
+        } else if let Some(missed) = self.refusals.take() {
+            self.app.note(org, event.with("not_recorded_before", missed)).await;
         }
-        e.into()
     }
 }
 

@@ -1,28 +1,35 @@
 //! Errors as problem details (RFC 9457): the one place where the hub's errors become HTTP.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lictor_proto::Code;
 use lictor_proto::api::{PROBLEM, Problem};
 use lictor_proto::code::Refusal;
 
+use super::Api;
+use super::auth::Subject;
 use crate::app::Error;
 
 /// The header that names a request, here and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// No handler may take longer to start its answer; the longest poll waits 60 s.
 const WITHIN: Duration = Duration::from_secs(75);
+/// Seconds after which somebody whom a busy hub refused may come again.
+const RETRY_AFTER: &str = "5";
 
 /// A problem, until [`frame`] writes it down with the request's id.
 #[derive(Debug, Clone)]
 pub struct Trouble {
     status: StatusCode,
     refusal: Refusal,
+    /// Whether the audit log has it.
+    recorded: bool,
 }
 
 impl Trouble {
@@ -31,6 +38,15 @@ impl Trouble {
         Self {
             status: status_of(code),
             refusal: Refusal::new(code, detail),
+            recorded: false,
+        }
+    }
+
+    /// The same, of which the audit log has a record.
+    pub fn recorded(self) -> Self {
+        Self {
+            recorded: true,
+            ..self
         }
     }
 }
@@ -45,10 +61,12 @@ impl From<Error> for Trouble {
             }
             Error::NotFound => Code::NotFound.into(),
             Error::Refused(refusal) => refusal,
+            Error::Recorded(refusal) => return Self::new(refusal.code, refusal.message).recorded(),
             Error::Conflict(refusal) => {
                 return Self {
                     status: StatusCode::CONFLICT,
                     refusal,
+                    recorded: true,
                 };
             }
             Error::Store(_) | Error::Objects(_) | Error::Internal(_) => {
@@ -60,6 +78,7 @@ impl From<Error> for Trouble {
         Self {
             status: status_of(refusal.code),
             refusal,
+            recorded: false,
         }
     }
 }
@@ -103,23 +122,30 @@ pub async fn no_method() -> Trouble {
     Trouble::new(Code::MethodNotAllowed, Code::MethodNotAllowed.sentence())
 }
 
-/// Around every request: an id, a deadline, a problem document for every error, a count.
-pub async fn frame(mut request: Request, next: Next) -> Response {
+/// Around every request: an id, a deadline, a problem document for every error, a record of every refusal, a count.
+pub(super) async fn frame(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let started = Instant::now();
     let method = request.method().clone();
+    let uri = request.uri().path().to_owned();
     let path = request
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
     request.headers_mut().insert(REQUEST_ID, id.clone());
+    let subject = Subject::default();
+    request.extensions_mut().insert(subject.clone());
     let mut response = match tokio::time::timeout(WITHIN, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Trouble::new(Code::Timeout, Code::Timeout.sentence()).into_response(),
     };
     let status = response.status();
     if (status.is_client_error() || status.is_server_error()) && !has_problem(&response) {
-        response = write_down(response, &id);
+        let trouble = trouble_of(&response);
+        if trouble.is_for_the_record(&method) {
+            api.record(&subject, &method, &uri, trouble.refusal.code).await;
+        }
+        response = write_down(trouble, &id);
     }
     response.headers_mut().insert(REQUEST_ID, id.clone());
     let labels = [
@@ -132,6 +158,16 @@ pub async fn frame(mut request: Request, next: Next) -> Response {
     response
 }
 
+impl Trouble {
+    /// Every refusal of something that would change something, and everybody who may not do what they asked.
+    fn is_for_the_record(&self, method: &Method) -> bool {
+        let code = self.refusal.code;
+        let not_theirs = matches!(code, Code::Unauthenticated | Code::ScopeMissing);
+        let refused = self.status.is_client_error() || code == Code::Busy;
+        !self.recorded && refused && (not_theirs || !method.is_safe())
+    }
+}
+
 fn has_problem(response: &Response) -> bool {
     response
         .headers()
@@ -139,8 +175,8 @@ fn has_problem(response: &Response) -> bool {
         .is_some_and(|t| t == PROBLEM)
 }
 
-fn write_down(response: Response, id: &HeaderValue) -> Response {
-    let trouble = response
+fn trouble_of(response: &Response) -> Trouble {
+    response
         .extensions()
         .get::<Trouble>()
         .cloned()
@@ -155,8 +191,12 @@ fn write_down(response: Response, id: &HeaderValue) -> Response {
             Trouble {
                 status: response.status(),
                 refusal: code.into(),
+                recorded: false,
             }
-        });
+        })
+}
+
+fn write_down(trouble: Trouble, id: &HeaderValue) -> Response {
     let code = trouble.refusal.code;
     let problem = Problem {
         problem_type: format!("https://lictor.dev/problems/{code}"),
@@ -169,12 +209,13 @@ fn write_down(response: Response, id: &HeaderValue) -> Response {
     };
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut written = (trouble.status, Body::from(body)).into_response();
-    written
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+    let headers = written.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
     if trouble.status == StatusCode::UNAUTHORIZED {
-        let bearer = HeaderValue::from_static("Bearer");
-        written.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if code == Code::Busy {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
     written
 }

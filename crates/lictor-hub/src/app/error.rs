@@ -22,6 +22,9 @@ pub enum Error {
     /// What was sent is refused.
     #[error("{0}")]
     Refused(#[source] Refusal),
+    /// What was sent is refused, and the audit log of its org says so already.
+    #[error("{0}")]
+    Recorded(#[source] Refusal),
     /// Something else was there before.
     #[error("conflict: {0}")]
     Conflict(#[source] Refusal),

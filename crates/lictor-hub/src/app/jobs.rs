@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lictor_audit::EventType;
-use lictor_proto::agent::{Request, Wire};
+use lictor_proto::agent::{CancelJob, Request, Wire};
 use lictor_proto::api::{JobDocuments, JobView, PendingApproval, TokenScope};
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp, limits};
@@ -205,12 +205,16 @@ impl App {
         if let Err(why) = check_job(Some(expected), &id) {
             return Err(self.refuse(Some(&org.id), EventType::CancelRejected, why).await);
         }
-        let (_, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
+        let (row, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
         let doc = document(JobDocument::Cancel, cancel.digest(), wire);
         self.store.put_document(&org.id, &id, doc).await?;
         let open = executions.iter().filter(|e| !e.state.is_final());
         for link in open.filter_map(|e| self.links.get(&org.id, &e.node_id)) {
-            link.tell(Request::Cancel(wire.to_owned()));
+            // With the job: an offer may still be on its way, or wait for its turn.
+            link.tell(Request::CancelJob(CancelJob {
+                cancel: wire.to_owned(),
+                job: row.envelope.clone(),
+            }));
         }
         self.job(caller, &id).await
     }

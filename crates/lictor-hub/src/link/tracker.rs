@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use lictor_audit::{Event, EventType};
 use lictor_link::peer::{Peer, SlottedBody};
 use lictor_proto::agent::stream::{Decoder, Message};
-use lictor_proto::agent::{Event as Said, Finished, Heartbeat, Request};
+use lictor_proto::agent::{CancelJob, Event as Said, Finished, Heartbeat, Reply, Request};
 use lictor_proto::api::ExecutionState;
 use lictor_proto::{Digest, JobId, Timestamp};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -273,19 +273,44 @@ fn id(job: &Digest) -> JobId {
 async fn begin(link: &Arc<NodeLink>) -> Result<(), Error> {
     let pending = link.app.store.pending(&link.node.org, &link.node.node_id).await?;
     for waiting in pending {
-        for cancel in &waiting.cancels {
-            // In order before the offer: a job that was cancelled while its node was away must not start.
-            if let Err(e) = link.peer.ask(Request::Cancel(cancel.clone())).await {
+        match link.cancel_pending(&waiting).await {
+            Ok(Ended::No) => offer_pending(link, waiting)?,
+            // Its receipt follows as an event.
+            Ok(Ended::Yes) => {}
+            Err(e) => {
                 tracing::debug!(error = %e, "a cancel was not told");
                 return Ok(());
             }
         }
-        if !waiting.cancels.is_empty() && waiting.state != ExecutionState::Leased {
-            continue;
-        }
-        offer_pending(link, waiting)?;
     }
     Ok(())
+}
+
+/// Whether a signed cancel ended a job.
+enum Ended {
+    Yes,
+    No,
+}
+
+impl NodeLink {
+    /// Tells the node every signed cancel of a job together with the job, in order before any offer of it, so that
+    /// what was cancelled while the node was away ends there unstarted, with a receipt. Whether a cancel counts is
+    /// the node's decision: where it refuses them all, the job is offered.
+    async fn cancel_pending(&self, waiting: &Pending) -> Result<Ended, PeerError> {
+        for cancel in &waiting.cancels {
+            let request = Request::CancelJob(CancelJob {
+                cancel: cancel.clone(),
+                job: waiting.job.envelope.clone(),
+            });
+            match self.peer.ask(request).await? {
+                Reply::Refused(why) => {
+                    tracing::info!(job = %waiting.job.job_id, %why, "the node refused a cancel");
+                }
+                _ => return Ok(Ended::Yes),
+            }
+        }
+        Ok(Ended::No)
+    }
 }
 
 fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) -> Result<(), Error> {

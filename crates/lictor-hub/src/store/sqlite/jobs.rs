@@ -91,12 +91,33 @@ impl Write for PutDocument {
         };
         let inserted = insert_document(tx, &self.org, &self.job_id, &self.doc).await?;
         if inserted == Inserted::New {
+            if self.doc.kind == JobDocument::Cancel {
+                self.mark_waiting(tx).await?;
+            }
             let event = Event::new(kind)
                 .with_id("job_id", &self.job_id)
                 .with_id("digest", &self.doc.digest);
             tx.note(Some(&self.org), event);
         }
         Ok(inserted)
+    }
+}
+
+impl PutDocument {
+    /// The hub has no say in whether a cancel counts: what waits stays as it is until its node answers with a
+    /// receipt, and says why it waits.
+    async fn mark_waiting(&self, tx: &mut Tx) -> Result<()> {
+        sqlx::query(
+            "UPDATE executions SET code = ?3, message = ?4
+             WHERE org = ?1 AND job_id = ?2 AND state IN ('queued', 'awaiting_approval')",
+        )
+        .bind(self.org.as_str())
+        .bind(self.job_id.as_str())
+        .bind(lictor_proto::Code::Canceled.as_str())
+        .bind("a signed cancel waits for the node, which decides")
+        .execute(&mut tx.conn)
+        .await?;
+        Ok(())
     }
 }
 
@@ -156,9 +177,7 @@ impl Write for Advance {
             };
             insert_document(tx, &self.key.org, &self.key.job_id, &doc).await?;
         }
-        if let Some(event) = self.event() {
-            tx.note(Some(&self.key.org), event);
-        }
+        tx.note(Some(&self.key.org), self.event());
         Ok(true)
     }
 }
@@ -222,20 +241,19 @@ impl Advance {
         Ok(query.execute(&mut tx.conn).await?.rows_affected() == 1)
     }
 
-    fn event(&self) -> Option<Event> {
+    fn event(&self) -> Event {
         let event = match &self.step {
             Step::Leased { until } => Event::new(EventType::JobLeased).with_id("until", until),
             Step::Asked { digest, .. } => Event::new(EventType::JobAwaiting).with_id("ask", digest),
             Step::HandedBack(why) => Event::new(EventType::JobHandedBack).refused(why),
             Step::Refused(why) => Event::new(EventType::JobRejected).refused(why),
-            // The node's own log says when it started; the hub only relays it.
-            Step::Running { .. } => return None,
+            Step::Running { started_at, .. } => {
+                Event::new(EventType::JobRunning).with_id("started_at", started_at)
+            }
         };
-        Some(
-            event
-                .with_id("job_id", &self.key.job_id)
-                .with_id("node_id", &self.key.node_id),
-        )
+        event
+            .with_id("job_id", &self.key.job_id)
+            .with_id("node_id", &self.key.node_id)
     }
 }
 

@@ -20,17 +20,29 @@ struct PutSegment {
 impl Write for PutSegment {
     type Out = ();
     async fn apply(&self, tx: &mut Tx) -> Result<()> {
-        insert_segment(tx, &self.key, &self.segment).await
+        if insert_segment(tx, &self.key, &self.segment).await? == Inserted::New {
+            let event = Event::new(EventType::OutputStored)
+                .with_id("job_id", &self.key.job_id)
+                .with_id("node_id", &self.key.node_id)
+                .with("from", self.segment.from)
+                .with("to", self.segment.to);
+            tx.note(Some(&self.key.org), event);
+        }
+        Ok(())
     }
 }
 
 /// The same piece again, after a reconnect, changes nothing.
-pub(super) async fn insert_segment(tx: &mut Tx, key: &ExecutionKey, segment: &SegmentRow) -> Result<()> {
+pub(super) async fn insert_segment(
+    tx: &mut Tx,
+    key: &ExecutionKey,
+    segment: &SegmentRow,
+) -> Result<Inserted> {
     let (inline, object) = match &segment.body {
         SegmentBody::Inline(bytes) => (Some(bytes.as_ref()), None),
         SegmentBody::Object(path) => (None, Some(path.as_str())),
     };
-    sqlx::query(
+    let done = sqlx::query(
         "INSERT INTO segments
            (org, job_id, node_id, from_pos, to_pos, stdout_at, stderr_at, inline, object, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
@@ -47,7 +59,11 @@ pub(super) async fn insert_segment(tx: &mut Tx, key: &ExecutionKey, segment: &Se
     .bind(ms(tx.now))
     .execute(&mut tx.conn)
     .await?;
-    Ok(())
+    Ok(if done.rows_affected() == 1 {
+        Inserted::New
+    } else {
+        Inserted::Same
+    })
 }
 
 struct PutBlob {
