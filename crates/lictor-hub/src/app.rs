@@ -12,6 +12,9 @@ pub mod jobs;
 pub mod law;
 pub mod objects;
 pub mod orgs;
+pub mod queue;
+pub mod retention;
+pub mod stdin;
 pub mod submit;
 pub mod views;
 
@@ -38,6 +41,12 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// Log segments and standard input.
     pub objects: Objects,
+    /// Turns of uploads.
+    pub stdin: stdin::StdinGate,
+    /// How long things are kept.
+    pub retention: retention::Retention,
+    /// How much may wait.
+    pub queue: queue::QueueBook,
     /// What the hub believes about each org.
     pub orgs: OrgBook,
     /// Tokens that were checked lately.

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::app::queue::QueueLimits;
+use crate::app::retention::Retention;
+
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +30,31 @@ pub struct HubConfig {
     /// How long a shutdown waits for connections to end, in seconds.
     #[serde(default = "default_grace")]
     pub grace_seconds: u64,
+    /// Executions of one org that may wait; more are refused with `busy`.
+    #[serde(default = "default_queue_org")]
+    pub max_queued_per_org: u64,
+    /// Executions of one node that may wait; more are refused with `busy`.
+    #[serde(default = "default_queue_node")]
+    pub max_queued_per_node: u64,
+    /// Hours that standard input is kept which no valid job names.
+    #[serde(default = "default_stdin_hours")]
+    pub keep_stdin_hours: u64,
+    /// Days that logs of ended executions are kept; 0 is for ever.
+    #[serde(default)]
+    pub keep_logs_days: u64,
+    /// Days that ended jobs are kept, with their receipts; 0 is for ever.
+    #[serde(default)]
+    pub keep_jobs_days: u64,
+}
+
+fn default_queue_org() -> u64 {
+    100_000
+}
+fn default_queue_node() -> u64 {
+    10_000
+}
+fn default_stdin_hours() -> u64 {
+    48
 }
 
 fn default_listen() -> SocketAddr {
@@ -73,6 +101,11 @@ impl HubConfig {
             max_connections: default_connections(),
             lease_seconds: default_lease(),
             grace_seconds: default_grace(),
+            max_queued_per_org: default_queue_org(),
+            max_queued_per_node: default_queue_node(),
+            keep_stdin_hours: default_stdin_hours(),
+            keep_logs_days: 0,
+            keep_jobs_days: 0,
         }
     }
 
@@ -84,6 +117,15 @@ impl HubConfig {
         let config: Self = toml::from_str(text)?;
         if config.max_connections == 0 {
             return Err(ConfigError::Invalid("max_connections must be at least 1"));
+        }
+        if config.keep_stdin_hours == 0 {
+            return Err(ConfigError::Invalid("keep_stdin_hours must be at least 1"));
+        }
+        let days = config.keep_logs_days.max(config.keep_jobs_days);
+        if days > 36_500 || config.keep_stdin_hours > 876_000 {
+            return Err(ConfigError::Invalid(
+                "nothing is kept longer than a hundred years",
+            ));
         }
         if config.lease_seconds < 40 {
             // Nodes speak every 30 s.
@@ -110,6 +152,22 @@ impl HubConfig {
 
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)
+    }
+
+    pub(crate) fn queue(&self) -> QueueLimits {
+        QueueLimits {
+            org: self.max_queued_per_org,
+            node: self.max_queued_per_node,
+        }
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        let days = |n: u64| (n > 0).then(|| Duration::from_secs(n * 86_400));
+        Retention {
+            stdin: Duration::from_secs(self.keep_stdin_hours * 3600),
+            logs: days(self.keep_logs_days),
+            jobs: days(self.keep_jobs_days),
+        }
     }
 
     pub(crate) fn grace(&self) -> Duration {

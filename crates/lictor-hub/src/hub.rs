@@ -10,6 +10,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::app::queue::QueueBook;
+use crate::app::stdin::StdinGate;
 use crate::app::{App, Error, Objects, OrgBook, Times, TokenBook};
 use crate::config::HubConfig;
 use crate::link::Registry;
@@ -77,6 +79,9 @@ impl Hub {
         let app = Arc::new(App {
             store: Arc::new(store),
             objects: Objects::local(&dir.join("objects"))?,
+            stdin: StdinGate::default(),
+            retention: config.retention(),
+            queue: QueueBook::new(config.queue()),
             orgs: OrgBook::default(),
             tokens: TokenBook::default(),
             links: Registry::default(),
@@ -109,6 +114,7 @@ impl Hub {
         };
         connections.spawn(listener.serve(tcp, config.max_connections));
         app.tasks.spawn(tasks::reap(app.clone()));
+        app.tasks.spawn(tasks::sweep(app.clone()));
         tracing::info!(%addr, "the hub listens");
         Ok(Self {
             addr,

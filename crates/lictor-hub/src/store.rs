@@ -8,6 +8,7 @@
 //! - Every method that reads or changes what an org owns takes the org, and finds nothing of another's.
 //! - A [`Durability::Synced`] step has survived a power loss when it returns, and so has every step before it.
 
+mod retained;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -18,6 +19,8 @@ use lictor_proto::api::{ExecutionState, TokenScope};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::NodeKind;
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, OrgId, Timestamp};
+
+pub use retained::{Depth, Forgotten, Keep, Quarantined, Retained};
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +152,8 @@ pub struct JobRow {
     pub envelope: Wire,
     /// The nodes it names.
     pub nodes: Vec<NodeId>,
+    /// Digest of its standard input, when a job comes in; what is stored is read from the envelope.
+    pub stdin: Option<Digest>,
 }
 
 /// An execution.
@@ -349,8 +354,8 @@ pub struct JobFilter {
 }
 
 /// Everything that the hub keeps in its database.
-pub trait Store: Orgs + Nodes + Jobs + Logs + Tokens + Trail {}
-impl<T: Orgs + Nodes + Jobs + Logs + Tokens + Trail> Store for T {}
+pub trait Store: Orgs + Nodes + Jobs + Logs + Tokens + Trail + Retained {}
+impl<T: Orgs + Nodes + Jobs + Logs + Tokens + Trail + Retained> Store for T {}
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -425,9 +430,15 @@ pub trait Logs: Send + Sync {
     async fn put_segment(&self, key: &ExecutionKey, segment: SegmentRow) -> Result<()>;
     /// The pieces that end after `from`, in order, at most 64.
     async fn segments(&self, key: &ExecutionKey, from: u64) -> Result<Vec<SegmentRow>>;
-    /// Standard input was stored.
-    async fn put_blob(&self, org: &OrgId, sha256: &Digest, size: u64) -> Result<Inserted>;
-    /// Its size, if it is there.
+    /// Standard input was stored, and is kept until then at least.
+    async fn put_blob(
+        &self,
+        org: &OrgId,
+        sha256: &Digest,
+        size: u64,
+        keep_until: Timestamp,
+    ) -> Result<Inserted>;
+    /// Its size, if it is there and will be for a while.
     async fn blob(&self, org: &OrgId, sha256: &Digest) -> Result<Option<u64>>;
 }
 

@@ -1,6 +1,7 @@
-//! What happens by the clock: leases lapse, jobs that nobody took expire.
+//! What happens by the clock: leases lapse, jobs that nobody took expire, what is old is forgotten.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::{Code, Timestamp};
@@ -24,8 +25,50 @@ pub(crate) async fn reap(app: Arc<App>) {
     stop.run_until_cancelled(reaping).await;
 }
 
+/// Between two looks for what is older than it is kept.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// Forgets what is older than it is kept, until the hub stops.
+pub(crate) async fn sweep(app: Arc<App>) {
+    let mut tick = tokio::time::interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let stop = app.stop.clone();
+    let sweeping = async {
+        loop {
+            tick.tick().await;
+            match app.sweep(Timestamp::now()).await {
+                Ok(0) => {}
+                Ok(n) => tracing::info!(n, "forgotten"),
+                Err(e) => tracing::error!(error = %e.chain(), "forgetting"),
+            }
+        }
+    };
+    stop.run_until_cancelled(sweeping).await;
+}
+
+/// The counts that bound the queues and show in the metrics.
+async fn count(app: &App) -> Result<(), Error> {
+    let depths = app.store.open().await?;
+    app.queue.read(&depths);
+    for state in [
+        ExecutionState::Queued,
+        ExecutionState::AwaitingApproval,
+        ExecutionState::Leased,
+        ExecutionState::Running,
+    ] {
+        let n: u64 = depths
+            .iter()
+            .filter(|d| d.state == state)
+            .map(|d| d.executions)
+            .sum();
+        metrics::gauge!("lictor_hub_executions_open", "state" => state.as_str()).set(n as f64);
+    }
+    Ok(())
+}
+
 async fn once(app: &App) -> Result<(), Error> {
     let now = Timestamp::now();
+    count(app).await?;
     for key in app.store.lapse(now).await? {
         say(app, &key, ExecutionState::Lost, None).await;
     }

@@ -19,6 +19,7 @@ use crate::time::Timestamp;
 pub type Wire = String;
 
 /// What the warden can be asked.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -49,6 +50,7 @@ pub enum Request {
 }
 
 /// What the warden answers.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reply {
@@ -67,6 +69,7 @@ pub enum Reply {
 }
 
 /// A job and what belongs to it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Offer {
@@ -77,6 +80,7 @@ pub struct Offer {
 }
 
 /// A cancel and the job that it is about.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CancelJob {
@@ -87,6 +91,7 @@ pub struct CancelJob {
 }
 
 /// What became of an offer.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum OfferReply {
@@ -105,6 +110,7 @@ pub enum OfferReply {
 }
 
 /// A piece of standard input.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StdinPiece {
@@ -116,10 +122,12 @@ pub struct StdinPiece {
     pub last: bool,
     /// The bytes.
     #[serde(with = "crate::json::base64_bytes")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub bytes: Vec<u8>,
 }
 
 /// Documents of law, each optional.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LawDocs {
@@ -134,6 +142,7 @@ pub struct LawDocs {
 }
 
 /// What law a node holds.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LawHeld {
@@ -152,6 +161,7 @@ pub struct LawHeld {
 }
 
 /// The hub's word that it has stored something durably.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Ack {
@@ -172,6 +182,7 @@ pub enum Ack {
 }
 
 /// Which bytes of a log.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadOutput {
@@ -186,6 +197,7 @@ pub struct ReadOutput {
 }
 
 /// Where the bytes that came with it stand.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputPart {
@@ -199,6 +211,7 @@ pub struct OutputPart {
 }
 
 /// What the node says on its own. Delivered in order; anything not acknowledged is said again after a reconnect.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
@@ -223,6 +236,7 @@ pub enum Event {
 }
 
 /// The end of an execution.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Finished {
@@ -239,6 +253,7 @@ pub struct Finished {
 }
 
 /// A kept part of an execution's log.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogRange {
@@ -249,6 +264,7 @@ pub struct LogRange {
 }
 
 /// What the node says about itself. Shown to people; never seen by policy.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
@@ -277,6 +293,7 @@ pub struct Heartbeat {
 }
 
 /// Facts about the host.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostFacts {
@@ -303,6 +320,7 @@ pub struct HostFacts {
 }
 
 /// The result of probing one backend.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendReport {
@@ -317,6 +335,7 @@ pub struct BackendReport {
 }
 
 /// What the warden is doing.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Status {
@@ -329,6 +348,7 @@ pub struct Status {
 }
 
 /// One execution, as the journal knows it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutionStatus {

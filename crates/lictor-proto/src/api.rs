@@ -19,6 +19,7 @@ pub const PROBLEM: &str = "application/problem+json";
 pub const ALPN_NODE: &[u8] = b"lictor/1";
 
 /// RFC 9457 problem details.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// `https://lictor.dev/problems/<code>`; an identifier, not an address to fetch.
@@ -39,6 +40,7 @@ pub struct Problem {
 }
 
 /// One page of a list.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
     /// The items, newest first.
@@ -48,6 +50,7 @@ pub struct Page<T> {
 }
 
 /// Where an execution stands (the hub's view; the receipt is the truth).
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExecutionState {
@@ -122,6 +125,7 @@ impl From<Outcome> for ExecutionState {
 }
 
 /// A job and its executions.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobView {
     /// The job.
@@ -147,6 +151,7 @@ pub struct JobView {
 }
 
 /// One execution.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutionView {
     /// The node.
@@ -168,6 +173,7 @@ pub struct ExecutionView {
 }
 
 /// A job with every signed document about it, so that a client can check all of it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobDocuments {
     /// The signed job.
@@ -183,6 +189,7 @@ pub struct JobDocuments {
 }
 
 /// A state change or result on a follower's stream (the payload of an `Event` frame).
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum StreamEvent {
@@ -217,6 +224,7 @@ pub enum StreamEvent {
 }
 
 /// One frame of `/api/v1/stream/{id}` as JSON, over WebSocket and SSE.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamFrame {
     /// The job.
@@ -238,6 +246,7 @@ pub struct StreamFrame {
 }
 
 /// A node, with the documents that prove it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeView {
     /// The node.
@@ -261,6 +270,7 @@ pub struct NodeView {
 }
 
 /// All law that the hub holds for an org, with everything needed to check it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustView {
     /// The org.
@@ -271,6 +281,7 @@ pub struct TrustView {
 }
 
 /// A pending approval: the job and what the nodes ask.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingApproval {
     /// The job.
@@ -280,6 +291,7 @@ pub struct PendingApproval {
 }
 
 /// What an API token may do on the hub. It never grants execution.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenScope {
@@ -292,6 +304,7 @@ pub enum TokenScope {
 }
 
 /// A token, without its secret.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenView {
     /// Its public id.
@@ -309,6 +322,7 @@ pub struct TokenView {
 }
 
 /// Make a token.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
@@ -321,6 +335,7 @@ pub struct NewToken {
 }
 
 /// A token that was just made; its secret is shown once.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedToken {
     /// The token.
@@ -333,6 +348,7 @@ pub struct CreatedToken {
 /// `POST /api/v1/agent/enroll` over `lictor/1`: a node enrols with its grant and its record. The hub answers with
 /// [`EnrollReply`] once the record is stored; the same record again is answered in the same way. The connection's
 /// client certificate carries the record's `link_key`, or the hub refuses.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrollRequest {
@@ -347,6 +363,7 @@ pub struct EnrollRequest {
 /// What a node gets back, and checks. Also the answer to `GET /api/v1/agent/grants/{org}/{grant_digest}` over
 /// `lictor/1`, which a node asks *before* it makes its record: grant and law tell it its name and whom to believe.
 /// Any client certificate will do there, since knowing the digest is all it takes to see what it names.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrollReply {
@@ -360,6 +377,7 @@ pub struct EnrollReply {
 /// before offers, standard input before the offer that needs it. An order that was handed out and not answered is
 /// given up after two minutes; what it was about is asked again when the node's next session begins. A session
 /// begins with the first `POST /api/v1/agent/heartbeat`, and ends when the node has not polled for 90 seconds.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PollOrders {
@@ -368,6 +386,7 @@ pub struct PollOrders {
 }
 
 /// One order to a polling node.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PollOrder {
@@ -378,6 +397,7 @@ pub struct PollOrder {
 }
 
 /// Poll mode, `POST /api/v1/agent/answers`: what the warden answered to an order. The answer is 204.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PollAnswer {
@@ -392,6 +412,7 @@ pub struct PollAnswer {
 /// The others of its kind: `POST .../heartbeat` (no body; renews the lease) is answered with 204;
 /// `POST .../log?at=N` (body: whole frames, [`FRAMES`], `N` the log position of the first) with [`LogStored`];
 /// `POST .../result` (body: [`crate::agent::Finished`]) with [`ResultStored`] after a synced commit, or 409.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartedReport {
@@ -400,6 +421,7 @@ pub struct StartedReport {
 }
 
 /// How far a log is stored.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogStored {
@@ -408,6 +430,7 @@ pub struct LogStored {
 }
 
 /// A result is stored for good.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResultStored {
@@ -416,6 +439,7 @@ pub struct ResultStored {
 }
 
 /// `POST /api/v1/trust`: what changed, and what was refused.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrustPushed {
@@ -430,6 +454,7 @@ pub struct TrustPushed {
 }
 
 /// A record of the hub's audit log.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditLine {
@@ -440,6 +465,7 @@ pub struct AuditLine {
 }
 
 /// `GET /health`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// `ok`.

@@ -180,6 +180,7 @@ impl<'de> Deserialize<'de> for Code {
 
 /// A refusal: a code and what exactly was wrong this time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 #[error("{code}: {message}")]
 pub struct Refusal {

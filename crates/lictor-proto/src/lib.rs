@@ -27,6 +27,8 @@ pub mod frame;
 pub mod ids;
 pub mod json;
 pub mod limits;
+#[cfg(feature = "openapi")]
+mod openapi;
 pub mod time;
 
 pub use code::Code;

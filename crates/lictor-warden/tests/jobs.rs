@@ -264,7 +264,11 @@ fn a_job_that_comes_with_its_cancel_ends_unstarted_and_never_starts_later() {
             let job = o.job.clone();
             Request::CancelJob(CancelJob { cancel, job })
         };
-        for refused in [world.cancel(job, "bob"), world.cancel(other, "alice"), "{}".into()] {
+        for refused in [
+            world.cancel(job, "bob"),
+            world.cancel(other, "alice"),
+            "{}".into(),
+        ] {
             let reply = warden.ask(with(refused)).await;
             assert!(matches!(reply, Reply::Refused(_)), "{reply:?}");
         }

@@ -11,7 +11,7 @@ use axum::response::Response;
 use lictor_link::ws::{WsStream, upgrade};
 use lictor_proto::agent::{Finished, Heartbeat};
 use lictor_proto::api::{
-    EnrollReply, EnrollRequest, LogStored, PollAnswer, PollOrders, ResultStored, StartedReport,
+    EnrollReply, EnrollRequest, LogStored, PollAnswer, PollOrders, Problem, ResultStored, StartedReport,
 };
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Envelope, JobId, limits};
@@ -32,7 +32,7 @@ type Reply<T> = Result<T, Trouble>;
 /// A grant and the org's law, for a machine that is about to enrol under it.
 #[utoipa::path(get, path = "/api/v1/agent/grants/{org}/{digest}", tag = "agent",
     params(("org" = String, Path), ("digest" = String, Path)),
-    responses((status = 200, description = "EnrollReply"), (status = 404, description = "Problem")))]
+    responses((status = 200, description = "done", body = EnrollReply), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn grant(
     State(api): State<Arc<Api>>,
     AnyNode(_): AnyNode,
@@ -45,8 +45,8 @@ pub(super) async fn grant(
 
 /// Enrol: a node record on its grant.
 #[utoipa::path(post, path = "/api/v1/agent/enroll", tag = "agent",
-    request_body(content_type = "application/json", description = "EnrollRequest"),
-    responses((status = 200, description = "EnrollReply"), (status = 404, description = "Problem")))]
+    request_body = EnrollRequest,
+    responses((status = 200, description = "done", body = EnrollReply), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn enroll(
     State(api): State<Arc<Api>>,
     AnyNode(key): AnyNode,
@@ -58,7 +58,7 @@ pub(super) async fn enroll(
 
 /// The link: a WebSocket that the node opens and then serves HTTP/2 on.
 #[utoipa::path(get, path = "/api/v1/agent/link", tag = "agent",
-    responses((status = 101, description = "WebSocket"), (status = 400, description = "Problem: no WebSocket")))]
+    responses((status = 101, description = "WebSocket"), (status = 400, description = "no WebSocket", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn link(
     State(api): State<Arc<Api>>,
     NodeAuth(node): NodeAuth,
@@ -82,7 +82,7 @@ pub(super) async fn link(
 
 /// Poll mode: begins or keeps up the node's session.
 #[utoipa::path(post, path = "/api/v1/agent/heartbeat", tag = "agent",
-    request_body(content_type = "application/json", description = "Heartbeat"),
+    request_body = Heartbeat,
     responses((status = 204, description = "taken")))]
 pub(super) async fn heartbeat(
     State(api): State<Arc<Api>>,
@@ -107,7 +107,7 @@ pub(super) struct WaitQuery {
 
 /// Poll mode: what the hub wants of the node, waiting up to `wait` seconds (at most 60) for it.
 #[utoipa::path(get, path = "/api/v1/agent/jobs/next", tag = "agent", params(("wait" = Option<u64>, Query)),
-    responses((status = 200, description = "PollOrders")))]
+    responses((status = 200, description = "done", body = PollOrders)))]
 pub(super) async fn next(
     State(api): State<Arc<Api>>,
     NodeAuth(node): NodeAuth,
@@ -122,7 +122,7 @@ pub(super) async fn next(
 
 /// Poll mode: the warden's answer to an order.
 #[utoipa::path(post, path = "/api/v1/agent/answers", tag = "agent",
-    request_body(content_type = "application/json", description = "PollAnswer"),
+    request_body = PollAnswer,
     responses((status = 204, description = "taken")))]
 pub(super) async fn answers(
     State(api): State<Arc<Api>>,
@@ -136,7 +136,7 @@ pub(super) async fn answers(
 
 /// Poll mode: an execution started.
 #[utoipa::path(post, path = "/api/v1/agent/jobs/{id}/started", tag = "agent", params(("id" = String, Path)),
-    request_body(content_type = "application/json", description = "StartedReport"),
+    request_body = StartedReport,
     responses((status = 204, description = "taken")))]
 pub(super) async fn started(
     State(api): State<Arc<Api>>,
@@ -175,7 +175,7 @@ pub(super) struct AtQuery {
 #[utoipa::path(post, path = "/api/v1/agent/jobs/{id}/log", tag = "agent",
     params(("id" = String, Path), ("at" = u64, Query)),
     request_body(content_type = "application/vnd.lictor.frames", description = "whole frames, at most 4 MiB"),
-    responses((status = 200, description = "LogStored")))]
+    responses((status = 200, description = "done", body = LogStored)))]
 pub(super) async fn log(
     State(api): State<Arc<Api>>,
     NodeAuth(node): NodeAuth,
@@ -205,8 +205,8 @@ pub(super) async fn log(
 
 /// Poll mode: an execution ended.
 #[utoipa::path(post, path = "/api/v1/agent/jobs/{id}/result", tag = "agent", params(("id" = String, Path)),
-    request_body(content_type = "application/json", description = "Finished"),
-    responses((status = 200, description = "ResultStored"), (status = 409, description = "Problem: another result stands")))]
+    request_body = Finished,
+    responses((status = 200, description = "done", body = ResultStored), (status = 409, description = "another result stands", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn result(
     State(api): State<Arc<Api>>,
     NodeAuth(node): NodeAuth,

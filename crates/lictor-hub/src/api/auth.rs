@@ -99,7 +99,9 @@ impl Api {
         if org.is_some() && code != Code::Busy {
             self.app.note(org, event).await;
         } else if let Some(missed) = self.refusals.take() {
-            self.app.note(org, event.with("not_recorded_before", missed)).await;
+            self.app
+                .note(org, event.with("not_recorded_before", missed))
+                .await;
         }
     }
 }

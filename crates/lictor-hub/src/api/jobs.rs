@@ -8,25 +8,32 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use lictor_proto::api::{ExecutionState, FRAMES, JobDocuments, JobView, Page, PendingApproval};
-use lictor_proto::{Code, Digest, limits};
+use futures_util::TryStreamExt as _;
+use lictor_proto::api::{ExecutionState, FRAMES, JobDocuments, JobView, Page, PendingApproval, Problem};
+use lictor_proto::code::Refusal;
+use lictor_proto::{Code, Digest, Envelope, limits};
 use serde::Deserialize;
 
 use super::Api;
 use super::auth::Auth;
-use super::page::{PageQuery, decode, encode, known, limit, parsed, read_pieces, read_text};
+use super::page::{PageQuery, decode, encode, known, limit, parsed, read_text};
 use super::problem::Trouble;
 use super::streams::frames_body;
 use crate::store::{Inserted, JobFilter};
 
 type Reply<T> = Result<T, Trouble>;
 
+/// Standard input must have come within this.
+const UPLOAD: Duration = Duration::from_secs(70);
+
 /// Submit a signed job. The body is the envelope. With `Accept: application/vnd.lictor.frames` the answer is the
-/// job's stream, events and output; otherwise 202 and a `JobView`, once the job has survived a power loss.
+/// job's stream, events and output (of a job on several nodes: events only, see `/api/v1/stream/{id}`); otherwise
+/// 202 and a `JobView`, once the job has survived a power loss. 503 `busy` when too much waits already.
 #[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs",
-    request_body(content_type = "application/json", description = "the signed job (DSSE envelope)"),
+    request_body(content = Envelope, content_type = "application/json", description = "the signed job (DSSE envelope)"),
     responses((status = 200, description = "the job's stream", content_type = "application/vnd.lictor.frames"),
-              (status = 202, description = "JobView"), (status = 422, description = "Problem: refused")))]
+              (status = 202, description = "done", body = JobView), (status = 422, description = "refused", body = Problem, content_type = "application/problem+json"),
+              (status = 503, description = "too much waits; `Retry-After` says when to come again", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -58,7 +65,7 @@ pub(super) struct JobQuery {
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query), ("state" = Option<String>, Query),
            ("node" = Option<String>, Query), ("operator" = Option<String>, Query)),
-    responses((status = 200, description = "Page of JobView")))]
+    responses((status = 200, description = "a page", body = Page<JobView>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -80,7 +87,7 @@ pub(super) async fn list(
 
 /// One job with its executions.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
-    responses((status = 200, description = "JobView"), (status = 404, description = "Problem")))]
+    responses((status = 200, description = "done", body = JobView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -91,7 +98,7 @@ pub(super) async fn get(
 
 /// Every signed document about a job, to be checked by whoever reads it.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/documents", tag = "jobs", params(("id" = String, Path)),
-    responses((status = 200, description = "JobDocuments"), (status = 404, description = "Problem")))]
+    responses((status = 200, description = "done", body = JobDocuments), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn documents(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -102,8 +109,8 @@ pub(super) async fn documents(
 
 /// Hand in a signed cancel.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = String, Path)),
-    request_body(content_type = "application/json", description = "the signed cancel (DSSE envelope)"),
-    responses((status = 202, description = "JobView"), (status = 404, description = "Problem")))]
+    request_body(content = Envelope, content_type = "application/json", description = "the signed cancel (DSSE envelope)"),
+    responses((status = 202, description = "done", body = JobView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn cancel(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -117,8 +124,8 @@ pub(super) async fn cancel(
 
 /// Hand in a signed approval of this job.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/approvals", tag = "jobs", params(("id" = String, Path)),
-    request_body(content_type = "application/json", description = "the signed approval (DSSE envelope)"),
-    responses((status = 202, description = "JobView"), (status = 404, description = "Problem")))]
+    request_body(content = Envelope, content_type = "application/json", description = "the signed approval (DSSE envelope)"),
+    responses((status = 202, description = "done", body = JobView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn approve_job(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -134,7 +141,7 @@ pub(super) async fn approve_job(
 /// Jobs that wait for approvals, with every document to check before signing.
 #[utoipa::path(get, path = "/api/v1/approvals", tag = "jobs",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, description = "Page of PendingApproval")))]
+    responses((status = 200, description = "a page", body = Page<PendingApproval>)))]
 pub(super) async fn approvals(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -152,8 +159,8 @@ pub(super) async fn approvals(
 
 /// Hand in a signed approval, which names its job.
 #[utoipa::path(post, path = "/api/v1/approvals", tag = "jobs",
-    request_body(content_type = "application/json", description = "the signed approval (DSSE envelope)"),
-    responses((status = 202, description = "JobView"), (status = 404, description = "Problem")))]
+    request_body(content = Envelope, content_type = "application/json", description = "the signed approval (DSSE envelope)"),
+    responses((status = 202, description = "done", body = JobView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn approve(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -168,7 +175,7 @@ pub(super) async fn approve(
 #[utoipa::path(put, path = "/api/v1/blobs/{sha256}", tag = "jobs", params(("sha256" = String, Path)),
     request_body(content_type = "application/octet-stream", description = "at most 256 MiB"),
     responses((status = 201, description = "stored"), (status = 200, description = "was there already"),
-              (status = 422, description = "Problem: not what its digest says")))]
+              (status = 422, description = "not what its digest says", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn put_blob(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -183,8 +190,12 @@ pub(super) async fn put_blob(
     let sha256: Digest = prefixed
         .parse()
         .map_err(|_| Trouble::new(Code::BadRequest, "the path ends with 64 hex digits"))?;
-    let pieces = read_pieces(body, limits::STDIN, Duration::from_secs(70)).await?;
-    Ok(match api.app.put_stdin(&caller, &sha256, pieces).await? {
+    let pieces = body
+        .into_data_stream()
+        .map_err(|e| Refusal::new(Code::BadRequest, e.to_string()).into());
+    let stored = tokio::time::timeout(UPLOAD, api.app.put_stdin(&caller, &sha256, pieces)).await;
+    let stored = stored.map_err(|_| Trouble::new(Code::Timeout, "the body did not come in time"))?;
+    Ok(match stored? {
         Inserted::New => StatusCode::CREATED,
         Inserted::Same => StatusCode::OK,
     })

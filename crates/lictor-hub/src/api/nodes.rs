@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use lictor_proto::agent::Wire;
-use lictor_proto::api::{NodeView, Page};
-use lictor_proto::{NodeId, limits};
+use lictor_proto::api::{NodeView, Page, Problem};
+use lictor_proto::{Envelope, NodeId, limits};
 
 use super::Api;
 use super::auth::Auth;
@@ -20,7 +20,7 @@ type Reply<T> = Result<T, Trouble>;
 /// Nodes, with the documents that prove them.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, description = "Page of NodeView")))]
+    responses((status = 200, description = "a page", body = Page<NodeView>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -35,7 +35,7 @@ pub(super) async fn list(
 
 /// One node, with the documents that prove it.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
-    responses((status = 200, description = "NodeView"), (status = 404, description = "Problem")))]
+    responses((status = 200, description = "done", body = NodeView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -46,8 +46,8 @@ pub(super) async fn get(
 
 /// Hand in a signed grant, so that a machine with its token can enrol.
 #[utoipa::path(post, path = "/api/v1/grants", tag = "nodes",
-    request_body(content_type = "application/json", description = "the signed grant (DSSE envelope)"),
-    responses((status = 201, description = "the grant's digest"), (status = 422, description = "Problem: refused")))]
+    request_body(content = Envelope, content_type = "application/json", description = "the signed grant (DSSE envelope)"),
+    responses((status = 201, description = "the grant's digest"), (status = 422, description = "refused", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn put_grant(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -61,7 +61,7 @@ pub(super) async fn put_grant(
 /// Signed grants.
 #[utoipa::path(get, path = "/api/v1/grants", tag = "nodes",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, description = "Page of signed grants")))]
+    responses((status = 200, description = "a page of signed grants", body = Page<Wire>)))]
 pub(super) async fn grants(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use lictor_link::http::collect;
 use lictor_proto::{Code, Timestamp};
 use serde::Deserialize;
@@ -92,28 +91,6 @@ pub(super) async fn read_json<T: serde::de::DeserializeOwned>(
 ) -> Result<T, Trouble> {
     let bytes = read(body, limit).await?;
     lictor_proto::json::from_slice(&bytes).map_err(|e| Trouble::new(Code::BadRequest, e.to_string()))
-}
-
-/// A long body, as the pieces it came in.
-pub(super) async fn read_pieces(mut body: Body, limit: u64, within: Duration) -> Result<Vec<Bytes>, Trouble> {
-    let work = async {
-        let mut pieces = Vec::new();
-        let mut size = 0;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|e| Trouble::new(Code::BadRequest, e.to_string()))?;
-            if let Ok(data) = frame.into_data() {
-                size += data.len() as u64;
-                if size > limit {
-                    return Err(Trouble::new(Code::TooLarge, format!("at most {limit} bytes")));
-                }
-                pieces.push(data);
-            }
-        }
-        Ok(pieces)
-    };
-    tokio::time::timeout(within, work)
-        .await
-        .map_err(|_| Trouble::new(Code::Timeout, "the body did not come in time"))?
 }
 
 /// Something from the path or the query that must parse; what does not, does not exist.

@@ -7,13 +7,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use lictor_proto::Code;
-use lictor_proto::api::Health;
+use lictor_proto::api::{Health, Problem};
 
 use super::Api;
 use super::problem::Trouble;
 
 /// Whether the process lives.
-#[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, description = "Health")))]
+#[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, description = "done", body = Health)))]
 pub(super) async fn health() -> Json<Health> {
     Json(Health {
         status: "ok".to_owned(),
@@ -23,7 +23,7 @@ pub(super) async fn health() -> Json<Health> {
 
 /// Whether the hub takes work: its database answers and it is not shutting down.
 #[utoipa::path(get, path = "/ready", tag = "service",
-    responses((status = 200, description = "Health"), (status = 503, description = "Problem")))]
+    responses((status = 200, description = "done", body = Health), (status = 503, description = "not ready", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<Json<Health>, Trouble> {
     if api.app.stop.is_cancelled() {
         return Err(Trouble::new(Code::Unavailable, "the hub is shutting down"));

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, SelectAll, StreamExt as _};
 use futures_util::{SinkExt as _, Stream};
 use lictor_link::ws::{Message, upgrade};
-use lictor_proto::api::{FRAMES, StreamEvent, StreamFrame};
+use lictor_proto::api::{FRAMES, Problem, StreamEvent, StreamFrame};
 use lictor_proto::frame::{Frame, FrameDecoder, FrameKind};
 use lictor_proto::{Code, JobId};
 use serde::Deserialize;
@@ -43,13 +43,15 @@ impl Default for StreamQuery {
 }
 
 /// A job's events and output, everything kept from `from` (a log position) on, then live. As WebSocket or SSE the
-/// frames are JSON (`StreamFrame`); with `Accept: application/vnd.lictor.frames` they are the log's own. A job on
-/// several nodes has output only with `node`.
+/// frames are JSON (`StreamFrame`); with `Accept: application/vnd.lictor.frames` they are the log's own.
+///
+/// Frames of output do not name a node, and log positions count per node. So a job on several nodes streams the
+/// events of all of them, each of which names its node, and no output; `node` gives events and output of that one.
 #[utoipa::path(get, path = "/api/v1/stream/{id}", tag = "jobs",
     params(("id" = String, Path), ("from" = Option<u64>, Query), ("node" = Option<String>, Query),
            ("follow" = Option<bool>, Query)),
-    responses((status = 200, description = "the stream", content_type = "text/event-stream"),
-              (status = 101, description = "WebSocket"), (status = 404, description = "Problem")))]
+    responses((status = 200, description = "the stream; each event's data is a StreamFrame", body = StreamFrame, content_type = "text/event-stream"),
+              (status = 101, description = "WebSocket"), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -91,12 +93,13 @@ pub(super) async fn stream(
     Ok((headers, Body::from_stream(lines)).into_response())
 }
 
-/// A job's log as frames: what is kept, and with `follow=true` what is to come.
+/// A job's log as frames: what is kept, and unless `follow=false` what is to come. Of a job on several nodes, say
+/// which with `node`; without, there are events only.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/output", tag = "jobs",
     params(("id" = String, Path), ("from" = Option<u64>, Query), ("node" = Option<String>, Query),
            ("follow" = Option<bool>, Query)),
     responses((status = 200, description = "frames", content_type = "application/vnd.lictor.frames"),
-              (status = 404, description = "Problem")))]
+              (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn output(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,

@@ -7,7 +7,9 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use lictor_proto::agent::LawDocs;
-use lictor_proto::api::{AuditLine, CreatedToken, NewToken, Page, TokenView, TrustPushed, TrustView};
+use lictor_proto::api::{
+    AuditLine, CreatedToken, NewToken, Page, Problem, TokenView, TrustPushed, TrustView,
+};
 use lictor_proto::limits;
 
 use super::Api;
@@ -18,15 +20,15 @@ use super::problem::Trouble;
 type Reply<T> = Result<T, Trouble>;
 
 /// All law of the org: roots from version 1, the newest bundle and freshness statement, all revocations.
-#[utoipa::path(get, path = "/api/v1/trust", tag = "trust", responses((status = 200, description = "TrustView")))]
+#[utoipa::path(get, path = "/api/v1/trust", tag = "trust", responses((status = 200, description = "done", body = TrustView)))]
 pub(super) async fn get(State(api): State<Arc<Api>>, Auth(caller): Auth) -> Reply<Json<TrustView>> {
     Ok(Json(api.app.law(&caller)?))
 }
 
 /// Push newer law. What is refused is in the answer, with its code.
 #[utoipa::path(post, path = "/api/v1/trust", tag = "trust",
-    request_body(content_type = "application/json", description = "LawDocs"),
-    responses((status = 200, description = "TrustPushed")))]
+    request_body = LawDocs,
+    responses((status = 200, description = "done", body = TrustPushed)))]
 pub(super) async fn push(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -39,7 +41,7 @@ pub(super) async fn push(
 /// The org's part of the hub's audit log, oldest first.
 #[utoipa::path(get, path = "/api/v1/audit", tag = "trust",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, description = "Page of AuditLine")))]
+    responses((status = 200, description = "a page", body = Page<AuditLine>)))]
 pub(super) async fn audit(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -55,7 +57,7 @@ pub(super) async fn audit(
 /// The org's API tokens, without their secrets.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, description = "Page of TokenView")))]
+    responses((status = 200, description = "a page", body = Page<TokenView>)))]
 pub(super) async fn tokens(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -72,8 +74,8 @@ pub(super) async fn tokens(
 
 /// Make an API token; its secret is in this answer and nowhere else.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens",
-    request_body(content_type = "application/json", description = "NewToken"),
-    responses((status = 201, description = "CreatedToken")))]
+    request_body = NewToken,
+    responses((status = 201, description = "done", body = CreatedToken)))]
 pub(super) async fn new_token(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
@@ -86,7 +88,7 @@ pub(super) async fn new_token(
 
 /// Delete an API token; it is worthless from the answer on.
 #[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path)),
-    responses((status = 204, description = "deleted"), (status = 404, description = "Problem")))]
+    responses((status = 204, description = "deleted"), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete_token(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,

@@ -6,16 +6,14 @@ use lictor_audit::EventType;
 use lictor_proto::agent::{CancelJob, Request, Wire};
 use lictor_proto::api::{JobDocuments, JobView, PendingApproval, TokenScope};
 use lictor_proto::code::Refusal;
-use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp, limits};
+use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp};
 
 use super::submit::stdin_of;
 use super::{App, Caller, Error, Org, views};
 use crate::link::Offered;
 use crate::relay::Follower;
 use crate::relay::follower::Wish;
-use crate::store::{
-    DocumentRow, ExecutionKey, ExecutionRow, Inserted, JobCursor, JobDocument, JobFilter, JobRow,
-};
+use crate::store::{DocumentRow, ExecutionKey, ExecutionRow, JobCursor, JobDocument, JobFilter, JobRow};
 use lictor_proto::api::ExecutionState;
 
 impl App {
@@ -252,37 +250,6 @@ impl App {
         Ok(lives
             .map(|live| Follower::new(self.clone(), live, wish))
             .collect())
-    }
-
-    /// Stores standard input for jobs to come.
-    ///
-    /// # Errors
-    /// [`Error::Scope`]; [`Error::Refused`] when it is too large or not what its digest says.
-    pub async fn put_stdin(
-        &self,
-        caller: &Caller,
-        sha256: &Digest,
-        body: Vec<bytes::Bytes>,
-    ) -> Result<Inserted, Error> {
-        caller.need(TokenScope::Submit)?;
-        let size: u64 = body.iter().map(|b| b.len() as u64).sum();
-        if size > limits::STDIN {
-            return Err(Code::TooLarge.into());
-        }
-        let mut hash = sha2::Sha256::default();
-        body.iter()
-            .for_each(|piece| sha2::Digest::update(&mut hash, piece));
-        if Digest(sha2::Digest::finalize(hash).into()) != *sha256 {
-            return Err(self
-                .refuse(
-                    Some(&caller.org),
-                    EventType::RequestRefused,
-                    Code::StdinMismatch.into(),
-                )
-                .await);
-        }
-        self.objects.put_stdin(&caller.org, sha256, body).await?;
-        Ok(self.store.put_blob(&caller.org, sha256, size).await?)
     }
 }
 

@@ -19,6 +19,8 @@ pub const SEGMENT: usize = 4 * 1024 * 1024;
 /// A packed segment up to this size lives in its row: most logs are small, and a row costs no file.
 const INLINE: usize = 64 * 1024;
 const ZSTD_LEVEL: i32 = 1;
+/// Standard input is stored in parts of this size; object stores take none below 5 MiB but the last.
+const PART: usize = 5 * 1024 * 1024;
 
 /// Object storage.
 #[derive(Clone)]
@@ -95,15 +97,39 @@ impl Objects {
         Ok(Chunk::whole(place_of(segment), Arc::new([raw])))
     }
 
-    /// Stores standard input.
+    /// Begins to store standard input, of which nothing is there before [`Upload::finish`].
     ///
     /// # Errors
     /// [`Error::Objects`].
-    pub async fn put_stdin(&self, org: &OrgId, sha256: &Digest, pieces: Vec<Bytes>) -> Result<(), Error> {
-        self.0
-            .put(&stdin_path(org, sha256), pieces.into_iter().collect())
-            .await?;
-        Ok(())
+    pub async fn upload(&self, org: &OrgId, sha256: &Digest) -> Result<Upload, Error> {
+        Ok(Upload {
+            parts: self.0.put_multipart(&stdin_path(org, sha256)).await?,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+        })
+    }
+
+    /// Deletes a log object; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`Error::Objects`].
+    pub async fn delete_log(&self, path: &str) -> Result<(), Error> {
+        self.delete(&ObjectPath::from(path)).await
+    }
+
+    /// Deletes standard input; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`Error::Objects`].
+    pub async fn delete_stdin(&self, org: &OrgId, sha256: &Digest) -> Result<(), Error> {
+        self.delete(&stdin_path(org, sha256)).await
+    }
+
+    async fn delete(&self, path: &ObjectPath) -> Result<(), Error> {
+        match self.0.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// A piece of standard input.
@@ -117,6 +143,51 @@ impl Objects {
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, Error> {
         Ok(self.0.get_range(&stdin_path(org, sha256), range).await?)
+    }
+}
+
+/// Standard input on its way into storage: at most one part of it is in memory.
+pub struct Upload {
+    parts: Box<dyn object_store::MultipartUpload>,
+    waiting: Vec<Bytes>,
+    waiting_bytes: usize,
+}
+
+impl Upload {
+    /// More of it.
+    ///
+    /// # Errors
+    /// [`Error::Objects`].
+    pub async fn push(&mut self, piece: Bytes) -> Result<(), Error> {
+        self.waiting_bytes += piece.len();
+        self.waiting.push(piece);
+        if self.waiting_bytes >= PART {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), Error> {
+        self.waiting_bytes = 0;
+        let part = std::mem::take(&mut self.waiting).into_iter().collect();
+        Ok(self.parts.put_part(part).await?)
+    }
+
+    /// Makes it there, durably.
+    ///
+    /// # Errors
+    /// [`Error::Objects`].
+    pub async fn finish(mut self) -> Result<(), Error> {
+        self.send().await?;
+        self.parts.complete().await?;
+        Ok(())
+    }
+
+    /// Throws it away. Dropping it does the same where storage is local.
+    pub async fn abort(mut self) {
+        if let Err(e) = self.parts.abort().await {
+            tracing::warn!(error = %e, "an upload was not cleaned up");
+        }
     }
 }
 

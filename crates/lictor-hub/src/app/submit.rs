@@ -108,6 +108,8 @@ impl App {
         let org = self.org(&caller.org)?;
         match self.shape(&org, wire).await {
             Ok(shaped) => Ok((org, shaped)),
+            // Counted, not told one by one: see `api::Api::record`.
+            Err(Error::Refused(why)) if why.code == Code::Busy => Err(why.into()),
             Err(Error::Refused(why)) => Err(self.refuse(Some(&org.id), EventType::JobRejected, why).await),
             Err(e) => Err(e),
         }
@@ -132,6 +134,7 @@ impl App {
             let size = self.store.blob(&org.id, &sha256).await?;
             size.ok_or(Code::StdinMissing).map_err(Error::from)?;
         }
+        self.queue.take(&org.id, &job.nodes)?;
         let digest = envelope.digest();
         let row = JobRow {
             job_id: JobId::from_digest(&digest),
@@ -142,6 +145,7 @@ impl App {
             created_at: Timestamp::now(),
             envelope: wire,
             nodes: job.nodes.clone(),
+            stdin: stdin_of(&job).map(|(sha256, _)| sha256),
         };
         Ok(Shaped { job, row })
     }

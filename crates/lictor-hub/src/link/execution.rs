@@ -10,6 +10,8 @@
 //! - The receipt is relayed after the output that it speaks of, and before anything waits for a disk.
 //! - What is stored is bounded: the first `keep` bytes as they come, and at the end what the node kept beyond.
 
+mod kept;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +47,8 @@ pub(crate) enum Part {
     Started(Timestamp),
     /// Frames of its log.
     Output {
+        /// Whom to acknowledge it to; a polling node needs no acknowledgement.
+        job: Option<Digest>,
         at: u64,
         frames: Bytes,
         stored: Option<oneshot::Sender<u64>>,
@@ -157,7 +161,13 @@ impl Execution {
     async fn take(&mut self, part: Part) -> Result<(), Error> {
         match part {
             Part::Started(at) => self.started(at).await,
-            Part::Output { at, frames, stored } => {
+            Part::Output {
+                job,
+                at,
+                frames,
+                stored,
+            } => {
+                self.job = self.job.or(job);
                 self.seek(at).await?;
                 self.frames(frames).await?;
                 if let Some(answer) = stored {
@@ -229,7 +239,12 @@ impl Execution {
     /// Makes `at` the log position of the next byte. The first time, finds out what is stored already.
     async fn seek(&mut self, at: u64) -> Result<(), Error> {
         if self.stored.is_none() {
-            let end = self.stored_end().await?;
+            // Of an execution that its node took a moment ago nothing can be stored.
+            let end = if self.live.is_fresh() {
+                Place::default()
+            } else {
+                self.stored_end().await?
+            };
             self.live.resume(end);
             self.stored = Some(end.at);
         }
@@ -286,6 +301,7 @@ impl Execution {
     async fn relay(&mut self, chunk: Chunk) -> Result<(), Error> {
         let budget = self.keep.unwrap_or_else(|| Limits::default().keep);
         let keep = chunk.start.at < budget;
+        metrics::counter!("lictor_hub_relay_bytes_total").increment(chunk.len() as u64);
         self.live.output(chunk.clone(), keep, self.overflow).await;
         if keep {
             let joins = self.pending.last().is_none_or(|p| p.after.at == chunk.start.at);
@@ -336,8 +352,14 @@ impl Execution {
         self.live.event(StreamEvent::Receipt { receipt }).await;
         let outcome = self.record(&finished).await;
         match outcome {
-            Ok((recorded, receipt)) => {
-                if recorded != Recorded::Conflict {
+            Ok((recorded, receipt, state)) => {
+                if recorded == Recorded::New {
+                    metrics::counter!("lictor_hub_executions_ended_total", "state" => state.as_str())
+                        .increment(1);
+                }
+                if recorded == Recorded::Conflict {
+                    self.put_aside(&finished, Code::ResultConflict).await?;
+                } else {
                     let ack = Ack::Result {
                         job: finished.job,
                         receipt,
@@ -357,7 +379,7 @@ impl Execution {
                     .app
                     .note(Some(&self.live.key.org), event.refused(&why))
                     .await;
-                Ok(())
+                self.put_aside(&finished, why.code).await
             }
             Err(e) => Err(e),
         }
@@ -382,7 +404,7 @@ impl Execution {
         Ok(())
     }
 
-    async fn record(&mut self, finished: &Finished) -> Result<(Recorded, Digest), Error> {
+    async fn record(&mut self, finished: &Finished) -> Result<(Recorded, Digest, ExecutionState), Error> {
         let org = self.link.app.org(&self.live.key.org)?;
         let (receipt, job) = org.with(|t| {
             let receipt = t.verify_receipt(&self.link.node.keys, &finished.receipt)?;
@@ -407,6 +429,7 @@ impl Execution {
                 created_at: Timestamp::now(),
                 envelope: finished.envelope.clone(),
                 nodes: job.nodes.clone(),
+                stdin: None,
             },
             node_id: self.live.key.node_id.clone(),
             receipt_digest: receipt.digest(),
@@ -421,55 +444,6 @@ impl Execution {
         if let Some(upto) = stored_upto {
             self.live.stored(upto);
         }
-        Ok((recorded, receipt.digest()))
-    }
-
-    /// What the node kept of the log and the hub has not stored: the end of the head, and the tail.
-    async fn fetch_kept(&mut self, finished: &Finished, rest: Option<&SegmentRow>) -> Result<(), Error> {
-        let covered = rest.map(|s| s.to).max(self.stored).unwrap_or(0);
-        for range in finished.kept.iter().take(4).filter(|r| r.to > covered) {
-            if let Err(e) = self.fetch(&finished.job, range.from.max(covered), range.to).await {
-                // The receipt counts for more than a part of the log; readers see a gap.
-                tracing::warn!(job = %self.live.key.job_id, error = %e.chain(), "a kept part of the log was not fetched");
-            }
-        }
-        Ok(())
-    }
-
-    async fn fetch(&mut self, job: &Digest, from: u64, to: u64) -> Result<(), Error> {
-        let gone = |e: PeerError| Error::Internal(e.to_string());
-        let mut log = self.link.peer.output(job, from).await.map_err(gone)?;
-        let mut splitter = Splitter::at(Place {
-            at: from,
-            ..Place::default()
-        });
-        while splitter.place().at < to {
-            let piece = tokio::time::timeout(STALL, log.next()).await;
-            let piece = piece.map_err(|_| Error::Internal("the node's log stalled".to_owned()))?;
-            let Some(piece) = piece else { break };
-            let chunks = splitter.push(piece.map_err(gone)?);
-            let chunks = chunks.map_err(|e| Error::Internal(e.to_string()))?;
-            for chunk in chunks.into_iter().filter(|c| c.start.at < to) {
-                self.keep_chunk(chunk).await?;
-            }
-        }
-        let key = self.live.key.clone();
-        if let Some(segment) = self.pack().await? {
-            self.link.app.store.put_segment(&key, segment).await?;
-        }
-        Ok(())
-    }
-
-    async fn keep_chunk(&mut self, chunk: Chunk) -> Result<(), Error> {
-        let key = self.live.key.clone();
-        let joins = self.pending.last().is_none_or(|p| p.after.at == chunk.start.at);
-        if (!joins || self.pending_bytes >= SEGMENT)
-            && let Some(segment) = self.pack().await?
-        {
-            self.link.app.store.put_segment(&key, segment).await?;
-        }
-        self.pending_bytes += chunk.len();
-        self.pending.push(chunk);
-        Ok(())
+        Ok((recorded, receipt.digest(), receipt.outcome.into()))
     }
 }

@@ -68,6 +68,9 @@ impl NodeLink {
                 let _slot = self.offers.acquire().await.map_err(|_| PeerError::Gone)?;
                 self.send(&offered).await?
             };
+            if reply == OfferReply::Accepted {
+                offered.live.begin();
+            }
             let admitted = offered.admission.wait_for(|a| *a != Admission::Open).await;
             if admitted.map_or(true, |a| *a == Admission::Refused) {
                 return Ok(());

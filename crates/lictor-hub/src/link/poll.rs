@@ -20,6 +20,8 @@ use crate::app::enrol::KnownNode;
 const GONE: Duration = Duration::from_secs(90);
 /// Orders in one answer.
 const ORDERS: usize = 64;
+/// Orders that may wait for one node.
+const WAITING: usize = 4096;
 /// Bytes of standard input and law in one answer, roughly.
 const BYTES: usize = 8 * 1024 * 1024;
 
@@ -57,6 +59,13 @@ impl NodePeer for PollPeer {
         let (answer, reply) = oneshot::channel();
         {
             let mut state = self.0.lock();
+            if state.waiting.len() >= WAITING {
+                return Err(PeerError::Protocol(
+                    "too many orders wait for the node".to_owned(),
+                ));
+            }
+            // Those whose askers gave up are not waited for.
+            state.answers.retain(|_, asker| !asker.is_closed());
             state.next += 1;
             let order = state.next;
             state.waiting.push_back(PollOrder { order, request });

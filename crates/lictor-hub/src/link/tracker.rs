@@ -170,6 +170,7 @@ impl Tracker {
                 stored,
             } => {
                 let part = Part::Output {
+                    job: None,
                     at,
                     frames,
                     stored: Some(stored),
@@ -187,12 +188,14 @@ impl Tracker {
         match message {
             Message::KeepAlive => Ok(()),
             Message::Output { job, at, frames } => {
+                let key = id(&job);
                 let part = Part::Output {
+                    job: Some(job),
                     at,
                     frames,
                     stored: None,
                 };
-                self.give(id(&job), part).await
+                self.give(key, part).await
             }
             Message::Event(Said::Started { job, at }) => self.give(id(&job), Part::Started(at)).await,
             Message::Event(Said::OutputWaiting { job, from }) => {

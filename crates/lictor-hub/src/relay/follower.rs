@@ -237,13 +237,14 @@ impl Follower {
         let ask = mine(JobDocument::Ask)
             .filter(|_| execution.state == lictor_proto::api::ExecutionState::AwaitingApproval);
         let receipt = mine(JobDocument::Receipt);
-        self.out.push_back(Out::Event(Arc::new(state.clone())));
+        if let Some(receipt) = receipt {
+            // As it came live: the receipt says everything, and is the last event.
+            self.event(Arc::new(StreamEvent::Receipt { receipt }));
+            return Ok(());
+        }
+        self.event(Arc::new(state));
         if let Some(ask) = ask {
             self.out.push_back(Out::Event(Arc::new(StreamEvent::Ask { ask })));
-        }
-        match receipt {
-            Some(receipt) => self.event(Arc::new(StreamEvent::Receipt { receipt })),
-            None => self.done |= is_last(&state),
         }
         Ok(())
     }

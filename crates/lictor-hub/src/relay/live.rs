@@ -77,6 +77,8 @@ pub struct Live {
     /// Which.
     pub key: ExecutionKey,
     inner: Mutex<Inner>,
+    /// Its node has only just taken it.
+    fresh: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +102,7 @@ impl Live {
         Arc::new(Self {
             key,
             inner: Mutex::default(),
+            fresh: AtomicBool::new(false),
         })
     }
 
@@ -135,6 +138,16 @@ impl Live {
         for slot in slots {
             slot.shared.skip();
         }
+    }
+
+    /// The node took it, and had not seen it before: no output of it can have been stored.
+    pub(crate) fn begin(&self) {
+        self.fresh.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing can be stored yet. Said once: whoever asks first begins the log.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh.swap(false, Ordering::AcqRel) && self.lock().place == Place::default()
     }
 
     /// Where the relayed log ends.

@@ -137,8 +137,22 @@ impl Splitter {
             return Ok(());
         }
         let header = Header::decode(&self.head)?;
+        self.jump(&header);
         self.border.pass(&header);
         Ok(())
+    }
+
+    /// A node may go on later than it stopped without a gap frame. The first frame of each stream then says where
+    /// that stream stands, and so how much of it is missing.
+    fn jump(&mut self, header: &Header) {
+        let (start, border) = match header.kind {
+            FrameKind::Stdout => (&mut self.start.stdout, &mut self.border.stdout),
+            _ => (&mut self.start.stderr, &mut self.border.stderr),
+        };
+        if *start == *border && header.at > *start {
+            *start = header.at;
+            *border = header.at;
+        }
     }
 
     /// Everything up to the border is a chunk; the rest waits for its frame's end.

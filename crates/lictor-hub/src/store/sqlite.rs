@@ -5,6 +5,7 @@ mod logs;
 mod nodes;
 mod orgs;
 mod results;
+mod retention;
 mod rows;
 mod tokens;
 mod trail;

@@ -5,7 +5,7 @@ use lictor_link::hyper::{Method, Request, StatusCode};
 use lictor_proto::agent::Event;
 use lictor_proto::api::{ExecutionState, FRAMES, JobView, StreamEvent};
 use lictor_proto::frame::{FrameDecoder, FrameKind};
-use lictor_proto::{JobId, Timestamp};
+use lictor_proto::{Code, JobId, Timestamp};
 
 use super::node::{Node, job_digest};
 use super::world::{DEADLINE, Org, World};
@@ -95,7 +95,7 @@ async fn an_attached_job_streams_and_its_result_is_acknowledged_and_kept() {
     let execution = view(&world, &org, &id).await.executions.remove(0);
     assert_eq!(execution.state, ExecutionState::Succeeded);
     let audit = world.audit(&org).await;
-    for kind in ["node_enrolled", "job_submitted", "job_leased", "result_stored"] {
+    for kind in ["node_enrolled", "job_submitted", "result_stored"] {
         assert!(audit.iter().any(|a| a == kind), "{kind} in {audit:?}");
     }
     world.hub.shutdown().await;
@@ -156,7 +156,7 @@ async fn a_result_for_a_lost_job_is_inserted_and_a_second_different_one_conflict
     world.hub.shutdown().await;
 }
 
-fn heartbeat(org: &Org, node: &Node) -> lictor_proto::agent::Heartbeat {
+pub fn heartbeat(org: &Org, node: &Node) -> lictor_proto::agent::Heartbeat {
     lictor_proto::agent::Heartbeat {
         org: org.id.clone(),
         node_id: node.id.clone(),
@@ -177,4 +177,98 @@ fn heartbeat(org: &Org, node: &Node) -> lictor_proto::agent::Heartbeat {
         unacknowledged: 0,
         at: Timestamp::now(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_cancelled_while_its_node_is_away_is_handed_over_with_its_cancel_and_never_offered() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let job = org.job(&node.id, &["true"]);
+    let (id, cancel) = (JobId::from_digest(&job_digest(&job)), org.cancel(&job));
+    let post = |path: String, body: String| {
+        let (world, secret) = (&world, &org.secret);
+        async move { world.call(Some(secret), Method::POST, &path, &body).await }
+    };
+    let answer = post("/api/v1/jobs".to_owned(), job.clone()).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    let answer = post(format!("/api/v1/jobs/{id}/cancel"), cancel.clone()).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    let waiting = view(&world, &org, &id).await.executions.remove(0);
+    assert_eq!(
+        (waiting.state, waiting.code),
+        (ExecutionState::Queued, Some(Code::Canceled)),
+        "the hub does not say that it ended: only its node can"
+    );
+    let mut link = node.link(&world).await;
+    link.say(Event::Heartbeat(Box::new(heartbeat(&org, &node))));
+    let told = tokio::time::timeout(DEADLINE, link.cancels.recv()).await.unwrap();
+    assert_eq!(told.map(|c| (c.cancel, c.job)), Some((cancel, job)));
+    // A job that comes later is offered; the cancelled one was not, before it.
+    let next = org.job(&node.id, &["true"]);
+    let answer = post("/api/v1/jobs".to_owned(), next.clone()).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    assert_eq!(link.offer().await, next);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_result_is_recorded_put_aside_and_not_asked_for_again() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let other = Node::enrol(&world, &org, "web-2").await;
+    let mut link = node.link(&world).await;
+    let job = org.job(&node.id, &["true"]);
+    let forged = other.finished(&job, b"", 1, 0);
+    link.say(Event::Finished(Box::new(forged)));
+    link.ack_of_result().await;
+    let audit = world.audit(&org).await;
+    for kind in ["result_rejected", "result_quarantined"] {
+        assert!(audit.iter().any(|a| a == kind), "{kind} in {audit:?}");
+    }
+    let id = JobId::from_digest(&job_digest(&job));
+    let answer = world
+        .call(Some(&org.secret), Method::GET, &format!("/api/v1/jobs/{id}"), "")
+        .await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND, "nothing of it is shown");
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_sent_events_tell_output_and_receipt_and_mark_the_last() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let mut link = node.link(&world).await;
+    let job = org.job(&node.id, &["true"]);
+    let digest = job_digest(&job);
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
+        .await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    assert_eq!(link.offer().await, job);
+    link.print(digest, b"hello\n");
+    link.say(Event::Finished(Box::new(node.finished(&job, b"hello\n", 1, 0))));
+    link.ack_of_result().await;
+    let path = format!("/api/v1/stream/{}", JobId::from_digest(&digest));
+    let answer = world.call(Some(&org.secret), Method::GET, &path, "").await;
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    let frames: Vec<serde_json::Value> = text
+        .split("\n\n")
+        .filter_map(|e| e.strip_prefix("data: "))
+        .map(|json| serde_json::from_str(json).unwrap())
+        .collect();
+    assert!(
+        frames
+            .iter()
+            .any(|f| f["stream"] == "stdout" && f["data"] == "hello\n"),
+        "{text}"
+    );
+    let seqs: Vec<_> = frames.iter().map(|f| f["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, (0..frames.len() as u64).collect::<Vec<_>>());
+    let last: Vec<_> = frames.iter().map(|f| f["final"] == true).collect();
+    assert_eq!(last.iter().filter(|l| **l).count(), 1, "{text}");
+    assert_eq!(frames.last().unwrap()["data"]["event"], "receipt");
+    world.hub.shutdown().await;
 }

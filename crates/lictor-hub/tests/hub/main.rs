@@ -1,6 +1,9 @@
 //! The real hub on port 0, with a scripted node at the end of a real link.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod audit;
+mod document;
+mod limits;
 mod link;
 mod node;
 mod routes;

@@ -13,12 +13,12 @@ use hyper_util::service::TowerToHyperService;
 use lictor_link::cert::Identity;
 use lictor_link::dial::{HubUrl, dial};
 use lictor_link::h2;
-use lictor_link::http::{HttpClient, full};
-use lictor_link::hyper::Request as HttpRequest;
+use lictor_link::http::{Answer, HttpClient, full};
+use lictor_link::hyper::{Method, Request as HttpRequest};
 use lictor_link::tls::ClientTls;
 use lictor_link::ws::{WsStream, connect};
 use lictor_proto::agent::stream::Message;
-use lictor_proto::agent::{Ack, Event, Finished, LawHeld, LogRange, OfferReply, Reply, Request};
+use lictor_proto::agent::{Ack, CancelJob, Event, Finished, LawHeld, LogRange, OfferReply, Reply, Request};
 use lictor_proto::api::EnrollRequest;
 use lictor_proto::doc::{Empty, Exit, Outcome, Receipt, StreamSummary};
 use lictor_proto::frame::{Frame, FrameKind};
@@ -44,9 +44,11 @@ pub struct Linked {
     events: mpsc::UnboundedSender<Message>,
     pub acks: mpsc::UnboundedReceiver<Ack>,
     pub offers: mpsc::UnboundedReceiver<String>,
+    pub cancels: mpsc::UnboundedReceiver<CancelJob>,
 }
 
 struct Script {
+    cancels: mpsc::UnboundedSender<CancelJob>,
     acks: mpsc::UnboundedSender<Ack>,
     offers: mpsc::UnboundedSender<String>,
     events: Mutex<Option<mpsc::UnboundedReceiver<Message>>>,
@@ -96,6 +98,14 @@ impl Node {
         }
     }
 
+    /// A call over a connection that proves this node's link key: poll mode.
+    pub async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Answer {
+        let http = HttpClient::new(self.url.clone(), Some(self.tls.clone()), TaskTracker::new());
+        let request = HttpRequest::builder().method(method).uri(path);
+        let request = request.body(full(body)).unwrap();
+        http.call(request, limits::ASK, DEADLINE).await.unwrap()
+    }
+
     pub async fn link(&self, world: &World) -> Linked {
         let tasks = TaskTracker::new();
         let io = dial(&self.url, Some(&self.tls), DEADLINE).await.unwrap();
@@ -105,7 +115,9 @@ impl Node {
         let (acks, acked) = mpsc::unbounded_channel();
         let (offers, offered) = mpsc::unbounded_channel();
         let (events, feed) = mpsc::unbounded_channel();
+        let (cancels, canceled) = mpsc::unbounded_channel();
         let script = Script {
+            cancels,
             acks,
             offers,
             events: Mutex::new(Some(feed)),
@@ -130,6 +142,7 @@ impl Node {
             events,
             acks: acked,
             offers: offered,
+            cancels: canceled,
         }
     }
 
@@ -250,6 +263,10 @@ async fn ask(State(script): State<Arc<Script>>, body: Bytes) -> Vec<u8> {
         }
         Request::Ack(ack) => {
             let _ = script.acks.send(ack);
+            Reply::Done
+        }
+        Request::CancelJob(cancel) => {
+            let _ = script.cancels.send(cancel);
             Reply::Done
         }
         Request::Law(_) => Reply::Law(LawHeld {

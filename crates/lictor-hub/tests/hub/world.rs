@@ -9,14 +9,16 @@ use lictor_link::http::{Answer, HttpClient, full};
 use lictor_link::hyper::{Method, Request};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
-    Bundle, Document, Empty, EmptyObject, Exec, Grant, Job, JobKind, MinVersions, NodeKind, Role, Root,
-    RootRoles, Spec, Stdin,
+    Approval, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Grant, Job, JobKind, MinVersions, NodeKind,
+    Role, Root, RootRoles, Spec, Stdin,
 };
 use lictor_proto::{Name, NodeId, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
 use lictor_trust::sign::to_wire;
 use lictor_trust::{SecretKey, sign};
 use tokio_util::task::TaskTracker;
+
+use super::node::job_digest;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -44,8 +46,15 @@ pub struct Org {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut HubConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let hub = start(dir.path()).await;
+        let mut config = HubConfig::new(dir.path());
+        config.listen.set_port(0);
+        change(&mut config);
+        let hub = Hub::start(config).await.unwrap();
         Self { hub, dir }
     }
 
@@ -138,6 +147,18 @@ impl World {
     }
 }
 
+/// Waits for something that another task does.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let wait = async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{what}"));
+}
+
 async fn start(dir: &std::path::Path) -> Hub {
     let mut config = HubConfig::new(dir);
     config.listen.set_port(0);
@@ -199,6 +220,34 @@ impl Org {
             replaces: None,
         };
         wire(&grant, &[&self.alice])
+    }
+
+    pub fn cancel(&self, job: &str) -> String {
+        let cancel = Cancel {
+            tag: Default::default(),
+            org: self.id.clone(),
+            job_digest: job_digest(job),
+            operator: name("alice"),
+            reason: "enough".to_owned(),
+            min_bundle: 1,
+            issued_at: Timestamp::now(),
+            expires_at: Timestamp::now().plus(Duration::from_secs(300)),
+        };
+        wire(&cancel, &[&self.alice])
+    }
+
+    pub fn approval(&self, job: &str) -> String {
+        let approval = Approval {
+            tag: Default::default(),
+            org: self.id.clone(),
+            job_digest: job_digest(job),
+            approver: name("alice"),
+            facts: Vec::new(),
+            min_bundle: 1,
+            issued_at: Timestamp::now(),
+            expires_at: Timestamp::now().plus(Duration::from_secs(300)),
+        };
+        wire(&approval, &[&self.alice])
     }
 
     pub fn job(&self, node: &NodeId, argv: &[&str]) -> String {

@@ -52,6 +52,14 @@ pub(super) async fn insert_job(tx: &mut Tx, org: &OrgId, job: &JobRow) -> Result
     if done.rows_affected() == 0 {
         return Ok(Inserted::Same);
     }
+    if let Some(sha256) = &job.stdin {
+        sqlx::query("UPDATE blobs SET keep_until = MAX(keep_until, ?3) WHERE org = ?1 AND sha256 = ?2")
+            .bind(org.as_str())
+            .bind(sha256.0.as_slice())
+            .bind(ms(job.expires_at))
+            .execute(&mut tx.conn)
+            .await?;
+    }
     for node in &job.nodes {
         sqlx::query(
             "INSERT INTO executions (org, job_id, node_id, state, message, job_expires_at)
@@ -283,6 +291,7 @@ fn read_job(row: JobColumns) -> Result<JobRow> {
         created_at: time(created),
         envelope,
         nodes: Vec::new(),
+        stdin: None,
     })
 }
 

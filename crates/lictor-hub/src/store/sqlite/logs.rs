@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use lictor_audit::{Event, EventType};
-use lictor_proto::{Digest, OrgId};
+use lictor_proto::{Digest, OrgId, Timestamp};
 
 use super::SqliteStore;
 use super::rows::ms;
@@ -70,25 +70,33 @@ struct PutBlob {
     org: OrgId,
     sha256: Digest,
     size: u64,
+    keep_until: Timestamp,
 }
 
 impl Write for PutBlob {
     type Out = Inserted;
     async fn apply(&self, tx: &mut Tx) -> Result<Inserted> {
-        let done = sqlx::query(
-            "INSERT INTO blobs (org, sha256, size, created_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        let there: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM blobs WHERE org = ?1 AND sha256 = ?2")
+            .bind(self.org.as_str())
+            .bind(self.sha256.0.as_slice())
+            .fetch_optional(&mut tx.conn)
+            .await?;
+        sqlx::query(
+            "INSERT INTO blobs (org, sha256, size, created_at, keep_until) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET keep_until = MAX(keep_until, excluded.keep_until)",
         )
         .bind(self.org.as_str())
         .bind(self.sha256.0.as_slice())
         .bind(self.size as i64)
         .bind(ms(tx.now))
+        .bind(ms(self.keep_until))
         .execute(&mut tx.conn)
         .await?;
         let event = Event::new(EventType::BlobStored)
             .with_id("sha256", &self.sha256)
             .with("size", self.size);
         tx.note(Some(&self.org), event);
-        Ok(if done.rows_affected() == 1 {
+        Ok(if there.is_none() {
             Inserted::New
         } else {
             Inserted::Same
@@ -135,17 +143,31 @@ impl Logs for SqliteStore {
         rows.into_iter().map(read).collect()
     }
 
-    async fn put_blob(&self, org: &OrgId, sha256: &Digest, size: u64) -> Result<Inserted> {
-        let (org, sha256) = (org.clone(), *sha256);
-        self.writer.run(PutBlob { org, sha256, size }).await
+    async fn put_blob(
+        &self,
+        org: &OrgId,
+        sha256: &Digest,
+        size: u64,
+        keep_until: Timestamp,
+    ) -> Result<Inserted> {
+        let put = PutBlob {
+            org: org.clone(),
+            sha256: *sha256,
+            size,
+            keep_until,
+        };
+        self.writer.run(put).await
     }
 
     async fn blob(&self, org: &OrgId, sha256: &Digest) -> Result<Option<u64>> {
-        let row: Option<(i64,)> = sqlx::query_as("SELECT size FROM blobs WHERE org = ?1 AND sha256 = ?2")
-            .bind(org.as_str())
-            .bind(sha256.0.as_slice())
-            .fetch_optional(&self.reads)
-            .await?;
+        // What is about to go does not count: the job that asks will need it for a while.
+        let row: Option<(i64,)> =
+            sqlx::query_as("SELECT size FROM blobs WHERE org = ?1 AND sha256 = ?2 AND keep_until > ?3")
+                .bind(org.as_str())
+                .bind(sha256.0.as_slice())
+                .bind(ms(Timestamp::now()))
+                .fetch_optional(&self.reads)
+                .await?;
         Ok(row.map(|(size,)| size.unsigned_abs()))
     }
 }

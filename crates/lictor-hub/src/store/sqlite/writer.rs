@@ -218,6 +218,7 @@ async fn run(conn: SqliteConnection, mut steps: mpsc::Receiver<Box<dyn Queued>>)
         {
             batch.push(next);
         }
+        metrics::gauge!("lictor_hub_store_queue").set(steps.len() as f64);
         commit(&mut tx, batch).await;
     }
     use sqlx::Connection as _;
@@ -228,7 +229,10 @@ async fn run(conn: SqliteConnection, mut steps: mpsc::Receiver<Box<dyn Queued>>)
 
 async fn commit(tx: &mut Tx, mut batch: Vec<Box<dyn Queued>>) {
     metrics::histogram!("lictor_hub_store_batch").record(batch.len() as f64);
-    match attempt(tx, &mut batch).await {
+    let began = std::time::Instant::now();
+    let outcome = attempt(tx, &mut batch).await;
+    metrics::histogram!("lictor_hub_commit_seconds").record(began.elapsed());
+    match outcome {
         Ok(()) => batch.into_iter().for_each(|s| s.settle(Ok(()))),
         Err(e) if batch.len() == 1 => batch.into_iter().for_each(|s| s.settle(Err(forward(&e)))),
         Err(e) => {

@@ -1,0 +1,73 @@
+//! What the store forgets, puts aside and counts.
+
+use async_trait::async_trait;
+use lictor_proto::agent::Wire;
+use lictor_proto::api::ExecutionState;
+use lictor_proto::{Code, Digest, NodeId, OrgId, Timestamp};
+
+use super::{ExecutionKey, Result};
+
+/// What is forgotten, put aside and counted.
+#[async_trait]
+pub trait Retained: Send + Sync {
+    /// Forgets what is older, some of it at a time; the files named are no longer needed.
+    async fn forget(&self, keep: Keep) -> Result<Forgotten>;
+    /// Puts a refused result aside; `false` when there are too many of that node.
+    async fn quarantine(&self, result: Quarantined) -> Result<bool>;
+    /// What is open.
+    async fn open(&self) -> Result<Vec<Depth>>;
+}
+
+/// From when on things are kept; `None` is for ever.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Standard input that no job needed since.
+    pub blobs_unused_since: Timestamp,
+    /// Logs of ended executions.
+    pub logs_before: Option<Timestamp>,
+    /// Ended jobs, receipts and all.
+    pub jobs_before: Option<Timestamp>,
+    /// Tokens that expired.
+    pub tokens_before: Timestamp,
+    /// Refused results.
+    pub quarantine_before: Timestamp,
+}
+
+/// What was forgotten, and which files go with it.
+#[derive(Debug, Clone, Default)]
+pub struct Forgotten {
+    /// How many things; zero when nothing is left to forget.
+    pub rows: u64,
+    /// Log objects.
+    pub objects: Vec<String>,
+    /// Standard input.
+    pub blobs: Vec<(OrgId, Digest)>,
+}
+
+/// A result that was refused.
+#[derive(Debug, Clone)]
+pub struct Quarantined {
+    /// Of which execution.
+    pub key: ExecutionKey,
+    /// Digest of what was sent as a receipt.
+    pub digest: Digest,
+    /// Why it was refused.
+    pub code: Code,
+    /// What was sent as a receipt.
+    pub receipt: Wire,
+    /// What was sent as the job.
+    pub envelope: Wire,
+}
+
+/// Open executions of one node in one state.
+#[derive(Debug, Clone)]
+pub struct Depth {
+    /// The org.
+    pub org: OrgId,
+    /// The node.
+    pub node_id: NodeId,
+    /// The state.
+    pub state: ExecutionState,
+    /// How many.
+    pub executions: u64,
+}

@@ -1,0 +1,230 @@
+//! What is forgotten when its time is over, and what is counted while it is open.
+//!
+//! # Invariants
+//! - Nothing open is touched: a job goes with its executions, and only when all of them have ended.
+//! - Rows go first, in one synced transaction with an audit record per org; files after. A crash between leaves a
+//!   file that nothing names, never a row whose file is gone.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use lictor_audit::{Event, EventType};
+use lictor_proto::{NodeId, OrgId, Timestamp};
+
+use super::SqliteStore;
+use super::rows::{digest, ms, text, word};
+use super::writer::{Tx, Write};
+use crate::store::{Depth, Forgotten, Keep, Quarantined, Retained, StoreError};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Most of each kind in one transaction: others wait behind it.
+const BATCH: u32 = 200;
+/// Refused results that are kept per node; beyond it they are only in the audit log.
+const QUARANTINE: i64 = 100;
+
+struct Forget(Keep);
+
+impl Write for Forget {
+    type Out = Forgotten;
+
+    async fn apply(&self, tx: &mut Tx) -> Result<Forgotten> {
+        let mut swept = Swept::default();
+        swept.blobs(tx, self.0.blobs_unused_since).await?;
+        swept.logs(tx, self.0.logs_before).await?;
+        swept.jobs(tx, self.0.jobs_before).await?;
+        swept.rest(tx, &self.0).await?;
+        for (org, counts) in std::mem::take(&mut swept.counts) {
+            let mut event = Event::new(EventType::RetentionApplied);
+            for (what, n) in counts {
+                event = event.with(what, n);
+            }
+            tx.note(Some(&text(&org)?), event);
+        }
+        Ok(swept.forgotten)
+    }
+}
+
+#[derive(Default)]
+struct Swept {
+    forgotten: Forgotten,
+    counts: BTreeMap<String, BTreeMap<&'static str, u64>>,
+}
+
+impl Swept {
+    fn count(&mut self, org: &str, what: &'static str) {
+        let counts = self.counts.entry(org.to_owned()).or_default();
+        *counts.entry(what).or_default() += 1;
+        self.forgotten.rows += 1;
+    }
+
+    async fn blobs(&mut self, tx: &mut Tx, before: Timestamp) -> Result<()> {
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
+            "DELETE FROM blobs WHERE (org, sha256) IN
+               (SELECT org, sha256 FROM blobs WHERE keep_until <= ?1 LIMIT ?2) RETURNING org, sha256",
+        )
+        .bind(ms(before))
+        .bind(BATCH)
+        .fetch_all(&mut tx.conn)
+        .await?;
+        for (org, sha256) in rows {
+            self.count(&org, "stdin");
+            self.forgotten.blobs.push((text(&org)?, digest(&sha256)?));
+        }
+        Ok(())
+    }
+
+    /// Logs of executions that have ended.
+    async fn logs(&mut self, tx: &mut Tx, before: Option<Timestamp>) -> Result<()> {
+        let Some(before) = before else { return Ok(()) };
+        let rows: Vec<(String, Option<String>)> = sqlx::query_as(
+            "DELETE FROM segments WHERE (org, job_id, node_id, from_pos) IN
+               (SELECT s.org, s.job_id, s.node_id, s.from_pos FROM segments s
+                WHERE s.created_at <= ?1 AND NOT EXISTS
+                  (SELECT 1 FROM executions e WHERE e.org = s.org AND e.job_id = s.job_id
+                   AND e.node_id = s.node_id AND e.state IN ('queued', 'awaiting_approval', 'leased', 'running'))
+                LIMIT ?2)
+             RETURNING org, object",
+        )
+        .bind(ms(before))
+        .bind(BATCH)
+        .fetch_all(&mut tx.conn)
+        .await?;
+        for (org, object) in rows {
+            self.count(&org, "log_segments");
+            self.forgotten.objects.extend(object);
+        }
+        Ok(())
+    }
+
+    /// Jobs all of whose executions have ended, with everything about them.
+    async fn jobs(&mut self, tx: &mut Tx, before: Option<Timestamp>) -> Result<()> {
+        let Some(before) = before else { return Ok(()) };
+        let jobs: Vec<(String, String)> = sqlx::query_as(
+            "SELECT org, job_id FROM jobs j WHERE created_at <= ?1 AND expires_at <= ?1 AND NOT EXISTS
+               (SELECT 1 FROM executions e WHERE e.org = j.org AND e.job_id = j.job_id
+                AND e.state IN ('queued', 'awaiting_approval', 'leased', 'running')) LIMIT ?2",
+        )
+        .bind(ms(before))
+        .bind(BATCH)
+        .fetch_all(&mut tx.conn)
+        .await?;
+        for (org, job) in jobs {
+            let objects: Vec<(Option<String>,)> =
+                sqlx::query_as("DELETE FROM segments WHERE org = ?1 AND job_id = ?2 RETURNING object")
+                    .bind(&org)
+                    .bind(&job)
+                    .fetch_all(&mut tx.conn)
+                    .await?;
+            self.forgotten
+                .objects
+                .extend(objects.into_iter().filter_map(|(object,)| object));
+            for delete in [
+                "DELETE FROM documents WHERE org = ?1 AND job_id = ?2",
+                "DELETE FROM executions WHERE org = ?1 AND job_id = ?2",
+                "DELETE FROM jobs WHERE org = ?1 AND job_id = ?2",
+            ] {
+                sqlx::query(delete)
+                    .bind(&org)
+                    .bind(&job)
+                    .execute(&mut tx.conn)
+                    .await?;
+            }
+            self.count(&org, "jobs");
+        }
+        Ok(())
+    }
+
+    async fn rest(&mut self, tx: &mut Tx, keep: &Keep) -> Result<()> {
+        let tokens: Vec<(String,)> =
+            sqlx::query_as("DELETE FROM tokens WHERE expires_at <= ?1 RETURNING org")
+                .bind(ms(keep.tokens_before))
+                .fetch_all(&mut tx.conn)
+                .await?;
+        tokens.iter().for_each(|(org,)| self.count(org, "expired_tokens"));
+        let refused: Vec<(String,)> =
+            sqlx::query_as("DELETE FROM quarantine WHERE created_at <= ?1 RETURNING org")
+                .bind(ms(keep.quarantine_before))
+                .fetch_all(&mut tx.conn)
+                .await?;
+        refused
+            .iter()
+            .for_each(|(org,)| self.count(org, "refused_results"));
+        Ok(())
+    }
+}
+
+struct Quarantine(Quarantined);
+
+impl Write for Quarantine {
+    type Out = bool;
+
+    async fn apply(&self, tx: &mut Tx) -> Result<bool> {
+        let q = &self.0;
+        let done = sqlx::query(
+            "INSERT INTO quarantine (org, job_id, node_id, digest, code, receipt, envelope, created_at)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+             WHERE (SELECT COUNT(*) FROM quarantine WHERE org = ?1 AND node_id = ?3) < ?9
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(q.key.org.as_str())
+        .bind(q.key.job_id.as_str())
+        .bind(q.key.node_id.as_str())
+        .bind(q.digest.0.as_slice())
+        .bind(q.code.as_str())
+        .bind(&q.receipt)
+        .bind(&q.envelope)
+        .bind(ms(tx.now))
+        .bind(QUARANTINE)
+        .execute(&mut tx.conn)
+        .await?;
+        if done.rows_affected() == 1 {
+            let event = Event::new(EventType::ResultQuarantined)
+                .with_id("job_id", &q.key.job_id)
+                .with_id("node_id", &q.key.node_id)
+                .with_id("receipt", &q.digest)
+                .with("code", q.code);
+            tx.note(Some(&q.key.org), event);
+            return Ok(true);
+        }
+        let there: Option<(i64,)> = sqlx::query_as(
+            "SELECT 1 FROM quarantine WHERE org = ?1 AND job_id = ?2 AND node_id = ?3 AND digest = ?4",
+        )
+        .bind(q.key.org.as_str())
+        .bind(q.key.job_id.as_str())
+        .bind(q.key.node_id.as_str())
+        .bind(q.digest.0.as_slice())
+        .fetch_optional(&mut tx.conn)
+        .await?;
+        Ok(there.is_some())
+    }
+}
+
+#[async_trait]
+impl Retained for SqliteStore {
+    async fn forget(&self, keep: Keep) -> Result<Forgotten> {
+        self.writer.run(Forget(keep)).await
+    }
+
+    async fn quarantine(&self, result: Quarantined) -> Result<bool> {
+        self.writer.run(Quarantine(result)).await
+    }
+
+    async fn open(&self) -> Result<Vec<Depth>> {
+        let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
+            "SELECT org, node_id, state, COUNT(*) FROM executions
+             WHERE state IN ('queued', 'awaiting_approval', 'leased', 'running') GROUP BY org, node_id, state",
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let depth = |(org, node, state, n): (String, String, String, i64)| {
+            Ok(Depth {
+                org: text::<OrgId>(&org)?,
+                node_id: text::<NodeId>(&node)?,
+                state: word(&state)?,
+                executions: n.unsigned_abs(),
+            })
+        };
+        rows.into_iter().map(depth).collect()
+    }
+}
