@@ -50,7 +50,8 @@ impl CgroupRoot {
             Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&dir)?,
             other => other?,
         }
-        Ok(Cgroup { dir })
+        let limited = (self.memory, self.pids);
+        Ok(Cgroup { dir, limited })
     }
 }
 
@@ -94,12 +95,15 @@ fn own_directory() -> Option<PathBuf> {
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     dir: PathBuf,
+    /// Whether memory and pids can be limited in it.
+    limited: (bool, bool),
 }
 
 impl Cgroup {
     /// One that an earlier agent process made.
     pub(crate) fn at(dir: PathBuf) -> Self {
-        Self { dir }
+        let limited = (true, true);
+        Self { dir, limited }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -123,6 +127,11 @@ impl Cgroup {
         Ok(())
     }
 
+    fn read(&self, file: &str) -> Option<String> {
+        let page = super::process::read_page(&self.dir.join(file)).ok()?;
+        String::from_utf8(page).ok()
+    }
+
     /// Kills everything in it, in one step.
     pub(crate) fn kill(&self) -> io::Result<()> {
         fs::write(self.dir.join("cgroup.kill"), "1")
@@ -130,7 +139,7 @@ impl Cgroup {
 
     /// Whether a live process is in it or below it.
     pub(crate) fn is_populated(&self) -> bool {
-        let events = fs::read_to_string(self.dir.join("cgroup.events")).unwrap_or_default();
+        let events = self.read("cgroup.events").unwrap_or_default();
         events.lines().any(|l| l == "populated 1")
     }
 
@@ -148,17 +157,25 @@ impl Cgroup {
 
     /// CPU time in user mode and in the kernel, in microseconds.
     pub(crate) fn cpu(&self) -> Option<(u64, u64)> {
-        let text = fs::read_to_string(self.dir.join("cpu.stat")).ok()?;
+        let text = self.read("cpu.stat")?;
         Some((counter(&text, "user_usec")?, counter(&text, "system_usec")?))
     }
 
     /// How often a limit was met: memory (processes killed), pids (forks refused).
     pub(crate) fn limits_met(&self) -> (u64, u64) {
         let read = |file: &str, key: &str| {
-            let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+            let text = self.read(file).unwrap_or_default();
             counter(&text, key).unwrap_or(0)
         };
-        (read("memory.events", "oom_kill"), read("pids.events", "max"))
+        let (memory, pids) = self.limited;
+        (
+            if memory {
+                read("memory.events", "oom_kill")
+            } else {
+                0
+            },
+            if pids { read("pids.events", "max") } else { 0 },
+        )
     }
 
     /// Removes it and whatever cgroups the job made below it. It must be empty.

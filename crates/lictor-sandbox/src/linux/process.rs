@@ -1,8 +1,9 @@
 //! Single processes: who they are, who their children are, and signals that reach nobody else.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -18,9 +19,17 @@ pub(crate) struct Stat {
     pub(crate) start: u64,
 }
 
+/// A file of the kernel's, which fits into one page, in one read: asking for its size first is in vain.
+pub(crate) fn read_page(path: &Path) -> io::Result<Vec<u8>> {
+    let mut page = vec![0; 4096];
+    let read = fs::File::open(path)?.read(&mut page)?;
+    page.truncate(read);
+    Ok(page)
+}
+
 /// Reads it; `None` when there is no such process.
 pub(crate) fn stat(pid: u32) -> Option<Stat> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = read_page(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
     // The name stands in parentheses and may hold anything, parentheses included.
     let after = text.iter().rposition(|b| *b == b')')? + 2;
     let text = std::str::from_utf8(text.get(after..)?).ok()?;

@@ -148,6 +148,9 @@ impl Supervisor {
             // `destroy`'s.
             return;
         }
+        if seen.empty && self.tree.is_gone() {
+            return;
+        }
         let init = self
             .tree
             .init

@@ -83,11 +83,9 @@ impl Zygote {
 
     /// A keeper without a job: one that is idle, else a new one.
     pub(super) async fn keeper(&self) -> io::Result<Keeper> {
-        while let Some(idle) = self.pop_idle() {
-            // One that has died meanwhile hears nothing; the next may.
-            if process::is_alive(idle.id) {
-                return Keeper::take(idle);
-            }
+        let idle = locked(&self.idle).pop();
+        if let Some(idle) = idle {
+            return Keeper::take(idle);
         }
         let zygote = locked(&self.socket).clone();
         match make_keeper(&zygote).await {
@@ -98,10 +96,6 @@ impl Zygote {
                 Keeper::take(make_keeper(&again).await?)
             }
         }
-    }
-
-    fn pop_idle(&self) -> Option<Idle> {
-        locked(&self.idle).pop()
     }
 
     /// Takes a keeper back; one that still has a job, or is one too many, is let go.

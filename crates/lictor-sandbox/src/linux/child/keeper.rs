@@ -55,8 +55,7 @@ pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
         }
         // SAFETY: the mapping above is used by one start at a time.
         let started = unsafe { start(table, &fds[..count], stacks.cast()) };
-        close(&fds[..count]);
-        attend(started);
+        attend(started, &fds[..count]);
         die_with_agent(0);
     }
 }
@@ -68,10 +67,12 @@ fn die_with_agent(signal: c_int) {
 }
 
 /// Tells how the start went, then waits until nobody is left.
-fn attend(started: Result<libc::pid_t, Record>) {
+fn attend(started: Result<libc::pid_t, Record>, fds: &[c_int]) {
     match started {
         Ok(main) => {
-            if !report(SOCKET, &Record::new(STARTED, main, 0)) {
+            let heard = report(SOCKET, &Record::new(STARTED, main, 0));
+            close(fds);
+            if !heard {
                 // The agent went away before it could write down that this runs.
                 // SAFETY: a child of this process that it has not waited for.
                 unsafe { libc::kill(main, libc::SIGKILL) };
@@ -79,6 +80,7 @@ fn attend(started: Result<libc::pid_t, Record>) {
             wait_for_all(main);
         }
         Err(failure) => {
+            close(fds);
             report(SOCKET, &failure);
         }
     }
