@@ -8,7 +8,7 @@ use lictor_proto::frame::{FrameDecoder, FrameKind};
 use lictor_proto::{Code, JobId, Timestamp};
 
 use super::node::{Node, job_digest};
-use super::world::{DEADLINE, Org, World};
+use super::world::{DEADLINE, Org, World, until};
 
 /// Output and events of a whole stream.
 async fn read(
@@ -270,5 +270,39 @@ async fn server_sent_events_tell_output_and_receipt_and_mark_the_last() {
     let last: Vec<_> = frames.iter().map(|f| f["final"] == true).collect();
     assert_eq!(last.iter().filter(|l| **l).count(), 1, "{text}");
     assert_eq!(frames.last().unwrap()["data"]["event"], "receipt");
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lapsed_lease_is_lost_is_not_offered_again_and_a_late_receipt_wins() {
+    let world = World::with(|c| c.lease_seconds = 1).await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let mut link = node.link(&world).await;
+    let job = org.job(&node.id, &["true"]);
+    let digest = job_digest(&job);
+    let id = JobId::from_digest(&digest);
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
+        .await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    assert_eq!(link.offer().await, job);
+    link.say(Event::Started {
+        job: digest,
+        at: Timestamp::now(),
+    });
+    let state = async || view(&world, &org, &id).await.executions.remove(0).state;
+    until("the execution is lost", async || {
+        state().await == ExecutionState::Lost
+    })
+    .await;
+    // The node comes again: what was lost is not offered to it a second time.
+    let mut link = node.link(&world).await;
+    link.say(Event::Heartbeat(Box::new(heartbeat(&org, &node))));
+    link.say(Event::Finished(Box::new(node.finished(&job, b"", 1, 0))));
+    link.ack_of_result().await;
+    assert_eq!(state().await, ExecutionState::Succeeded);
+    assert!(link.offers.try_recv().is_err(), "never handed to run again");
+    assert!(world.audit(&org).await.iter().any(|a| a == "job_lost"));
     world.hub.shutdown().await;
 }
