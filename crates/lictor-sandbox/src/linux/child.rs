@@ -17,7 +17,7 @@
 //! - Nothing here allocates, locks, panics or returns to the code that forked: the process may be a copy of a
 //!   multi-threaded one. `libc` functions used are plain system call wrappers.
 //! - A keeper reads a slot only until it has said `STARTED` or `FAILED`; after that the agent reuses it.
-//! - Neither zygote nor keeper can be traced or read by the users that jobs run as.
+//! - Neither zygote nor keeper can be traced or read by anybody but root.
 
 mod clone;
 mod keeper;
