@@ -3,7 +3,8 @@
 //! Nothing here fakes a part of Lictor. A [`Lab`] is `lictor up` in a temporary directory, a
 //! [`Split`] hub and agent as processes of their own; a [`Cli`] runs commands
 //! the way a person does; a [`Program`] is any process that is watched while it runs and ended when it is dropped;
-//! a [`Cable`] is a pair of network namespaces whose connection can be cut, lengthened and made to swallow packets.
+//! a [`Cable`] is a pair of network namespaces whose connection can be cut, lengthened and made to swallow packets;
+//! [`hostile`] is a hub that lies on purpose, and everything that it tries.
 //!
 //! # Invariants
 //! - Every wait has a deadline and says what it waited for.
@@ -15,6 +16,7 @@
 mod binary;
 mod cable;
 mod cli;
+pub mod hostile;
 mod lab;
 mod missing;
 mod operator;

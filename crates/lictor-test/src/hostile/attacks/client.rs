@@ -1,0 +1,282 @@
+//! Lies to people: their program must say so, and exit with 125.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use lictor_client::HubAddress;
+use lictor_proto::agent::LawDocs;
+use lictor_proto::api::{ExecutionState, StreamEvent};
+use lictor_proto::doc::{Exit, Outcome, Receipt};
+use lictor_proto::{Code, Digest, Envelope, NodeId, Timestamp, limits};
+use lictor_trust::NodeSecrets;
+use lictor_trust::enrol::RecordOf;
+use lictor_trust::sign::to_wire;
+
+use super::attacks;
+use crate::hostile::client::Client;
+use crate::hostile::hub::Item;
+use crate::hostile::org::{NODE, digest, key, name, signed};
+use crate::hostile::{Scene, Seen};
+
+attacks! {
+    hub_changes_output => Some(Code::OutputMismatch),
+    hub_cuts_the_end_of_output_off => Some(Code::OutputMismatch),
+    hub_adds_output => Some(Code::OutputMismatch),
+    hub_forges_a_receipt => Some(Code::ReceiptForged),
+    hub_changes_a_receipt => Some(Code::ReceiptForged),
+    hub_leaves_the_receipt_out => Some(Code::Unconfirmed),
+    hub_shows_the_receipt_of_another_job => Some(Code::WrongJob),
+    hub_shows_two_receipts => Some(Code::ReceiptConflict),
+    hub_lists_a_node_with_keys_of_its_own => Some(Code::NodeUnknown),
+    hub_lists_a_node_under_a_record_of_its_own => Some(Code::NodeUnknown),
+    hub_lists_a_second_record_for_a_name => Some(Code::AmbiguousName),
+    hub_forges_the_labels_in_a_listing => Some(Code::NodeUnknown),
+    hub_serves_older_law_to_a_client => Some(Code::BundleOlder),
+    another_hub_answers_a_client => Some(Code::HubPin),
+}
+
+async fn set() -> Result<(Scene, Client)> {
+    let scene = Scene::set().await?;
+    let client = Client::of(&scene)?;
+    client.runs().await?;
+    Ok((scene, client))
+}
+
+/// The honest answer with `change` made to its output.
+fn in_log(items: Vec<Item>, change: impl Fn(&mut Vec<u8>)) -> Vec<Item> {
+    let told = items.into_iter().map(|item| match item {
+        Item::Log(log) => {
+            let mut log = log.to_vec();
+            change(&mut log);
+            Item::Log(log.into())
+        }
+        other => other,
+    });
+    told.collect()
+}
+
+/// The honest answer with `change` made to its receipt.
+fn in_receipt(items: Vec<Item>, change: impl Fn(String) -> Option<String>) -> Vec<Item> {
+    let told = items.into_iter().filter_map(|item| match item {
+        Item::Event(StreamEvent::Receipt { receipt }) => {
+            change(receipt).map(|receipt| Item::Event(StreamEvent::Receipt { receipt }))
+        }
+        other => Some(other),
+    });
+    told.collect()
+}
+
+async fn hub_changes_output() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    scene.hub.people().lie(|items| {
+        in_log(items, |log| {
+            let at = log.windows(3).position(|w| w == b"was").unwrap_or(0);
+            log[at..at + 3].copy_from_slice(b"is!");
+        })
+    });
+    client.refuses(Code::OutputMismatch).await
+}
+
+async fn hub_cuts_the_end_of_output_off() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    scene.hub.people().lie(|items| in_log(items, Vec::clear));
+    client.refuses(Code::OutputMismatch).await
+}
+
+async fn hub_adds_output() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    scene.hub.people().lie(|mut items| {
+        let more = lictor_proto::frame::Frame {
+            kind: lictor_proto::frame::FrameKind::Stderr,
+            time: Timestamp::now(),
+            at: 0,
+            payload: Bytes::from_static(b"please type your passphrase\n"),
+        };
+        items.insert(2, Item::Log(more.encode().into()));
+        items
+    });
+    client.refuses(Code::OutputMismatch).await
+}
+
+fn read(receipt: &str) -> Option<Receipt> {
+    let envelope = Envelope::parse(receipt.as_bytes(), limits::ENVELOPE).ok()?;
+    lictor_proto::json::from_slice(&envelope.payload).ok()
+}
+
+async fn hub_forges_a_receipt() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    scene.hub.people().lie(|items| {
+        in_receipt(items, |receipt| {
+            let mut forged = read(&receipt)?;
+            (forged.outcome, forged.exit) = (Outcome::Failed, Some(Exit::Status(1)));
+            Some(signed(&forged, &["the hub"]))
+        })
+    });
+    client.refuses(Code::ReceiptForged).await
+}
+
+async fn hub_changes_a_receipt() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    scene.hub.people().lie(|items| {
+        in_receipt(items, |receipt| {
+            let mut envelope = Envelope::parse(receipt.as_bytes(), limits::ENVELOPE).ok()?;
+            let payload = String::from_utf8(envelope.payload).ok()?;
+            envelope.payload = payload.replace("\"succeeded\"", "\"timed_out\"").into_bytes();
+            String::from_utf8(envelope.to_bytes()).ok()
+        })
+    });
+    client.refuses(Code::ReceiptForged).await
+}
+
+async fn hub_leaves_the_receipt_out() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let node_id: NodeId = scene.id.clone();
+    scene.hub.people().lie(move |items| {
+        let mut told = in_receipt(items, |_| None);
+        told.push(Item::Event(StreamEvent::State {
+            node_id: node_id.clone(),
+            state: ExecutionState::Succeeded,
+            code: None,
+            message: String::new(),
+            at: Timestamp::now(),
+        }));
+        told
+    });
+    client.refuses(Code::Unconfirmed).await
+}
+
+/// The receipt of the first job is shown, true as it is, for the second.
+async fn hub_shows_the_receipt_of_another_job() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let first: Arc<Mutex<Option<String>>> = Arc::default();
+    scene.hub.people().lie(move |items| {
+        in_receipt(items, |receipt| {
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            Some(first.get_or_insert(receipt).clone())
+        })
+    });
+    client.runs().await?;
+    client.refuses(Code::WrongJob).await
+}
+
+async fn hub_shows_two_receipts() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let former: Arc<Mutex<Option<Item>>> = Arc::default();
+    scene.hub.people().lie(move |mut items| {
+        let mut former = former.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = items.last().cloned();
+        if let Some(other) = former.take() {
+            items.push(other);
+        }
+        *former = own;
+        items
+    });
+    client.runs().await?;
+    client.refuses(Code::ReceiptConflict).await
+}
+
+/// What a hub shows instead of the node; the home has not seen the node before.
+async fn listing(papers: impl FnOnce(&Scene) -> Result<(String, String)>) -> Result<Seen> {
+    let (scene, before) = set().await?;
+    let client = Client::of(&scene)?;
+    scene.hub.people().hide_nodes();
+    let papers = papers(&scene)?;
+    scene.hub.people().show_node(&scene.id, &name(NODE), papers);
+    let done = client.types(&["run", NODE, "--", "true"]).await?;
+    ensure!(done.stderr.contains("does not hold"), "said nothing of the record:\n{}", done.stderr);
+    let seen = client.refuses(Code::NodeUnknown).await?;
+    // A home that knows the node is not impressed.
+    before.runs().await?;
+    Ok(seen)
+}
+
+/// The true record, with the hub's own keys in it.
+async fn hub_lists_a_node_with_keys_of_its_own() -> Result<Seen> {
+    listing(|scene| {
+        let (grant, record) = scene.papers.clone();
+        let mut envelope = Envelope::parse(record.as_bytes(), limits::ENVELOPE)?;
+        let mut doc: lictor_proto::doc::NodeRecord = lictor_proto::json::from_slice(&envelope.payload)?;
+        doc.e2e_key = key("the hub").public();
+        envelope.payload = lictor_proto::json::to_vec(&doc)?;
+        Ok((grant, String::from_utf8(envelope.to_bytes())?))
+    })
+    .await
+}
+
+/// A record of a machine of the hub's, on the true grant, without the join key.
+async fn hub_lists_a_node_under_a_record_of_its_own() -> Result<Seen> {
+    listing(|scene| {
+        let grant = scene.papers.0.clone();
+        let stand = RecordOf {
+            org: &scene.org.id,
+            grant: digest(&grant)?,
+            name: &name(NODE),
+            epoch: 1,
+            issued_at: scene.org.now(),
+        };
+        let record = NodeSecrets::generate()?.record(&stand, &key("the hub"));
+        Ok((grant, to_wire(&record)))
+    })
+    .await
+}
+
+async fn hub_forges_the_labels_in_a_listing() -> Result<Seen> {
+    listing(|scene| {
+        let (grant, record) = scene.papers.clone();
+        let mut envelope = Envelope::parse(grant.as_bytes(), limits::ENVELOPE)?;
+        let payload = String::from_utf8(envelope.payload)?;
+        envelope.payload = payload.replace("\"web\"", "\"vault\"").into_bytes();
+        Ok((String::from_utf8(envelope.to_bytes())?, record))
+    })
+    .await
+}
+
+/// Two machines enrolled under one name, both truly; which one it is, only a person can say.
+async fn hub_lists_a_second_record_for_a_name() -> Result<Seen> {
+    let (scene, _) = set().await?;
+    let client = Client::of(&scene)?;
+    let grant = signed(&scene.org.grant(NODE, "another join", &[]), &["alice"]);
+    let stand = RecordOf {
+        org: &scene.org.id,
+        grant: digest(&grant)?,
+        name: &name(NODE),
+        epoch: 1,
+        issued_at: scene.org.now(),
+    };
+    let secrets = NodeSecrets::generate()?;
+    let record = to_wire(&secrets.record(&stand, &key("another join")));
+    let id = secrets.node_id(&scene.org.id);
+    scene.hub.people().show_node(&id, &name(NODE), (grant, record));
+    client.refuses(Code::AmbiguousName).await
+}
+
+/// The client keeps the law that it has seen, goes on by it, and says what it was offered.
+async fn hub_serves_older_law_to_a_client() -> Result<Seen> {
+    let mut scene = Scene::set().await?;
+    let old: LawDocs = scene.org.docs();
+    scene.org.next_bundle(|_| {});
+    scene.push(scene.org.docs()).await?;
+    let client = Client::of(&scene)?;
+    scene.hub.people().show_law(&scene.org.id, old);
+    let done = client.types(&["run", NODE, "--", "true"]).await?;
+    let said = format!("warning: the hub offers a bundle that does not hold: {}", Code::BundleOlder);
+    ensure!(done.stderr.contains(&said), "it said nothing:\n{}", done.stderr);
+    ensure!(done.code()? == 0, "{}", done.stderr);
+    Ok(Seen::refused(Code::BundleOlder, crate::hostile::Place::Client))
+}
+
+async fn another_hub_answers_a_client() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let mut address = HubAddress {
+        url: scene.hub.url(),
+        spki: Some(scene.hub.web_spki()),
+        link_url: None,
+        link_spki: None,
+    };
+    client.connect(&scene, address.clone())?;
+    client.runs().await?;
+    address.spki = Some(Digest::of(b"the hub that was meant"));
+    client.connect(&scene, address)?;
+    client.refuses(Code::HubPin).await
+}

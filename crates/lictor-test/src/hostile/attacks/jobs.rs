@@ -1,0 +1,147 @@
+//! Jobs that were changed, sent to somebody else, sent twice, or signed by the wrong hand.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use lictor_proto::agent::OfferReply;
+use lictor_proto::doc::{Outcome, Spec};
+use lictor_proto::{Code, Envelope, NodeId, limits};
+use lictor_trust::sign;
+use lictor_trust::sign::to_wire;
+
+use super::attacks;
+use crate::hostile::org::{Org, digest, key, signed};
+use crate::hostile::{Scene, Seen};
+
+attacks! {
+    hub_changes_a_byte_of_a_job => Some(Code::SignatureInvalid),
+    hub_changes_the_signature_of_a_job => Some(Code::SignatureInvalid),
+    hub_sends_a_job_to_another_node => Some(Code::WrongNode),
+    hub_sends_a_job_of_another_org => Some(Code::WrongOrg),
+    hub_replays_a_job => Some(Code::Replayed),
+    hub_signs_a_job_itself => Some(Code::SignerUnknown),
+    hub_has_a_job_signed_again_by_another_operator => Some(Code::SignerMismatch),
+    hub_adds_a_signature_to_a_job => Some(Code::SignatureCount),
+    hub_sends_an_approval_as_a_job => Some(Code::WrongType),
+    hub_wraps_a_job_in_another_type => Some(Code::SignatureInvalid),
+    hub_has_a_forbidden_operator_sign => Some(Code::Forbidden),
+}
+
+/// The same envelope with another payload.
+fn altered(wire: &str, change: impl FnOnce(&mut Envelope)) -> Result<String> {
+    let mut envelope = Envelope::parse(wire.as_bytes(), limits::ENVELOPE)?;
+    change(&mut envelope);
+    Ok(String::from_utf8(envelope.to_bytes())?)
+}
+
+async fn hub_changes_a_byte_of_a_job() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let (runs, command) = scene.counter();
+    let job = scene.signed(&["sh", "-c", &command]);
+    let changed = altered(&job, |e| {
+        let at = e.payload.windows(4).position(|w| w == b"echo").unwrap_or(0);
+        e.payload[at] ^= 1;
+    })?;
+    let seen = scene.refuses(&changed, Code::SignatureInvalid).await?;
+    ensure!(!runs.exists(), "it ran");
+    scene.runs(&job, &[]).await?;
+    Ok(seen)
+}
+
+async fn hub_changes_the_signature_of_a_job() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let job = scene.signed(&["true"]);
+    let changed = altered(&job, |e| e.signatures[0].sig[7] ^= 1)?;
+    let seen = scene.refuses(&changed, Code::SignatureInvalid).await?;
+    // The digest is that of the payload, so the job itself is as good as before.
+    scene.runs(&job, &[]).await?;
+    Ok(seen)
+}
+
+async fn hub_sends_a_job_to_another_node() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let elsewhere = NodeId::derive(&scene.org.id, &key("another machine").public().key);
+    let job = scene.org.job(&elsewhere, "alice", &["true"]);
+    scene.refuses(&signed(&job, &["alice"]), Code::WrongNode).await
+}
+
+async fn hub_sends_a_job_of_another_org() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let other = Org::found("another")?;
+    let job = other.job(&scene.id, "alice", &["true"]);
+    scene.refuses(&signed(&job, &["alice"]), Code::WrongOrg).await
+}
+
+async fn hub_replays_a_job() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (runs, command) = scene.counter();
+    let job = scene.signed(&["sh", "-c", &command]);
+    let finished = scene.runs(&job, &[]).await?;
+    ensure!(scene.offer(&job, &[]).await? == OfferReply::Known, "before the result is acknowledged");
+    scene.acknowledge(&finished).await?;
+    ensure!(scene.offer(&job, &[]).await? == OfferReply::Known, "and after");
+    let seen = scene.noted(Code::Replayed).await?;
+    scene.honest().await?;
+    ensure!(fs::read_to_string(&runs)? == "x\n", "it ran twice");
+    Ok(seen)
+}
+
+async fn hub_signs_a_job_itself() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let job = scene.job("alice", &["true"]);
+    scene.refuses(&signed(&job, &["the hub"]), Code::SignerUnknown).await
+}
+
+async fn hub_has_a_job_signed_again_by_another_operator() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let job = scene.job("alice", &["true"]);
+    scene.refuses(&signed(&job, &["bob"]), Code::SignerMismatch).await
+}
+
+async fn hub_adds_a_signature_to_a_job() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let job = scene.job("alice", &["true"]);
+    scene
+        .refuses(&signed(&job, &["alice", "bob"]), Code::SignatureCount)
+        .await
+}
+
+async fn hub_sends_an_approval_as_a_job() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let job = scene.signed(&["true"]);
+    let approval = signed(&scene.org.approval(digest(&job)?, "bob"), &["bob"]);
+    let seen = scene.refuses(&approval, Code::WrongType).await?;
+    scene.runs(&job, &[]).await?;
+    Ok(seen)
+}
+
+/// What alice signed as an approval, under the name of a job.
+async fn hub_wraps_a_job_in_another_type() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let job = scene.job("alice", &["true"]);
+    let honest = sign(&job, &[&key("alice")]);
+    let mut envelope = sign(&scene.org.approval(honest.digest(), "alice"), &[&key("alice")]);
+    envelope.payload_type.clone_from(&honest.payload_type);
+    scene.refuses(&to_wire(&envelope), Code::SignatureInvalid).await
+}
+
+async fn hub_has_a_forbidden_operator_sign() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let mut job = scene.job("mallory", &["true"]);
+    let Spec::Exec(exec) = &mut job.spec;
+    exec.env.insert("HARMLESS".into(), "1".into());
+    let wire = signed(&job, &["mallory"]);
+    let seen = scene.refuses(&wire, Code::Forbidden).await?;
+    let receipt = scene.receipt(&scene.hub.finished(digest(&wire)?).await?)?;
+    ensure!(receipt.outcome == Outcome::Denied, "{:?}", receipt.doc());
+    ensure!(receipt.policy_ids == ["mallory-never"], "{:?}", receipt.policy_ids);
+    Ok(seen)
+}

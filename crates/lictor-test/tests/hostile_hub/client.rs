@@ -1,0 +1,73 @@
+//! Lies to people: their program must say so, and exit with 125.
+
+use lictor_test::hostile::holds;
+
+#[test]
+fn hub_changes_output() {
+    holds("hub_changes_output");
+}
+
+#[test]
+fn hub_cuts_the_end_of_output_off() {
+    holds("hub_cuts_the_end_of_output_off");
+}
+
+#[test]
+fn hub_adds_output() {
+    holds("hub_adds_output");
+}
+
+#[test]
+fn hub_forges_a_receipt() {
+    holds("hub_forges_a_receipt");
+}
+
+#[test]
+fn hub_changes_a_receipt() {
+    holds("hub_changes_a_receipt");
+}
+
+#[test]
+fn hub_leaves_the_receipt_out() {
+    holds("hub_leaves_the_receipt_out");
+}
+
+#[test]
+fn hub_shows_the_receipt_of_another_job() {
+    holds("hub_shows_the_receipt_of_another_job");
+}
+
+#[test]
+fn hub_shows_two_receipts() {
+    holds("hub_shows_two_receipts");
+}
+
+#[test]
+fn hub_lists_a_node_with_keys_of_its_own() {
+    holds("hub_lists_a_node_with_keys_of_its_own");
+}
+
+#[test]
+fn hub_lists_a_node_under_a_record_of_its_own() {
+    holds("hub_lists_a_node_under_a_record_of_its_own");
+}
+
+#[test]
+fn hub_lists_a_second_record_for_a_name() {
+    holds("hub_lists_a_second_record_for_a_name");
+}
+
+#[test]
+fn hub_forges_the_labels_in_a_listing() {
+    holds("hub_forges_the_labels_in_a_listing");
+}
+
+#[test]
+fn hub_serves_older_law_to_a_client() {
+    holds("hub_serves_older_law_to_a_client");
+}
+
+#[test]
+fn another_hub_answers_a_client() {
+    holds("another_hub_answers_a_client");
+}

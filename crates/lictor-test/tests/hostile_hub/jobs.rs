@@ -1,0 +1,58 @@
+//! Jobs that were changed, sent to somebody else, sent twice, or signed by the wrong hand.
+
+use lictor_test::hostile::holds;
+
+#[test]
+fn hub_changes_a_byte_of_a_job() {
+    holds("hub_changes_a_byte_of_a_job");
+}
+
+#[test]
+fn hub_changes_the_signature_of_a_job() {
+    holds("hub_changes_the_signature_of_a_job");
+}
+
+#[test]
+fn hub_sends_a_job_to_another_node() {
+    holds("hub_sends_a_job_to_another_node");
+}
+
+#[test]
+fn hub_sends_a_job_of_another_org() {
+    holds("hub_sends_a_job_of_another_org");
+}
+
+#[test]
+fn hub_replays_a_job() {
+    holds("hub_replays_a_job");
+}
+
+#[test]
+fn hub_signs_a_job_itself() {
+    holds("hub_signs_a_job_itself");
+}
+
+#[test]
+fn hub_has_a_job_signed_again_by_another_operator() {
+    holds("hub_has_a_job_signed_again_by_another_operator");
+}
+
+#[test]
+fn hub_adds_a_signature_to_a_job() {
+    holds("hub_adds_a_signature_to_a_job");
+}
+
+#[test]
+fn hub_sends_an_approval_as_a_job() {
+    holds("hub_sends_an_approval_as_a_job");
+}
+
+#[test]
+fn hub_wraps_a_job_in_another_type() {
+    holds("hub_wraps_a_job_in_another_type");
+}
+
+#[test]
+fn hub_has_a_forbidden_operator_sign() {
+    holds("hub_has_a_forbidden_operator_sign");
+}

@@ -1,0 +1,14 @@
+//! The real agent and the real client against a hub that lies on purpose: one test per attack, one file per family.
+//!
+//! The attacks are in `lictor_test::hostile::attacks`, so that `hostile-hub` can try them as well and show a table.
+
+mod approvals;
+mod bytes;
+mod client;
+mod complete;
+mod control;
+mod enrolment;
+mod jobs;
+mod law;
+mod stdin;
+mod time;
