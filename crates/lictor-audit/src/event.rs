@@ -109,6 +109,7 @@ event_types! {
     ApprovalRefused = "approval_refused", Agent, "An approval was refused.";
     CancelAccepted = "cancel_accepted", Agent, "A signed cancel that policy allows ended a job.";
     CancelRefused = "cancel_refused", Agent, "A cancel was refused.";
+    AckRefused = "ack_refused", Agent, "The hub acknowledged a result that is not there, or another one.";
     ResultAcknowledged = "result_acknowledged", Agent, "The hub said that it has stored a result for good.";
     JournalPruned = "journal_pruned", Agent, "Entries that are over were forgotten; jobs that ended validity by then are refused from now on.";
     JournalRepaired = "journal_repaired", Agent, "A torn end of the journal was cut off at start.";

@@ -73,6 +73,8 @@ pub struct Asked {
     pub facts: Facts,
     /// The permits and the open gates, sorted.
     pub policy_ids: Vec<String>,
+    /// Approvals that count for none of the open gates, nor for one that is met.
+    pub ineligible: Vec<Digest>,
 }
 
 /// Why it may not run.
@@ -196,8 +198,10 @@ fn decide(ask: Authorise<'_>, verdict: Verdict) -> Decision {
         Outcome::Permit => Vec::new(),
         Outcome::BreakGlass(gates) => gates,
         Outcome::Ask(gates) => {
+            let ineligible = ineligible(&ask, &gates, &approvals);
             return Decision::Ask(Box::new(Asked {
                 gates,
+                ineligible,
                 facts: ask.facts,
                 policy_ids: rules,
             }));
@@ -223,6 +227,19 @@ fn decide(ask: Authorise<'_>, verdict: Verdict) -> Decision {
         bundle_version: ask.law.version(),
         bundle_digest: *ask.law.digest(),
     }))
+}
+
+/// Approvals by people whom no open gate takes, and that counted for no other.
+fn ineligible(ask: &Authorise<'_>, open: &[OpenGate], counted: &[Digest]) -> Vec<Digest> {
+    let may = |approval: &Verified<Approval>| {
+        let approver = ask.files.roster.operator(&approval.approver);
+        let mut gates = open.iter().filter_map(|g| ask.law.gates.get(&g.policy_id));
+        approver.is_some_and(|a| gates.any(|g| g.takes(a)))
+    };
+    let all = ask.approvals.iter();
+    all.filter(|a| !counted.contains(&a.digest()) && !may(a))
+        .map(Verified::digest)
+        .collect()
 }
 
 fn vote(approval: &Verified<Approval>) -> Vote<'_> {

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::code::Code;
 use crate::ids::{Digest, KeyId};
 use crate::json::{self, JsonError};
 use crate::limits;
@@ -47,6 +48,18 @@ pub enum EnvelopeError {
     /// None, or more than 16.
     #[error("an envelope carries 1 to 16 signatures, this one {0}")]
     Signatures(usize),
+}
+
+impl EnvelopeError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::TooLarge(..) => Code::LimitExceeded,
+            Self::Malformed(_) => Code::EnvelopeMalformed,
+            Self::Signatures(_) => Code::SignatureCount,
+        }
+    }
 }
 
 impl Envelope {

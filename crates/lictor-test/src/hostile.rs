@@ -71,7 +71,9 @@ impl Attack {
 pub fn holds(name: &str) {
     // Before there are threads.
     node::host();
-    let attack = attacks::all().find(|a| a.name == name).expect("an attack of this name");
+    let attack = attacks::all()
+        .find(|a| a.name == name)
+        .expect("an attack of this name");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

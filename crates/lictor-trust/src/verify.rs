@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{DocKind, Document};
-use lictor_proto::envelope::{Envelope, EnvelopeError};
+use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
 use lictor_proto::{Code, Digest, KeyId, OrgId, json};
 
@@ -140,14 +140,8 @@ pub(crate) struct Sealed<'a> {
 impl<'a> Sealed<'a> {
     /// Checks size, envelope and media type.
     pub(crate) fn open(kind: DocKind, wire: &'a str) -> Result<Self, Refusal> {
-        let envelope = Envelope::parse(wire.as_bytes(), kind.limit()).map_err(|e| {
-            let code = match e {
-                EnvelopeError::TooLarge(..) => Code::LimitExceeded,
-                EnvelopeError::Malformed(_) => Code::EnvelopeMalformed,
-                EnvelopeError::Signatures(_) => Code::SignatureCount,
-            };
-            Refusal::new(code, chain(&e))
-        })?;
+        let envelope =
+            Envelope::parse(wire.as_bytes(), kind.limit()).map_err(|e| Refusal::new(e.code(), chain(&e)))?;
         if envelope.payload_type != kind.payload_type() {
             let got: String = envelope.payload_type.chars().take(80).collect();
             return Err(Refusal::new(

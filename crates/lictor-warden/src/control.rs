@@ -268,8 +268,17 @@ fn check_unknown(core: &Core, digest: &Digest, job: &Verified<Job>) -> Result<()
     Ok(())
 }
 
-/// The hub has stored something for good.
+/// The hub says that it has stored something for good.
 pub(crate) async fn ack(core: Arc<Core>, ack: Ack) -> Result<(), Refusal> {
+    let taken = take_ack(&core, ack);
+    if let Err(refusal) = &taken {
+        core.audit(Event::new(EventType::AckRefused).refused(refusal))
+            .await;
+    }
+    taken
+}
+
+fn take_ack(core: &Core, ack: Ack) -> Result<(), Refusal> {
     match ack {
         Ack::Output { job, upto } => {
             if let Some(spool) = core.live.get(&job).and_then(|l| l.spool.get().cloned()) {

@@ -10,6 +10,9 @@ use super::org::{NODE, key, name};
 use super::{Place, Scene, Seen};
 use crate::cli::{Cli, Done};
 
+/// What is run again and again. Without a sandbox: what is looked at is what comes back.
+const RUN: [&str; 7] = ["run", "--profile", "host", NODE, "--", "echo", "as it was"];
+
 /// A person at a terminal.
 pub struct Client {
     cli: Cli,
@@ -80,8 +83,13 @@ impl Client {
     /// # Errors
     /// When it doesn't succeed.
     pub async fn runs(&self) -> Result<()> {
-        let done = self.types(&["run", NODE, "--", "echo", "as it was"]).await?;
-        ensure!(done.code()? == 0, "an honest hub: {}\n{}", done.status, done.stderr);
+        let done = self.types(&RUN).await?;
+        ensure!(
+            done.code()? == 0,
+            "an honest hub: {}\n{}",
+            done.status,
+            done.stderr
+        );
         ensure!(done.text() == "as it was\n", "{:?}", done.text());
         Ok(())
     }
@@ -91,7 +99,7 @@ impl Client {
     /// # Errors
     /// When it isn't.
     pub async fn refuses(&self, code: Code) -> Result<Seen> {
-        self.refuses_to(&["run", NODE, "--", "echo", "as it was"], code).await
+        self.refuses_to(&RUN, code).await
     }
 
     /// Types something that must be refused loudly.
@@ -100,7 +108,12 @@ impl Client {
     /// When it isn't.
     pub async fn refuses_to(&self, arguments: &[&str], code: Code) -> Result<Seen> {
         let done = self.types(arguments).await?;
-        ensure!(done.code()? == 125, "IT GOT THROUGH: {}\n{}", done.status, done.stderr);
+        ensure!(
+            done.code()? == 125,
+            "IT GOT THROUGH: {}\n{}",
+            done.status,
+            done.stderr
+        );
         ensure!(
             done.stderr.contains(&format!("[{code}]")),
             "not with {code}:\n{}",

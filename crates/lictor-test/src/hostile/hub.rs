@@ -109,7 +109,8 @@ impl HostileHub {
         let tls = HubTls::new(link, web)?;
         let serving = accept(hub.clone(), tcp, tls);
         let stop = hub.stop.clone();
-        hub.tasks.spawn(async move { stop.run_until_cancelled(serving).await });
+        hub.tasks
+            .spawn(async move { stop.run_until_cancelled(serving).await });
         let ends = hub.stop.clone().drop_guard();
         Ok(Raised { hub, _ends: ends })
     }
@@ -177,7 +178,9 @@ impl HostileHub {
     pub async fn link_after(&self, count: u64) -> Result<(u64, Peer)> {
         let mut links = self.link.subscribe();
         let up = links.wait_for(|(n, peer)| *n > count && peer.is_some());
-        let up = tokio::time::timeout(PATIENCE, up).await.context("no link came up")??;
+        let up = tokio::time::timeout(PATIENCE, up)
+            .await
+            .context("no link came up")??;
         let peer = up.1.clone().context("the link went down at once")?;
         Ok((up.0, peer))
     }
@@ -349,12 +352,16 @@ async fn accept(hub: Arc<HostileHub>, tcp: TcpListener, tls: HubTls) {
     let (tasks, stop) = (hub.tasks.clone(), hub.stop.clone());
     let router = router(hub);
     loop {
-        let Ok((stream, _)) = tcp.accept().await else { return };
+        let Ok((stream, _)) = tcp.accept().await else {
+            return;
+        };
         let (tls, router, inside) = (tls.clone(), router.clone(), tasks.clone());
         let stop = stop.clone();
         tasks.spawn(async move {
             // Broken connections are what this hub is for.
-            let _ = stop.run_until_cancelled(connection(stream, tls, router, inside)).await;
+            let _ = stop
+                .run_until_cancelled(connection(stream, tls, router, inside))
+                .await;
         });
     }
 }

@@ -150,7 +150,9 @@ impl Node {
             text.push('\n');
         })?;
         lictor_audit::verify(text.as_bytes(), &Expect::default())?;
-        let records = text.lines().map(|l| Record::parse(l).map_err(|e| anyhow!("{e}: {l}")));
+        let records = text
+            .lines()
+            .map(|l| Record::parse(l).map_err(|e| anyhow!("{e}: {l}")));
         records.collect()
     }
 
@@ -185,7 +187,10 @@ impl Node {
             if self.audit()?.iter().skip(known).any(|r| r.kind() == kind) {
                 return Ok(());
             }
-            ensure!(tokio::time::Instant::now() < deadline, "no {kind} in the audit log");
+            ensure!(
+                tokio::time::Instant::now() < deadline,
+                "no {kind} in the audit log"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -10,8 +10,9 @@ use anyhow::{Context as _, Result};
 use lictor_policy::starter::{self, Founder};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
-    Approval, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Freshness, Grant, Job, JobKind, MinVersions,
-    NodeKind, Revocation, RevocationKind, RevocationSet, Role, Root, RootRoles, Spec, Stdin, Token,
+    Approval, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Freshness, Grant, Job, JobKind,
+    MinVersions, NodeKind, Revocation, RevocationKind, RevocationSet, Role, Root, RootRoles, Spec, Stdin,
+    Token,
 };
 use lictor_proto::{Digest, Envelope, Name, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::keys::PublicLine;
@@ -197,10 +198,15 @@ impl Org {
         self.bundle_wire.clone()
     }
 
+    /// A root of this version, by the true keys, not made part of the org's law.
+    #[must_use]
+    pub fn root(&self, version: u64) -> String {
+        signed(&root("example", Some(&self.id), version, self.now()), &["root"])
+    }
+
     /// Signs the next root, by the same keys.
     pub fn next_root(&mut self) -> String {
-        let version = self.roots.len() as u64 + 1;
-        let wire = signed(&root("example", Some(&self.id), version, self.now()), &["root"]);
+        let wire = self.root(self.roots.len() as u64 + 1);
         self.roots.push(wire.clone());
         wire
     }
@@ -376,7 +382,11 @@ fn bundle(org: &OrgId, now: Timestamp) -> Bundle {
     for (who, kind, groups, keys) in people() {
         *roster += &format!("\n[operators.{who}]\nkind = \"{kind}\"\ngroups = [{groups}]\n");
         for n in 1..=keys {
-            let label = if n == 1 { who.to_owned() } else { format!("{who}-{n}") };
+            let label = if n == 1 {
+                who.to_owned()
+            } else {
+                format!("{who}-{n}")
+            };
             *roster += &format!("[[operators.{who}.keys]]\npublic = \"{}\"\n", line(&label));
         }
     }

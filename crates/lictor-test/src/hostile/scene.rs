@@ -37,7 +37,7 @@ pub enum Place {
     Enrolment,
     /// Where bytes are not yet documents: the link refuses them, and ends or goes on.
     Link,
-    /// The person's program said so and exited with 125.
+    /// The person's program said so; with exit status 125, unless what it holds is enough to go on.
     Client,
 }
 
@@ -223,7 +223,10 @@ impl Scene {
     /// When it doesn't succeed.
     pub async fn runs(&self, job: &str, approvals: &[String]) -> Result<Finished> {
         let reply = self.offer(job, approvals).await?;
-        ensure!(reply == OfferReply::Accepted, "an honest job was answered by {reply:?}");
+        ensure!(
+            reply == OfferReply::Accepted,
+            "an honest job was answered by {reply:?}"
+        );
         self.succeeded(job).await
     }
 
@@ -234,7 +237,11 @@ impl Scene {
     pub async fn succeeded(&self, job: &str) -> Result<Finished> {
         let finished = self.hub.finished(digest(job)?).await?;
         let receipt = self.receipt(&finished)?;
-        ensure!(receipt.outcome == Outcome::Succeeded, "it ended as {:?}", receipt.doc());
+        ensure!(
+            receipt.outcome == Outcome::Succeeded,
+            "it ended as {:?}",
+            receipt.doc()
+        );
         Ok(finished)
     }
 
@@ -256,7 +263,10 @@ impl Scene {
         let receipt = digest(&finished.receipt)?;
         let job = finished.job;
         let reply = self.hub.ask(&Request::Ack(Ack::Result { job, receipt })).await?;
-        ensure!(reply == Reply::Done, "an acknowledgement was answered by {reply:?}");
+        ensure!(
+            reply == Reply::Done,
+            "an acknowledgement was answered by {reply:?}"
+        );
         Ok(())
     }
 

@@ -21,7 +21,11 @@ fn every_attack_has_a_test_and_a_row_in_the_threat_model() {
             .find(|l| l.contains(&format!("`{}`", attack.name)))
             .unwrap_or_else(|| panic!("no row in docs/threat-model.md: {}", attack.name));
         if let Some(code) = attack.code {
-            assert!(row.contains(&format!("`{code}`")), "{}: another code: {row}", attack.name);
+            assert!(
+                row.contains(&format!("`{code}`")),
+                "{}: another code: {row}",
+                attack.name
+            );
         }
     }
 }

@@ -206,6 +206,12 @@ impl Case<'_> {
             let refusal = Refusal::new(Code::TooManyJobs, "too many jobs wait for approvals");
             return later(core, &self.digest, refusal).await;
         }
+        for approval in &asked.ineligible {
+            let event = Event::new(EventType::ApprovalRefused)
+                .with_id("job", &self.digest)
+                .with_id("approval", approval);
+            core.audit(event.refused(&Code::ApprovalIneligible.into())).await;
+        }
         let facts = asked.facts.to_text();
         let gates: Vec<String> = asked.gates.iter().map(|g| g.policy_id.clone()).collect();
         let ask = Ask {

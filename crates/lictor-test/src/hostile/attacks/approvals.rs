@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use lictor_proto::Code;
 use lictor_proto::agent::{OfferReply, Request};
 use lictor_proto::doc::{Approval, ApprovalFacts, Ask};
-use lictor_proto::Code;
 use lictor_trust::Verified;
 
 use super::attacks;
@@ -62,10 +62,16 @@ async fn hub_passes_two_keys_of_one_person_off_as_two_people() -> Result<Seen> {
     let scene = Scene::set().await?;
     let (job, _) = waiting(&scene).await?;
     let first = plain(&scene, &job, "bob")?;
-    let second = approval(&scene, &job, "bob", "bob-2", |_| {})?;
+    let second = approval(&scene, &job, "bob", "bob-2", |a| {
+        a.expires_at = a.issued_at.plus(MINUTE)
+    })?;
     ensure!(digest(&first)? != digest(&second)?, "two documents");
     let ask = asked(&scene, &job, &[first.clone(), second]).await?;
-    ensure!(ask.gates[0].policy_id == "carol-needs-two-leads", "{:?}", ask.gates);
+    ensure!(
+        ask.gates[0].policy_id == "carol-needs-two-leads",
+        "{:?}",
+        ask.gates
+    );
     let seen = scene.noted(Code::ApprovalNeeded).await?;
     scene.runs(&job, &[first, plain(&scene, &job, "erin")?]).await?;
     Ok(seen)
@@ -74,7 +80,10 @@ async fn hub_passes_two_keys_of_one_person_off_as_two_people() -> Result<Seen> {
 async fn hub_changes_a_job_under_its_approval() -> Result<Seen> {
     let scene = Scene::set().await?;
     let (approved, _) = waiting(&scene).await?;
-    let approvals = [plain(&scene, &approved, "bob")?, plain(&scene, &approved, "erin")?];
+    let approvals = [
+        plain(&scene, &approved, "bob")?,
+        plain(&scene, &approved, "erin")?,
+    ];
     let other = signed(&scene.job("carol", &["echo", "something else"]), &["carol"]);
     asked(&scene, &other, &approvals).await?;
     let seen = scene.noted(Code::WrongJob).await?;
@@ -89,7 +98,9 @@ async fn hub_lets_the_requester_approve() -> Result<Seen> {
     let own = plain(&scene, &job, "carol")?;
     let bobs = plain(&scene, &job, "bob")?;
     asked(&scene, &job, &[own.clone(), bobs.clone()]).await?;
-    let seen = scene.refuses_request(&Request::Approval(own), Code::SelfApproval).await?;
+    let seen = scene
+        .refuses_request(&Request::Approval(own), Code::SelfApproval)
+        .await?;
     scene.runs(&job, &[bobs, plain(&scene, &job, "erin")?]).await?;
     Ok(seen)
 }
@@ -100,7 +111,9 @@ async fn hub_signs_an_approval_itself() -> Result<Seen> {
     let forged = approval(&scene, &job, "erin", "the hub", |_| {})?;
     let bobs = plain(&scene, &job, "bob")?;
     asked(&scene, &job, &[bobs.clone(), forged.clone()]).await?;
-    let seen = scene.refuses_request(&Request::Approval(forged), Code::SignerUnknown).await?;
+    let seen = scene
+        .refuses_request(&Request::Approval(forged), Code::SignerUnknown)
+        .await?;
     scene.runs(&job, &[bobs, plain(&scene, &job, "erin")?]).await?;
     Ok(seen)
 }
@@ -128,9 +141,13 @@ async fn hub_keeps_an_approval_until_it_has_expired() -> Result<Seen> {
     let scene = Scene::set().await?;
     let (job, _) = waiting(&scene).await?;
     let bobs = plain(&scene, &job, "bob")?;
-    let short = approval(&scene, &job, "erin", "erin", |a| a.expires_at = a.issued_at.plus(MINUTE))?;
+    let short = approval(&scene, &job, "erin", "erin", |a| {
+        a.expires_at = a.issued_at.plus(MINUTE)
+    })?;
     scene.node.clock.ahead(2 * MINUTE);
-    let seen = scene.refuses_request(&Request::Approval(short.clone()), Code::Expired).await?;
+    let seen = scene
+        .refuses_request(&Request::Approval(short.clone()), Code::Expired)
+        .await?;
     asked(&scene, &job, &[bobs.clone(), short]).await?;
     scene.runs(&job, &[bobs, plain(&scene, &job, "erin")?]).await?;
     Ok(seen)
@@ -183,6 +200,10 @@ async fn hub_approves_a_job_that_does_not_wait() -> Result<Seen> {
     let scene = Scene::set().await?;
     let (job, _) = waiting(&scene).await?;
     let bobs = plain(&scene, &job, "bob")?;
-    scene.runs(&job, &[bobs.clone(), plain(&scene, &job, "erin")?]).await?;
-    scene.refuses_request(&Request::Approval(bobs), Code::Replayed).await
+    scene
+        .runs(&job, &[bobs.clone(), plain(&scene, &job, "erin")?])
+        .await?;
+    scene
+        .refuses_request(&Request::Approval(bobs), Code::Replayed)
+        .await
 }

@@ -62,7 +62,13 @@ async fn hub_sends_a_request_that_is_too_long() -> Result<Seen> {
 async fn hub_sends_a_request_that_two_readers_could_read_differently() -> Result<Seen> {
     let scene = Scene::set().await?;
     let twice = br#"{"cancel":"a","cancel":"b"}"#;
-    refused_by_the_link(&scene, Bytes::from_static(twice), StatusCode::BAD_REQUEST, Code::BadRequest).await
+    refused_by_the_link(
+        &scene,
+        Bytes::from_static(twice),
+        StatusCode::BAD_REQUEST,
+        Code::BadRequest,
+    )
+    .await
 }
 
 async fn refused_by_the_link(scene: &Scene, body: Bytes, status: StatusCode, code: Code) -> Result<Seen> {

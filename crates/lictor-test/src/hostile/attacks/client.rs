@@ -183,8 +183,14 @@ async fn listing(papers: impl FnOnce(&Scene) -> Result<(String, String)>) -> Res
     scene.hub.people().hide_nodes();
     let papers = papers(&scene)?;
     scene.hub.people().show_node(&scene.id, &name(NODE), papers);
-    let done = client.types(&["run", NODE, "--", "true"]).await?;
-    ensure!(done.stderr.contains("does not hold"), "said nothing of the record:\n{}", done.stderr);
+    let done = client
+        .types(&["run", "--profile", "host", NODE, "--", "true"])
+        .await?;
+    ensure!(
+        done.stderr.contains("does not hold"),
+        "said nothing of the record:\n{}",
+        done.stderr
+    );
     let seen = client.refuses(Code::NodeUnknown).await?;
     // A home that knows the node is not impressed.
     before.runs().await?;
@@ -259,8 +265,13 @@ async fn hub_serves_older_law_to_a_client() -> Result<Seen> {
     scene.push(scene.org.docs()).await?;
     let client = Client::of(&scene)?;
     scene.hub.people().show_law(&scene.org.id, old);
-    let done = client.types(&["run", NODE, "--", "true"]).await?;
-    let said = format!("warning: the hub offers a bundle that does not hold: {}", Code::BundleOlder);
+    let done = client
+        .types(&["run", "--profile", "host", NODE, "--", "true"])
+        .await?;
+    let said = format!(
+        "warning: the hub offers a bundle that does not hold: {}",
+        Code::BundleOlder
+    );
     ensure!(done.stderr.contains(&said), "it said nothing:\n{}", done.stderr);
     ensure!(done.code()? == 0, "{}", done.stderr);
     Ok(Seen::refused(Code::BundleOlder, crate::hostile::Place::Client))

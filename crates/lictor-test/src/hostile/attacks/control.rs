@@ -52,10 +52,7 @@ async fn running(scene: &Scene, job: Digest) -> Result<bool> {
 }
 
 /// A cancel that must be refused; the job goes on, and a true one then ends it.
-async fn refused_cancel(
-    code: Code,
-    forge: impl FnOnce(&Scene, Digest) -> Result<String>,
-) -> Result<Seen> {
+async fn refused_cancel(code: Code, forge: impl FnOnce(&Scene, Digest) -> Result<String>) -> Result<Seen> {
     let scene = Scene::set().await?;
     let (job, id, gate) = lasting(&scene).await?;
     let forged = forge(&scene, id)?;
@@ -108,7 +105,10 @@ async fn hub_lets_the_lease_lapse_while_a_job_runs() -> Result<Seen> {
     ensure!(again == OfferReply::Known, "offered again, it is {again:?}");
     fs::write(gate, "")?;
     let finished = scene.succeeded(&job).await?;
-    ensure!(finished.envelope == job, "a hub that has lost the job gets it back");
+    ensure!(
+        finished.envelope == job,
+        "a hub that has lost the job gets it back"
+    );
     scene.without_effect(EventType::JobFinished).await
 }
 
@@ -119,7 +119,9 @@ async fn hub_acknowledges_a_result_before_there_is_one() -> Result<Seen> {
         job: id,
         receipt: Digest([0; 32]),
     };
-    let seen = scene.refuses_request(&Request::Ack(early), Code::NotFound).await?;
+    let seen = scene
+        .refuses_request(&Request::Ack(early), Code::NotFound)
+        .await?;
     fs::write(gate, "")?;
     let finished = scene.succeeded(&job).await?;
     scene.acknowledge(&finished).await?;
@@ -134,7 +136,9 @@ async fn hub_acknowledges_another_receipt() -> Result<Seen> {
         job: finished.job,
         receipt: Digest::of(b"another"),
     };
-    let seen = scene.refuses_request(&Request::Ack(other), Code::ResultConflict).await?;
+    let seen = scene
+        .refuses_request(&Request::Ack(other), Code::ResultConflict)
+        .await?;
     // It is kept, and said again to whoever connects next.
     let links = scene.hub.links();
     scene.hub.cut();
@@ -200,7 +204,10 @@ fn requests(bare: &str, job: Digest) -> Vec<Request> {
             last: true,
             bytes: b"yes".to_vec(),
         }),
-        Request::Ack(Ack::Output { job, upto: u64::MAX >> 11 }),
+        Request::Ack(Ack::Output {
+            job,
+            upto: u64::MAX >> 11,
+        }),
         Request::ReadOutput(ReadOutput {
             job,
             from: 0,
@@ -221,18 +228,26 @@ async fn refuses_bare(scene: &Scene, request: &Request) -> Result<()> {
         other => bail!("IT GOT THROUGH: {other:?}"),
     };
     let wanted = match request {
-        Request::Offer(_) | Request::Law(_) | Request::Approval(_) | Request::Cancel(_) => Code::SignatureCount,
+        Request::Offer(_) | Request::Law(_) | Request::Approval(_) | Request::Cancel(_) => {
+            Code::SignatureCount
+        }
         Request::Stdin(_) => Code::StdinMismatch,
         // For this machine's own processes.
         _ => Code::BadRequest,
     };
-    ensure!(refused.code == wanted || wrong_kind(request, refused.code), "{request:?}: {refused}");
+    ensure!(
+        refused.code == wanted || wrong_kind(request, refused.code),
+        "{request:?}: {refused}"
+    );
     Ok(())
 }
 
 /// A bare job offered as law, approval or cancel may also be refused for what it is.
 fn wrong_kind(request: &Request, code: Code) -> bool {
-    matches!(request, Request::Law(_) | Request::Approval(_) | Request::Cancel(_)) && code == Code::WrongType
+    matches!(
+        request,
+        Request::Law(_) | Request::Approval(_) | Request::Cancel(_)
+    ) && code == Code::WrongType
 }
 
 async fn hub_offers_more_jobs_than_the_node_takes() -> Result<Seen> {
@@ -254,7 +269,10 @@ async fn hub_offers_more_jobs_than_the_node_takes() -> Result<Seen> {
     // Put off, not refused for good.
     let deadline = tokio::time::Instant::now() + crate::hostile::hub::PATIENCE;
     while scene.offer(first, &[]).await? != OfferReply::Accepted {
-        ensure!(tokio::time::Instant::now() < deadline, "its place never came free");
+        ensure!(
+            tokio::time::Instant::now() < deadline,
+            "its place never came free"
+        );
     }
     scene.succeeded(first).await?;
     Ok(seen)

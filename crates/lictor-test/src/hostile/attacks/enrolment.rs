@@ -42,7 +42,12 @@ impl Offered {
         let hub = HostileHub::start().await?;
         let grant = signed(&org.grant(NODE, "join", &[("role", "web")]), &["alice"]);
         let token = org.token(&grant, "join", (&hub.url(), hub.link_spki()))?;
-        let this = Self { org, hub, grant, token };
+        let this = Self {
+            org,
+            hub,
+            grant,
+            token,
+        };
         this.hub.give(this.honest());
         Node::fresh()?.enroll(&this.token).await?;
         Ok(this)
@@ -103,9 +108,11 @@ async fn hub_gives_older_law_to_a_machine_that_enrols() -> Result<Seen> {
     let old = offered.org.docs();
     offered.org.next_bundle(|_| {});
     // The token was made under the newer law, and says so.
-    offered.token = offered
-        .org
-        .token(&offered.grant, "join", (&offered.hub.url(), offered.hub.link_spki()))?;
+    offered.token = offered.org.token(
+        &offered.grant,
+        "join",
+        (&offered.hub.url(), offered.hub.link_spki()),
+    )?;
     offered
         .refused(|reply| {
             reply.law = old;
@@ -138,7 +145,9 @@ async fn hub_gives_unloadable_law_to_a_machine_that_enrols() -> Result<Seen> {
 async fn another_hub_answers_a_machine_that_enrols() -> Result<Seen> {
     let mut offered = Offered::new().await?;
     let pin = lictor_proto::Digest::of(b"the hub that the operator meant");
-    offered.token = offered.org.token(&offered.grant, "join", (&offered.hub.url(), pin))?;
+    offered.token = offered
+        .org
+        .token(&offered.grant, "join", (&offered.hub.url(), pin))?;
     offered.refused(|_| Ok(())).await
 }
 

@@ -80,7 +80,10 @@ async fn hub_replays_a_job() -> Result<Seen> {
     let (runs, command) = scene.counter();
     let job = scene.signed(&["sh", "-c", &command]);
     let finished = scene.runs(&job, &[]).await?;
-    ensure!(scene.offer(&job, &[]).await? == OfferReply::Known, "before the result is acknowledged");
+    ensure!(
+        scene.offer(&job, &[]).await? == OfferReply::Known,
+        "before the result is acknowledged"
+    );
     scene.acknowledge(&finished).await?;
     ensure!(scene.offer(&job, &[]).await? == OfferReply::Known, "and after");
     let seen = scene.noted(Code::Replayed).await?;
@@ -93,7 +96,9 @@ async fn hub_signs_a_job_itself() -> Result<Seen> {
     let scene = Scene::set().await?;
     scene.honest().await?;
     let job = scene.job("alice", &["true"]);
-    scene.refuses(&signed(&job, &["the hub"]), Code::SignerUnknown).await
+    scene
+        .refuses(&signed(&job, &["the hub"]), Code::SignerUnknown)
+        .await
 }
 
 async fn hub_has_a_job_signed_again_by_another_operator() -> Result<Seen> {
@@ -142,6 +147,10 @@ async fn hub_has_a_forbidden_operator_sign() -> Result<Seen> {
     let seen = scene.refuses(&wire, Code::Forbidden).await?;
     let receipt = scene.receipt(&scene.hub.finished(digest(&wire)?).await?)?;
     ensure!(receipt.outcome == Outcome::Denied, "{:?}", receipt.doc());
-    ensure!(receipt.policy_ids == ["mallory-never"], "{:?}", receipt.policy_ids);
+    ensure!(
+        receipt.policy_ids == ["mallory-never"],
+        "{:?}",
+        receipt.policy_ids
+    );
     Ok(seen)
 }

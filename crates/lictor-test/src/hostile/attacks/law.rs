@@ -49,7 +49,9 @@ async fn hub_serves_two_bundles_of_one_version() -> Result<Seen> {
     let mut second = scene.org.bundle().clone();
     second.max_staleness += 1;
     let second = bundle(signed(&second, &["bundle"]));
-    let seen = scene.refuses_request(&Request::Law(second), Code::BundleConflict).await?;
+    let seen = scene
+        .refuses_request(&Request::Law(second), Code::BundleConflict)
+        .await?;
     scene.org.next_bundle(|_| {});
     scene.push(scene.org.docs()).await?;
     Ok(seen)
@@ -60,7 +62,9 @@ async fn hub_signs_law_itself() -> Result<Seen> {
     let mut forged = scene.org.bundle().clone();
     forged.version += 1;
     let forged = bundle(signed(&forged, &["the hub"]));
-    let seen = scene.refuses_request(&Request::Law(forged), Code::SignerUnknown).await?;
+    let seen = scene
+        .refuses_request(&Request::Law(forged), Code::SignerUnknown)
+        .await?;
     scene.org.next_bundle(|_| {});
     scene.push(scene.org.docs()).await?;
     scene.honest().await?;
@@ -89,7 +93,9 @@ async fn hub_serves_the_old_law_again_after_a_broken_one() -> Result<Seen> {
     let good = scene.org.docs();
     broken_law(&mut scene).await?;
     let old = bundle(good.bundle.unwrap_or_default());
-    let seen = scene.refuses_request(&Request::Law(old), Code::BundleOlder).await?;
+    let seen = scene
+        .refuses_request(&Request::Law(old), Code::BundleOlder)
+        .await?;
     let still = scene.refused_offer(&scene.signed(&["true"])).await?;
     ensure!(still == Code::BundleUnloadable, "{still}");
     scene.org.next_bundle(|b| {
@@ -122,7 +128,7 @@ async fn hub_serves_an_older_root() -> Result<Seen> {
     let mut other = scene.org.clone();
     other.pass(DAY / 24);
     let old = LawDocs {
-        roots: vec![other.root_again(2)],
+        roots: vec![other.root(2)],
         ..LawDocs::default()
     };
     scene.refuses_request(&Request::Law(old), Code::RootOlder).await
@@ -136,7 +142,9 @@ async fn hub_leaves_out_a_root_version() -> Result<Seen> {
         roots: vec![scene.org.next_root()],
         ..LawDocs::default()
     };
-    let seen = scene.refuses_request(&Request::Law(third), Code::RootVersion).await?;
+    let seen = scene
+        .refuses_request(&Request::Law(third), Code::RootVersion)
+        .await?;
     scene.push(scene.org.docs()).await?;
     Ok(seen)
 }
@@ -144,7 +152,9 @@ async fn hub_leaves_out_a_root_version() -> Result<Seen> {
 /// Bob's key is stolen and revoked; the hub passes on neither that nor any newer statement.
 async fn hub_withholds_a_revocation_past_max_staleness() -> Result<Seen> {
     let mut scene = Scene::set().await?;
-    scene.org.revoke(RevocationKind::Key, &key("bob").id().to_string());
+    scene
+        .org
+        .revoke(RevocationKind::Key, &key("bob").id().to_string());
     let stolen = signed(&scene.job("bob", &["true"]), &["bob"]);
     // Until then the node cannot know.
     scene.runs(&stolen, &[]).await?;
@@ -158,7 +168,9 @@ async fn hub_withholds_a_revocation_past_max_staleness() -> Result<Seen> {
 async fn hub_withholds_a_revocation_that_a_fresh_statement_names() -> Result<Seen> {
     let mut scene = Scene::set().await?;
     scene.honest().await?;
-    scene.org.revoke(RevocationKind::Key, &key("bob").id().to_string());
+    scene
+        .org
+        .revoke(RevocationKind::Key, &key("bob").id().to_string());
     let mut docs = scene.org.docs();
     docs.revocations.clear();
     scene.push(docs).await?;
@@ -180,8 +192,12 @@ async fn hub_signs_a_revocation_itself() -> Result<Seen> {
         revocations: vec![signed(&forged, &["the hub"])],
         ..LawDocs::default()
     };
-    let seen = scene.refuses_request(&Request::Law(docs), Code::SignerUnknown).await?;
-    scene.runs(&signed(&scene.job("bob", &["true"]), &["bob"]), &[]).await?;
+    let seen = scene
+        .refuses_request(&Request::Law(docs), Code::SignerUnknown)
+        .await?;
+    scene
+        .runs(&signed(&scene.job("bob", &["true"]), &["bob"]), &[])
+        .await?;
     Ok(seen)
 }
 
@@ -192,25 +208,37 @@ async fn hub_has_somebody_without_the_right_revoke() -> Result<Seen> {
         revocations: vec![scene.org.revocation("mallory", RevocationKind::Key, &target)],
         ..LawDocs::default()
     };
-    let seen = scene.refuses_request(&Request::Law(docs), Code::RightMissing).await?;
-    scene.runs(&signed(&scene.job("bob", &["true"]), &["bob"]), &[]).await?;
+    let seen = scene
+        .refuses_request(&Request::Law(docs), Code::RightMissing)
+        .await?;
+    scene
+        .runs(&signed(&scene.job("bob", &["true"]), &["bob"]), &[])
+        .await?;
     Ok(seen)
 }
 
 async fn hub_sends_a_job_of_a_revoked_key() -> Result<Seen> {
     let mut scene = Scene::set().await?;
-    scene.runs(&signed(&scene.job("bob", &["true"]), &["bob"]), &[]).await?;
-    scene.org.revoke(RevocationKind::Key, &key("bob").id().to_string());
+    scene
+        .runs(&signed(&scene.job("bob", &["true"]), &["bob"]), &[])
+        .await?;
+    scene
+        .org
+        .revoke(RevocationKind::Key, &key("bob").id().to_string());
     scene.push(scene.org.docs()).await?;
     // His other key still counts.
-    scene.runs(&signed(&scene.job("bob", &["true"]), &["bob-2"]), &[]).await?;
+    scene
+        .runs(&signed(&scene.job("bob", &["true"]), &["bob-2"]), &[])
+        .await?;
     let stolen = signed(&scene.job("bob", &["true"]), &["bob"]);
     scene.refuses(&stolen, Code::KeyRevoked).await
 }
 
 async fn hub_sends_a_job_of_a_revoked_operator() -> Result<Seen> {
     let mut scene = Scene::set().await?;
-    scene.runs(&signed(&scene.job("bob", &["true"]), &["bob"]), &[]).await?;
+    scene
+        .runs(&signed(&scene.job("bob", &["true"]), &["bob"]), &[])
+        .await?;
     scene.org.revoke(RevocationKind::Operator, "bob");
     scene.push(scene.org.docs()).await?;
     let late = signed(&scene.job("bob", &["true"]), &["bob-2"]);

@@ -35,7 +35,10 @@ fn piece(bytes: &[u8]) -> Request {
 
 /// The honest version: input, then the job, which succeeds.
 async fn honestly(scene: &Scene, job: &str) -> Result<()> {
-    ensure!(scene.hub.ask(&piece(INPUT)).await? == Reply::Done, "honest input was refused");
+    ensure!(
+        scene.hub.ask(&piece(INPUT)).await? == Reply::Done,
+        "honest input was refused"
+    );
     scene.runs(job, &[]).await?;
     Ok(())
 }
@@ -76,11 +79,17 @@ async fn hub_floods_a_node_with_standard_input() -> Result<Seen> {
             break;
         }
     }
-    ensure!(refused.is_some_and(|(n, _)| n <= 256), "IT GOT THROUGH: {refused:?}");
+    ensure!(
+        refused.is_some_and(|(n, _)| n <= 256),
+        "IT GOT THROUGH: {refused:?}"
+    );
     let seen = scene.noted(Code::LimitExceeded).await?;
     // Jobs that need none are not held up.
     let plain = scene.signed(&["true"]);
-    ensure!(scene.offer(&plain, &[]).await? == OfferReply::Accepted, "a job without input");
+    ensure!(
+        scene.offer(&plain, &[]).await? == OfferReply::Accepted,
+        "a job without input"
+    );
     scene.succeeded(&plain).await?;
     Ok(seen)
 }

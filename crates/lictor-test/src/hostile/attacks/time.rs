@@ -4,9 +4,9 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use lictor_audit::EventType;
+use lictor_proto::Code;
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::Outcome;
-use lictor_proto::Code;
 
 use super::attacks;
 use crate::hostile::org::{DAY, MINUTE, digest, signed};
@@ -60,7 +60,9 @@ async fn hub_sends_a_job_of_the_future() -> Result<Seen> {
     job.issued_at = job.issued_at.plus(10 * MINUTE);
     job.not_before = job.issued_at;
     job.expires_at = job.issued_at.plus(5 * MINUTE);
-    scene.refuses(&signed(&job, &["alice"]), Code::IssuedInFuture).await
+    scene
+        .refuses(&signed(&job, &["alice"]), Code::IssuedInFuture)
+        .await
 }
 
 async fn hub_holds_a_job_back_until_it_has_expired() -> Result<Seen> {
@@ -80,7 +82,9 @@ async fn hub_sends_a_job_that_is_valid_for_too_long() -> Result<Seen> {
     let mut job = scene.job("alice", &["true"]);
     // The demo's fleet.toml allows a day.
     job.expires_at = job.issued_at.plus(2 * DAY);
-    scene.refuses(&signed(&job, &["alice"]), Code::ValidityTooLong).await
+    scene
+        .refuses(&signed(&job, &["alice"]), Code::ValidityTooLong)
+        .await
 }
 
 async fn hub_withholds_new_law_until_the_old_one_has_expired() -> Result<Seen> {
