@@ -7,7 +7,9 @@ use bytes::Bytes;
 use hyper::Method;
 use lictor_agent::routes::{ROUTES, Route};
 use lictor_audit::EventType;
-use lictor_proto::agent::{Ack, LawDocs, Offer, OfferReply, ReadOutput, Reply, Request, StdinPiece};
+use lictor_proto::agent::{
+    Ack, CancelJob, LawDocs, Offer, OfferReply, ReadOutput, Reply, Request, StdinPiece,
+};
 use lictor_proto::{Code, Digest, Envelope, limits};
 
 use super::attacks;
@@ -175,7 +177,7 @@ async fn hub_calls_every_route_without_a_signature() -> Result<Seen> {
             }
         }
     }
-    ensure!(asked == 9, "every kind of request was sent");
+    ensure!(asked == 10, "every kind of request was sent");
     let seen = scene.noted(Code::SignatureCount).await?;
     ensure!(!runs.exists(), "IT GOT THROUGH: it ran");
     scene.runs(&job, &[]).await?;
@@ -197,7 +199,11 @@ fn requests(bare: &str, job: Digest) -> Vec<Request> {
             revocations: vec![bare.clone()],
         }),
         Request::Approval(bare.clone()),
-        Request::Cancel(bare),
+        Request::Cancel(bare.clone()),
+        Request::CancelJob(CancelJob {
+            cancel: bare.clone(),
+            job: bare,
+        }),
         Request::Stdin(StdinPiece {
             sha256: Digest::of(b"no"),
             at: 0,
@@ -228,9 +234,11 @@ async fn refuses_bare(scene: &Scene, request: &Request) -> Result<()> {
         other => bail!("IT GOT THROUGH: {other:?}"),
     };
     let wanted = match request {
-        Request::Offer(_) | Request::Law(_) | Request::Approval(_) | Request::Cancel(_) => {
-            Code::SignatureCount
-        }
+        Request::Offer(_)
+        | Request::Law(_)
+        | Request::Approval(_)
+        | Request::Cancel(_)
+        | Request::CancelJob(_) => Code::SignatureCount,
         Request::Stdin(_) => Code::StdinMismatch,
         // For this machine's own processes.
         _ => Code::BadRequest,
@@ -246,7 +254,7 @@ async fn refuses_bare(scene: &Scene, request: &Request) -> Result<()> {
 fn wrong_kind(request: &Request, code: Code) -> bool {
     matches!(
         request,
-        Request::Law(_) | Request::Approval(_) | Request::Cancel(_)
+        Request::Law(_) | Request::Approval(_) | Request::Cancel(_) | Request::CancelJob(_)
     ) && code == Code::WrongType
 }
 
