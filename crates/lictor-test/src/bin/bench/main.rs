@@ -72,7 +72,19 @@ async fn main() -> Result<()> {
     let sshd = Sshd::start()?;
     let mut table = Table::default();
     let base = latency::measure(&mut table, &effort, &lab, &operator, &sshd).await?;
-    bulk::measure(&mut table, &effort, &lab, &sshd)?;
+    // What fails is said in the table, and the program fails at its end: the other figures are still worth having.
+    let failed = bulk::measure(&mut table, &effort, &lab, &sshd).err();
+    if let Some(e) = &failed {
+        table.row(
+            "b, d",
+            "output of one `cat`",
+            format!("FAILED: {e:#}"),
+            String::new(),
+            "200 MB/s (400)",
+        );
+    }
+    // A connection that this thread did not look after for so long, the hub has closed.
+    let operator = Operator::at(lab.home()).await?;
     crowd::measure(&mut table, &effort, &base, &lab, operator).await?;
     drop(lab);
     let mut split = memory::measure(&mut table)?;
@@ -82,7 +94,7 @@ async fn main() -> Result<()> {
     steps::measure(&effort, base.p50()).await?;
     table.print();
     println!("\nload average at the end: {}", load()?);
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 fn load() -> Result<String> {
