@@ -261,6 +261,10 @@ pub struct LogRange {
     pub from: u64,
     /// Position after the last byte.
     pub to: u64,
+    /// Standard output bytes before it, whether kept or not.
+    pub stdout_at: u64,
+    /// Standard error bytes before it, whether kept or not.
+    pub stderr_at: u64,
 }
 
 /// What the node says about itself. Shown to people; never seen by policy.

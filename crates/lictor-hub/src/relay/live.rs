@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use lictor_proto::api::StreamEvent;
+use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_trust::profiles::Overflow;
 use tokio::sync::{Notify, mpsc};
 
@@ -189,6 +189,11 @@ impl Live {
         let slots = {
             let mut inner = self.lock();
             let ended = matches!(inner.last.as_deref(), Some(StreamEvent::Receipt { .. }));
+            let runs = inner.last.as_deref().and_then(state) == Some(ExecutionState::Running);
+            // A node may say that it has started before its answer to the offer has been dealt with.
+            if (ended || runs) && state(&event) == Some(ExecutionState::Leased) {
+                return;
+            }
             if !ended && !matches!(*event, StreamEvent::Ask { .. }) {
                 inner.last = Some(event.clone());
             }
@@ -256,5 +261,12 @@ impl LiveBook {
     pub fn get(&self, key: &ExecutionKey) -> Option<Arc<Live>> {
         let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         book.entries.get(key).and_then(Weak::upgrade)
+    }
+}
+/// The state that an event tells of.
+fn state(event: &StreamEvent) -> Option<ExecutionState> {
+    match event {
+        StreamEvent::State { state, .. } => Some(*state),
+        _ => None,
     }
 }

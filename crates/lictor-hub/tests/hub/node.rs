@@ -194,7 +194,12 @@ impl Node {
             envelope: job.to_owned(),
             receipt: to_wire(&sign(&receipt, &[&self.secrets.identity])),
             log_end,
-            kept: vec![LogRange { from: 0, to: log_end }],
+            kept: vec![LogRange {
+                from: 0,
+                to: log_end,
+                stdout_at: 0,
+                stderr_at: 0,
+            }],
         }
     }
 }

@@ -182,6 +182,8 @@ impl Log {
             .map(|k| LogRange {
                 from: k.from,
                 to: k.to,
+                stdout_at: k.stdout_at,
+                stderr_at: k.stderr_at,
             })
             .collect()
     }

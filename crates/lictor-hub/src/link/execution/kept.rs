@@ -1,7 +1,7 @@
 //! What is stored of an execution beyond its live output: kept parts of the log, and results that were refused.
 
 use futures_util::StreamExt as _;
-use lictor_proto::agent::{Ack, Finished, Request};
+use lictor_proto::agent::{Ack, Finished, LogRange, Request};
 use lictor_proto::{Code, Digest, Envelope, limits};
 
 use super::{Execution, PeerError, STALL};
@@ -44,7 +44,7 @@ impl Execution {
     ) -> Result<(), Error> {
         let covered = rest.map(|s| s.to).max(self.stored).unwrap_or(0);
         for range in finished.kept.iter().take(4).filter(|r| r.to > covered) {
-            if let Err(e) = self.fetch(&finished.job, range.from.max(covered), range.to).await {
+            if let Err(e) = self.fetch(&finished.job, range, covered).await {
                 // The receipt counts for more than a part of the log; readers see a gap.
                 tracing::warn!(job = %self.live.key.job_id, error = %e.chain(), "a kept part of the log was not fetched");
             }
@@ -52,20 +52,24 @@ impl Execution {
         Ok(())
     }
 
-    async fn fetch(&mut self, job: &Digest, from: u64, to: u64) -> Result<(), Error> {
+    /// Stores a kept part from `covered` on. It is read from its start, the one place where the node says how far each
+    /// stream had come; without that, readers could not tell how much is missing before it.
+    async fn fetch(&mut self, job: &Digest, range: &LogRange, covered: u64) -> Result<(), Error> {
         let gone = |e: PeerError| Error::Internal(e.to_string());
-        let mut log = self.link.peer.output(job, from).await.map_err(gone)?;
+        let mut log = self.link.peer.output(job, range.from).await.map_err(gone)?;
         let mut splitter = Splitter::at(Place {
-            at: from,
-            ..Place::default()
+            at: range.from,
+            stdout: range.stdout_at,
+            stderr: range.stderr_at,
         });
-        while splitter.place().at < to {
+        while splitter.place().at < range.to {
             let piece = tokio::time::timeout(STALL, log.next()).await;
             let piece = piece.map_err(|_| Error::Internal("the node's log stalled".to_owned()))?;
             let Some(piece) = piece else { break };
             let chunks = splitter.push(piece.map_err(gone)?);
             let chunks = chunks.map_err(|e| Error::Internal(e.to_string()))?;
-            for chunk in chunks.into_iter().filter(|c| c.start.at < to) {
+            let new = chunks.iter().filter_map(|c| c.from_position(covered));
+            for chunk in new.filter(|c| c.start.at < range.to) {
                 self.keep_chunk(chunk).await?;
             }
         }
