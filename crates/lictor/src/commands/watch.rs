@@ -168,6 +168,9 @@ impl Watch<'_> {
                     return Err(why.unwrap_or(Error::Link(e)));
                 }
                 Err(Error::Link(_)) => {}
+                // A hub that was killed may have forgotten a job that it had only just handed on; the node's result
+                // brings it back.
+                Err(Error::Refused(r)) if r.code == Code::NotFound && since.elapsed() < LOST_FOR => {}
                 Err(e) => return Err(e),
             }
         }
@@ -329,19 +332,22 @@ impl Word {
 
     /// No receipt came: what the hub said, marked as no more than that.
     fn without_receipt(&self) -> Refusal {
-        let Some(state) = self.state else {
-            return Code::Unconfirmed.into();
-        };
-        let mut text = format!(
-            "the hub says {}, and there is no receipt of the node",
-            state.as_str()
-        );
-        if let Some(reason) = &self.reason {
-            text.push_str(&format!(
-                "; the hub's reason is {} ({})",
-                reason.code, reason.message
-            ));
+        match (self.state, &self.reason) {
+            (_, Some(reason)) => Refusal::new(
+                reason.code,
+                format!(
+                    "the hub says so, and no receipt of the node does: {}",
+                    reason.message
+                ),
+            ),
+            (Some(state), None) => {
+                let text = format!(
+                    "the hub says {}, and there is no receipt of the node",
+                    state.as_str()
+                );
+                Refusal::new(Code::Unconfirmed, text)
+            }
+            (None, None) => Refusal::plain(Code::Unconfirmed),
         }
-        Refusal::new(Code::Unconfirmed, text)
     }
 }
