@@ -180,9 +180,10 @@ impl Drop for Netns {
 
 /// A command that runs in the network namespace of that name.
 pub(crate) fn inside(netns: &str, command: &Command) -> Command {
-    let mut inside = Command::new("ip");
+    // Not `ip netns exec`: that mounts a new /sys, in which the agent would find no cgroups.
+    let mut inside = Command::new("nsenter");
     inside
-        .args(["netns", "exec", netns])
+        .arg(format!("--net=/run/netns/{netns}"))
         .arg(command.get_program())
         .args(command.get_args());
     inside.env_clear();

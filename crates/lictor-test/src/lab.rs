@@ -56,7 +56,7 @@ impl Lab {
         let (home, dir) = match &options.dir {
             Some(dir) => (dir.clone(), None),
             None => {
-                let dir = tempfile::Builder::new().prefix("lictor-lab-").tempdir()?;
+                let dir = passable_dir("lictor-lab-")?;
                 (dir.path().join("home"), Some(dir))
             }
         };
@@ -81,9 +81,11 @@ impl Lab {
     pub fn start_again(&mut self) -> Result<()> {
         self.program = None;
         let home = self.home.to_str().context("path is not UTF-8")?;
-        let mut command = self
-            .cli
-            .command(&["up", "--dir", home, "--listen", "127.0.0.1:0"]);
+        let listen = self
+            .options
+            .listen
+            .map_or("127.0.0.1:0".to_owned(), |a| a.to_string());
+        let mut command = self.cli.command(&["up", "--dir", home, "--listen", &listen]);
         command
             .args(&self.options.arguments)
             .envs(self.options.environment.iter().cloned());
@@ -169,4 +171,11 @@ impl Lab {
         self.program = None;
         Ok(())
     }
+}
+
+/// A temporary directory that others may pass through, as `/var/lib` is: a sandbox's user has to reach its workspace.
+pub(crate) fn passable_dir(prefix: &str) -> Result<TempDir> {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    let mut builder = tempfile::Builder::new();
+    Ok(builder.prefix(prefix).permissions(mode).tempdir()?)
 }

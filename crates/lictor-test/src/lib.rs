@@ -31,5 +31,5 @@ pub use lab::{Lab, LabOptions};
 pub use missing::{Missing, can_make_namespaces, skip};
 pub use operator::{Operator, Ran};
 pub use program::Program;
-pub use split::Split;
+pub use split::{Split, SplitOptions};
 pub use wait::{poll, wait_until};

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::cable::{Cable, Netns};
 use crate::cli::Cli;
-use crate::lab::{Lab, LabOptions};
+use crate::lab::{Lab, LabOptions, passable_dir};
 use crate::program::Program;
 use crate::wait::wait_until;
 
@@ -32,7 +32,22 @@ pub struct Split {
     listen: SocketAddr,
     agent_binary: Option<PathBuf>,
     cable: Option<Cable>,
+    lease_seconds: u64,
+    poll: bool,
     _dir: TempDir,
+}
+
+/// How hub and agent are started.
+#[derive(Debug, Default)]
+pub struct SplitOptions {
+    /// The hub on one end of it, the agent on the other; both on loopback when there is none.
+    pub cable: Option<Cable>,
+    /// Further arguments of the `lictor up` that makes org, hub and node.
+    pub arguments: Vec<String>,
+    /// After how many seconds of silence the hub calls an execution lost; its default when nothing is said.
+    pub lease_seconds: Option<u64>,
+    /// The agent polls instead of holding a link.
+    pub poll: bool,
 }
 
 impl Split {
@@ -49,12 +64,25 @@ impl Split {
     /// # Errors
     /// As [`Split::start`].
     pub fn start_over(cable: Option<Cable>) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("lictor-split-").tempdir()?;
+        Self::start_with(SplitOptions {
+            cable,
+            ..SplitOptions::default()
+        })
+    }
+
+    /// With options.
+    ///
+    /// # Errors
+    /// As [`Split::start`].
+    pub fn start_with(options: SplitOptions) -> Result<Self> {
+        let dir = passable_dir("lictor-split-")?;
         let home = dir.path().join("home");
+        let cable = options.cable;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut lab = Lab::start_with(LabOptions {
             dir: Some(home.clone()),
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            arguments: options.arguments,
             ..LabOptions::default()
         })?;
         lab.stop()?;
@@ -76,6 +104,8 @@ impl Split {
             listen: SocketAddr::new(IpAddr::V4(any), port),
             agent_binary: None,
             cable,
+            lease_seconds: options.lease_seconds.unwrap_or(90),
+            poll: options.poll,
             _dir: dir,
         };
         split.point_agent_at(SocketAddr::from((reach, port)))?;
@@ -92,11 +122,13 @@ impl Split {
         self.hub = None;
         let config = self.home.join("split-hub.toml");
         let dir = self.home.join("hub");
-        fs::write(&config, format!("dir = {dir:?}\nlisten = \"{}\"\n", self.listen))?;
+        let (listen, lease) = (self.listen, self.lease_seconds);
+        let text = format!("dir = {dir:?}\nlisten = \"{listen}\"\nlease_seconds = {lease}\n");
+        fs::write(&config, text)?;
         let config = config.to_str().context("path is not UTF-8")?;
-        let program = Program::start(self.cli.command(&["hub", "serve", "--config", config]))?;
-        let answers = || self.cli.run(&["jobs"]).is_ok_and(|d| d.status.success());
-        wait_until("the hub", PATIENCE, answers).with_context(|| program.stderr())?;
+        let mut program = Program::start(self.cli.command(&["hub", "serve", "--config", config]))?;
+        let ready = |line: &str| line.contains("\"ready\":true").then_some(());
+        program.line("the hub's ready line", PATIENCE, ready)?;
         self.hub = Some(program);
         Ok(())
     }
@@ -106,10 +138,24 @@ impl Split {
     /// # Errors
     /// When it doesn't.
     pub fn start_agent(&mut self) -> Result<()> {
+        self.spawn_agent()?;
+        let connected = wait_until("the agent's link", PATIENCE, || self.is_connected());
+        connected.with_context(|| self.agent.as_ref().map(Program::stderr).unwrap_or_default())
+    }
+
+    /// Starts the agent and waits for nothing.
+    ///
+    /// # Errors
+    /// When there is no process.
+    pub fn spawn_agent(&mut self) -> Result<()> {
         self.agent = None;
         let dir = self.home.join("agent");
         let dir = dir.to_str().context("path is not UTF-8")?;
-        let mut command = self.cli.outside().command(&["agent", "run", "--dir", dir]);
+        let mut arguments = vec!["agent", "run", "--dir", dir];
+        if self.poll {
+            arguments.push("--poll");
+        }
+        let mut command = self.cli.outside().command(&arguments);
         if let Some(binary) = &self.agent_binary {
             let mut other = Command::new(binary);
             other.args(command.get_args());
@@ -119,9 +165,7 @@ impl Split {
         if let Some(cable) = &self.cable {
             command = cable.agent().inside(&command);
         }
-        let program = Program::start(command)?;
-        wait_until("the agent's link", PATIENCE, || self.is_connected()).with_context(|| program.stderr())?;
-        self.agent = Some(program);
+        self.agent = Some(Program::start(command)?);
         Ok(())
     }
 
@@ -135,7 +179,9 @@ impl Split {
             .as_array()
             .or_else(|| nodes["items"].as_array())
             .or_else(|| nodes["nodes"].as_array());
-        all.into_iter().flatten().any(|n| n["connected"] == true)
+        all.into_iter()
+            .flatten()
+            .any(|n| n["name"] == "local" && n["connected"] == true)
     }
 
     /// The hub's process.
@@ -172,6 +218,12 @@ impl Split {
     #[must_use]
     pub fn home(&self) -> &Path {
         &self.home
+    }
+
+    /// The port that the hub listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.listen.port()
     }
 
     /// The agent is this binary from its next start on.

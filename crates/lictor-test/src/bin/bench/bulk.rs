@@ -59,11 +59,7 @@ fn time(mut command: Command) -> Result<Duration> {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let started_at = Instant::now();
     let status = command.status()?;
-    ensure!(
-        status.success(),
-        "{} ended with {status}",
-        command.get_program().display()
-    );
+    ensure!(status.success(), "{command:?} ended with {status}");
     Ok(started_at.elapsed())
 }
 

@@ -85,8 +85,7 @@ pub(crate) async fn measure(
     Ok(all.base)
 }
 
-/// One warm job, from signing it to its verified receipt.
-pub(crate) async fn warm(operator: &Operator, node: &str, profile: &str) -> Result<Duration> {
+async fn warm(operator: &Operator, node: &str, profile: &str) -> Result<Duration> {
     let started_at = Instant::now();
     let job = operator.job(node, profile, &["true"])?;
     let (wire, _) = operator.sign(&job);

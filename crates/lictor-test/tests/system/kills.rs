@@ -1,0 +1,185 @@
+//! SIGKILL for the real agent and the real hub at random moments, while real jobs run.
+//!
+//! Each job writes its name into a file when it starts, and prints a known text. At the end: every job that was
+//! accepted has ended, none started twice, no result and no byte of output that a receipt speaks of is missing, and
+//! both audit logs hold. `LICTOR_KILLS=200` is the nightly size; `LICTOR_SEED` repeats a run's moments.
+
+use std::collections::HashSet;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use lictor_test::{Cli, Split, poll, wait_until};
+
+use crate::steps::{FINAL, audits_hold, detached, receipt, seq, state};
+
+/// What each job prints: 1 to this.
+const LINES: u32 = 20_000;
+/// The longest wait before a kill.
+const LONGEST_US: u64 = 600_000;
+
+/// A small generator (splitmix64), so that a seed repeats the moments.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Jobs that were accepted: name and id.
+type Accepted = Arc<Mutex<Vec<(String, String)>>>;
+
+/// Submits jobs until told to stop; what is not accepted is nobody's.
+fn submit(cli: &Cli, counter: &str, who: usize, stop: &AtomicBool, accepted: &Accepted) {
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = format!("job-{who}-{n}");
+        // The first half, a breath in which a kill may fall, the second half.
+        let script = format!("echo {name} >> {counter}; seq 1 10000; sleep 0.05; seq 10001 {LINES}");
+        if let Ok(id) = detached(cli, &script) {
+            let mut list = accepted.lock().unwrap_or_else(PoisonError::into_inner);
+            list.push((name, id));
+        }
+    }
+}
+
+fn kill_at_random(split: &mut Split, kills: u64, dice: &mut Dice) -> Result<()> {
+    for kill in 0..kills {
+        let moment = Instant::now() + Duration::from_micros(dice.roll(LONGEST_US));
+        wait_until("the moment", Duration::from_secs(5), || Instant::now() >= moment)?;
+        match dice.roll(5) {
+            0 | 1 => {
+                split.hub()?.kill()?;
+                split.start_hub().with_context(|| format!("kill {kill}: hub"))?;
+            }
+            2 | 3 => {
+                split.agent()?.kill()?;
+                split.spawn_agent()?;
+            }
+            // Both at once: nobody is left who remembers anything but the disks.
+            _ => {
+                split.hub()?.kill()?;
+                split.agent()?.kill()?;
+                split.spawn_agent()?;
+                split.start_hub().with_context(|| format!("kill {kill}: both"))?;
+            }
+        }
+        ensure!(
+            split.agent()?.is_running(),
+            "the agent did not start:\n{}",
+            split.agent()?.stderr()
+        );
+    }
+    Ok(())
+}
+
+fn check(cli: &Cli, name: &str, id: &str, started: &[&str]) -> Result<String> {
+    let state = state(cli, id)?;
+    let starts = started.iter().filter(|s| **s == name).count();
+    ensure!(starts <= 1, "{name} started {starts} times");
+    let receipt = receipt(cli, id)?;
+    ensure!(
+        receipt["outcome"] == state.as_str(),
+        "{id} is {state}, its receipt says {receipt}"
+    );
+    // Held against the receipt by the client: whatever the node signed for is there, byte for byte.
+    let logs = cli.run(&["logs", id])?;
+    ensure!(
+        logs.status.success(),
+        "the output of {id} ({state}): {}",
+        logs.stderr
+    );
+    let whole = seq(1, LINES);
+    ensure!(
+        whole.starts_with(&logs.stdout),
+        "the output of {id} is not what it printed"
+    );
+    if state == "succeeded" {
+        ensure!(starts == 1, "{name} succeeded without having started");
+        ensure!(
+            logs.stdout.len() == whole.len(),
+            "the output of {id} is not whole"
+        );
+    }
+    Ok(state)
+}
+
+#[test]
+fn no_kill_starts_a_job_twice_or_loses_what_was_acknowledged() -> Result<()> {
+    let kills = number("LICTOR_KILLS").unwrap_or(20);
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).context("random bytes")?;
+    let seed = number("LICTOR_SEED").unwrap_or(u64::from_le_bytes(random));
+    eprintln!("LICTOR_SEED={seed} LICTOR_KILLS={kills}");
+    let mut split = Split::start()?;
+    let counter = split.home().join("counter");
+    let counter = counter.to_str().context("path")?;
+    let (stop, accepted) = (Arc::new(AtomicBool::new(false)), Accepted::default());
+    let submitters: Vec<_> = (0..2)
+        .map(|who| {
+            let (cli, counter) = (split.cli().clone(), counter.to_owned());
+            let (stop, accepted) = (Arc::clone(&stop), Arc::clone(&accepted));
+            thread::spawn(move || submit(&cli, &counter, who, &stop, &accepted))
+        })
+        .collect();
+    let killed = kill_at_random(&mut split, kills, &mut Dice(seed));
+    stop.store(true, Ordering::Relaxed);
+    for submitter in submitters {
+        ensure!(submitter.join().is_ok(), "a submitter broke down");
+    }
+    killed?;
+    let accepted = std::mem::take(&mut *accepted.lock().unwrap_or_else(PoisonError::into_inner));
+    ensure!(
+        accepted.len() as u64 >= kills / 2,
+        "only {} jobs were accepted",
+        accepted.len()
+    );
+    let cli = split.cli().clone();
+    let all_ended = || {
+        let jobs = cli.json(&["jobs", "--limit", "100000"]).ok()?;
+        let jobs = jobs.as_array()?.clone();
+        let open = |j: &&serde_json::Value| {
+            let state = j["executions"][0]["state"].as_str().unwrap_or_default();
+            !FINAL.contains(&state)
+        };
+        (jobs.iter().filter(open).count() == 0).then_some(jobs.len())
+    };
+    let known = poll("all jobs to have ended", Duration::from_secs(60), all_ended)
+        .with_context(|| cli.ok(&["jobs"]).unwrap_or_default())
+        .with_context(|| split.agent().map(|a| a.stderr()).unwrap_or_default())?;
+    ensure!(
+        known >= accepted.len(),
+        "the hub knows {known} jobs of {}",
+        accepted.len()
+    );
+    let text = fs::read_to_string(counter)?;
+    let started: Vec<&str> = text.lines().collect();
+    let distinct: HashSet<_> = started.iter().collect();
+    ensure!(distinct.len() == started.len(), "some job started twice: {text}");
+    let mut states = Vec::new();
+    for (name, id) in &accepted {
+        states.push(check(&cli, name, id, &started)?);
+    }
+    let count = |word| states.iter().filter(|s| *s == word).count();
+    eprintln!(
+        "{} jobs: {} succeeded, {} interrupted",
+        states.len(),
+        count("succeeded"),
+        count("interrupted")
+    );
+    audits_hold(&cli)
+}

@@ -1,0 +1,25 @@
+//! System tests: the real `lictor` as hub, agent and client, as processes of their own.
+//!
+//! | module | what it holds Lictor to |
+//! |---|---|
+//! | `contract` | `lictor up`, and what scripts may rely on |
+//! | `exact` | how a command runs and ends, and what its result says |
+//! | `follow` | detached jobs, followers, cancel, clients that go away |
+//! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
+//! | `apart` | hub and agent as processes that stop, crash and come back |
+//! | `network` | a cable that is cut, half open, or long |
+//! | `kills` | SIGKILL at random moments (`LICTOR_KILLS=200` for the nightly size) |
+//!
+//! No test sleeps: each waits for what it needs, with a deadline.
+
+// Tests start processes, and say what they skip.
+#![allow(clippy::disallowed_methods, clippy::print_stderr)]
+
+mod apart;
+mod contract;
+mod exact;
+mod follow;
+mod kills;
+mod law;
+mod network;
+mod steps;
