@@ -69,7 +69,7 @@ where
         ended = serving.as_mut() => return ended.map_err(|e| LinkError::Lost(Box::new(e))),
         () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
     }
-    // The event stream never ends by itself, so the wait is bounded and what is left is cut off: it is journalled.
+    // The event stream ends with `stop`; a log that is being read may not, and is cut off: it is in the spool.
     if let Ok(Err(e)) = tokio::time::timeout(CLOSE_WITHIN, serving).await {
         tracing::debug!(error = %e, "link did not close in order");
     }

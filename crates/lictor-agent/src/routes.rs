@@ -31,6 +31,7 @@ use lictor_proto::code::{Code, Refusal};
 use lictor_proto::{Digest, json, limits};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::port::WardenPort;
 
@@ -98,13 +99,15 @@ pub const ASK_BUDGET: usize = 32 * 1024;
 struct App {
     port: Arc<dyn WardenPort>,
     budget: Semaphore,
+    stop: CancellationToken,
 }
 
-/// The agent's router over a warden.
-pub fn router(port: Arc<dyn WardenPort>) -> Router {
+/// The agent's router over a warden. At `stop` the event stream ends, so that a link can close in order.
+pub fn router(port: Arc<dyn WardenPort>, stop: CancellationToken) -> Router {
     let app = App {
         port,
         budget: Semaphore::new(ASK_BUDGET),
+        stop,
     };
     ROUTES
         .iter()
@@ -131,7 +134,7 @@ async fn health() -> Response {
 }
 
 async fn events(State(app): State<Arc<App>>) -> Response {
-    stream::events(app.port.events()).into_response()
+    stream::events(app.port.events(), app.stop.clone()).into_response()
 }
 
 async fn ask(State(app): State<Arc<App>>, body: Body) -> Response {

@@ -127,7 +127,7 @@ async fn stay_connected(
 ) {
     match transport {
         Transport::Link => {
-            let router = routes::router(port);
+            let router = routes::router(port, stop.clone());
             let attempt = || {
                 let (hub, router, tasks, stop) = (hub.clone(), router.clone(), tasks.clone(), stop.clone());
                 async move { link::hold(&hub, router, &tasks, &stop).await.map_err(explained) }

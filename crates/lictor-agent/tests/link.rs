@@ -273,7 +273,7 @@ async fn a_hub_with_another_key_gets_no_link() {
     let mut file = agent.hub.file.clone();
     file.pins = vec![Digest::of(b"another key")];
     let dialled = file.open(&SecretKey::from_seed(&[5; 32])).unwrap();
-    let router = routes::router(Arc::new(agent.warden.clone()));
+    let router = routes::router(Arc::new(agent.warden.clone()), Default::default());
     let held = lictor_agent::link::hold(&dialled, router, &agent.tasks, &Default::default()).await;
     assert_eq!(held.unwrap_err().code(), Code::HubPin);
 }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 pub use tokio_tungstenite::tungstenite::Message;
+pub use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 pub use handshake::{Upgrade, connect, upgrade};

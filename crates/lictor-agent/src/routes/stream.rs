@@ -15,6 +15,7 @@ use lictor_proto::agent::ReadOutput;
 use lictor_proto::agent::stream::Message;
 use lictor_proto::code::Refusal;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::port::{EventFeed, WardenPort};
 
@@ -28,10 +29,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const SMALL: usize = 1024;
 const PACE: Duration = Duration::from_millis(50);
 
-pub(super) fn events(feed: Box<dyn EventFeed>) -> Body {
-    Body::from_stream(stream::unfold(feed, async |mut feed| {
-        let batch = next_batch(feed.as_mut()).await?;
-        Some((Ok::<_, Infallible>(batch), feed))
+pub(super) fn events(feed: Box<dyn EventFeed>, stop: CancellationToken) -> Body {
+    Body::from_stream(stream::unfold((feed, stop), async |(mut feed, stop)| {
+        let batch = stop.run_until_cancelled(next_batch(feed.as_mut())).await??;
+        Some((Ok::<_, Infallible>(batch), (feed, stop)))
     }))
 }
 

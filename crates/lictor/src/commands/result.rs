@@ -24,7 +24,7 @@ pub(crate) struct ResultLine {
     pub(crate) max_rss_bytes: Option<u64>,
     /// The backend that it really ran in.
     pub(crate) sandbox: Option<String>,
-    /// `permit`, `deny`, or `null` when unknown.
+    /// `allow`, `deny`, or `null` when unknown.
     pub(crate) decision: Option<&'static str>,
     /// The policies that decided.
     pub(crate) rules: Vec<String>,
@@ -49,7 +49,7 @@ impl ResultLine {
         let decision = match r.outcome {
             Outcome::Denied => "deny",
             Outcome::Expired if r.started_at.is_none() => "deny",
-            _ => "permit",
+            _ => "allow",
         };
         Self {
             event: "result",

@@ -332,22 +332,19 @@ impl Word {
 
     /// No receipt came: what the hub said, marked as no more than that.
     fn without_receipt(&self) -> Refusal {
-        match (self.state, &self.reason) {
-            (_, Some(reason)) => Refusal::new(
-                reason.code,
-                format!(
-                    "the hub says so, and no receipt of the node does: {}",
-                    reason.message
-                ),
-            ),
-            (Some(state), None) => {
-                let text = format!(
-                    "the hub says {}, and there is no receipt of the node",
-                    state.as_str()
-                );
-                Refusal::new(Code::Unconfirmed, text)
-            }
-            (None, None) => Refusal::plain(Code::Unconfirmed),
+        let Some(state) = self.state else {
+            return Code::Unconfirmed.into();
+        };
+        let mut text = format!(
+            "the hub says {}, and there is no receipt of the node",
+            state.as_str()
+        );
+        if let Some(reason) = &self.reason {
+            text.push_str(&format!(
+                "; the hub's reason is {} ({})",
+                reason.code, reason.message
+            ));
         }
+        Refusal::new(Code::Unconfirmed, text)
     }
 }

@@ -59,7 +59,11 @@ fn time(mut command: Command) -> Result<Duration> {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let started_at = Instant::now();
     let status = command.status()?;
-    ensure!(status.success(), "{command:?} ended with {status}");
+    ensure!(
+        status.success(),
+        "{} ended with {status}",
+        command.get_program().display()
+    );
     Ok(started_at.elapsed())
 }
 

@@ -85,7 +85,8 @@ pub(crate) async fn measure(
     Ok(all.base)
 }
 
-async fn warm(operator: &Operator, node: &str, profile: &str) -> Result<Duration> {
+/// One warm job, from signing it to its verified receipt.
+pub(crate) async fn warm(operator: &Operator, node: &str, profile: &str) -> Result<Duration> {
     let started_at = Instant::now();
     let job = operator.job(node, profile, &["true"])?;
     let (wire, _) = operator.sign(&job);

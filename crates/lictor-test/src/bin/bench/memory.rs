@@ -7,8 +7,8 @@ use lictor_test::{Split, sibling};
 
 use crate::table::Table;
 
-/// Measures both, after one job.
-pub(crate) fn measure(table: &mut Table) -> Result<()> {
+/// Measures both, after one job; they go on running.
+pub(crate) fn measure(table: &mut Table) -> Result<Split> {
     let mut split = Split::start()?;
     let agent_only = sibling("lictor-agent-only")?;
     split.agent()?.terminate()?;
@@ -35,7 +35,7 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
         mb(hub, "VmRSS:")?
     );
     table.row("e", "hub at rest, one agent", figure, String::new(), "RSS 40 MB");
-    Ok(())
+    Ok(split)
 }
 
 /// A field of `/proc/PID/status`, in kB.

@@ -12,6 +12,11 @@ impl Samples {
         self.0.push(d);
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The median.
     pub(crate) fn p50(&self) -> Duration {
         self.percentile(50)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lictor_proto::{Envelope, limits};
-use lictor_test::{Cli, Lab, LabOptions, Program, wait_until};
+use lictor_test::{Cli, Lab, LabOptions, Program, sibling, wait_until};
 use tempfile::TempDir;
 
 use crate::stage::{Stage, heading, typed};
@@ -44,6 +44,7 @@ pub(crate) fn tell(stopped: &AtomicBool) -> Result<Told> {
     denial(&stage, &cli, lab.node())?;
     tampering(&stage, &cli)?;
     receipt(&stage, lab.node())?;
+    hostile(&stage, &cli)?;
     going_on(&lab);
     Ok(Told { lab, _dir: dir })
 }
@@ -174,6 +175,19 @@ fn receipt(stage: &Stage<'_>, node: &str) -> Result<()> {
     let job = result["job_id"].as_str().context("no job id in the result")?;
     stage.expect(0, &["receipt", "verify", job])?;
     stage.expect(0, &["audit", "verify"])?;
+    Ok(())
+}
+
+/// The suite's own summary: every lie, the code that it ends in, and who saw it.
+fn hostile(stage: &Stage<'_>, cli: &Cli) -> Result<()> {
+    stage.scene(
+        "5. A hub in an attacker's hands",
+        "A hub that lies on purpose, against the real agent and the real client; about a minute.",
+    )?;
+    let status = Command::new(sibling("hostile-hub")?)
+        .env("LICTOR_BIN", cli.binary())
+        .status()?;
+    ensure!(status.success(), "a lie of the hub got through");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Jobs at the wrong time, and clocks that are wrong.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lictor_audit::EventType;
@@ -36,7 +37,7 @@ async fn hub_replays_a_job_after_the_node_forgot_it() -> Result<Seen> {
     scene.node.start(|_| {}).await?;
     scene.without_effect(EventType::JournalPruned).await?;
     scene.hub.link_after(links).await?;
-    scene.node.clock.ahead(0 * MINUTE);
+    scene.node.clock.ahead(Duration::ZERO);
     let seen = scene.refuses(&job, Code::ReplayWindow).await?;
     ensure!(fs::read_to_string(&runs)? == "x\n", "it ran twice");
     Ok(seen)
@@ -48,7 +49,7 @@ async fn hub_sets_the_clock_of_a_node_back() -> Result<Seen> {
     let job = scene.signed(&["true"]);
     scene.node.clock.back(60 * MINUTE);
     let seen = scene.refuses(&job, Code::ClockBack).await?;
-    scene.node.clock.back(0 * MINUTE);
+    scene.node.clock.back(Duration::ZERO);
     scene.runs(&job, &[]).await?;
     Ok(seen)
 }

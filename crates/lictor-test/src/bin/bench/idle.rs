@@ -1,0 +1,202 @@
+//! Row e: what an agent that does nothing costs the hub, measured with many of them.
+//!
+//! Each is a real node (grant, keys, record, mutual TLS) on a real link; only what stands behind the link is a
+//! script that knows heartbeat and law. They live in this process, so that the hub's memory is the hub's alone.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use lictor_link::cert::Identity;
+use lictor_link::dial::{HubUrl, dial};
+use lictor_link::http::{HttpClient, full};
+use lictor_link::hyper::Request as HttpRequest;
+use lictor_link::tls::ClientTls;
+use lictor_link::ws::{WsStream, connect};
+use lictor_link::{h2, install_crypto_provider};
+use lictor_proto::agent::stream::Message;
+use lictor_proto::agent::{BackendReport, Event, Heartbeat, HostFacts, LawHeld, Reply, Request};
+use lictor_proto::api::{EnrollReply, EnrollRequest};
+use lictor_proto::doc::{Grant, NodeKind, Token};
+use lictor_proto::{Name, Timestamp, limits};
+use lictor_test::{Operator, Split, wait_until};
+use lictor_trust::enrol::{RecordOf, join_key};
+use lictor_trust::sign::to_wire;
+use lictor_trust::{NodeSecrets, Verified};
+use tokio_util::task::TaskTracker;
+
+use crate::memory::field;
+use crate::table::Table;
+
+const WITHIN: Duration = Duration::from_secs(60);
+/// Handshakes at once.
+const AT_ONCE: usize = 16;
+
+/// What all of them share.
+struct Herd {
+    token: Token,
+    grant: Verified<Grant>,
+    url: HubUrl,
+    tasks: TaskTracker,
+}
+
+/// Connects `agents` of them to the hub, and says by how much it grew.
+pub(crate) async fn measure(table: &mut Table, split: &mut Split, agents: usize) -> Result<()> {
+    install_crypto_provider();
+    let hub = split.hub()?.pid();
+    let herd = Arc::new(Herd::gather(split, agents).await?);
+    let before = anonymous(hub)?;
+    let joined: Vec<Result<()>> = stream::iter(0..agents)
+        .map(|number| herd.clone().join(number))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    joined.into_iter().collect::<Result<()>>()?;
+    let descriptors = || fs::read_dir(format!("/proc/{hub}/fd")).map_or(0, Iterator::count);
+    wait_until("all links", WITHIN, || descriptors() > agents)?;
+    // Buffers of the handshakes go back when the links have said what they say at first.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let each = anonymous(hub)?.saturating_sub(before) / agents as u64;
+    let what = format!("hub, per idle agent, {agents} connected");
+    let figure = format!("{each} kB");
+    let beside = format!("RSS {:.1} MB in all", field(hub, "VmRSS:")? as f64 / 1024.0);
+    table.row("e", &what, figure, beside, "60 kB");
+    Ok(())
+}
+
+fn anonymous(pid: u32) -> Result<u64> {
+    field(pid, "RssAnon:")
+}
+
+impl Herd {
+    async fn gather(split: &Split, agents: usize) -> Result<Self> {
+        let uses = agents.to_string();
+        let value = split.cli().json(&["nodes", "grant", "idle", "--uses", &uses])?;
+        let token = Token::decode(value["token"].as_str().context("no token")?)?;
+        let url: HubUrl = token.hub_url.parse()?;
+        let operator = Operator::at(split.home()).await?;
+        let tasks = TaskTracker::new();
+        let stranger = NodeSecrets::generate()?;
+        let tls = ClientTls::node(Identity::link(&stranger.link.seed())?, vec![token.hub_spki])?;
+        let http = HttpClient::new(url.clone(), Some(tls), tasks.clone());
+        let path = format!("/api/v1/agent/grants/{}/{}", token.org_id, token.grant_digest);
+        let request = HttpRequest::get(path).body(full(""))?;
+        let offer: EnrollReply = http.call(request, 2 * limits::ASK, WITHIN).await?.json()?;
+        let grant = operator.trust().verify_grant(&offer.grant)?;
+        Ok(Self {
+            token,
+            grant,
+            url,
+            tasks,
+        })
+    }
+
+    /// One machine becomes a node and links.
+    async fn join(self: Arc<Self>, number: usize) -> Result<()> {
+        let name: Name = format!("idle-{number}").parse()?;
+        let secrets = NodeSecrets::generate()?;
+        let tls = ClientTls::node(Identity::link(&secrets.link.seed())?, vec![self.token.hub_spki])?;
+        self.enrol(&secrets, &name, &tls).await?;
+        let io = dial(&self.url, Some(&tls), WITHIN).await?;
+        let socket = connect(io, &self.url.authority(), "/api/v1/agent/link", &[]).await?;
+        let heartbeat = self.heartbeat(&secrets, name);
+        let io = TokioIo::new(WsStream::new(socket));
+        let served =
+            h2::server(&self.tasks).serve_connection(io, TowerToHyperService::new(router(heartbeat)));
+        self.tasks.spawn(async move { drop(served.await) });
+        Ok(())
+    }
+
+    async fn enrol(&self, secrets: &NodeSecrets, name: &Name, tls: &ClientTls) -> Result<()> {
+        let stand = RecordOf {
+            org: &self.token.org_id,
+            grant: self.grant.digest(),
+            name,
+            epoch: 1,
+            issued_at: Timestamp::now(),
+        };
+        let join = join_key(&self.token, &self.grant)?;
+        let body = serde_json::to_vec(&EnrollRequest {
+            org: self.token.org_id.clone(),
+            grant_digest: self.grant.digest(),
+            record: to_wire(&secrets.record(&stand, &join)),
+        })?;
+        let http = HttpClient::new(self.url.clone(), Some(tls.clone()), self.tasks.clone());
+        let request = HttpRequest::post("/api/v1/agent/enroll")
+            .header("content-type", "application/json")
+            .body(full(body))?;
+        let answer = http.call(request, 2 * limits::ASK, WITHIN).await?;
+        ensure!(answer.status.is_success(), "enrolment: {}", answer.refusal());
+        Ok(())
+    }
+
+    fn heartbeat(&self, secrets: &NodeSecrets, name: Name) -> Message {
+        let backend = |name: &str| BackendReport {
+            name: name.to_owned(),
+            usable: true,
+            capabilities: ["no_network", "pid_namespace", "read_only_root", "seccomp"]
+                .map(str::to_owned)
+                .to_vec(),
+            problem: String::new(),
+        };
+        Message::Event(Event::Heartbeat(Box::new(Heartbeat {
+            org: self.token.org_id.clone(),
+            node_id: secrets.node_id(&self.token.org_id),
+            name,
+            kind: NodeKind::Server,
+            agent_version: "0.1.0".to_owned(),
+            law: law(),
+            host: HostFacts {
+                os: "linux".to_owned(),
+                hostname: "idle".to_owned(),
+                ..HostFacts::default()
+            },
+            backends: vec![backend("host"), backend("bubblewrap")],
+            running: 0,
+            unacknowledged: 0,
+            at: Timestamp::now(),
+        })))
+    }
+}
+
+fn law() -> LawHeld {
+    LawHeld {
+        root: 1,
+        bundle: 1,
+        bundle_digest: None,
+        freshness: None,
+        revocations: 0,
+        deny_all: None,
+    }
+}
+
+fn router(heartbeat: Message) -> Router {
+    let first = Bytes::from(heartbeat.encode());
+    let events = move || async move {
+        let said = stream::iter([Ok::<_, std::convert::Infallible>(first)]);
+        Body::from_stream(said.chain(stream::pending()))
+    };
+    Router::new()
+        .route(
+            "/v1/health",
+            get(|| async { "{\"status\":\"ok\",\"version\":\"0.1.0\"}" }),
+        )
+        .route("/v1/events", get(events))
+        .route("/v1/ask", post(ask))
+}
+
+async fn ask(body: Bytes) -> Vec<u8> {
+    let reply = match serde_json::from_slice(&body) {
+        Ok(Request::Law(_)) => Reply::Law(law()),
+        _ => Reply::Done,
+    };
+    serde_json::to_vec(&reply).unwrap_or_default()
+}
