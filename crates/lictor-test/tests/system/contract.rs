@@ -59,7 +59,7 @@ fn a_result_has_the_names_that_are_kept() -> Result<()> {
     assert_eq!(result["stderr_bytes"], 4);
     assert_eq!(result["stdout_truncated"], false);
     assert_eq!(result["sandbox"], "host");
-    assert_eq!(result["decision"], "permit");
+    assert_eq!(result["decision"], "allow");
     assert_eq!(result["rules"][0], "demo-run-anything");
     assert!(result["max_rss_bytes"].as_u64() > Some(0));
     assert!(result["started_at"].as_str() < result["finished_at"].as_str());
