@@ -11,7 +11,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`enroll`] | a machine becomes a node |
+//! | [`mod@enroll`] | a machine becomes a node |
 //! | [`config`], [`hub`] | the program's settings; where the hub is and which key it has |
 //! | [`port`] | the warden, as the network side sees it |
 //! | [`routes`] | the agent's HTTP routes, all of them |

@@ -5,7 +5,7 @@
 //! dialogue before its user). No tickets, no resumption, no 0-RTT: each connection proves the keys anew.
 //!
 //! # Invariants
-//! - A connection that [`accept`] calls [`Accepted::Node`] holds the private half of `link_key`.
+//! - A connection that [`HubTls::accept`] calls [`Accepted::Node`] holds the private half of `link_key`.
 //! - A client connection is to a key whose SPKI digest is among its pins. Names and CAs decide nothing.
 
 mod verify;

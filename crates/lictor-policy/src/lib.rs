@@ -7,7 +7,7 @@
 //! | [`facts`], [`shell`], [`environment`] | what was found; `exec`, `shell` or `shell_opaque`; refused variables |
 //! | [`evaluate`](mod@evaluate) | a prediction, for `lictor explain` and tests |
 //! | `authorise` (feature) | the only maker of a `Permit` |
-//! | [`lint`], [`cases`] | `lictor org check`, `lictor org test` |
+//! | [`mod@lint`], [`cases`] | `lictor org check`, `lictor org test` |
 //! | [`starter`] | the organisations that are shipped |
 //!
 //! # Invariants

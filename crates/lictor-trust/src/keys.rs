@@ -84,7 +84,7 @@ impl SecretKey {
         self.public().id()
     }
 
-    /// 64 bytes of signature over `message`. Documents are signed with [`crate::sign`], which adds the PAE.
+    /// 64 bytes of signature over `message`. Documents are signed with [`crate::sign()`], which adds the PAE.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
