@@ -54,7 +54,12 @@ pub enum Item {
         bytes: Bytes,
     },
     /// Some output is missing here: not kept, or this follower was too slow.
-    Gap(Gap),
+    Missing {
+        /// Bytes of standard output.
+        stdout: u64,
+        /// Bytes of standard error.
+        stderr: u64,
+    },
     /// A state change, an ask, a receipt: what the hub says.
     Event(StreamEvent),
 }
@@ -67,6 +72,8 @@ pub struct Follower {
     stderr: Witness,
     /// Where the log goes on after a reconnect.
     log_at: u64,
+    /// Output that comes after what it showed to be missing.
+    held: Option<Item>,
     receipt: Option<Wire>,
 }
 
@@ -117,6 +124,9 @@ impl Follower {
     /// [`Error::Link`] when the connection breaks or is silent for too long; [`Error::Untrusted`] with
     /// [`Code::OutputMismatch`] when the bytes cannot be what one process wrote.
     pub async fn next(&mut self, stream: &mut FrameStream) -> Result<Option<Item>, Error> {
+        if let Some(item) = self.held.take() {
+            return Ok(Some(item));
+        }
         loop {
             while let Some(frame) = self.decoder.next_frame().map_err(|e| made_up(e.to_string()))? {
                 if let Some(item) = self.take(frame)? {
@@ -142,7 +152,7 @@ impl Follower {
         let stream = match frame.kind {
             FrameKind::KeepAlive => return Ok(None),
             FrameKind::Event => return self.take_event(&frame).map(Some),
-            FrameKind::Gap => return self.take_gap(&frame).map(Some),
+            FrameKind::Gap => return self.take_gap(&frame),
             FrameKind::Stdout => Stream::Stdout,
             FrameKind::Stderr => Stream::Stderr,
         };
@@ -150,30 +160,37 @@ impl Follower {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        if !witness.bytes(frame.at, &frame.payload) {
+        let Some(skipped) = witness.bytes(frame.at, &frame.payload) else {
             return Err(made_up(format!(
                 "output at {} does not follow what came before",
                 frame.at
             )));
-        }
+        };
         self.log_at += (HEADER + frame.payload.len()) as u64;
-        Ok(Some(Item::Output {
+        let output = Item::Output {
             stream,
             time: frame.time,
             at: frame.at,
             bytes: frame.payload,
+        };
+        if skipped == 0 {
+            return Ok(Some(output));
+        }
+        self.held = Some(output);
+        Ok(Some(match stream {
+            Stream::Stdout => missing(skipped, 0),
+            Stream::Stderr => missing(0, skipped),
         }))
     }
 
-    fn take_gap(&mut self, frame: &Frame) -> Result<Item, Error> {
+    fn take_gap(&mut self, frame: &Frame) -> Result<Option<Item>, Error> {
         let gap: Gap = serde_json::from_slice(&frame.payload).map_err(|e| made_up(e.to_string()))?;
         if gap.resume_at < self.log_at {
             return Err(made_up("a gap leads backwards".to_owned()));
         }
-        self.stdout.gap(gap.stdout_bytes);
-        self.stderr.gap(gap.stderr_bytes);
         self.log_at = gap.resume_at;
-        Ok(Item::Gap(gap))
+        let (stdout, stderr) = (self.stdout.gap(gap.stdout_at), self.stderr.gap(gap.stderr_at));
+        Ok((stdout > 0 || stderr > 0).then(|| missing(stdout, stderr)))
     }
 
     fn take_event(&mut self, frame: &Frame) -> Result<Item, Error> {
@@ -211,6 +228,10 @@ impl Follower {
         }
         Ok(result)
     }
+}
+
+fn missing(stdout: u64, stderr: u64) -> Item {
+    Item::Missing { stdout, stderr }
 }
 
 fn made_up(why: String) -> Error {

@@ -22,8 +22,10 @@ const RUNS: usize = 1024;
 pub(crate) struct Witness {
     /// Offset of the next byte.
     next: u64,
-    /// Bytes that a gap frame declared missing.
+    /// Bytes that were declared missing.
     missing: u64,
+    /// A gap was declared, and no byte has come since: the next one says how long it was.
+    in_gap: bool,
     /// Unbroken runs of bytes, in order; the last one is open unless a gap has just closed it.
     runs: Vec<Run>,
     open: bool,
@@ -52,15 +54,18 @@ pub(crate) enum Seen {
 }
 
 impl Witness {
-    /// Takes the bytes at `at`; false when they do not go on where the stream stands.
+    /// Takes the bytes at `at`; gives how many bytes turn out to be missing before them, in a gap that was declared.
+    /// `None` when they do not go on where the stream stands.
     #[must_use]
-    pub(crate) fn bytes(&mut self, at: u64, bytes: &[u8]) -> bool {
-        if at != self.next {
-            return false;
+    pub(crate) fn bytes(&mut self, at: u64, bytes: &[u8]) -> Option<u64> {
+        if at < self.next || (at > self.next && !self.in_gap) {
+            return None;
         }
+        let skipped = self.skip_to(at);
+        self.in_gap = false;
         if !self.open {
             if self.runs.len() == RUNS {
-                return false;
+                return None;
             }
             self.runs.push(Run {
                 from: at,
@@ -79,16 +84,24 @@ impl Witness {
                 run.checkpoints.push((self.next, digest_of(&run.hash)));
             }
         }
-        true
+        Some(skipped)
     }
 
-    /// Takes note that `bytes` bytes are missing here.
-    pub(crate) fn gap(&mut self, bytes: u64) {
-        if bytes > 0 {
-            self.next = self.next.saturating_add(bytes);
-            self.missing = self.missing.saturating_add(bytes);
+    /// Takes note that something is missing here, and that the stream goes on at `at` or later; gives the bytes known
+    /// to be missing.
+    pub(crate) fn gap(&mut self, at: u64) -> u64 {
+        self.in_gap = true;
+        self.skip_to(at)
+    }
+
+    fn skip_to(&mut self, at: u64) -> u64 {
+        let skipped = at.saturating_sub(self.next);
+        if skipped > 0 {
+            self.next = at;
+            self.missing += skipped;
             self.open = false;
         }
+        skipped
     }
 
     /// Bytes seen.
@@ -98,10 +111,11 @@ impl Witness {
 
     /// Holds what was seen against what the node signed.
     pub(crate) fn compare(&self, signed: &StreamSummary) -> Seen {
-        if self.next != signed.bytes {
+        let in_gap = self.in_gap && self.next < signed.bytes;
+        if self.next != signed.bytes && !in_gap {
             return Seen::Differs;
         }
-        if self.missing == 0 {
+        if self.missing == 0 && !in_gap {
             let whole = self
                 .runs
                 .first()
@@ -161,7 +175,7 @@ mod tests {
     #[test]
     fn a_stream_seen_whole_is_compared_whole() {
         let mut w = Witness::default();
-        assert!(w.bytes(0, b"hello ") && w.bytes(6, b"world"));
+        assert!(w.bytes(0, b"hello ").is_some() && w.bytes(6, b"world").is_some());
         assert_eq!(w.compare(&summary(b"hello world", &[(0, 11)])), Seen::Whole);
         assert_eq!(w.compare(&summary(b"hello w0rld", &[(0, 11)])), Seen::Differs);
         assert_eq!(w.compare(&summary(b"hello world!", &[(0, 12)])), Seen::Differs);
@@ -171,18 +185,18 @@ mod tests {
     #[test]
     fn bytes_that_do_not_follow_are_refused() {
         let mut w = Witness::default();
-        assert!(w.bytes(0, b"abc"));
-        assert!(!w.bytes(2, b"c"), "repeat");
-        assert!(!w.bytes(4, b"e"), "hole");
+        assert_eq!(w.bytes(0, b"abc"), Some(0));
+        assert_eq!(w.bytes(2, b"c"), None, "repeat");
+        assert_eq!(w.bytes(4, b"e"), None, "hole");
     }
 
     #[test]
     fn kept_parts_are_compared_when_the_middle_is_missing() {
         let all = b"headmiddletail";
         let mut w = Witness::default();
-        assert!(w.bytes(0, b"head"));
-        w.gap(6);
-        assert!(w.bytes(10, b"tail"));
+        assert_eq!(w.bytes(0, b"head"), Some(0));
+        assert_eq!(w.gap(10), 6);
+        assert_eq!(w.bytes(10, b"tail"), Some(0));
         assert_eq!(w.compare(&summary(all, &[(0, 4), (10, 14)])), Seen::Kept);
         let mut forged = summary(all, &[(0, 4), (10, 14)]);
         forged.kept[1].sha256 = Digest::of(b"lies");
@@ -193,17 +207,31 @@ mod tests {
     fn a_kept_head_is_found_inside_a_longer_run() {
         let all = b"headmiddletail";
         let mut w = Witness::default();
-        assert!(w.bytes(0, b"head") && w.bytes(4, b"mid"));
-        w.gap(3);
-        assert!(w.bytes(10, b"tail"));
+        assert!(w.bytes(0, b"head").is_some() && w.bytes(4, b"mid").is_some());
+        assert_eq!(w.gap(10), 3);
+        assert_eq!(w.bytes(10, b"tail"), Some(0));
         assert_eq!(w.compare(&summary(all, &[(0, 4), (10, 14)])), Seen::Kept);
         assert_eq!(w.compare(&summary(all, &[(0, 4), (8, 14)])), Seen::Partly);
     }
 
     #[test]
+    fn the_next_byte_says_how_long_a_declared_gap_was() {
+        let all = b"headmiddletail";
+        let signed = summary(all, &[(0, 4), (10, 14)]);
+        let mut w = Witness::default();
+        assert_eq!(w.bytes(0, b"head"), Some(0));
+        assert_eq!(w.gap(0), 0, "whoever declared it did not know");
+        assert_eq!(w.compare(&signed), Seen::Partly, "nothing came after it");
+        assert_eq!(w.bytes(10, b"tail"), Some(6));
+        assert_eq!(w.compare(&signed), Seen::Kept);
+        assert_eq!(w.seen(), 8);
+        assert_eq!(w.bytes(20, b"more"), None, "one gap, one hole");
+    }
+
+    #[test]
     fn an_end_that_is_cut_off_differs() {
         let mut w = Witness::default();
-        assert!(w.bytes(0, b"head"));
+        assert_eq!(w.bytes(0, b"head"), Some(0));
         assert_eq!(w.compare(&summary(b"headtail", &[(0, 8)])), Seen::Differs);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ use crate::http::{Answer, collect};
 pub struct Peer {
     sender: SendRequest<Full<Bytes>>,
     slots: Arc<Semaphore>,
+    /// How many wait for a slot.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// Runs a link's connection; ends when the link is gone, with the reason.
@@ -56,6 +59,7 @@ impl Peer {
         let peer = Self {
             sender,
             slots: Arc::new(Semaphore::new(BODY_STREAMS)),
+            waiting: Arc::new(AtomicUsize::new(0)),
         };
         Ok((peer, Box::pin(async move { connection.await.map_err(lost) })))
     }
@@ -104,13 +108,28 @@ impl Peer {
     /// As [`Peer::call`]; or [`LinkError::Protocol`] for any status but 200.
     pub async fn stream(&self, path: &str, deadline: Duration) -> Result<SlottedBody, LinkError> {
         let work = async {
-            let slot = self.slots.clone().acquire_owned().await;
-            let slot = slot.map_err(|e| LinkError::Lost(Box::new(e)))?;
+            let slot = self.slot().await?;
             self.open(path, Some(slot)).await
         };
         tokio::time::timeout(deadline, work)
             .await
             .map_err(|_| LinkError::Timeout(deadline))?
+    }
+
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, LinkError> {
+        if let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            return Ok(slot);
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        let slot = self.slots.clone().acquire_owned().await;
+        slot.map_err(|e| LinkError::Lost(Box::new(e)))
+    }
+
+    /// Whether somebody waits for a slot: then whoever holds one for long should give it back.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Opens the one stream that is always open and always read: the agent's events. It takes no slot, and its
@@ -150,6 +169,15 @@ impl Peer {
         let mut sender = self.sender.clone();
         sender.ready().await.map_err(lost)?;
         sender.send_request(request).await.map_err(lost)
+    }
+}
+
+/// Counted as waiting until it is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

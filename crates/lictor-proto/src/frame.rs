@@ -59,10 +59,10 @@ impl FrameKind {
 pub struct Gap {
     /// Where the log goes on.
     pub resume_at: u64,
-    /// Standard output bytes missing.
-    pub stdout_bytes: u64,
-    /// Standard error bytes missing.
-    pub stderr_bytes: u64,
+    /// Where standard output stands then, as far as the sender knows: the stream's next frame does not start before.
+    pub stdout_at: u64,
+    /// Where standard error stands then, likewise.
+    pub stderr_at: u64,
 }
 
 /// A frame's header, read.

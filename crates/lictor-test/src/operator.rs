@@ -141,7 +141,7 @@ impl Operator {
                         output_bytes,
                     });
                 }
-                Item::Event(_) | Item::Gap(_) => {}
+                Item::Event(_) | Item::Missing { .. } => {}
             }
         }
         bail!("the stream ended without a receipt");

@@ -26,7 +26,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,8 +46,6 @@ pub use writer::{Ended, Writer};
 pub const INLINE: u64 = 16 * 1024;
 /// The window for live readers is at least this, however little is kept.
 const WINDOW: u64 = 2 * 1024 * 1024;
-/// Positions whose stream offsets are remembered, to say exactly what a gap has swallowed.
-const MARKS: usize = 64;
 
 /// How much is kept, and what happens beyond.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +112,9 @@ struct Inner {
     head: Head,
     tail: Tail,
     overflow: Overflow,
+    /// The job has ended: nothing waits for room any more. What an [`Overflow::Throttle`] promises still holds, as
+    /// there is no more to come than the pipes hold, and the window grows by that.
+    draining: bool,
     /// Log length.
     end: u64,
     /// Stream bytes so far.
@@ -122,7 +122,6 @@ struct Inner {
     ended: bool,
     /// Everything before this was read or acknowledged; matters when throttling.
     released: u64,
-    marks: BTreeMap<u64, [u64; 2]>,
 }
 
 impl Spool {
@@ -136,11 +135,11 @@ impl Spool {
                 head: Head::new(paths.log.clone(), head_bytes),
                 tail: Tail::new(paths.tail.clone(), tail_bytes.max(WINDOW)),
                 overflow: keep.overflow,
+                draining: false,
                 end: 0,
                 at: [0; 2],
                 ended: false,
                 released: 0,
-                marks: BTreeMap::new(),
             }),
             readable: Notify::new(),
             room: Notify::new(),
@@ -213,7 +212,7 @@ impl Spool {
 
     /// The job has ended: what is still in the pipes is taken without waiting for readers.
     pub(crate) fn stop_throttling(&self) {
-        self.lock().overflow = Overflow::Drop;
+        self.lock().draining = true;
         self.room.notify_waiters();
     }
 
@@ -226,10 +225,18 @@ impl Spool {
 
 impl Inner {
     fn has_room(&self) -> bool {
-        self.overflow == Overflow::Drop || self.ended || self.tail.has_room(self.released)
+        self.overflow == Overflow::Drop || self.draining || self.ended || self.tail.has_room(self.released)
     }
 
-    fn read(&mut self, from: u64, max: usize) -> Result<(OutputPart, Bytes), ReadError> {
+    /// Everything before this log position may be given up.
+    fn droppable(&self) -> u64 {
+        match self.overflow {
+            Overflow::Drop => u64::MAX,
+            Overflow::Throttle => self.released,
+        }
+    }
+
+    fn read(&self, from: u64, max: usize) -> Result<(OutputPart, Bytes), ReadError> {
         if from > self.end {
             return Err(ReadError::Position(from));
         }
@@ -245,39 +252,17 @@ impl Inner {
         }
         // What stood between `from` and the window is gone.
         let resume = self.tail.start_offsets().unwrap_or(self.at);
-        let lost_from = if from == head_end {
-            self.head.offsets()
-        } else {
-            self.marks.get(&from).copied().unwrap_or(resume)
-        };
-        self.marks.insert(start, resume);
         let body = self.tail.read(start, max)?;
         let (part, body) = self.part(start, body);
-        let mut out = BytesMut::from(gap(start, lost_from, resume).as_slice());
+        let mut out = BytesMut::from(gap(start, resume).as_slice());
         out.extend_from_slice(&body);
         Ok((part, out.freeze()))
     }
 
-    fn part(&mut self, from: u64, bytes: Bytes) -> (OutputPart, Bytes) {
+    fn part(&self, from: u64, bytes: Bytes) -> (OutputPart, Bytes) {
         let to = from + bytes.len() as u64;
-        self.mark(to, &bytes);
         let end = self.ended && to == self.end;
         (OutputPart { from, to, end }, bytes)
-    }
-
-    /// Remembers the stream offsets at a position that a reader may come back to.
-    fn mark(&mut self, to: u64, bytes: &[u8]) {
-        let before = self.marks.get(&(to - bytes.len() as u64)).copied();
-        let mut at = before.unwrap_or_default();
-        for header in headers(bytes) {
-            if let Some(stream) = stream_of(header.kind) {
-                at[stream] = header.at + header.len as u64;
-            }
-        }
-        self.marks.insert(to, at);
-        if self.marks.len() > MARKS {
-            self.marks.pop_first();
-        }
     }
 }
 
@@ -290,11 +275,12 @@ fn stream_of(kind: FrameKind) -> Option<usize> {
     }
 }
 
-fn gap(resume_at: u64, lost_from: [u64; 2], resume: [u64; 2]) -> Vec<u8> {
+/// A frame that says: the log goes on there, with its streams at these offsets.
+fn gap(resume_at: u64, resume: [u64; 2]) -> Vec<u8> {
     let gap = Gap {
         resume_at,
-        stdout_bytes: resume[0].saturating_sub(lost_from[0]),
-        stderr_bytes: resume[1].saturating_sub(lost_from[1]),
+        stdout_at: resume[0],
+        stderr_at: resume[1],
     };
     let frame = Frame {
         kind: FrameKind::Gap,

@@ -11,12 +11,12 @@
 //! - What is stored is bounded: the first `keep` bytes as they come, and at the end what the node kept beyond.
 
 mod kept;
+mod reading;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{Ack, Finished, Request};
 use lictor_proto::api::{ExecutionState, StreamEvent};
@@ -24,19 +24,20 @@ use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, JobId, Timestamp};
 use lictor_trust::profiles::{Limits, Overflow};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::offer::state_of;
-use super::peer::OutputStream;
 use super::{NodeLink, PeerError};
 use crate::app::objects::SEGMENT;
 use crate::app::{Error, views};
 use crate::relay::splitter::Place;
 use crate::relay::{Chunk, Live, Splitter};
 use crate::store::{JobRow, Recorded, ResultRow, SegmentRow, Step};
+use reading::{Read, Reading};
 
 /// Parts that wait for the task.
 const PARTS: usize = 64;
-/// A log stream that brings nothing for so long is let go; what it had is fetched at the end.
+/// How long the rest of an ended log may keep a result waiting without bringing anything.
 const STALL: Duration = Duration::from_secs(30);
 /// Output is stored at the latest so long after it came.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -70,10 +71,11 @@ pub(super) fn start(link: &Arc<NodeLink>, job: &JobId) -> mpsc::Sender<Part> {
         splitter: Splitter::at(Place::default()),
         pending: Vec::new(),
         pending_bytes: 0,
+        flush_at: Instant::now(),
         stored: None,
         keep: None,
         overflow: Overflow::Drop,
-        reading: None,
+        reading: Reading::closed(link.peer.clone()),
     };
     // Not ended with the link: what came is stored, and a result that is here is recorded.
     link.app.tasks.spawn(execution.run(inbox));
@@ -89,18 +91,19 @@ struct Execution {
     /// Whole frames to be stored.
     pending: Vec<Chunk>,
     pending_bytes: usize,
+    /// When they are stored at the latest.
+    flush_at: Instant,
     /// Where the stored log ends; `None` until the store was asked.
     stored: Option<u64>,
     /// How much of the log is stored as it comes; `None` until the law was asked.
     keep: Option<u64>,
     overflow: Overflow,
-    reading: Option<OutputStream>,
+    reading: Reading,
 }
 
 enum Next {
     Part(Option<Part>),
-    Piece(Option<Result<Bytes, PeerError>>),
-    Stalled,
+    Read(Read),
     Flush,
 }
 
@@ -120,11 +123,7 @@ impl Execution {
                     self.report(outcome);
                     return;
                 }
-                Next::Piece(Some(Ok(piece))) => self.frames(piece).await,
-                Next::Piece(Some(Err(_)) | None) | Next::Stalled => {
-                    self.reading = None;
-                    Ok(())
-                }
+                Next::Read(read) => self.read(read).await,
                 Next::Flush => self.flush().await,
             };
             self.report(outcome);
@@ -138,23 +137,12 @@ impl Execution {
     }
 
     async fn next(&mut self, inbox: &mut mpsc::Receiver<Part>) -> Next {
-        let flush_in = if self.pending.is_empty() {
-            Duration::MAX
-        } else {
-            FLUSH
-        };
-        let Some(reading) = self.reading.as_mut() else {
-            return match tokio::time::timeout(flush_in, inbox.recv()).await {
-                Ok(part) => Next::Part(part),
-                Err(_) => Next::Flush,
-            };
-        };
+        let (flush_at, waits) = (self.flush_at, !self.pending.is_empty());
         tokio::select! {
             biased;
-            piece = reading.next() => Next::Piece(piece),
+            () = tokio::time::sleep_until(flush_at), if waits => Next::Flush,
+            read = self.reading.next() => Next::Read(read),
             part = inbox.recv() => Next::Part(part),
-            () = tokio::time::sleep(if self.pending.is_empty() { STALL } else { FLUSH }) =>
-                if self.pending.is_empty() { Next::Stalled } else { Next::Flush },
         }
     }
 
@@ -223,17 +211,38 @@ impl Execution {
         Ok(())
     }
 
+    /// Reads the log from there on, unless it is being read.
     async fn open(&mut self, job: &Digest, from: u64) -> Result<(), Error> {
-        if self.reading.is_some() {
-            return Ok(());
-        }
-        self.seek(from).await?;
-        let from = self.splitter.place().at;
-        match self.link.peer.output(job, from).await {
-            Ok(stream) => self.reading = Some(stream),
-            Err(e) => tracing::info!(job = %self.live.key.job_id, error = %e, "its log could not be opened"),
+        if !self.reading.is_wanted() {
+            self.seek(from).await?;
+            self.reading.want(*job, self.splitter.place());
         }
         Ok(())
+    }
+
+    async fn read(&mut self, read: Read) -> Result<(), Error> {
+        match (read, self.job) {
+            (Read::From(place), _) => {
+                self.splitter = Splitter::at(place);
+                Ok(())
+            }
+            (Read::Piece(piece), _) => {
+                let relayed = self.frames(piece).await;
+                if relayed.is_err() {
+                    self.reading.close();
+                }
+                relayed
+            }
+            (Read::Yielded, Some(job)) => {
+                self.reading.want(job, self.splitter.place());
+                Ok(())
+            }
+            (Read::Broken, Some(job)) => {
+                self.reading.want_again(job, self.splitter.place());
+                Ok(())
+            }
+            (Read::Yielded | Read::Broken, None) | (Read::Ended, _) => Ok(()),
+        }
     }
 
     /// Makes `at` the log position of the next byte. The first time, finds out what is stored already.
@@ -308,6 +317,9 @@ impl Execution {
             if !joins {
                 // A segment is one stretch of the log.
                 self.flush().await?;
+            }
+            if self.pending.is_empty() {
+                self.flush_at = Instant::now() + FLUSH;
             }
             self.pending_bytes += chunk.len();
             self.pending.push(chunk);
@@ -387,20 +399,16 @@ impl Execution {
 
     /// Reads the log on to its end, for those who watch; stops at a stall.
     async fn read_to(&mut self, job: &Digest, end: u64) -> Result<(), Error> {
-        if self.reading.is_none() {
-            self.terms().await?;
-            let from = self.live.place().at;
-            self.open(job, from).await?;
-        }
-        while self.live.place().at < end
-            && let Some(reading) = self.reading.as_mut()
-        {
-            match tokio::time::timeout(STALL, reading.next()).await {
-                Ok(Some(Ok(piece))) => self.frames(piece).await?,
-                Ok(Some(Err(_)) | None) | Err(_) => self.reading = None,
+        self.job = Some(*job);
+        self.terms().await?;
+        self.open(job, self.live.place().at).await?;
+        while self.live.place().at < end && self.reading.is_wanted() {
+            match tokio::time::timeout(STALL, self.reading.next()).await {
+                Ok(read) => self.read(read).await?,
+                Err(_) => break,
             }
         }
-        self.reading = None;
+        self.reading.close();
         Ok(())
     }
 

@@ -45,6 +45,8 @@ pub trait NodePeer: Send + Sync {
     async fn ask(&self, request: Request) -> Result<Reply, PeerError>;
     /// The frames of a log from a position to its end.
     async fn output(&self, job: &Digest, from: u64) -> Result<OutputStream, PeerError>;
+    /// Whether somebody waits for a slot to read a log.
+    fn is_contended(&self) -> bool;
     /// Whether the node answers at all.
     async fn probe(&self) -> Result<(), PeerError>;
 }
@@ -72,6 +74,10 @@ impl NodePeer for LinkPeer {
             .stream(&format!("/v1/output/{job}?from={from}"), ASK)
             .await?;
         Ok(Box::pin(pieces(body)))
+    }
+
+    fn is_contended(&self) -> bool {
+        self.0.is_contended()
     }
 
     async fn probe(&self) -> Result<(), PeerError> {

@@ -84,6 +84,10 @@ impl NodePeer for PollPeer {
         Err(PeerError::Unsupported)
     }
 
+    fn is_contended(&self) -> bool {
+        false
+    }
+
     async fn probe(&self) -> Result<(), PeerError> {
         let polled = self.0.lock().polled;
         if polled.elapsed() < GONE {

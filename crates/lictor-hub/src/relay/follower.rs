@@ -165,8 +165,8 @@ impl Follower {
         if chunk.start.at > reached {
             self.out.push_back(Out::Gap(Gap {
                 resume_at: chunk.start.at,
-                stdout_bytes: chunk.start.stdout.saturating_sub(self.seen.stdout),
-                stderr_bytes: chunk.start.stderr.saturating_sub(self.seen.stderr),
+                stdout_at: chunk.start.stdout,
+                stderr_at: chunk.start.stderr,
             }));
         }
         let skip = reached.saturating_sub(chunk.start.at);

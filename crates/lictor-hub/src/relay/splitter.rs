@@ -131,8 +131,8 @@ impl Splitter {
             piece.advance(*scanned);
             *scanned = 0;
             self.border.at = gap.resume_at;
-            self.border.stdout += gap.stdout_bytes;
-            self.border.stderr += gap.stderr_bytes;
+            self.border.stdout = self.border.stdout.max(gap.stdout_at);
+            self.border.stderr = self.border.stderr.max(gap.stderr_at);
             self.start = self.border;
             return Ok(());
         }
@@ -256,8 +256,8 @@ mod tests {
     fn a_gap_is_a_jump_and_its_bytes_are_not_relayed() {
         let gap = Gap {
             resume_at: 5000,
-            stdout_bytes: 70,
-            stderr_bytes: 3,
+            stdout_at: 73,
+            stderr_at: 3,
         };
         let mut bytes = frame(FrameKind::Stdout, 0, b"abc");
         bytes.extend(frame(FrameKind::Gap, 0, &serde_json::to_vec(&gap).unwrap()));

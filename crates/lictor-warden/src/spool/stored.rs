@@ -22,17 +22,11 @@ pub fn read(log: &Log, path: &Path, from: u64, max: usize) -> Result<(OutputPart
         return Err(ReadError::Position(from));
     }
     let mut before = 0;
-    let mut lost_from = [0; 2];
     for kept in &log.kept {
         if from < kept.from {
             let bytes = region(log, path, kept, before, kept.from, max)?;
             let resume = [kept.stdout_at, kept.stderr_at];
-            return Ok(with_gap(
-                log,
-                kept.from,
-                gap(kept.from, lost_from, resume),
-                &bytes,
-            ));
+            return Ok(with_gap(log, kept.from, gap(kept.from, resume), &bytes));
         }
         if from < kept.to {
             let bytes = region(log, path, kept, before, from, max)?;
@@ -41,18 +35,13 @@ pub fn read(log: &Log, path: &Path, from: u64, max: usize) -> Result<(OutputPart
             return Ok((OutputPart { from, to, end }, bytes));
         }
         before += kept.to - kept.from;
-        lost_from = end_offsets(log, path, kept, before)?;
     }
     if from == log.end {
         let end = true;
         return Ok((OutputPart { from, to: from, end }, Bytes::new()));
     }
-    Ok(with_gap(
-        log,
-        log.end,
-        gap(log.end, lost_from, [log.stdout_bytes, log.stderr_bytes]),
-        &[],
-    ))
+    let resume = [log.stdout_bytes, log.stderr_bytes];
+    Ok(with_gap(log, log.end, gap(log.end, resume), &[]))
 }
 
 fn with_gap(log: &Log, from: u64, gap: Vec<u8>, bytes: &[u8]) -> (OutputPart, Bytes) {
@@ -86,29 +75,6 @@ fn region(
         return Err(ReadError::Position(from));
     }
     Ok(Bytes::copy_from_slice(&rest[..whole]))
-}
-
-/// Stream offsets at the end of a kept part: walked, which happens once per gap.
-fn end_offsets(log: &Log, path: &Path, kept: &Kept, file_end: u64) -> Result<[u64; 2], ReadError> {
-    let mut at = [kept.stdout_at, kept.stderr_at];
-    if kept.to == log.end {
-        return Ok(at);
-    }
-    let mut from = kept.from;
-    let before = file_end - (kept.to - kept.from);
-    while from < kept.to {
-        let bytes = region(log, path, kept, before, from, 1024 * 1024)?;
-        for header in headers(&bytes) {
-            if let Some(stream) = stream_of(header.kind) {
-                at[stream] = header.at + header.len as u64;
-            }
-        }
-        if bytes.is_empty() {
-            break;
-        }
-        from += bytes.len() as u64;
-    }
-    Ok(at)
 }
 
 /// What a crash has left of a log: its frames from the start, as long as they hang together. The file is cut to

@@ -72,14 +72,15 @@ impl Tail {
         self.payload < self.window || self.slots.front().is_none_or(|s| s.to <= released)
     }
 
-    /// Takes one frame that starts at log position `from`, where the streams stand at `at`.
-    pub(super) fn push(&mut self, frame: &[u8], from: u64, at: [u64; 2]) -> io::Result<()> {
+    /// Takes one frame that starts at log position `from`, where the streams stand at `at`; gives up nothing that
+    /// reaches beyond `droppable`.
+    pub(super) fn push(&mut self, frame: &[u8], from: u64, at: [u64; 2], droppable: u64) -> io::Result<()> {
         use std::os::unix::fs::FileExt as _;
         let len = frame.len() as u64;
         let payload = len - HEADER as u64;
         let fits = self.slots.back().is_some_and(|s| s.to - s.from + len <= SLOT);
         if !fits {
-            self.give_up();
+            self.give_up(droppable);
             let place = self.free.pop().unwrap_or_else(|| {
                 self.made += 1;
                 self.made - 1
@@ -107,10 +108,12 @@ impl Tail {
     }
 
     /// Gives up the oldest slots that the window does not need.
-    fn give_up(&mut self) {
+    fn give_up(&mut self, droppable: u64) {
         // Headers count as well: many tiny frames must not make the file large.
         let length = |t: &Self| t.slots.iter().map(|s| s.to - s.from).sum::<u64>();
-        while let Some(front) = self.slots.front() {
+        while let Some(front) = self.slots.front()
+            && front.to <= droppable
+        {
             let enough = self.payload - front.payload >= self.window
                 || length(self) > self.window + self.window / 4 + 2 * SLOT;
             if !enough {

@@ -105,10 +105,10 @@ fn read_all(
             if f.kind == FrameKind::Gap {
                 let gap: Gap = serde_json::from_slice(&f.payload).expect("a gap");
                 assert_eq!(gap.resume_at, part.from);
-                missing[0] += gap.stdout_bytes;
-                missing[1] += gap.stderr_bytes;
-                at[0] += gap.stdout_bytes;
-                at[1] += gap.stderr_bytes;
+                for (s, resume) in [gap.stdout_at, gap.stderr_at].into_iter().enumerate() {
+                    missing[s] += resume - at[s];
+                    at[s] = resume;
+                }
                 continue;
             }
             let s = stream_of(f.kind).expect("a stream");
@@ -224,20 +224,24 @@ fn a_reader_that_keeps_up_gets_everything_and_one_that_falls_behind_a_gap() {
     let gap: Gap = serde_json::from_slice(&first.payload).expect("a gap");
     let next = decoder.next_frame().expect("frames").expect("one");
     let s = stream_of(next.kind).expect("a stream");
-    let lost = [gap.stdout_bytes, gap.stderr_bytes][s] as usize;
-    assert_eq!(next.at as usize, got[s] + lost, "the gap is counted exactly");
-    // And a second one after it, from where the first reading ended.
+    assert_eq!(
+        next.at,
+        [gap.stdout_at, gap.stderr_at][s],
+        "it says exactly where the stream goes on"
+    );
+    assert!(next.at as usize > got[s]);
+    // And a second one after it, from a frame border in the middle of what the first reading gave.
     b.write_many(300, 1 << 16);
-    let (again, bytes) = b.spool.read(part.to, 1 << 20).expect("reads");
+    let border = part.from + (HEADER + next.payload.len()) as u64;
+    let (again, bytes) = b.spool.read(border, 1 << 20).expect("reads");
     assert!(again.from > part.to);
     let mut decoder = FrameDecoder::default();
     decoder.push(&bytes);
     let first = decoder.next_frame().expect("frames").expect("one");
     let gap: Gap = serde_json::from_slice(&first.payload).expect("a gap");
-    assert_eq!(
-        gap.stdout_bytes + gap.stderr_bytes,
-        ((again.from - part.to) / (HEADER as u64 + (1 << 16))) << 16
-    );
+    let next = decoder.next_frame().expect("frames").expect("one");
+    let s = stream_of(next.kind).expect("a stream");
+    assert_eq!(next.at, [gap.stdout_at, gap.stderr_at][s]);
 }
 
 #[test]
@@ -275,6 +279,37 @@ fn throttling_waits_until_what_was_written_is_read() {
         });
         assert_eq!(missing.1, [0, 0], "nothing was dropped");
         b.writer.wait_room().await;
+    });
+}
+
+#[test]
+fn what_a_throttled_job_leaves_in_its_pipes_pushes_nothing_out_that_was_not_read() {
+    let rt = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    rt.block_on(async {
+        let mut b = bench(1 << 18, Overflow::Throttle);
+        while tokio::time::timeout(Duration::from_secs(1), b.writer.wait_room())
+            .await
+            .is_ok()
+        {
+            b.write_many(1, 1 << 16);
+        }
+        b.spool.stop_throttling();
+        // Two pipes of a mebibyte each, full.
+        for _ in 0..32 {
+            b.writer.wait_room().await;
+            b.write_many(1, 1 << 16);
+        }
+        let (ended, reader) = b.end();
+        let (at, missing) = read_all(&reader.written, 0, 1 << 20, |from, max| {
+            reader.spool.read(from, max).expect("reads")
+        });
+        assert_eq!(missing, [0, 0], "a live reader that was behind gets all of it");
+        assert_eq!(at, [ended.stdout.bytes, ended.stderr.bytes]);
+        assert!(ended.truncated(), "and what is kept is bounded all the same");
     });
 }
 

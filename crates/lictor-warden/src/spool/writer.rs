@@ -113,7 +113,8 @@ impl Writer {
         } else if self.failed {
             Ok(())
         } else {
-            inner.tail.push(frame, from, at)
+            let droppable = inner.droppable();
+            inner.tail.push(frame, from, at, droppable)
         };
         if let Err(e) = stored {
             self.give_up_keeping(inner, &e);

@@ -42,7 +42,7 @@ pub(crate) async fn run(session: &Session, args: &Follow) -> Result {
                 at,
                 bytes,
             })) => screen.output(stream, time, at, bytes).await,
-            Ok(Some(Item::Gap(gap))) => screen.gap(&gap).await,
+            Ok(Some(Item::Missing { stdout, stderr })) => screen.missing(stdout, stderr).await,
             Ok(Some(Item::Event(_))) => Ok(()),
             Ok(None) => break screen.finish().await,
             Err(Error::Untrusted(r)) => return Err(untrusted(&what, r)),

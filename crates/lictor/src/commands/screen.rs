@@ -8,7 +8,6 @@ use std::io::{self, Write as _};
 use bytes::Bytes;
 use lictor_client::Stream;
 use lictor_proto::Timestamp;
-use lictor_proto::frame::Gap;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
@@ -72,17 +71,19 @@ impl Screen {
     }
 
     /// Shows that some output is missing.
-    pub(crate) async fn gap(&mut self, gap: &Gap) -> Written {
+    pub(crate) async fn missing(&mut self, stdout: u64, stderr: u64) -> Written {
         if self.json {
             let line = json!({
                 "event": "gap",
-                "stdout_bytes": gap.stdout_bytes,
-                "stderr_bytes": gap.stderr_bytes,
+                "stdout_bytes": stdout,
+                "stderr_bytes": stderr,
             });
             return self.event(&line).await;
         }
-        let missing = gap.stdout_bytes + gap.stderr_bytes;
-        let note = format!("lictor: {missing} bytes of output are not shown: they were not kept\n");
+        let note = format!(
+            "lictor: {} bytes of output are not shown: they were not kept\n",
+            stdout + stderr
+        );
         self.write(Stream::Stderr, note.into()).await
     }
 

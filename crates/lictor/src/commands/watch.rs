@@ -189,7 +189,7 @@ impl Watch<'_> {
                 at,
                 bytes,
             } => screen.output(stream, time, at, bytes).await,
-            Item::Gap(gap) => screen.gap(&gap).await,
+            Item::Missing { stdout, stderr } => screen.missing(stdout, stderr).await,
             Item::Event(event) => {
                 if let StreamEvent::State {
                     state, code, message, ..
