@@ -25,14 +25,13 @@ pub(crate) fn bench(arguments: &[&str]) -> Result<()> {
     println!("== setup");
     setup::for_bench()?;
     println!("== build");
-    // One at a time: what is measured is built with its own features and no others.
-    let release = ["build", "--release", "--package"];
-    let agent_only = ["lictor", "--no-default-features", "--features", "agent"];
+    // Apart from the rest, so that it is built with its own features and no others.
+    let release = ["build", "--release", "--package", "lictor"];
+    let agent_only = ["--no-default-features", "--features", "agent"];
     run(cargo(&[&release[..], &agent_only].concat()))?;
     let built = target_dir().join("release");
     std::fs::copy(built.join("lictor"), built.join("lictor-agent-only"))?;
-    run(cargo(&[&release[..], &["lictor"]].concat()))?;
-    run(cargo(&[&release[..], &["lictor-test", "--bins"]].concat()))?;
+    run(cargo(&[&release[..], &["--package", "lictor-test", "--bins"]].concat()))?;
     println!("== bench");
     become_program("release", "bench", arguments)
 }

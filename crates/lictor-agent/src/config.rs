@@ -1,9 +1,12 @@
 //! The agent's settings: one TOML file, unknown keys refused (`docs/config/agent.toml` shows all of them).
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// How the agent reaches its hub.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -31,6 +34,37 @@ pub struct AgentConfig {
     /// On SIGTERM: how long running jobs may go on, in seconds.
     #[serde(default = "drain_grace")]
     pub drain_grace_s: u64,
+    /// How much work is held at once.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// How much work a node holds at once. Everything is at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Jobs that may run at once.
+    pub max_jobs: NonZeroUsize,
+    /// Verified offers that may wait a few seconds for one of these places.
+    pub max_queued: NonZeroUsize,
+    /// Jobs that may wait for approvals.
+    pub max_waiting: NonZeroUsize,
+    /// Results that may wait for the hub's acknowledgement before nothing new is taken.
+    pub max_unacknowledged: NonZeroUsize,
+    /// How many days such a result waits before it is moved to the archive directory.
+    pub keep_results_days: NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_jobs: const { NonZeroUsize::new(64).unwrap() },
+            max_queued: const { NonZeroUsize::new(256).unwrap() },
+            max_waiting: const { NonZeroUsize::new(1024).unwrap() },
+            max_unacknowledged: const { NonZeroUsize::new(4096).unwrap() },
+            keep_results_days: const { NonZeroU32::new(7).unwrap() },
+        }
+    }
 }
 
 fn drain_grace() -> u64 {
@@ -57,6 +91,21 @@ impl AgentConfig {
             transport: Transport::default(),
             hub_url: None,
             drain_grace_s: drain_grace(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// What the warden of this node is started with.
+    #[must_use]
+    pub fn warden(&self) -> lictor_warden::Config {
+        let limits = &self.limits;
+        lictor_warden::Config {
+            max_jobs: limits.max_jobs.get(),
+            max_queued: limits.max_queued.get(),
+            max_waiting: limits.max_waiting.get(),
+            max_unacknowledged: limits.max_unacknowledged.get(),
+            keep_results: DAY * limits.keep_results_days.get(),
+            ..lictor_warden::Config::new(&self.dir)
         }
     }
 
@@ -100,5 +149,23 @@ mod tests {
         assert!(AgentConfig::parse("dir = \"/x\"").is_ok());
         assert!(AgentConfig::parse("dir = \"/x\"\npol = true").is_err());
         assert!(AgentConfig::parse("dir = \"/x\"\ntransport = \"pigeon\"").is_err());
+        assert!(AgentConfig::parse("dir = \"/x\"\n[limits]\nmax_job = 1").is_err());
+    }
+
+    #[test]
+    fn limits_reach_the_warden_and_zero_is_refused() {
+        let defaults = AgentConfig::new(Path::new("/x")).warden();
+        let shipped = lictor_warden::Config::new("/x");
+        assert_eq!(
+            (defaults.max_jobs, defaults.max_queued, defaults.max_waiting),
+            (shipped.max_jobs, shipped.max_queued, shipped.max_waiting)
+        );
+        assert_eq!(
+            (defaults.max_unacknowledged, defaults.keep_results),
+            (shipped.max_unacknowledged, shipped.keep_results)
+        );
+        let set = AgentConfig::parse("dir = \"/x\"\n[limits]\nmax_jobs = 2\nkeep_results_days = 1").unwrap();
+        assert_eq!((set.warden().max_jobs, set.warden().keep_results), (2, DAY));
+        assert!(AgentConfig::parse("dir = \"/x\"\n[limits]\nmax_jobs = 0").is_err());
     }
 }

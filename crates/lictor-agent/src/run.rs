@@ -60,7 +60,7 @@ pub async fn agent(
 ) -> Result<(), AgentError> {
     lictor_link::install_crypto_provider();
     let hub = open_hub(config)?;
-    let warden = Warden::start(lictor_warden::Config::new(&config.dir), host).await?;
+    let warden = Warden::start(config.warden(), host).await?;
     let port = Arc::new(warden.clone());
     serve(port, hub, config.transport, config.drain_grace(), stop).await;
     warden.close().await;

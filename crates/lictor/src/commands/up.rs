@@ -23,15 +23,18 @@ use serde_json::json;
 use crate::args::Up;
 use crate::commands::{agent, daemon, org};
 use crate::exit::Status;
-use crate::failure::{Doing as _, Result};
+use crate::failure::{Doing as _, Failure, Result};
 use crate::out::Out;
-use crate::session::Session;
+use crate::session::{Session, failed};
 
 use control::Control;
 use machine::Machine;
 
-/// Law with less than this left is renewed at the start.
-const RENEW_BEFORE: Duration = Duration::from_secs(15 * 86_400);
+/// Law with less than this left is renewed, at the start and while it runs.
+const RENEW_BEFORE: Duration = Duration::from_secs(15 * DAY);
+/// How often the law's age is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(DAY);
+const DAY: u64 = 86_400;
 
 pub(crate) fn run(args: &Up, out: Out) -> Result {
     // Before any thread: what starts jobs is a fork of the process as it is now.
@@ -67,6 +70,7 @@ async fn up(args: &Up, host: Host, out: Out) -> Result {
             tokio::select! {
                 () = &mut stop => Ok(()),
                 ended = machine.ended() => ended,
+                () = keep_law(&session) => Ok(()),
             }
         }
         (started, _) => started,
@@ -87,6 +91,30 @@ async fn begin(
     machine::enrol(session, store, &hub).await?;
     let started = machine.insert(Machine::start(session, host)?);
     started.ready(session, store, &hub).await
+}
+
+/// Renews the law before it runs out, for as long as it is polled. What fails is said, and tried again the next day.
+async fn keep_law(session: &Session) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Err(failure) = renew_and_push(session).await {
+            session
+                .out
+                .note(format!("the law could not be renewed: {failure}"));
+        }
+    }
+}
+
+async fn renew_and_push(session: &Session) -> Result<()> {
+    // From disk: another command may have brought newer law since.
+    let mut store = session.trust()?;
+    renew(session, &mut store)?;
+    let pushed = session.hub()?.push_trust(&store.trust().docs()).await;
+    let pushed = pushed.map_err(|e| failed("give the hub the law", &e))?;
+    match pushed.refused.first() {
+        Some(refusal) => Err(Failure::refused("the hub refused the law", refusal)),
+        None => Ok(()),
+    }
 }
 
 /// The node first: what it still has to say, the hub still hears.

@@ -116,7 +116,10 @@ impl Watch<'_> {
             };
             let shown = match next {
                 Ok(Some(item)) => {
-                    lost_at = None;
+                    // A hub that says the same again and hangs up, again and again, is as good as none.
+                    if said.is_news(&item) {
+                        lost_at = None;
+                    }
                     self.show(item, screen, said).await
                 }
                 Ok(None) if follower.receipt().is_some() || said.is_final() => {
@@ -152,6 +155,10 @@ impl Watch<'_> {
         since: Instant,
         why: Option<Error>,
     ) -> std::result::Result<FrameStream, Error> {
+        if since.elapsed() > LOST_FOR {
+            let empty = || Error::Malformed("the hub ends the job's stream again and again without news".into());
+            return Err(why.unwrap_or_else(empty));
+        }
         let mut pause = Duration::from_millis(100);
         loop {
             self.session
@@ -326,6 +333,14 @@ fn unhappy(r: &doc::Receipt) -> Failure {
 }
 
 impl Word {
+    fn is_news(&self, item: &Item) -> bool {
+        match item {
+            Item::Event(StreamEvent::State { state, .. }) => self.state != Some(*state),
+            Item::Event(StreamEvent::Submitted { .. } | StreamEvent::Ask { .. }) => false,
+            Item::Event(StreamEvent::Receipt { .. }) | Item::Output { .. } | Item::Missing { .. } => true,
+        }
+    }
+
     fn is_final(&self) -> bool {
         self.state.is_some_and(ExecutionState::is_final)
     }
