@@ -33,8 +33,7 @@ fn main() -> ExitCode {
         ["test"] => test::run_all(),
         ["demo"] => programs::demo(&[]),
         ["demo", "--once"] => programs::demo(&["--once"]),
-        ["bench"] => programs::bench(&[]),
-        ["bench", "--quick"] => programs::bench(&["--quick"]),
+        ["bench", rest @ ..] => programs::bench(rest),
         ["fuzz"] => fuzz::run_all(),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

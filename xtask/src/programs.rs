@@ -31,7 +31,9 @@ pub(crate) fn bench(arguments: &[&str]) -> Result<()> {
     run(cargo(&[&release[..], &agent_only].concat()))?;
     let built = target_dir().join("release");
     std::fs::copy(built.join("lictor"), built.join("lictor-agent-only"))?;
-    run(cargo(&[&release[..], &["--package", "lictor-test", "--bins"]].concat()))?;
+    run(cargo(
+        &[&release[..], &["--package", "lictor-test", "--bins"]].concat(),
+    ))?;
     println!("== bench");
     become_program("release", "bench", arguments)
 }

@@ -156,7 +156,8 @@ impl Watch<'_> {
         why: Option<Error>,
     ) -> std::result::Result<FrameStream, Error> {
         if since.elapsed() > LOST_FOR {
-            let empty = || Error::Malformed("the hub ends the job's stream again and again without news".into());
+            let empty =
+                || Error::Malformed("the hub ends the job's stream again and again without news".into());
             return Err(why.unwrap_or_else(empty));
         }
         let mut pause = Duration::from_millis(100);

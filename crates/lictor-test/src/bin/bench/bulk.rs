@@ -11,28 +11,26 @@ use crate::Effort;
 use crate::ssh::Sshd;
 use crate::table::Table;
 
+/// How often a running command is looked at: little against the seconds that it takes.
+const LOOK: Duration = Duration::from_millis(5);
 /// Rounds, of which the median counts.
 const ROUNDS: usize = 5;
 
 /// Measures both, in turns.
-pub(crate) fn measure(table: &mut Table, effort: &Effort, lab: &Lab, sshd: &Sshd) -> Result<()> {
+pub(crate) fn measure(table: &mut Table, effort: &Effort) -> Result<()> {
+    let (lab, sshd) = (&Lab::start()?, &Sshd::start()?);
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("bytes");
     fs::File::create(&path)?.set_len(effort.bytes)?;
     let file = path.to_str().context("path is not UTF-8")?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut cli) = (Vec::new(), Vec::new(), 0);
     let up = peak_memory(lab)?;
     for _ in 0..ROUNDS {
-        ours.push(time(lab.cli().command(&[
-            "run",
-            "-p",
-            "host",
-            lab.node(),
-            "--",
-            "cat",
-            file,
-        ]))?);
-        theirs.push(time(sshd.command(&["cat", file]))?);
+        let run = ["run", "-p", "host", lab.node(), "--", "cat", file];
+        let (took, peak) = time(lab.cli().command(&run))?;
+        ours.push(took);
+        cli = cli.max(peak);
+        theirs.push(time(sshd.command(&["cat", file]))?.0);
     }
     let grown = peak_memory(lab)?.saturating_sub(up);
     let rate = |mut times: Vec<Duration>| {
@@ -40,9 +38,10 @@ pub(crate) fn measure(table: &mut Table, effort: &Effort, lab: &Lab, sshd: &Sshd
         effort.bytes as f64 / times[ROUNDS / 2].as_secs_f64() / 1e6
     };
     let figure = format!(
-        "{:.0} MB/s, hub and agent grew by {} MB",
+        "{:.0} MB/s, hub and agent grew by {} MB, CLI at most {} MB",
         rate(ours),
-        grown / 1024
+        grown / 1024,
+        cli / 1024
     );
     let beside = format!("ssh {:.0} MB/s", rate(theirs));
     table.row(
@@ -55,16 +54,25 @@ pub(crate) fn measure(table: &mut Table, effort: &Effort, lab: &Lab, sshd: &Sshd
     Ok(())
 }
 
-fn time(mut command: Command) -> Result<Duration> {
+/// How long it takes, and its peak resident memory in kB, as it was seen last.
+fn time(mut command: Command) -> Result<(Duration, u64)> {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let started_at = Instant::now();
-    let status = command.status()?;
+    let mut child = command.spawn()?;
+    let mut peak = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        peak = crate::memory::field(child.id(), "VmHWM:").unwrap_or(peak);
+        std::thread::sleep(LOOK);
+    };
     ensure!(
         status.success(),
         "{} ended with {status}",
         command.get_program().display()
     );
-    Ok(started_at.elapsed())
+    Ok((started_at.elapsed(), peak))
 }
 
 /// Peak resident memory of hub and agent (one process in the lab), in kB.

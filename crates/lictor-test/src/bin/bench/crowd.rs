@@ -9,18 +9,14 @@ use lictor_test::{Lab, Operator};
 use tokio::task::JoinSet;
 
 use crate::Effort;
-use crate::sample::Samples;
+use crate::latency;
 use crate::table::Table;
 
 /// Measures both.
-pub(crate) async fn measure(
-    table: &mut Table,
-    effort: &Effort,
-    base: &Samples,
-    lab: &Lab,
-    operator: Operator,
-) -> Result<()> {
-    let operator = Arc::new(operator);
+pub(crate) async fn measure(table: &mut Table, effort: &Effort) -> Result<()> {
+    let lab = Lab::start()?;
+    let operator = Arc::new(Operator::at(lab.home()).await?);
+    let base = latency::base(effort)?;
     let spawn = format!(
         "posix_spawn, one at a time: {:.0}/s",
         1.0 / base.p50().as_secs_f64()

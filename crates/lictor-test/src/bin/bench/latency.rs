@@ -16,30 +16,21 @@ use crate::table::Table;
 /// What is not counted, so that caches are warm and connections open.
 const WARM_UP: usize = 10;
 
-/// The namespaces and mounts of the `sandbox` profile, by hand.
-const BARE_BWRAP: &[&str] = &[
-    "--unshare-user",
-    "--unshare-pid",
-    "--unshare-net",
-    "--unshare-ipc",
-    "--unshare-uts",
-    "--unshare-cgroup",
-    "--die-with-parent",
-    "--new-session",
-    "--cap-drop",
-    "ALL",
-    "--clearenv",
-    "--ro-bind",
-    "/",
-    "/",
-    "--proc",
-    "/proc",
-    "--dev",
-    "/dev",
-    "--tmpfs",
-    "/tmp",
-    "/bin/true",
-];
+/// The namespaces and mounts of the `sandbox` profile, by hand; only the four small files that are made for each
+/// sandbox (`/etc/passwd` and the like) are left out.
+const BARE_BWRAP: &str = "--unshare-all --unshare-user --disable-userns --die-with-parent --new-session \
+    --cap-drop ALL --clearenv --uid 1000 --gid 1000 --hostname sandbox --ro-bind /usr /usr \
+    --symlink usr/bin /bin --symlink usr/sbin /sbin --symlink usr/lib /lib --symlink usr/lib64 /lib64 \
+    --ro-bind-try /etc/alternatives /etc/alternatives --ro-bind-try /etc/ca-certificates /etc/ca-certificates \
+    --ro-bind-try /etc/host.conf /etc/host.conf --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache \
+    --ro-bind-try /etc/ld.so.conf /etc/ld.so.conf --ro-bind-try /etc/ld.so.conf.d /etc/ld.so.conf.d \
+    --ro-bind-try /etc/localtime /etc/localtime --ro-bind-try /etc/mime.types /etc/mime.types \
+    --ro-bind-try /etc/nsswitch.conf /etc/nsswitch.conf --ro-bind-try /etc/os-release /etc/os-release \
+    --ro-bind-try /etc/protocols /etc/protocols --ro-bind-try /etc/services /etc/services \
+    --ro-bind-try /etc/ssl/certs /etc/ssl/certs --ro-bind-try /etc/ssl/openssl.cnf /etc/ssl/openssl.cnf \
+    --ro-bind-try /etc/terminfo /etc/terminfo --ro-bind-try /etc/timezone /etc/timezone \
+    --proc /proc --ro-bind /proc/sys /proc/sys --dev /dev --size 1073741824 --tmpfs /tmp --dir /run \
+    --symlink ../tmp /var/tmp --dir /workspace --remount-ro / --chdir /workspace -- /usr/bin/true";
 
 #[derive(Default)]
 struct Measured {
@@ -52,15 +43,12 @@ struct Measured {
 }
 
 /// Measures and gives the base for other rows.
-pub(crate) async fn measure(
-    table: &mut Table,
-    effort: &Effort,
-    lab: &Lab,
-    operator: &Operator,
-    sshd: &Sshd,
-) -> Result<Samples> {
+pub(crate) async fn measure(table: &mut Table, effort: &Effort) -> Result<Samples> {
+    let lab = &Lab::start()?;
+    let operator = &Operator::at(lab.home()).await?;
+    let sshd = Sshd::start()?;
     let mut base = Spawner::new(&Command::new("/bin/true"))?;
-    let mut bwrap = Spawner::new(Command::new("bwrap").args(BARE_BWRAP))?;
+    let mut bwrap = Spawner::new(Command::new("bwrap").args(BARE_BWRAP.split_whitespace()))?;
     let mut ssh = Spawner::new(&sshd.command(&["true"]))?;
     let mut cold = Spawner::new(
         &lab.cli()
@@ -83,6 +71,19 @@ pub(crate) async fn measure(
     }
     rows(table, &all);
     Ok(all.base)
+}
+
+/// The base alone: posix_spawn and wait of `true`, from a small process.
+pub(crate) fn base(effort: &Effort) -> Result<Samples> {
+    let mut spawner = Spawner::new(&Command::new("/bin/true"))?;
+    let mut samples = Samples::default();
+    for round in 0..WARM_UP + effort.samples {
+        let took = spawner.once()?;
+        if round >= WARM_UP {
+            samples.push(took);
+        }
+    }
+    Ok(samples)
 }
 
 /// One warm job, from signing it to its verified receipt.

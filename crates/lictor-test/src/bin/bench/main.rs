@@ -27,9 +27,8 @@ mod steps;
 mod table;
 
 use anyhow::Result;
-use lictor_test::{Lab, Operator};
 
-use crate::ssh::Sshd;
+use crate::sample::Samples;
 use crate::table::Table;
 
 /// How much to measure.
@@ -67,34 +66,81 @@ impl Effort {
 async fn main() -> Result<()> {
     let effort = Effort::from_arguments();
     println!("load average at the start: {}", load()?);
-    let lab = Lab::start()?;
-    let operator = Operator::at(lab.home()).await?;
-    let sshd = Sshd::start()?;
     let mut table = Table::default();
-    let base = latency::measure(&mut table, &effort, &lab, &operator, &sshd).await?;
     // What fails is said in the table, and the program fails at its end: the other figures are still worth having.
-    let failed = bulk::measure(&mut table, &effort, &lab, &sshd).err();
-    if let Some(e) = &failed {
-        table.row(
-            "b, d",
-            "output of one `cat`",
-            format!("FAILED: {e:#}"),
-            String::new(),
-            "200 MB/s (400)",
-        );
+    let mut failed = Ok(());
+    let mut base = None;
+    for rows in Rows::ALL.into_iter().filter(|r| asked_for(*r)) {
+        if let Err(e) = measure(rows, &mut table, &effort, &mut base).await {
+            let (id, what) = rows.name();
+            table.row(id, what, format!("FAILED: {e:#}"), String::new(), "");
+            failed = Err(e);
+        }
     }
-    // A connection that this thread did not look after for so long, the hub has closed.
-    let operator = Operator::at(lab.home()).await?;
-    crowd::measure(&mut table, &effort, &base, &lab, operator).await?;
-    drop(lab);
-    let mut split = memory::measure(&mut table)?;
-    idle::measure(&mut table, &mut split, effort.agents).await?;
-    drop(split);
-    stalled::measure(&mut table, &effort).await?;
-    steps::measure(&effort, base.p50()).await?;
     table.print();
     println!("\nload average at the end: {}", load()?);
-    failed.map_or(Ok(()), Err)
+    failed
+}
+
+/// What is measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    Latency,
+    Bulk,
+    Crowd,
+    Memory,
+    Stalled,
+    Steps,
+}
+
+impl Rows {
+    const ALL: [Self; 6] = [
+        Self::Latency,
+        Self::Bulk,
+        Self::Crowd,
+        Self::Memory,
+        Self::Stalled,
+        Self::Steps,
+    ];
+
+    /// Its letters in the table, and a word for `--only`.
+    fn name(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Latency => ("a, d, f", "latency"),
+            Self::Bulk => ("b, d", "bulk"),
+            Self::Crowd => ("c", "crowd"),
+            Self::Memory => ("e", "memory"),
+            Self::Stalled => ("g", "stalled"),
+            Self::Steps => ("a", "steps"),
+        }
+    }
+}
+
+/// Everything, unless `--only WORD` names something.
+fn asked_for(rows: Rows) -> bool {
+    let mut arguments = std::env::args().skip_while(|a| a != "--only").skip(1);
+    arguments.next().is_none_or(|word| word == rows.name().1)
+}
+
+async fn measure(rows: Rows, table: &mut Table, effort: &Effort, base: &mut Option<Samples>) -> Result<()> {
+    match rows {
+        Rows::Latency => *base = Some(latency::measure(table, effort).await?),
+        Rows::Bulk => bulk::measure(table, effort)?,
+        Rows::Crowd => crowd::measure(table, effort).await?,
+        Rows::Memory => {
+            let mut split = memory::measure(table)?;
+            idle::measure(table, &mut split, effort.agents).await?;
+        }
+        Rows::Stalled => stalled::measure(table, effort).await?,
+        Rows::Steps => {
+            let base = match base {
+                Some(base) => base.p50(),
+                None => latency::base(effort)?.p50(),
+            };
+            steps::measure(effort, base).await?;
+        }
+    }
+    Ok(())
 }
 
 fn load() -> Result<String> {

@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use lictor_test::{Split, sibling};
 
+use crate::ssh::Sshd;
 use crate::table::Table;
 
 /// Measures both, after one job; they go on running.
@@ -16,26 +17,27 @@ pub(crate) fn measure(table: &mut Table) -> Result<Split> {
     split.start_agent()?;
     split.cli().ok(&["run", "-p", "host", "local", "--", "true"])?;
     let (agent, hub) = (split.agent()?.pid(), split.hub()?.pid());
-    let mb = |pid, name| Ok::<_, anyhow::Error>(field(pid, name)? as f64 / 1024.0);
-    let figure = format!(
-        "RssAnon {:.1} MB, RSS {:.1} MB",
-        mb(agent, "RssAnon:")?,
-        mb(agent, "VmRSS:")?
-    );
+    let peer = held(Sshd::start()?.pid())?;
+    let (figure, beside) = (held(agent)?, format!("sshd, listening: {peer}"));
+    let goal = "RssAnon 8 MB, RSS 20 MB (12)";
     table.row(
         "e",
         "agent at rest, agent-only build",
         figure,
-        String::new(),
-        "RssAnon 8 MB, RSS 20 MB (12)",
+        beside.clone(),
+        goal,
     );
-    let figure = format!(
-        "RssAnon {:.1} MB, RSS {:.1} MB",
-        mb(hub, "RssAnon:")?,
-        mb(hub, "VmRSS:")?
-    );
-    table.row("e", "hub at rest, one agent", figure, String::new(), "RSS 40 MB");
+    table.row("e", "hub at rest, one agent", held(hub)?, beside, "RSS 40 MB");
     Ok(split)
+}
+
+fn held(pid: u32) -> Result<String> {
+    let mb = |name| Ok::<_, anyhow::Error>(field(pid, name)? as f64 / 1024.0);
+    Ok(format!(
+        "RssAnon {:.1} MB, RSS {:.1} MB",
+        mb("RssAnon:")?,
+        mb("VmRSS:")?
+    ))
 }
 
 /// A field of `/proc/PID/status`, in kB.

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// A running `sshd` with a master connection to it.
 pub(crate) struct Sshd {
     dir: TempDir,
-    _daemon: Program,
+    daemon: Program,
     _master: Program,
     port: u16,
 }
@@ -37,9 +37,12 @@ impl Sshd {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
-             StrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\nMaxSessions 64\n",
+             StrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\nMaxSessions 64\n\
+             SetEnv HOME={}\n",
             path("host"),
             path("authorized"),
+            // Without the start-up files of whoever runs this: they can take longer than everything measured.
+            dir.path().display(),
         );
         fs::write(dir.path().join("config"), config)?;
         let mut sshd = Command::new("/usr/sbin/sshd");
@@ -59,10 +62,15 @@ impl Sshd {
             .with_context(|| master.stderr())?;
         Ok(Self {
             dir,
-            _daemon: daemon,
+            daemon,
             _master: master,
             port,
         })
+    }
+
+    /// The process that listens.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.pid()
     }
 
     /// A command that runs there, over the shared connection.
