@@ -22,6 +22,10 @@ pub(super) fn check(code: &str) -> Result<(), &'static str> {
     if !code.chars().all(is_plain) {
         return Err("the code has characters that shells read differently");
     }
+    // Shells take these two away before they read words, so that what stands on either side becomes one: `$\<newline>(`.
+    if code.contains("\\\n") {
+        return Err("a backslash before a line's end joins what stands apart here");
+    }
     if code.contains('`') || ["$(", "<(", ">(", "$["].iter().any(|s| code.contains(s)) {
         return Err("a substitution runs commands that are not command words");
     }

@@ -185,6 +185,23 @@ fn code_that_builds_or_hides_commands_is_opaque() {
 }
 
 #[test]
+fn nothing_forbidden_hides_behind_a_line_that_goes_on() {
+    for pair in [
+        "$(", "${", "$[", "$'", "$\"", "<(", ">(", "<<", "((", "[[", "&>", "|&", ";&",
+    ] {
+        let (first, second) = pair.split_at(1);
+        for code in [
+            format!("echo {first}\\\n{second}rm -rf /x)"),
+            format!("echo \"{first}\\\n{second}rm -rf /x)\""),
+            format!("echo {first}\\\n\\\n{second}rm x"),
+            format!("aa {first}\\\n{second} bb"),
+        ] {
+            assert!(matches!(sh(&code), Action::ShellOpaque { .. }), "{code:?}");
+        }
+    }
+}
+
+#[test]
 fn shells_interpreters_and_wrappers_in_argv_are_opaque_or_read() {
     for (argv, program) in [
         (&["sh", "x.sh"][..], "/usr/bin/dash"),
