@@ -11,6 +11,9 @@ const MAX_NESTING: usize = 24;
 /// Most openings at which the parser may have to look twice, so that time doubles with each: `(` counts one, `case` two.
 const MAX_RETRIES: usize = 10;
 
+/// Longest number of a descriptor in a redirection: `999>f`.
+const MAX_FD_DIGITS: usize = 3;
+
 /// Checks the text.
 ///
 /// # Errors
@@ -39,6 +42,9 @@ pub(super) fn check(code: &str) -> Result<(), &'static str> {
     if code.contains("((") || code.contains("[[") {
         return Err("arithmetic and extended tests evaluate strings again");
     }
+    if descriptor_digits(code) > MAX_FD_DIGITS {
+        return Err("a redirection's descriptor is no descriptor");
+    }
     if nesting(code) > MAX_NESTING || retries(code) > MAX_RETRIES {
         return Err("the code is nested too deeply to be read");
     }
@@ -47,6 +53,13 @@ pub(super) fn check(code: &str) -> Result<(), &'static str> {
 
 fn is_plain(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n') || c.is_ascii_graphic() || (!c.is_ascii() && c.is_alphanumeric())
+}
+
+/// The most digits that stand right before a `<` or `>`.
+fn descriptor_digits(code: &str) -> usize {
+    let before = code.match_indices(['<', '>']).map(|(at, _)| &code[..at]);
+    let digits = before.map(|b| b.bytes().rev().take_while(u8::is_ascii_digit).count());
+    digits.max().unwrap_or_default()
 }
 
 fn nesting(code: &str) -> usize {

@@ -202,6 +202,31 @@ fn nothing_forbidden_hides_behind_a_line_that_goes_on() {
 }
 
 #[test]
+fn numbers_that_no_descriptor_has_are_opaque() {
+    for code in [
+        "echo 99999999999>x",
+        "echo 1000<x",
+        "99999999999999999999999>&2 aa",
+        "{ aa; } 4294967296>f",
+    ] {
+        assert!(matches!(sh(code), Action::ShellOpaque { .. }), "{code}");
+    }
+    assert_eq!(commands("ls 2>&1 9>/dev/null 199<x"), set(&["ls"]));
+}
+
+#[test]
+fn a_panic_of_the_parser_is_an_answer() {
+    // The screen keeps this from the parser; here is what would happen if it did not.
+    let answer = walk::parse("echo 99999999999>x");
+    assert_eq!(answer.map(|_| ()), Err("the parser failed at the code"));
+    let manifest = include_str!("../../../../Cargo.toml");
+    assert!(
+        !manifest.contains("panic ="),
+        "panics are caught, so they must unwind"
+    );
+}
+
+#[test]
 fn shells_interpreters_and_wrappers_in_argv_are_opaque_or_read() {
     for (argv, program) in [
         (&["sh", "x.sh"][..], "/usr/bin/dash"),

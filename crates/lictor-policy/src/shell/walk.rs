@@ -15,14 +15,18 @@ use super::{ShellCode, word};
 type Walk = Result<(), &'static str>;
 
 /// Parses code as a POSIX shell does, with bash's additions where they cannot be told apart.
+///
+/// A panic of the parser is caught: it holds nothing that could stay half-changed, and a node that dies of a job's
+/// text would neither run nor refuse it, over and over.
 pub(super) fn parse(code: &str) -> Result<Program, &'static str> {
     let options = ParserOptions {
         enable_extended_globbing: false,
         ..ParserOptions::default()
     };
-    Parser::new(code.as_bytes(), &options)
-        .parse_program()
-        .map_err(|_| "the code does not parse")
+    match std::panic::catch_unwind(|| Parser::new(code.as_bytes(), &options).parse_program()) {
+        Ok(parsed) => parsed.map_err(|_| "the code does not parse"),
+        Err(_) => Err("the parser failed at the code"),
+    }
 }
 
 /// Collects what a whole program runs and opens.
