@@ -151,13 +151,12 @@ fn shell(exec: &Exec, args: &[String]) -> Action {
 /// Reads shell code in full, or says why it cannot.
 fn read(code: &str) -> Result<ShellCode, &'static str> {
     screen::check(code)?;
-    let program = walk::parse(code)?;
-    let mut found = ShellCode {
+    let found = walk::program(&walk::parse(code)?)?;
+    Ok(ShellCode {
         code: code.to_owned(),
-        ..ShellCode::default()
-    };
-    walk::program(&program, &mut found)?;
-    Ok(found)
+        commands: found.commands,
+        redirects: found.redirects,
+    })
 }
 
 #[cfg(test)]

@@ -270,6 +270,7 @@ const CONDITIONAL: &[(&str, &[&str])] = &[
     ("journalctl", &["--pager*"]),
     ("test", &["-v", "-R"]),
     ("[", &["-v", "-R"]),
+    ("wait", &["-*"]),
 ];
 
 /// Words that a shell itself acts on, and that change what other words mean, or evaluate a string again.
@@ -277,6 +278,7 @@ const SHELL_BUILTINS: &[&str] = &[
     ".",
     "alias",
     "autoload",
+    "bg",
     "bind",
     "builtin",
     "caller",
@@ -293,9 +295,11 @@ const SHELL_BUILTINS: &[&str] = &[
     "exec",
     "export",
     "fc",
+    "fg",
     "function",
     "getopts",
     "hash",
+    "help",
     "history",
     "jobs",
     "let",

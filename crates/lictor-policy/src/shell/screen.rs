@@ -36,6 +36,10 @@ pub(super) fn check(code: &str) -> Result<(), &'static str> {
     if ["&>", "|&", ";&"].iter().any(|s| code.contains(s)) {
         return Err("the code has operators that shells read differently");
     }
+    // `{name[subscript]}>f` picks a descriptor in bash, and evaluates the subscript for it.
+    if code.contains("}<") || code.contains("}>") {
+        return Err("a redirection whose descriptor is named by a variable");
+    }
     if code.contains("<<") {
         return Err("here-documents are not read");
     }

@@ -227,6 +227,59 @@ fn a_panic_of_the_parser_is_an_answer() {
 }
 
 #[test]
+fn text_that_bash_evaluates_cannot_be_put_together() {
+    for code in [
+        "d=\\$; RANDOM=\"a[${d}(touch /tmp/p)]\"",
+        "d=\\$; SRANDOM=\"a[${d}(touch /tmp/p)]\"",
+        "d=\\$; HISTCMD=\"a[${d}(touch /tmp/p)]\"",
+        "d=\\$; OPTIND=\"a[${d}(touch /tmp/p)]\"",
+        "d=\\$; for RANDOM in \"a[${d}(touch /tmp/p)]\"; do :; done",
+        "d=\\$; sleep 0 & wait -n -p \"a[${d}(touch /tmp/p)]\"",
+        "d=\\$; x=\"a[${d}(touch /tmp/p)]\"; echo hi {b[x]}>/dev/null",
+        // The same with the job's own variables and arguments in place of assignments.
+        "RANDOM=$1",
+        "RANDOM=5",
+        "wait -n -p \"$A\"",
+        "wait $A",
+        "echo hi {b[A]}>/dev/null",
+        "echo hi {b[$1]}</dev/null",
+        "echo {fd}>x",
+        "b[A]=1",
+        "echo b[A]",
+        "x=1; echo \"[$x]\"",
+        "x=\\[; echo $x",
+        "for x in \"a[b]\"; do id; done",
+        "x+=1",
+        "_=1",
+        "FOO=1",
+        "for SECONDS in 1; do id; done",
+        "histchars=x",
+        "http_proxy=x HOME=/x; id",
+        "HOME=/tmp/x; git pull",
+        "%1",
+        "fg",
+        "bg %1",
+        "help x",
+    ] {
+        assert!(matches!(sh(code), Action::ShellOpaque { .. }), "{code}");
+    }
+}
+
+#[test]
+fn brackets_that_are_only_text_are_read() {
+    for (code, want) in [
+        ("grep '^[0-9]' f", &["grep"][..]),
+        ("x=1; grep '[a-z]' f", &["grep"]),
+        ("echo \"[done]\"", &["echo"]),
+        ("sleep 1 & wait", &["sleep", "wait"]),
+        ("if [ -f /x ]; then id; fi", &["[", "id"]),
+        ("myName=1; a=2; N=3; echo $N", &["echo"]),
+    ] {
+        assert_eq!(commands(code), set(want), "{code}");
+    }
+}
+
+#[test]
 fn shells_interpreters_and_wrappers_in_argv_are_opaque_or_read() {
     for (argv, program) in [
         (&["sh", "x.sh"][..], "/usr/bin/dash"),

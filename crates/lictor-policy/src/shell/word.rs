@@ -33,6 +33,42 @@ fn quoted(chars: &mut std::str::Chars<'_>, end: char) -> Option<String> {
     Some(inside.to_owned())
 }
 
+/// Where the first `[` of a word stands that could begin a subscript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bracket {
+    /// Outside quotes.
+    Bare,
+    /// Inside double quotes.
+    Quoted,
+}
+
+/// Looks for a `[` outside single quotes; the word `[` itself has none.
+pub(super) fn bracket(raw: &str) -> Option<Bracket> {
+    if raw == "[" || raw == "]" {
+        return None;
+    }
+    let (mut found, mut in_double) = (None, false);
+    let mut chars = raw.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                // An escaped bracket counts: an escape does not keep it from being a subscript's.
+                if chars.next() == Some('[') {
+                    found = Some(Bracket::Quoted);
+                }
+            }
+            '"' => in_double = !in_double,
+            '\'' if !in_double => {
+                quoted(&mut chars, '\'');
+            }
+            '[' if in_double => found = Some(Bracket::Quoted),
+            '[' => return Some(Bracket::Bare),
+            _ => {}
+        }
+    }
+    found
+}
+
 /// A literal command word: the name or path of a program, as written.
 pub(super) fn command(raw: &str) -> Option<String> {
     let word = literal(raw)?;
@@ -43,6 +79,24 @@ pub(super) fn command(raw: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn brackets_count_wherever_they_could_become_subscripts() {
+        for (raw, want) in [
+            ("[", None),
+            ("'a[x]'", None),
+            ("\"it's\"'[x]'", None),
+            ("a[x]", Some(Bracket::Bare)),
+            ("{b[x]}", Some(Bracket::Bare)),
+            ("\"it's [x]\"", Some(Bracket::Quoted)),
+            ("\"\\\"[x]\"", Some(Bracket::Quoted)),
+            ("a\\[x", Some(Bracket::Quoted)),
+            ("'a'[x]", Some(Bracket::Bare)),
+            ("\\'[x]\\'", Some(Bracket::Bare)),
+        ] {
+            assert_eq!(bracket(raw), want, "{raw}");
+        }
+    }
 
     #[test]
     fn quotes_are_removed_and_nothing_else_is_guessed() {
