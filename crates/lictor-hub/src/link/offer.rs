@@ -19,8 +19,8 @@ use crate::store::{JobRow, Step};
 /// Bytes of standard input per piece.
 const PIECE: u64 = 1024 * 1024;
 /// Between two offers of a job that the node cannot take now.
-const AGAIN_FIRST: Duration = Duration::from_millis(500);
-const AGAIN_LAST: Duration = Duration::from_secs(30);
+pub(super) const AGAIN_FIRST: Duration = Duration::from_millis(500);
+pub(super) const AGAIN_LAST: Duration = Duration::from_secs(30);
 
 /// A job on its way to a node.
 pub struct Offered {
@@ -66,20 +66,27 @@ impl NodeLink {
         while offered.row.expires_at > Timestamp::now() {
             let reply = {
                 let _slot = self.offers.acquire().await.map_err(|_| PeerError::Gone)?;
-                self.send(&offered).await?
+                self.send(&offered).await
             };
-            if reply == OfferReply::Accepted {
+            if matches!(reply, Ok(OfferReply::Accepted)) {
                 offered.live.begin();
             }
             let admitted = offered.admission.wait_for(|a| *a != Admission::Open).await;
             if admitted.map_or(true, |a| *a == Admission::Refused) {
                 return Ok(());
             }
-            let OfferReply::Later(why) = reply else {
-                self.settle(&offered, reply).await;
-                return Ok(());
-            };
-            self.handed_back(&offered, &why).await;
+            match reply {
+                Ok(OfferReply::Later(why)) => self.handed_back(&offered, &why).await,
+                Ok(reply) => {
+                    self.settle(&offered, reply).await;
+                    return Ok(());
+                }
+                // Whether the node has it is not known; if it has, it says so to the next offer. This task ends
+                // with the link.
+                Err(e) => {
+                    tracing::debug!(job = %offered.row.job_id, node = %self.node.node_id, error = %e, "an offer failed; it is made again")
+                }
+            }
             tokio::time::sleep(again).await;
             again = (again * 2).min(AGAIN_LAST);
         }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::execution::{self, Part};
-use super::offer::Offered;
+use super::offer::{AGAIN_FIRST, AGAIN_LAST, Offered};
 use super::peer::{LinkPeer, NodePeer, PeerError, pieces};
 use super::{ASK, NodeLink};
 use crate::app::enrol::KnownNode;
@@ -221,8 +221,8 @@ impl Tracker {
             if let Err(e) = link.push_law().await {
                 tracing::debug!(node = %link.node.node_id, error = %e, "law not pushed");
             }
-            if first && let Err(e) = begin(&link).await {
-                tracing::error!(node = %link.node.node_id, error = %e.chain(), "what waits for the node was not read");
+            if first {
+                begin(&link).await;
             }
         });
     }
@@ -272,21 +272,40 @@ fn id(job: &Digest) -> JobId {
     JobId::from_digest(job)
 }
 
-/// What waits for a node that has come: cancels first, then offers.
-async fn begin(link: &Arc<NodeLink>) -> Result<(), Error> {
-    let pending = link.app.store.pending(&link.node.org, &link.node.node_id).await?;
-    for waiting in pending {
-        match link.cancel_pending(&waiting).await {
-            Ok(Ended::No) => offer_pending(link, waiting)?,
-            // Its receipt follows as an event.
-            Ok(Ended::Yes) => {}
+/// What waits for a node that has come: of each job its cancels first, then the offer. What fails is tried again
+/// while the link lives, and holds up nothing else.
+async fn begin(link: &Arc<NodeLink>) {
+    let mut again = AGAIN_FIRST;
+    let mut waiting = loop {
+        match link.app.store.pending(&link.node.org, &link.node.node_id).await {
+            Ok(waiting) => break waiting,
             Err(e) => {
-                tracing::debug!(error = %e, "a cancel was not told");
-                return Ok(());
+                tracing::error!(node = %link.node.node_id, error = %Error::from(e).chain(), "what waits for the node was not read")
             }
         }
+        tokio::time::sleep(again).await;
+        again = (again * 2).min(AGAIN_LAST);
+    };
+    loop {
+        let mut untold = Vec::new();
+        for job in waiting {
+            match link.cancel_pending(&job).await {
+                Ok(Ended::No) => offer_pending(link, job),
+                // Its receipt follows as an event.
+                Ok(Ended::Yes) => {}
+                Err(e) => {
+                    tracing::debug!(job = %job.job.job_id, error = %e, "a cancel was not told");
+                    untold.push(job);
+                }
+            }
+        }
+        if untold.is_empty() {
+            return;
+        }
+        waiting = untold;
+        tokio::time::sleep(again).await;
+        again = (again * 2).min(AGAIN_LAST);
     }
-    Ok(())
 }
 
 /// Whether a signed cancel ended a job.
@@ -316,18 +335,27 @@ impl NodeLink {
     }
 }
 
-fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) -> Result<(), Error> {
+fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) {
     let offered = match waiting.state {
         ExecutionState::Queued | ExecutionState::Leased => true,
         ExecutionState::AwaitingApproval => !waiting.approvals.is_empty(),
         _ => false,
     };
-    if offered && waiting.job.expires_at > Timestamp::now() {
-        let stdin = stdin_of(&views::read_job(&waiting.job.envelope)?);
-        let live = link.app.live.enter(&link.key(&waiting.job.job_id));
-        link.offer(Offered::stored(waiting.job, stdin, waiting.approvals, live));
+    if !offered || waiting.job.expires_at <= Timestamp::now() {
+        return;
     }
-    Ok(())
+    match views::read_job(&waiting.job.envelope) {
+        Ok(job) => {
+            let live = link.app.live.enter(&link.key(&waiting.job.job_id));
+            link.offer(Offered::stored(
+                waiting.job,
+                stdin_of(&job),
+                waiting.approvals,
+                live,
+            ));
+        }
+        Err(e) => tracing::error!(job = %waiting.job.job_id, error = %e.chain(), "not offered"),
+    }
 }
 
 /// Sends to the tracker, for poll mode.

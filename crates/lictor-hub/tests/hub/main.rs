@@ -6,5 +6,6 @@ mod document;
 mod limits;
 mod link;
 mod node;
+mod offers;
 mod routes;
 mod world;

@@ -14,7 +14,7 @@ use lictor_link::cert::Identity;
 use lictor_link::dial::{HubUrl, dial};
 use lictor_link::h2;
 use lictor_link::http::{Answer, HttpClient, full};
-use lictor_link::hyper::{Method, Request as HttpRequest};
+use lictor_link::hyper::{Method, Request as HttpRequest, StatusCode};
 use lictor_link::tls::ClientTls;
 use lictor_link::ws::{WsStream, connect};
 use lictor_proto::agent::stream::Message;
@@ -39,6 +39,10 @@ pub struct Node {
     url: HubUrl,
 }
 
+/// A node's own way to answer: a reply, a failure (the link lives, the answer does not come), or `None` for the
+/// script's usual answer.
+pub type Answering = Box<dyn FnMut(&Request) -> Option<Result<Reply, StatusCode>> + Send>;
+
 /// A link that is up.
 pub struct Linked {
     events: mpsc::UnboundedSender<Message>,
@@ -48,6 +52,7 @@ pub struct Linked {
 }
 
 struct Script {
+    answering: Mutex<Answering>,
     cancels: mpsc::UnboundedSender<CancelJob>,
     acks: mpsc::UnboundedSender<Ack>,
     offers: mpsc::UnboundedSender<String>,
@@ -107,6 +112,10 @@ impl Node {
     }
 
     pub async fn link(&self, world: &World) -> Linked {
+        self.link_answering(world, Box::new(|_| None)).await
+    }
+
+    pub async fn link_answering(&self, world: &World, answering: Answering) -> Linked {
         let tasks = TaskTracker::new();
         let io = dial(&self.url, Some(&self.tls), DEADLINE).await.unwrap();
         let socket = connect(io, &self.url.authority(), "/api/v1/agent/link", &[])
@@ -117,6 +126,7 @@ impl Node {
         let (events, feed) = mpsc::unbounded_channel();
         let (cancels, canceled) = mpsc::unbounded_channel();
         let script = Script {
+            answering: Mutex::new(answering),
             cancels,
             acks,
             offers,
@@ -259,8 +269,11 @@ async fn feed_body(State(script): State<Arc<Script>>) -> Body {
     Body::from_stream(messages)
 }
 
-async fn ask(State(script): State<Arc<Script>>, body: Bytes) -> Vec<u8> {
+async fn ask(State(script): State<Arc<Script>>, body: Bytes) -> Result<Vec<u8>, StatusCode> {
     let request: Request = serde_json::from_slice(&body).unwrap();
+    if let Some(answer) = (script.answering.lock().await)(&request) {
+        return answer.map(|reply| serde_json::to_vec(&reply).unwrap());
+    }
     let reply = match request {
         Request::Offer(offer) => {
             let _ = script.offers.send(offer.job);
@@ -284,5 +297,5 @@ async fn ask(State(script): State<Arc<Script>>, body: Bytes) -> Vec<u8> {
         }),
         _ => Reply::Done,
     };
-    serde_json::to_vec(&reply).unwrap()
+    Ok(serde_json::to_vec(&reply).unwrap())
 }

@@ -131,6 +131,14 @@ impl World {
             .unwrap()
     }
 
+    /// Does something to the hub's database behind its back.
+    pub async fn sql(&self, statement: &'static str) {
+        let url = format!("sqlite://{}", self.dir.path().join("hub.db").display());
+        let db = sqlx::SqlitePool::connect(&url).await.unwrap();
+        sqlx::query(statement).execute(&db).await.unwrap();
+        db.close().await;
+    }
+
     /// The types of the org's audit events, in order.
     pub async fn audit(&self, org: &Org) -> Vec<String> {
         let answer = self

@@ -56,35 +56,40 @@ impl StdinSpool {
         })
     }
 
-    /// Takes a piece. Pieces come in order; a first piece starts anew; one that is known already is passed over.
+    /// Takes a piece. Pieces come in order; what of a piece is here already is passed over, so two senders of the
+    /// same input do not disturb each other. Whole inputs make room for new ones, oldest first.
     ///
     /// # Errors
     /// `StdinMismatch` when the whole has another digest, `LimitExceeded`, `DiskFull`, or `BadRequest` when a piece
     /// is missing.
     pub fn take(&mut self, piece: &StdinPiece) -> Result<(), Refusal> {
         let id = piece.sha256;
-        if self.inputs.get(&id).is_some_and(|i| i.whole) {
+        if let Some(input) = self.inputs.get_mut(&id).filter(|i| i.whole) {
+            input.touched = Instant::now();
             return Ok(());
         }
         let len = piece.bytes.len() as u64;
-        let held: u64 = self.inputs.values().map(|i| i.size).sum();
-        if piece.at.saturating_add(len) > limits::STDIN || held.saturating_add(len) > BYTES {
+        if piece.at.saturating_add(len) > limits::STDIN {
             self.drop_input(&id);
             return Err(Refusal::new(Code::LimitExceeded, "too much standard input"));
         }
-        if piece.at == 0 {
+        let begins = piece.at == 0 && !self.inputs.contains_key(&id);
+        self.make_room(usize::from(begins), len)?;
+        if begins {
             self.start(id)?;
         }
-        let input = self.inputs.get_mut(&id).filter(|i| i.size == piece.at);
+        let input = self.inputs.get_mut(&id).filter(|i| i.size >= piece.at);
         let input =
             input.ok_or_else(|| Refusal::new(Code::BadRequest, "a piece of standard input is missing"))?;
         input.touched = Instant::now();
-        if let Err(e) = input.file.write_all(&piece.bytes) {
+        let known = usize::try_from(input.size - piece.at).unwrap_or(usize::MAX);
+        let new = piece.bytes.get(known..).unwrap_or_default();
+        if let Err(e) = input.file.write_all(new) {
             self.drop_input(&id);
             return Err(disk(&e));
         }
-        input.hash.update(&piece.bytes);
-        input.size += len;
+        input.hash.update(new);
+        input.size += new.len() as u64;
         if !piece.last {
             return Ok(());
         }
@@ -96,14 +101,27 @@ impl StdinSpool {
         Ok(())
     }
 
-    fn start(&mut self, id: Digest) -> Result<(), Refusal> {
-        self.drop_input(&id);
-        if self.inputs.len() >= COUNT {
-            return Err(Refusal::new(
-                Code::LimitExceeded,
-                "too many standard inputs at once",
-            ));
+    /// Lets whole inputs go until so many more inputs and bytes may come. A job that lost its input that way is not
+    /// taken, and the hub sends it again.
+    fn make_room(&mut self, inputs: usize, len: u64) -> Result<(), Refusal> {
+        loop {
+            let held: u64 = self.inputs.values().map(|i| i.size).sum();
+            if self.inputs.len() + inputs <= COUNT && held.saturating_add(len) <= BYTES {
+                return Ok(());
+            }
+            let whole = self.inputs.iter().filter(|(_, i)| i.whole);
+            let oldest = whole.min_by_key(|(_, i)| i.touched).map(|(id, _)| *id);
+            let Some(oldest) = oldest else {
+                return Err(Refusal::new(
+                    Code::LimitExceeded,
+                    "too much standard input at once",
+                ));
+            };
+            self.drop_input(&oldest);
         }
+    }
+
+    fn start(&mut self, id: Digest) -> Result<(), Refusal> {
         let file = create(&self.path(&id)).map_err(|e| disk(&e))?;
         self.inputs.insert(
             id,
@@ -214,6 +232,46 @@ mod tests {
             code(spool.get(&other_size).map(|_| ())),
             Some(Code::StdinMismatch)
         );
+    }
+
+    #[test]
+    fn two_senders_of_the_same_input_do_not_disturb_each_other() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
+        for (from, to) in [(0, 2), (0, 2), (2, 4), (0, 3), (2, 4), (4, 5), (4, 5)] {
+            assert_eq!(spool.take(&piece(b"hello", from, to)), Ok(()), "{from}..{to}");
+        }
+        let mut text = String::new();
+        let mut file = spool.get(&wanted(b"hello")).expect("is here");
+        file.read_to_string(&mut text).expect("reads");
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn whole_inputs_make_room_oldest_first_and_unfinished_ones_stay() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
+        let inputs: Vec<String> = (0..=COUNT).map(|i| format!("input {i}")).collect();
+        assert_eq!(spool.take(&piece(b"unfinished", 0, 2)), Ok(()));
+        for input in &inputs {
+            let bytes = input.as_bytes();
+            assert_eq!(spool.take(&piece(bytes, 0, bytes.len())), Ok(()));
+        }
+        let mut here = |input: &str| spool.get(&wanted(input.as_bytes())).is_ok();
+        assert!(!here(&inputs[0]) && !here(&inputs[1]), "the oldest made room");
+        assert!(here(&inputs[2]) && here(&inputs[COUNT]));
+        assert_eq!(spool.take(&piece(b"unfinished", 2, 10)), Ok(()));
+    }
+
+    #[test]
+    fn inputs_that_are_never_finished_fill_the_room() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
+        for i in 0..COUNT {
+            assert_eq!(spool.take(&piece(format!("input {i}").as_bytes(), 0, 2)), Ok(()));
+        }
+        let refused = spool.take(&piece(b"one more", 0, 2));
+        assert_eq!(refused.err().map(|r| r.code), Some(Code::LimitExceeded));
     }
 
     #[test]
