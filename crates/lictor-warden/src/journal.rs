@@ -10,7 +10,8 @@
 //!
 //! # Invariants
 //! - [`State`] changes only by entries that are in the file; for a synced step only after the sync.
-//! - A failed write leaves file, chains and state as they were before the batch.
+//! - A failed write leaves file, chains and state as they were before the batch. After a failed sync nothing is added
+//!   to the file any more: everything live goes to a new one first.
 //! - A torn end is cut at start. Damage *before* what was known durable is an error, never a shorter journal: a
 //!   forgotten job could start twice.
 
@@ -19,6 +20,7 @@ pub mod export;
 pub mod file;
 pub mod record;
 pub mod replay;
+mod rotation;
 pub mod state;
 mod writer;
 

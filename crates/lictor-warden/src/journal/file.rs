@@ -37,8 +37,20 @@ pub trait JournalFile: Send {
     /// Puts a file with this content in its place, durably, all or nothing.
     ///
     /// # Errors
-    /// The file system's; the old content is then still there.
-    fn replace(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// [`ReplaceError`], which says what the file is now.
+    fn replace(&mut self, bytes: &[u8]) -> Result<(), ReplaceError>;
+}
+
+/// Why a file was not replaced, or not surely.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    /// The old file is in its place, and is the one that is written to.
+    #[error("the new file could not be put in place")]
+    Kept(#[source] io::Error),
+    /// The new file is in its place and is the one that is written to, but a crash may bring back the old one:
+    /// nothing that is written from now on can be relied on.
+    #[error("the new file is in place, but may not be for good")]
+    Unsure(#[source] io::Error),
 }
 
 /// A journal on disk.
@@ -46,6 +58,8 @@ pub trait JournalFile: Send {
 pub struct DiskFile {
     path: PathBuf,
     file: File,
+    /// Its directory, open from the start: what makes a rename durable must not fail for want of a descriptor.
+    directory: File,
 }
 
 impl DiskFile {
@@ -56,11 +70,20 @@ impl DiskFile {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         file.try_lock().map_err(io::Error::from)?;
-        sync_directory(path)?;
+        let directory = File::open(directory_of(path))?;
+        directory.sync_all()?;
         Ok(Self {
             path: path.to_owned(),
             file,
+            directory,
         })
+    }
+
+    /// Whether the path still names the file that is written to.
+    fn is_in_place(&self) -> io::Result<bool> {
+        use std::os::unix::fs::MetadataExt as _;
+        let (there, own) = (std::fs::metadata(&self.path)?, self.file.metadata()?);
+        Ok((there.dev(), there.ino()) == (own.dev(), own.ino()))
     }
 }
 
@@ -77,9 +100,13 @@ fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// The file system's.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(directory_of(path))?.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
     match path.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
+        Some(dir) if dir != Path::new("") => dir,
+        Some(_) | None => Path::new("."),
     }
 }
 
@@ -89,12 +116,18 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 /// The file system's; the old content is then still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let next = path.with_extension("next");
-    let _ = std::fs::remove_file(&next);
-    let mut file = open(&next)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    write_next(&next, bytes)?;
     std::fs::rename(&next, path)?;
     sync_directory(path)
+}
+
+/// Makes the file that is to take another's place, with its content durable.
+fn write_next(next: &Path, bytes: &[u8]) -> io::Result<File> {
+    let _ = std::fs::remove_file(next);
+    let mut file = open(next)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 impl JournalFile for DiskFile {
@@ -117,12 +150,21 @@ impl JournalFile for DiskFile {
         self.file.set_len(length)
     }
 
-    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
-        write_atomically(&self.path, bytes)?;
-        let file = open(&self.path)?;
-        file.try_lock().map_err(io::Error::from)?;
-        self.file = file;
-        Ok(())
+    fn replace(&mut self, bytes: &[u8]) -> Result<(), ReplaceError> {
+        let path = self.path.with_extension("next");
+        let next = write_next(&path, bytes).map_err(ReplaceError::Kept)?;
+        // Before it has the name, so that the name is never without its lock.
+        next.try_lock()
+            .map_err(|e| ReplaceError::Kept(io::Error::from(e)))?;
+        if let Err(e) = std::fs::rename(&path, &self.path) {
+            return Err(match self.is_in_place() {
+                Ok(true) => ReplaceError::Kept(e),
+                Ok(false) | Err(_) => ReplaceError::Unsure(e),
+            });
+        }
+        // The old file has no name any more: whatever happens next, nothing may be written to it.
+        self.file = next;
+        self.directory.sync_all().map_err(ReplaceError::Unsure)
     }
 }
 
@@ -157,5 +199,47 @@ impl Archive for AuditArchive {
             }
         };
         file.append(records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(path: &Path) -> Vec<u8> {
+        std::fs::read(path).expect("reads")
+    }
+
+    #[test]
+    fn after_a_replacement_the_named_file_is_written_to_and_locked() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("journal.log");
+        let mut file = DiskFile::open(&path).expect("opens");
+        file.append(b"old").expect("appends");
+        file.replace(b"new").expect("replaces");
+        file.append(b" and more").expect("appends");
+        assert_eq!(content(&path), b"new and more");
+        assert_eq!(
+            DiskFile::open(&path).err().map(|e| e.kind()),
+            Some(io::ErrorKind::WouldBlock)
+        );
+    }
+
+    #[test]
+    fn a_replacement_that_fails_leaves_the_named_file_written_to() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("journal.log");
+        let mut file = DiskFile::open(&path).expect("opens");
+        file.append(b"old").expect("appends");
+        std::fs::create_dir(dir.path().join("journal.next")).expect("in the way");
+        assert!(matches!(file.replace(b"new"), Err(ReplaceError::Kept(_))));
+        file.append(b" and more").expect("appends");
+        assert_eq!(content(&path), b"old and more");
+        std::fs::remove_dir(dir.path().join("journal.next")).expect("out of the way");
+
+        // Something stands where the file was: the rename fails, and nobody can say what a restart would find.
+        std::fs::remove_file(&path).expect("removes");
+        std::fs::create_dir(&path).expect("in the way");
+        assert!(matches!(file.replace(b"new"), Err(ReplaceError::Unsure(_))));
     }
 }

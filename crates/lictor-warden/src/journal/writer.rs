@@ -1,4 +1,9 @@
 //! The writer: takes all steps that wait, writes them at once, syncs once, answers all.
+//!
+//! ```text
+//! sound --a sync failed--> doubtful --everything that is live is in a new file--> sound
+//!   '------------------------'----- a new file may not be in its place for good --> broken, until a restart
+//! ```
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
@@ -11,14 +16,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::entry::Entry;
 use super::record::{self, FILE_HEADER};
-use super::replay::{Line, lines};
 use super::state::State;
 use super::{Committed, Draft, JournalError, Open, Step};
 
 /// Steps in one write.
 const BATCH: usize = 256;
-/// A rotated journal's records are closed at this size.
-const ROTATED_RECORD: usize = 256 * 1024;
 
 type Answer = oneshot::Sender<Result<Committed, JournalError>>;
 
@@ -47,8 +49,8 @@ impl Command {
 
 /// The chains, as far as they have been handed out.
 #[derive(Clone)]
-struct Chains {
-    audit: Chain,
+pub(super) struct Chains {
+    pub(super) audit: Chain,
     receipts: u64,
     last_receipt: Option<Digest>,
 }
@@ -60,16 +62,27 @@ struct Prepared {
     answer: Option<Answer>,
 }
 
+/// What can be expected of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// What was written and synced is there.
+    Sound,
+    /// A sync failed, or a failed write could not be undone. The system may have dropped what it could not write and
+    /// call the next sync a success, so nothing more is added to this file.
+    Doubtful,
+    /// Nothing can be written safely until a restart.
+    Broken(String),
+}
+
 pub(super) struct Writer {
-    open: Open,
-    state: Arc<Mutex<State>>,
+    pub(super) open: Open,
+    pub(super) state: Arc<Mutex<State>>,
     audit_head: Arc<Mutex<Digest>>,
-    chains: Chains,
-    length: u64,
-    durable: u64,
-    rotated_length: u64,
-    /// Set when a failed write could not be undone: nothing can be written safely until a restart.
-    broken: Option<String>,
+    pub(super) chains: Chains,
+    pub(super) length: u64,
+    pub(super) durable: u64,
+    pub(super) rotated_length: u64,
+    pub(super) condition: Condition,
     /// Set while the disk was full: said with the next step that can be written.
     was_full: bool,
 }
@@ -95,7 +108,7 @@ impl Writer {
             length,
             durable: length,
             rotated_length: 0,
-            broken: None,
+            condition: Condition::Sound,
             was_full: false,
         }
     }
@@ -104,13 +117,17 @@ impl Writer {
         let mut batch = Vec::new();
         while commands.blocking_recv_many(&mut batch, BATCH) > 0 {
             self.write_batch(std::mem::take(&mut batch));
-            if self.length > self.rotated_length * 2 + self.open.rotate_after {
-                self.rotate();
-            }
+            self.rotate_if_grown();
         }
     }
 
     fn write_batch(&mut self, commands: Vec<Command>) {
+        if let Err(e) = self.become_sound() {
+            for command in commands {
+                reply(command.answer, Err(e.clone()));
+            }
+            return;
+        }
         let before = self.chains.clone();
         let mut bytes = Vec::new();
         if self.length == 0 {
@@ -224,28 +241,25 @@ impl Writer {
     }
 
     fn write(&mut self, bytes: &[u8], sync: bool) -> Result<(), JournalError> {
-        if let Some(why) = &self.broken {
-            return Err(JournalError::Failed(why.clone()));
-        }
         let _span = tracing::debug_span!("journal_write", bytes = bytes.len(), sync).entered();
-        let written = self
-            .append(bytes)
-            .and_then(|()| if sync { self.open.file.sync() } else { Ok(()) });
-        match written {
-            Ok(()) => {
-                self.length += bytes.len() as u64;
-                if sync {
-                    self.durable = self.length;
-                }
-                Ok(())
+        if let Err(e) = self.append(bytes) {
+            if let Err(undo) = self.open.file.truncate(self.length) {
+                tracing::error!(error = %undo, "a failed journal write could not be undone");
+                self.condition = Condition::Doubtful;
             }
-            Err(e) => {
-                if let Err(undo) = self.open.file.truncate(self.length) {
-                    self.broken = Some(format!("a failed write could not be undone: {undo}"));
-                }
-                Err(failure(&e))
-            }
+            return Err(failure(&e));
         }
+        if sync && let Err(e) = self.open.file.sync() {
+            self.condition = Condition::Doubtful;
+            // So that a restart most likely does not find what was answered as failed; it may, and that is safe.
+            let _ = self.open.file.truncate(self.length);
+            return Err(failure(&e));
+        }
+        self.length += bytes.len() as u64;
+        if sync {
+            self.durable = self.length;
+        }
+        Ok(())
     }
 
     fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -274,57 +288,9 @@ impl Writer {
             reply(p.answer, Ok(Committed { receipt: p.receipt }));
         }
     }
-
-    /// Moves the audit records to the archive and starts the file anew with what is live. A failure leaves
-    /// everything as it is; the next batch tries again.
-    fn rotate(&mut self) {
-        let _span = tracing::debug_span!("journal_rotate", length = self.length).entered();
-        match self.try_rotate() {
-            Ok(length) => {
-                self.length = length;
-                self.durable = length;
-                self.rotated_length = length;
-            }
-            Err(e) => {
-                tracing::error!(error = %e, "the journal could not be rotated");
-                // Not again before it has grown by as much once more.
-                self.rotated_length = self.length;
-            }
-        }
-    }
-
-    fn try_rotate(&mut self) -> io::Result<u64> {
-        let bytes = self.open.file.read()?;
-        let scan = record::scan(&bytes).map_err(io::Error::other)?;
-        let mut records = Vec::new();
-        for payload in scan.payloads {
-            for line in lines(payload).map_err(io::Error::other)? {
-                if let Line::Audit(record) = line {
-                    records.push(record);
-                }
-            }
-        }
-        self.open.archive.append(&records)?;
-        let entries = lock(&self.state).snapshot(&self.chains.audit);
-        let mut next = FILE_HEADER.to_vec();
-        // Many records, not one: the limit of a payload holds whatever the state's size.
-        let mut payload = String::new();
-        for entry in &entries {
-            payload.push('E');
-            payload.push_str(&serde_json::to_string(entry).map_err(io::Error::other)?);
-            payload.push('\n');
-            if payload.len() > ROTATED_RECORD {
-                record::encode(0, payload.as_bytes(), &mut next);
-                payload.clear();
-            }
-        }
-        record::encode(0, payload.as_bytes(), &mut next);
-        self.open.file.replace(&next)?;
-        Ok(next.len() as u64)
-    }
 }
 
-fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+pub(super) fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -335,7 +301,7 @@ fn reply(answer: Option<Answer>, result: Result<Committed, JournalError>) {
     }
 }
 
-fn failure(e: &io::Error) -> JournalError {
+pub(super) fn failure(e: &io::Error) -> JournalError {
     match e.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => JournalError::DiskFull(e.to_string()),
         _ => JournalError::Failed(e.to_string()),

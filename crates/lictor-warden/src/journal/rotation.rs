@@ -1,0 +1,118 @@
+//! Starting the file anew: when it has grown, and when it cannot be believed any more.
+
+use std::io;
+
+use super::JournalError;
+use super::file::ReplaceError;
+use super::record::{self, FILE_HEADER};
+use super::replay::{Line, lines};
+use super::writer::{Condition, Writer, failure, lock};
+use lictor_audit::Record;
+
+/// A rotated journal's records are closed at this size.
+const ROTATED_RECORD: usize = 256 * 1024;
+
+impl Writer {
+    /// Rotates when the file has grown by enough.
+    pub(super) fn rotate_if_grown(&mut self) {
+        if self.condition != Condition::Sound
+            || self.length <= self.rotated_length * 2 + self.open.rotate_after
+        {
+            return;
+        }
+        if let Err(e) = self.rotate() {
+            tracing::error!(
+                error = &e as &dyn std::error::Error,
+                "the journal could not be rotated"
+            );
+            // Not again before it has grown by as much once more.
+            self.rotated_length = self.length;
+        }
+    }
+
+    /// Makes sure that the next write goes to a file that can be believed.
+    ///
+    /// # Errors
+    /// When there is none: nothing may be written.
+    pub(super) fn become_sound(&mut self) -> Result<(), JournalError> {
+        if self.condition == Condition::Doubtful {
+            match self.rotate() {
+                Ok(()) => tracing::warn!("the journal goes on in a new file, after a failed sync"),
+                Err(ReplaceError::Kept(e)) => return Err(failure(&e)),
+                Err(ReplaceError::Unsure(_)) => {}
+            }
+        }
+        match &self.condition {
+            Condition::Broken(why) => Err(JournalError::Failed(why.clone())),
+            Condition::Sound | Condition::Doubtful => Ok(()),
+        }
+    }
+
+    /// Moves the audit records to the archive and starts the file anew with what is live.
+    fn rotate(&mut self) -> Result<(), ReplaceError> {
+        let _span = tracing::debug_span!("journal_rotate", length = self.length).entered();
+        let next = self.next_file().map_err(ReplaceError::Kept)?;
+        let replaced = self.open.file.replace(&next);
+        match &replaced {
+            Ok(()) => {
+                self.length = next.len() as u64;
+                self.durable = self.length;
+                self.rotated_length = self.length;
+                self.condition = Condition::Sound;
+            }
+            Err(ReplaceError::Kept(_)) => {}
+            Err(ReplaceError::Unsure(e)) => {
+                self.condition = Condition::Broken(format!(
+                    "a new file may not be in its place for good, start again: {e}"
+                ));
+            }
+        }
+        replaced
+    }
+
+    /// Archives what is to leave the file, and gives the file that is to follow.
+    fn next_file(&mut self) -> io::Result<Vec<u8>> {
+        let records = self.audit_records()?;
+        self.open.archive.append(&records)?;
+        let entries = lock(&self.state).snapshot(&self.chains.audit);
+        let mut next = FILE_HEADER.to_vec();
+        // Many records, not one: the limit of a payload holds whatever the state's size.
+        let mut payload = String::new();
+        for entry in &entries {
+            payload.push('E');
+            payload.push_str(&serde_json::to_string(entry).map_err(io::Error::other)?);
+            payload.push('\n');
+            if payload.len() > ROTATED_RECORD {
+                record::encode(0, payload.as_bytes(), &mut next);
+                payload.clear();
+            }
+        }
+        record::encode(0, payload.as_bytes(), &mut next);
+        Ok(next)
+    }
+
+    /// The audit records of the file, which must reach to the end of the chain: after a failed sync, what is read
+    /// back may lack what was written.
+    fn audit_records(&mut self) -> io::Result<Vec<Record>> {
+        let mut bytes = self.open.file.read()?;
+        // Beyond that stands at most what was answered as failed and could not be cut off.
+        bytes.truncate(usize::try_from(self.length).unwrap_or(usize::MAX));
+        let scan = record::scan(&bytes).map_err(io::Error::other)?;
+        let mut records = Vec::new();
+        for payload in scan.payloads {
+            for line in lines(payload).map_err(io::Error::other)? {
+                if let Line::Audit(record) = line {
+                    records.push(record);
+                }
+            }
+        }
+        if scan.length != self.length
+            || records
+                .last()
+                .is_some_and(|r| r.hash() != self.chains.audit.head())
+        {
+            return Err(io::Error::other("the journal does not read as it was written"));
+        }
+        Ok(records)
+    }
+}
