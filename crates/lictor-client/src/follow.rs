@@ -25,6 +25,8 @@ use lictor_proto::{Code, Timestamp};
 
 use crate::error::Error;
 use crate::hub::FrameStream;
+use crate::probe::Probe;
+pub use crate::witness::Doubt;
 use crate::witness::{Seen, Witness};
 
 /// Hubs send a keep-alive at least every 10 seconds.
@@ -82,10 +84,21 @@ pub struct Follower {
 pub enum Compared {
     /// Every byte was seen and is what the node signed.
     Whole,
-    /// Some bytes were missed; every part that was kept is what the node signed.
+    /// Some bytes were missed; exactly the parts that were kept were seen, and they are what the node signed.
     Kept,
-    /// Nothing contradicts, but a kept part was not seen whole: read the stored output again.
-    Partly,
+    /// Nothing contradicts, but not all that was shown is proven, or not all that was kept was shown.
+    Partly(Doubt),
+}
+
+impl Compared {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Partly(a), Self::Partly(b)) => Self::Partly(a.and(b)),
+            (doubt @ Self::Partly(_), _) | (_, doubt @ Self::Partly(_)) => doubt,
+            (Self::Whole, Self::Whole) => Self::Whole,
+            _ => Self::Kept,
+        }
+    }
 }
 
 impl Follower {
@@ -216,17 +229,25 @@ impl Follower {
             ("stdout", &self.stdout, &receipt.stdout),
             ("stderr", &self.stderr, &receipt.stderr),
         ] {
-            result = match (witness.compare(signed), result) {
-                (Seen::Differs, _) => {
+            result = result.and(match witness.compare(signed) {
+                Seen::Whole => Compared::Whole,
+                Seen::Kept => Compared::Kept,
+                Seen::Partly(doubt) => Compared::Partly(doubt),
+                Seen::Differs => {
                     let why = format!("{name} is not what the node signed: {} bytes", signed.bytes);
                     return Err(Refusal::new(Code::OutputMismatch, why));
                 }
-                (Seen::Partly, _) | (_, Compared::Partly) => Compared::Partly,
-                (Seen::Kept, _) | (_, Compared::Kept) => Compared::Kept,
-                (Seen::Whole, Compared::Whole) => Compared::Whole,
-            };
+            });
         }
         Ok(result)
+    }
+
+    /// What a second reading must find, for standard output and standard error.
+    pub(crate) fn probes(&self, receipt: &Receipt) -> [Vec<Probe>; 2] {
+        [
+            self.stdout.probes(&receipt.stdout),
+            self.stderr.probes(&receipt.stderr),
+        ]
     }
 }
 

@@ -20,14 +20,15 @@ pub mod error;
 pub mod follow;
 pub mod home;
 pub mod hub;
+mod probe;
 pub mod receipts;
 pub mod sign;
 pub mod trust;
 mod witness;
 
-pub use confirm::{Confirmed, Expected, Outcome};
+pub use confirm::{Confirmed, Expected, Outcome, Unconfirmed};
 pub use error::Error;
-pub use follow::{Compared, Follower, Item, Stream};
+pub use follow::{Compared, Doubt, Follower, Item, Stream};
 pub use home::{Config, Home, HomeError, HubAddress};
 pub use hub::{FrameStream, Hub};
 pub use receipts::{Noted, ReceiptTracker};

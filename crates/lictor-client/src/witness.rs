@@ -1,16 +1,20 @@
 //! What a client saw of one output stream, so that it can be held against what the node signed.
 //!
 //! The node signs length and SHA-256 of everything that a process wrote, and of each part that was kept. A
-//! follower that saw every byte compares the first. One that missed a part (it was slow, or came late) compares
-//! the kept parts, as far as it saw them whole.
+//! follower that saw every byte compares the first. One that missed a part (it was slow, or came late) must have
+//! seen exactly the kept parts; whatever it saw besides is in [`Doubt`], since nothing that is signed covers it.
 //!
 //! # Invariants
 //! - Bytes that repeat, overlap or leave a hole that no gap frame declared end the stream: the hub made them up.
+//! - [`Seen::Whole`] and [`Seen::Kept`] mean that every byte that was shown is under a digest that the node signed,
+//!   and that every byte that the node kept was shown.
 //! - Memory does not grow with the output.
 
 use lictor_proto::Digest;
 use lictor_proto::doc::{KeptRange, StreamSummary};
 use sha2::{Digest as _, Sha256};
+
+use crate::probe::Probe;
 
 /// How many ends of frames are remembered per run of bytes; beyond that a second reading settles it.
 const CHECKPOINTS: usize = 4096;
@@ -45,12 +49,32 @@ struct Run {
 pub(crate) enum Seen {
     /// Every byte was seen, and it is what the node signed.
     Whole,
-    /// Some bytes were missed; every kept part was seen and is what the node signed.
+    /// Some bytes were missed; what was seen is exactly what was kept, and what the node signed.
     Kept,
-    /// Nothing contradicts, but some kept part was not seen whole: read the stored log again.
-    Partly,
+    /// Nothing contradicts, and something is not proven.
+    Partly(Doubt),
     /// What was seen is not what the node signed.
     Differs,
+}
+
+/// What keeps output that nothing contradicts from being believed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Doubt {
+    /// Bytes that were shown, of parts that the node did not keep: no digest covers them.
+    pub unproven: u64,
+    /// Bytes that the node kept and that were not shown.
+    pub unseen: u64,
+}
+
+impl Doubt {
+    /// Both streams together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            unproven: self.unproven + other.unproven,
+            unseen: self.unseen + other.unseen,
+        }
+    }
 }
 
 impl Witness {
@@ -63,9 +87,11 @@ impl Witness {
         }
         let skipped = self.skip_to(at);
         self.in_gap = false;
+        self.next += bytes.len() as u64;
         if !self.open {
             if self.runs.len() == RUNS {
-                return None;
+                // Seen and not remembered: never proven.
+                return Some(skipped);
             }
             self.runs.push(Run {
                 from: at,
@@ -75,7 +101,6 @@ impl Witness {
             });
             self.open = true;
         }
-        self.next += bytes.len() as u64;
         if let Some(run) = self.runs.last_mut() {
             run.hash.update(bytes);
             run.to = self.next;
@@ -126,15 +151,35 @@ impl Witness {
                 Seen::Differs
             };
         }
-        let mut result = Seen::Kept;
-        for range in &signed.kept {
-            match self.range(range) {
-                Some(true) => {}
-                Some(false) => return Seen::Differs,
-                None => result = Seen::Partly,
-            }
+        let ranges: Vec<Option<bool>> = signed.kept.iter().map(|r| self.range(r)).collect();
+        if ranges.contains(&Some(false)) {
+            return Seen::Differs;
         }
-        result
+        let doubt = self.doubt(&spans(&signed.kept));
+        if doubt == Doubt::default() && ranges.iter().all(|r| *r == Some(true)) {
+            return Seen::Kept;
+        }
+        Seen::Partly(doubt)
+    }
+
+    fn doubt(&self, kept: &[(u64, u64)]) -> Doubt {
+        let both: u64 = self.runs.iter().map(|run| run.within(kept)).sum();
+        Doubt {
+            unproven: self.seen() - both,
+            unseen: kept.iter().map(|(from, to)| to - from).sum::<u64>() - both,
+        }
+    }
+
+    /// What a second reading must find where this one saw something: only runs that lie in kept parts whole, since
+    /// nothing else is certain to be read again.
+    pub(crate) fn probes(&self, signed: &StreamSummary) -> Vec<Probe> {
+        let kept = spans(&signed.kept);
+        let runs = self
+            .runs
+            .iter()
+            .filter(|run| run.within(&kept) == run.to - run.from);
+        runs.map(|run| Probe::new(run.from, run.to, digest_of(&run.hash)))
+            .collect()
     }
 
     /// Whether a kept range was seen as signed; `None` when it was not seen in a way that can be compared.
@@ -147,6 +192,26 @@ impl Witness {
         };
         Some(digest == range.sha256)
     }
+}
+
+impl Run {
+    /// How many of its bytes lie in these spans.
+    fn within(&self, spans: &[(u64, u64)]) -> u64 {
+        let common = |(from, to): &(u64, u64)| self.to.min(*to).saturating_sub(self.from.max(*from));
+        spans.iter().map(common).sum()
+    }
+}
+
+/// Kept ranges, those that touch made one.
+fn spans(kept: &[KeptRange]) -> Vec<(u64, u64)> {
+    let mut spans: Vec<(u64, u64)> = Vec::new();
+    for range in kept {
+        match spans.last_mut() {
+            Some((_, to)) if *to == range.from => *to = range.to,
+            _ => spans.push((range.from, range.to)),
+        }
+    }
+    spans
 }
 
 fn digest_of(hash: &Sha256) -> Digest {
@@ -210,8 +275,63 @@ mod tests {
         assert!(w.bytes(0, b"head").is_some() && w.bytes(4, b"mid").is_some());
         assert_eq!(w.gap(10), 3);
         assert_eq!(w.bytes(10, b"tail"), Some(0));
-        assert_eq!(w.compare(&summary(all, &[(0, 4), (10, 14)])), Seen::Kept);
-        assert_eq!(w.compare(&summary(all, &[(0, 4), (8, 14)])), Seen::Partly);
+        let of = |unproven, unseen| Seen::Partly(Doubt { unproven, unseen });
+        assert_eq!(w.compare(&summary(all, &[(0, 7), (10, 14)])), Seen::Kept);
+        assert_eq!(w.compare(&summary(all, &[(0, 4), (10, 14)])), of(3, 0));
+        assert_eq!(w.compare(&summary(all, &[(0, 4), (8, 14)])), of(3, 2));
+        let mut forged = summary(all, &[(0, 4), (10, 14)]);
+        forged.kept[0].sha256 = Digest::of(b"lies");
+        assert_eq!(w.compare(&forged), Seen::Differs);
+    }
+
+    #[test]
+    fn bytes_that_no_signed_part_covers_are_never_believed() {
+        let all = b"headmiddletail";
+        let mut w = Witness::default();
+        assert_eq!(w.bytes(0, b"head"), Some(0));
+        assert_eq!(w.gap(5), 1);
+        assert_eq!(w.bytes(5, b"LIES"), Some(0));
+        assert_eq!(w.gap(10), 1);
+        assert_eq!(w.bytes(10, b"tail"), Some(0));
+        let doubt = Doubt {
+            unproven: 4,
+            unseen: 0,
+        };
+        assert_eq!(w.compare(&summary(all, &[(0, 4), (10, 14)])), Seen::Partly(doubt));
+    }
+
+    #[test]
+    fn bytes_after_a_gap_in_a_kept_part_are_to_be_read_again() {
+        let all = b"as it was";
+        let signed = summary(all, &[(0, 9)]);
+        let mut w = Witness::default();
+        assert_eq!(w.gap(1), 1);
+        assert_eq!(w.bytes(1, b"s it is!"), Some(0));
+        let doubt = Doubt {
+            unproven: 0,
+            unseen: 1,
+        };
+        assert_eq!(w.compare(&signed), Seen::Partly(doubt));
+        let mut probes = w.probes(&signed);
+        assert_eq!(probes.len(), 1);
+        probes[0].take(0, all);
+        assert_eq!(probes[0].holds(), Some(false));
+    }
+
+    #[test]
+    fn more_gaps_than_are_remembered_leave_bytes_unproven() {
+        let runs = RUNS as u64 + 1;
+        let mut w = Witness::default();
+        for i in 0..runs {
+            w.gap(2 * i + 1);
+            assert!(w.bytes(2 * i + 1, b"x").is_some());
+        }
+        let all = vec![b'x'; 2 * runs as usize];
+        let doubt = Doubt {
+            unproven: 1,
+            unseen: runs + 1,
+        };
+        assert_eq!(w.compare(&summary(&all, &[(0, all.len())])), Seen::Partly(doubt));
     }
 
     #[test]
@@ -221,7 +341,11 @@ mod tests {
         let mut w = Witness::default();
         assert_eq!(w.bytes(0, b"head"), Some(0));
         assert_eq!(w.gap(0), 0, "whoever declared it did not know");
-        assert_eq!(w.compare(&signed), Seen::Partly, "nothing came after it");
+        let doubt = Doubt {
+            unproven: 0,
+            unseen: 4,
+        };
+        assert_eq!(w.compare(&signed), Seen::Partly(doubt), "nothing came after it");
         assert_eq!(w.bytes(10, b"tail"), Some(6));
         assert_eq!(w.compare(&signed), Seen::Kept);
         assert_eq!(w.seen(), 8);

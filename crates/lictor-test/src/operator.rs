@@ -133,8 +133,8 @@ impl Operator {
                 Item::Output { bytes, .. } => output_bytes += bytes.len() as u64,
                 Item::Event(StreamEvent::Receipt { receipt }) => {
                     let receipt = self.verify(&receipt, &digest)?;
-                    if follower.compare(&receipt)? == Compared::Partly {
-                        bail!("some kept output was not seen");
+                    if let Compared::Partly(doubt) = follower.compare(&receipt)? {
+                        bail!("not all output is proven: {doubt:?}");
                     }
                     return Ok(Ran {
                         receipt,

@@ -46,6 +46,15 @@ forbid (principal == Operator::"carol", action in [Action::"exec", Action::"shel
 forbid (principal == Operator::"dave", action in [Action::"exec", Action::"shell", Action::"shell_opaque"], resource);
 "#;
 
+/// A profile that keeps next to nothing of a job's output.
+const NARROW: &str = r#"
+[profiles.narrow]
+backend = "host"
+run_as = "agent"
+network = "host"
+limits = { keep = "4KiB" }
+"#;
+
 /// Operator, kind, groups, and how many keys. The founder, alice, comes with the demo's own roster.
 fn people() -> [(&'static str, &'static str, &'static str, u8); 6] {
     [
@@ -391,6 +400,7 @@ fn bundle(org: &OrgId, now: Timestamp) -> Bundle {
         }
     }
     files.insert("policies/people.cedar".into(), RULES.into());
+    *files.entry("profiles.toml".into()).or_default() += NARROW;
     Bundle {
         tag: Default::default(),
         org: org.clone(),

@@ -18,6 +18,21 @@ fn hub_adds_output() {
 }
 
 #[test]
+fn hub_forges_output_behind_a_gap() {
+    holds("hub_forges_output_behind_a_gap");
+}
+
+#[test]
+fn hub_invents_output_that_was_not_kept() {
+    holds("hub_invents_output_that_was_not_kept");
+}
+
+#[test]
+fn hub_hides_output_behind_a_gap() {
+    holds("hub_hides_output_behind_a_gap");
+}
+
+#[test]
 fn hub_forges_a_receipt() {
     holds("hub_forges_a_receipt");
 }

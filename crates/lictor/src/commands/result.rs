@@ -1,7 +1,6 @@
 //! The last line of `lictor run --json`: how it ended. These names are kept.
 
-use lictor_client::confirm::Confirmed;
-use lictor_proto::code::Refusal;
+use lictor_client::{Confirmed, Unconfirmed};
 use lictor_proto::doc::{Exit, Outcome};
 use lictor_proto::{Code, JobId, Timestamp};
 use serde::Serialize;
@@ -19,6 +18,10 @@ pub(crate) struct ResultLine {
     pub(crate) stderr_bytes: u64,
     pub(crate) stdout_truncated: bool,
     pub(crate) stderr_truncated: bool,
+    /// Bytes of output that the process wrote and that were not shown; `null` when nobody knows.
+    pub(crate) unseen_bytes: Option<u64>,
+    /// Bytes of output that were shown and that no signature covers.
+    pub(crate) unproven_bytes: u64,
     pub(crate) cpu_user_us: Option<u64>,
     pub(crate) cpu_system_us: Option<u64>,
     pub(crate) max_rss_bytes: Option<u64>,
@@ -60,6 +63,8 @@ impl ResultLine {
             stderr_bytes: r.stderr.bytes,
             stdout_truncated: r.stdout.truncated(),
             stderr_truncated: r.stderr.truncated(),
+            unseen_bytes: Some(confirmed.unseen),
+            unproven_bytes: 0,
             cpu_user_us: r.usage.map(|u| u.cpu_user_us),
             cpu_system_us: r.usage.map(|u| u.cpu_system_us),
             max_rss_bytes: r.usage.map(|u| u.max_rss_bytes),
@@ -75,8 +80,8 @@ impl ResultLine {
         }
     }
 
-    /// When no receipt says how it ended; the counts are of what was seen.
-    pub(crate) fn unconfirmed(job_id: JobId, why: &Refusal, (stdout, stderr): (u64, u64)) -> Self {
+    /// When nothing proves how it ended; the counts are of what was seen.
+    pub(crate) fn unconfirmed(job_id: JobId, why: &Unconfirmed, (stdout, stderr): (u64, u64)) -> Self {
         Self {
             event: "result",
             status: "unconfirmed".to_owned(),
@@ -86,6 +91,8 @@ impl ResultLine {
             stderr_bytes: stderr,
             stdout_truncated: false,
             stderr_truncated: false,
+            unseen_bytes: why.doubt.map(|d| d.unseen),
+            unproven_bytes: why.doubt.map_or(stdout + stderr, |d| d.unproven),
             cpu_user_us: None,
             cpu_system_us: None,
             max_rss_bytes: None,
@@ -96,8 +103,8 @@ impl ResultLine {
             started_at: None,
             finished_at: None,
             confirmed: false,
-            code: Some(why.code),
-            message: why.message.clone(),
+            code: Some(why.refusal.code),
+            message: why.refusal.message.clone(),
         }
     }
 }

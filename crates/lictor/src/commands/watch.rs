@@ -70,7 +70,7 @@ impl Watch<'_> {
         let outcome = match end {
             Ok(End::Over) => {
                 if follower.receipt().is_none() {
-                    Outcome::Unconfirmed(said.without_receipt())
+                    Outcome::Unconfirmed(said.without_receipt().into())
                 } else {
                     let tracker = ReceiptTracker::below(&self.session.home.trust_dir());
                     self.expected.conclude(self.hub, &follower, &tracker).await
@@ -83,7 +83,7 @@ impl Watch<'_> {
                 return Ok(LEFT);
             }
             Ok(End::ReaderGone) => return Ok(READER_GONE),
-            Err(Error::Untrusted(refusal)) => Outcome::Unconfirmed(refusal),
+            Err(Error::Untrusted(refusal)) => Outcome::Unconfirmed(refusal.into()),
             Err(e) => return Err(failed(&format!("follow job {}", self.id()), &e)),
         };
         self.say(outcome, &mut screen, follower.seen()).await
@@ -270,11 +270,18 @@ impl Watch<'_> {
                 self.remarks(&confirmed);
                 Ok(Status::of(&confirmed.receipt))
             }
-            Outcome::Unconfirmed(refusal) => {
-                let line = ResultLine::unconfirmed(self.id(), &refusal, seen);
+            Outcome::Unconfirmed(why) => {
+                let line = ResultLine::unconfirmed(self.id(), &why, seen);
                 self.last_line(screen, &line).await?;
                 let what = format!("the result of job {} is unconfirmed", self.id());
-                Err(Failure::refused(what, &refusal))
+                let failure = Failure::refused(what, &why.refusal);
+                Err(match why.doubt {
+                    Some(_) => failure.hint(format!(
+                        "`lictor logs {}` shows what the node kept, and verifies it.",
+                        self.id()
+                    )),
+                    None => failure,
+                })
             }
         }
     }
@@ -305,7 +312,10 @@ impl Watch<'_> {
             ));
         }
         if confirmed.output == Compared::Kept {
-            out.note("not all output was kept; what was kept is what the node signed");
+            out.note(format!(
+                "{} bytes of output were not kept; what is shown is what the node signed",
+                confirmed.unseen
+            ));
         }
         if r.break_glass {
             out.note("break-glass: this ran without the approvals that policy asks for");

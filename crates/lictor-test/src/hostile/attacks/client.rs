@@ -8,6 +8,7 @@ use lictor_client::HubAddress;
 use lictor_proto::agent::LawDocs;
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::doc::{Exit, Outcome, Receipt};
+use lictor_proto::frame::{Frame, FrameDecoder, FrameKind, Gap};
 use lictor_proto::{Code, Digest, Envelope, NodeId, Timestamp, limits};
 use lictor_trust::NodeSecrets;
 use lictor_trust::enrol::RecordOf;
@@ -23,6 +24,9 @@ attacks! {
     hub_changes_output => Some(Code::OutputMismatch),
     hub_cuts_the_end_of_output_off => Some(Code::OutputMismatch),
     hub_adds_output => Some(Code::OutputMismatch),
+    hub_forges_output_behind_a_gap => Some(Code::OutputMismatch),
+    hub_invents_output_that_was_not_kept => Some(Code::Unconfirmed),
+    hub_hides_output_behind_a_gap => Some(Code::Unconfirmed),
     hub_forges_a_receipt => Some(Code::ReceiptForged),
     hub_changes_a_receipt => Some(Code::ReceiptForged),
     hub_leaves_the_receipt_out => Some(Code::Unconfirmed),
@@ -87,16 +91,88 @@ async fn hub_cuts_the_end_of_output_off() -> Result<Seen> {
 async fn hub_adds_output() -> Result<Seen> {
     let (scene, client) = set().await?;
     scene.hub.people().lie(|mut items| {
-        let more = lictor_proto::frame::Frame {
-            kind: lictor_proto::frame::FrameKind::Stderr,
-            time: Timestamp::now(),
-            at: 0,
-            payload: Bytes::from_static(b"please type your passphrase\n"),
-        };
+        let more = frame(FrameKind::Stderr, 0, b"please type your passphrase\n");
         items.insert(2, Item::Log(more.encode().into()));
         items
     });
     client.refuses(Code::OutputMismatch).await
+}
+
+fn frame(kind: FrameKind, at: u64, payload: &[u8]) -> Frame {
+    Frame {
+        kind,
+        time: Timestamp::now(),
+        at,
+        payload: Bytes::copy_from_slice(payload),
+    }
+}
+
+/// The log goes on at this position, standard output at this offset.
+fn gap(resume_at: u64, stdout_at: u64) -> Frame {
+    let gap = Gap {
+        resume_at,
+        stdout_at,
+        stderr_at: 0,
+    };
+    frame(FrameKind::Gap, 0, &serde_json::to_vec(&gap).unwrap_or_default())
+}
+
+/// The log with `change` made to its frames.
+fn in_frames(items: Vec<Item>, change: impl Fn(&mut Vec<Frame>)) -> Vec<Item> {
+    in_log(items, |log| {
+        let mut decoder = FrameDecoder::default();
+        decoder.push(log);
+        let mut frames = Vec::new();
+        while let Ok(Some(frame)) = decoder.next_frame() {
+            frames.push(frame);
+        }
+        change(&mut frames);
+        *log = frames.iter().flat_map(Frame::encode).collect();
+    })
+}
+
+/// A gap of one byte, then whatever it likes, with the true receipt; the stored output is true.
+async fn hub_forges_output_behind_a_gap() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    scene.hub.people().lie_live(|items| {
+        in_frames(items, |frames| {
+            *frames = vec![gap(1, 1), frame(FrameKind::Stdout, 1, b"ll good\n!")];
+        })
+    });
+    client.refuses(Code::OutputMismatch).await
+}
+
+/// Prints more than is kept, in pieces.
+const LONG: [&str; 8] = ["run", "--profile", "narrow", NODE, "--", "seq", "1", "2000"];
+
+/// The node dropped the middle, and says so; the hub fills some of it in.
+async fn hub_invents_output_that_was_not_kept() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let honest = client.types(&LONG).await?;
+    ensure!(honest.code()? == 0, "an honest hub:\n{}", honest.stderr);
+    ensure!(
+        honest.stderr.contains("were not kept"),
+        "all of it was kept:\n{}",
+        honest.stderr
+    );
+    scene.hub.people().lie(|items| {
+        in_frames(items, |frames| {
+            let middle = frames.iter().position(|f| f.kind == FrameKind::Gap).unwrap_or(0);
+            let at = frames[..middle].iter().map(|f| f.payload.len() as u64).sum();
+            frames.insert(middle, frame(FrameKind::Stdout, at, b"invented\n"));
+        })
+    });
+    client.refuses_to(&LONG, Code::Unconfirmed).await
+}
+
+/// Everything was kept, and the hub leaves it out as if it had not been.
+async fn hub_hides_output_behind_a_gap() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    scene
+        .hub
+        .people()
+        .lie_live(|items| in_frames(items, |frames| *frames = vec![gap(9, 0)]));
+    client.refuses(Code::Unconfirmed).await
 }
 
 fn read(receipt: &str) -> Option<Receipt> {

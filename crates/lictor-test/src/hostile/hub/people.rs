@@ -43,6 +43,8 @@ pub struct People {
     trust: Option<TrustView>,
     nodes: Vec<NodeView>,
     lie: Option<Lie>,
+    /// The stored output is told as it is, whatever was told live.
+    true_store: bool,
     answers: HashMap<JobId, Vec<Item>>,
 }
 
@@ -76,6 +78,12 @@ impl People {
     /// Lies from now on.
     pub fn lie(&mut self, lie: impl Fn(Vec<Item>) -> Vec<Item> + Send + Sync + 'static) {
         self.lie = Some(Arc::new(lie));
+    }
+
+    /// Lies from now on to whoever looks on live; who asks for the stored output later is told the truth.
+    pub fn lie_live(&mut self, lie: impl Fn(Vec<Item>) -> Vec<Item> + Send + Sync + 'static) {
+        self.lie(lie);
+        self.true_store = true;
     }
 
     fn told(&self, honest: Vec<Item>) -> Vec<Item> {
@@ -117,7 +125,7 @@ async fn submit(State(hub): State<Arc<HostileHub>>, job: String) -> Response {
     }
 }
 
-/// The stored output, for a client that missed some of it: the same story again.
+/// The stored output, for a client that missed some of it: the same story again, unless only the live one is a lie.
 async fn output(State(hub): State<Arc<HostileHub>>, Path(id): Path<String>) -> Response {
     let items = id
         .parse()
@@ -152,8 +160,9 @@ impl HostileHub {
             }),
         ];
         let mut people = hold(&self.people);
-        let told = people.told(honest);
-        people.answers.insert(job_id, told.clone());
+        let told = people.told(honest.clone());
+        let stored = if people.true_store { honest } else { told.clone() };
+        people.answers.insert(job_id, stored);
         Ok(told)
     }
 
