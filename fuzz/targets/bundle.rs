@@ -39,6 +39,7 @@ fuzz_target!(|text: &str| {
             .into_iter()
             .map(|(k, v)| (k.to_owned(), v))
             .collect::<BTreeMap<_, _>>(),
+        revocations: Vec::new(),
     };
     let Ok(law) = LawFiles::load(&bundle, Digest::of(b""), &root) else {
         return;

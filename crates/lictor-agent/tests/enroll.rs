@@ -101,6 +101,7 @@ fn offer(version: u64, grant_of: impl FnOnce(&mut Grant)) -> (OrgId, EnrollReply
             .into_iter()
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect(),
+        revocations: Vec::new(),
     };
     let mut grant = Grant {
         tag: Default::default(),

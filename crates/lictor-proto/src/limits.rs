@@ -18,6 +18,8 @@ pub const ARGV_ENV: usize = 128 * 1024;
 pub const ENV_VARS: usize = 1024;
 /// Nodes named by one job.
 pub const NODES: usize = 10_000;
+/// Revocations that one bundle vouches for.
+pub const REVOCATIONS: usize = 10_000;
 /// Free text that says why.
 pub const REASON: usize = 1024;
 /// Longest validity of a job, approval or grant.

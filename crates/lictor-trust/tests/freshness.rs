@@ -5,10 +5,10 @@
 mod support;
 
 use lictor_proto::agent::LawDocs;
-use lictor_proto::doc::{Bundle, DocKind, Freshness, RevocationKind, RevocationSet};
+use lictor_proto::doc::{Bundle, DocKind, Document, Freshness, RevocationKind, RevocationSet};
 use lictor_proto::{Code, Digest};
 use lictor_trust::{OrgTrust, sign};
-use support::{DAY, HOUR, World, at, now, public_line, refused, roster_toml, seed, wire};
+use support::{DAY, HOUR, World, at, law_docs, now, public_line, refused, roster_toml, seed, wire};
 
 fn fresh_docs(f: &Freshness) -> LawDocs {
     LawDocs {
@@ -91,15 +91,7 @@ fn revocations_made_after_a_statement_do_not_spoil_it() {
 fn a_revocation_is_kept_when_its_signer_leaves_the_roster() {
     let mut w = World::default();
     w.revoke(RevocationKind::Operator, "bob");
-    let mut newer = Bundle {
-        version: 2,
-        ..w.bundle()
-    };
-    let without_alice = roster_toml()
-        .replace("operators.alice", "operators.anna")
-        .replace(&public_line(seed::ALICE), &public_line(50))
-        .replace(&public_line(seed::ALICE_SECOND), &public_line(51));
-    newer.files.insert("roster.toml".into(), without_alice);
+    let newer = without_alice(&w);
     assert!(w.accept_bundle(&newer).unloadable.is_none());
     let restored = OrgTrust::restore(&w.org, &w.trust.docs()).unwrap();
     assert!(restored.is_revoked(RevocationKind::Operator, "bob"));
@@ -108,6 +100,96 @@ fn a_revocation_is_kept_when_its_signer_leaves_the_roster() {
         restored.verify_approval(&wire(&w.approval(), &[seed::BOB]), now()),
         Code::OperatorRevoked,
     );
+}
+
+/// Bundle 2, whose roster no longer has alice, who signed the revocations.
+fn without_alice(w: &World) -> Bundle {
+    let mut newer = Bundle {
+        version: 2,
+        ..w.bundle()
+    };
+    let roster = roster_toml()
+        .replace("operators.alice", "operators.anna")
+        .replace(&public_line(seed::ALICE), &public_line(50))
+        .replace(&public_line(seed::ALICE_SECOND), &public_line(51));
+    newer.files.insert("roster.toml".into(), roster);
+    newer
+}
+
+#[test]
+fn a_revocation_that_comes_together_with_the_law_that_drops_its_signer_is_kept() {
+    let mut w = World::default();
+    let bob = w.revocation(RevocationKind::Operator, "bob");
+    let docs = LawDocs {
+        revocations: vec![wire(&bob, &[seed::ALICE])],
+        ..law_docs(&without_alice(&w))
+    };
+    let report = w.trust.accept(&docs, now());
+    assert!(report.refused.is_empty(), "{report:?}");
+    assert_eq!((report.bundle, report.revocations), (Some(2), vec![bob]));
+    assert!(w.trust.is_revoked(RevocationKind::Operator, "bob"));
+}
+
+#[test]
+fn a_newcomer_takes_the_revocations_that_the_bundle_vouches_for() {
+    let w = World::with_freshness();
+    let bob = w.revocation(RevocationKind::Operator, "bob");
+    let digest = sign(&bob, &[]).digest();
+    let newcomer = |bundle: &Bundle, revocation: String| {
+        let statement = Freshness {
+            bundle_version: 2,
+            bundle_digest: sign(bundle, &[]).digest(),
+            revocations: RevocationSet::of([digest]),
+            ..w.freshness()
+        };
+        let mut trust = OrgTrust::pin(&w.org, w.trust.root().wire()).unwrap();
+        let docs = LawDocs {
+            bundle: Some(wire(bundle, &[seed::BUNDLE])),
+            revocations: vec![revocation],
+            ..fresh_docs(&statement)
+        };
+        let report = trust.accept(&docs, now());
+        (trust, report)
+    };
+    let silent = without_alice(&w);
+    let vouching = Bundle {
+        revocations: vec![digest],
+        ..silent.clone()
+    };
+
+    let (trust, report) = newcomer(&vouching, wire(&bob, &[seed::ALICE]));
+    assert!(report.refused.is_empty(), "{report:?}");
+    assert!(trust.is_revoked(RevocationKind::Operator, "bob"));
+    trust.law(now()).expect("nothing is missing");
+    let restored = OrgTrust::restore(&w.org, &trust.docs()).unwrap();
+    assert!(restored.is_revoked(RevocationKind::Operator, "bob"));
+    restored.law(now()).unwrap();
+
+    let (_, report) = newcomer(&silent, wire(&bob, &[seed::ALICE]));
+    assert_eq!(report.refused[0].1.code, Code::SignerUnknown);
+    // Another text by the same hand is not what the bundle named.
+    let robot = w.revocation(RevocationKind::Operator, "robot");
+    let (trust, report) = newcomer(&vouching, wire(&robot, &[seed::ALICE]));
+    assert_eq!(report.refused[0].1.code, Code::SignerUnknown);
+    refused("bob's is missing", trust.law(now()), Code::FreshnessMismatch);
+}
+
+#[test]
+fn what_a_bundle_vouches_for_is_sorted_and_distinct() {
+    let w = World::default();
+    let (low, high) = (Digest([1; 32]), Digest([2; 32]));
+    for (list, good) in [
+        (vec![], true),
+        (vec![low, high], true),
+        (vec![high, low], false),
+        (vec![low, low], false),
+    ] {
+        let bundle = Bundle {
+            revocations: list.clone(),
+            ..w.bundle()
+        };
+        assert_eq!(bundle.validate().is_ok(), good, "{list:?}");
+    }
 }
 
 #[test]

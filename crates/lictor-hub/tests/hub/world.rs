@@ -209,6 +209,7 @@ impl Org {
                 .into_iter()
                 .map(|(k, v)| (k.to_owned(), v.to_owned()))
                 .collect(),
+            revocations: Vec::new(),
         }
     }
 

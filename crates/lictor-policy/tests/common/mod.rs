@@ -63,6 +63,7 @@ pub fn bundle(org: OrgId, files: &BTreeMap<String, String>) -> Bundle {
             .filter(|(path, _)| !path.starts_with("tests/"))
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect(),
+        revocations: Vec::new(),
     }
 }
 

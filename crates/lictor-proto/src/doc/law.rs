@@ -158,6 +158,10 @@ pub struct Bundle {
     pub max_staleness: u64,
     /// Path to text.
     pub files: BTreeMap<String, String>,
+    /// Digests of the revocations known when it was signed, sorted and distinct: each holds, whoever signed it.
+    /// Left out when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocations: Vec<Digest>,
 }
 
 /// Oldest versions that may act under a bundle; `null` sets no limit.
@@ -188,7 +192,12 @@ impl Document for Bundle {
                 Invalid::field("files", format!("{path:?} has no place in a bundle"))
             })?;
         }
-        Ok(())
+        ensure(self.revocations.len() <= limits::REVOCATIONS, || {
+            Invalid::limit("revocations", "at most 10,000")
+        })?;
+        ensure(self.revocations.is_sorted_by(|a, b| a < b), || {
+            Invalid::field("revocations", "must be sorted and distinct")
+        })
     }
 }
 

@@ -412,5 +412,6 @@ fn bundle(org: &OrgId, now: Timestamp) -> Bundle {
         expires_at: now.plus(30 * DAY),
         max_staleness: MAX_STALENESS.as_secs(),
         files,
+        revocations: Vec::new(),
     }
 }

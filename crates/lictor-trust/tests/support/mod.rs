@@ -162,6 +162,7 @@ pub fn bundle(org: &OrgId) -> Bundle {
         expires_at: at(30 * DAY),
         max_staleness: 7 * DAY / 1000,
         files: files.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        revocations: Vec::new(),
     }
 }
 

@@ -34,6 +34,7 @@ pub fn all() -> Vec<(&'static str, String)> {
         min_versions: MinVersions {
             agent: Some("0.1.0".into()),
         },
+        revocations: vec![revoked],
         ..w.bundle()
     };
     let root_keys = [seed::ROOT, seed::ROOT_2];

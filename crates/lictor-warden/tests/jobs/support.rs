@@ -324,6 +324,7 @@ fn bundle(org: &OrgId, version: u64, policy: &str) -> Bundle {
         expires_at: now.plus(MINUTE * 60),
         max_staleness: 3600,
         files: files.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        revocations: Vec::new(),
     }
 }
 
