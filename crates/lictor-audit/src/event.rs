@@ -6,7 +6,8 @@
 //! # Invariants
 //! - Fields are flat: text, numbers, flags, lists of text. So their JSON has exactly one canonical form, whatever
 //!   features serde_json was built with.
-//! - Text is bounded when it is put in; an attacker who names things cannot fill the log with one record.
+//! - Text is bounded when it is put in, with its escapes; an attacker who names things cannot fill the log with one
+//!   record, nor make one that is too long to be read back.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +16,7 @@ use std::str::FromStr;
 use lictor_proto::Code;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest text of one field, in bytes; longer text is cut at a character border.
+/// Longest text of one field, in bytes as JSON writes them; longer text is cut at a character border.
 pub const FIELD_TEXT: usize = 1024;
 /// Most entries of a list.
 pub const FIELD_LIST: usize = 64;
@@ -224,7 +225,21 @@ impl From<&[String]> for Value {
 }
 
 fn bounded(s: &str) -> String {
-    s[..s.floor_char_boundary(FIELD_TEXT)].to_owned()
+    let mut length = 0;
+    let fits = s.chars().take_while(|c| {
+        length += written(*c);
+        length <= FIELD_TEXT
+    });
+    fits.collect()
+}
+
+/// Bytes that a character takes in JSON.
+fn written(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        other => other.len_utf8(),
+    }
 }
 
 /// The fields of an event, sorted by name.
@@ -296,6 +311,21 @@ mod tests {
             .map(|t| format!("| `{t}` | {} | {} |", t.source().as_str(), t.sentence()))
             .collect();
         assert_eq!(documented, wanted);
+    }
+
+    #[test]
+    fn the_longest_lists_of_the_worst_text_make_a_record_that_reads_back() {
+        let worst = vec!["\u{1}".repeat(FIELD_TEXT); FIELD_LIST];
+        let event = Event::new(EventType::JobPermitted)
+            .with("argv", worst.as_slice())
+            .with("rules", worst.as_slice())
+            .with("operator", "\"".repeat(FIELD_TEXT));
+        let record = crate::Chain::new("n").append(lictor_proto::Timestamp::default(), event);
+        assert_eq!(crate::Record::parse(&record.line()), Ok(record));
+        for c in ('\0'..='\u{7f}').chain(['é', '\u{2028}', '🦀']) {
+            let json = serde_json::to_string(&c).expect("a character");
+            assert_eq!(json.len() - 2, written(c), "{c:?}");
+        }
     }
 
     #[test]

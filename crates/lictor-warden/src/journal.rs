@@ -12,9 +12,12 @@
 //! - [`State`] changes only by entries that are in the file; for a synced step only after the sync.
 //! - A failed write leaves file, chains and state as they were before the batch. After a failed sync nothing is added
 //!   to the file any more: everything live goes to a new one first.
+//! - What the writer takes, a replay takes: a step that contradicts the state or the steps before it in its batch, or
+//!   that is too long to be read back, is refused.
 //! - A torn end is cut at start. Damage *before* what was known durable is an error, never a shorter journal: a
 //!   forgotten job could start twice.
 
+mod ahead;
 pub mod entry;
 pub mod export;
 pub mod file;

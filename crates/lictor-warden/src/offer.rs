@@ -35,6 +35,8 @@ use case::Case;
 
 /// Approvals of one job that are kept.
 const APPROVALS: usize = 64;
+/// Bytes of the approvals of one job that are kept: a journal entry holds them all.
+const APPROVAL_BYTES: usize = 2 * limits::ENVELOPE;
 
 /// Takes an offer to its end. Runs in a task of its own: whoever brought it may go.
 pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {

@@ -16,8 +16,12 @@ use sha2::{Digest as _, Sha256};
 pub const FILE_HEADER: &[u8; 16] = b"LICTOR-JOURNAL1\n";
 const MAGIC: &[u8; 4] = b"LJR1";
 const HEADER: usize = 24;
-/// Largest payload of one record; a step holds one envelope, one receipt and little else.
+/// Largest payload of one record that is read.
 pub const PAYLOAD: usize = 16 * 1024 * 1024;
+/// Largest payload of one step that is written: one envelope, the approvals or the receipt, and little else. In a
+/// rotated file, what two steps have said about one job stands in one record.
+pub const STEP: usize = 7 * 1024 * 1024;
+const _: () = assert!(2 * STEP < PAYLOAD);
 
 /// Appends a record to `out`.
 pub fn encode(durable: u64, payload: &[u8], out: &mut Vec<u8>) {

@@ -4,7 +4,7 @@ use std::io;
 
 use super::JournalError;
 use super::file::ReplaceError;
-use super::record::{self, FILE_HEADER};
+use super::record::{self, FILE_HEADER, PAYLOAD};
 use super::replay::{Line, lines};
 use super::writer::{Condition, Writer, failure, lock};
 use lictor_audit::Record;
@@ -79,13 +79,17 @@ impl Writer {
         // Many records, not one: the limit of a payload holds whatever the state's size.
         let mut payload = String::new();
         for entry in &entries {
-            payload.push('E');
-            payload.push_str(&serde_json::to_string(entry).map_err(io::Error::other)?);
-            payload.push('\n');
-            if payload.len() > ROTATED_RECORD {
+            let json = serde_json::to_string(entry).map_err(io::Error::other)?;
+            if !payload.is_empty() && payload.len() + json.len() > ROTATED_RECORD {
                 record::encode(0, payload.as_bytes(), &mut next);
                 payload.clear();
             }
+            if json.len() + 2 > PAYLOAD {
+                return Err(io::Error::other("an entry is longer than a record may be"));
+            }
+            payload.push('E');
+            payload.push_str(&json);
+            payload.push('\n');
         }
         record::encode(0, payload.as_bytes(), &mut next);
         Ok(next)

@@ -13,6 +13,7 @@ use lictor_proto::{Name, NodeId, OrgId, Timestamp};
 
 mod crashes;
 mod faults;
+mod replays;
 
 /// What a disk would still have after a power cut, and what the running program sees.
 #[derive(Debug, Default)]

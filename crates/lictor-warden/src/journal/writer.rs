@@ -5,17 +5,18 @@
 //!   '------------------------'----- a new file may not be in its place for good --> broken, until a restart
 //! ```
 
-use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lictor_audit::record::LINE;
 use lictor_audit::{Chain, Event, EventType};
 use lictor_proto::agent::Wire;
 use lictor_proto::{Digest, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
+use super::ahead::Ahead;
 use super::entry::Entry;
-use super::record::{self, FILE_HEADER};
+use super::record::{self, FILE_HEADER, STEP};
 use super::state::State;
 use super::{Committed, Draft, JournalError, Open, Step};
 
@@ -74,6 +75,14 @@ pub(super) enum Condition {
     Broken(String),
 }
 
+/// A step as it is to be written.
+struct Composed {
+    entries: Vec<Entry>,
+    receipt: Option<(Digest, Wire)>,
+    payload: String,
+    longest_audit_line: usize,
+}
+
 pub(super) struct Writer {
     pub(super) open: Open,
     pub(super) state: Arc<Mutex<State>>,
@@ -128,15 +137,15 @@ impl Writer {
             }
             return;
         }
-        let before = self.chains.clone();
+        let (before, was_full) = (self.chains.clone(), self.was_full);
         let mut bytes = Vec::new();
         if self.length == 0 {
             bytes.extend_from_slice(FILE_HEADER);
         }
         let mut prepared = Vec::with_capacity(commands.len());
-        let mut taken = HashSet::new();
+        let mut ahead = Ahead::default();
         for command in commands {
-            match self.prepare(command.step, &mut taken, &mut bytes) {
+            match self.prepare(command.step, &mut ahead, &mut bytes) {
                 Ok((entries, receipt)) => prepared.push(Prepared {
                     entries,
                     receipt,
@@ -153,7 +162,7 @@ impl Writer {
             Ok(()) => self.apply(prepared),
             Err(e) => {
                 self.chains = before;
-                self.was_full |= matches!(e, JournalError::DiskFull(_));
+                self.was_full = was_full || matches!(e, JournalError::DiskFull(_));
                 tracing::error!(error = %e, "a journal write failed");
                 for p in prepared {
                     reply(p.answer, Err(e.clone()));
@@ -162,33 +171,35 @@ impl Writer {
         }
     }
 
-    /// Chains, signs and encodes one step.
-    fn prepare(
-        &mut self,
-        step: Step,
-        taken: &mut HashSet<Digest>,
-        out: &mut Vec<u8>,
-    ) -> Result<Written, &'static str> {
-        let mut entries = step.entries;
-        {
-            let state = lock(&self.state);
-            for entry in &entries {
-                state.admits(entry)?;
-                if let Entry::Taken { job, .. } = entry
-                    && !taken.insert(*job)
-                {
-                    return Err("the job has been taken before");
-                }
-            }
+    /// Chains, signs and encodes one step, if a replay of the file would take it.
+    fn prepare(&mut self, step: Step, ahead: &mut Ahead, out: &mut Vec<u8>) -> Result<Written, &'static str> {
+        let change = ahead.admit(&lock(&self.state), &step)?;
+        let before = self.chains.clone();
+        let composed = self.compose(step);
+        let too_long = composed.payload.len() > STEP || composed.longest_audit_line > LINE;
+        if too_long {
+            self.chains = before;
+            return Err("it is longer than a step may be");
         }
+        self.was_full = false;
+        ahead.take_in(change);
+        record::encode(self.durable, composed.payload.as_bytes(), out);
+        Ok((composed.entries, composed.receipt))
+    }
+
+    fn compose(&mut self, step: Step) -> Composed {
+        let mut entries = step.entries;
         let now = Timestamp::now();
         let mut payload = String::new();
+        let mut longest_audit_line = 0;
         let mut audit = |chain: &mut Chain, event: Event| {
+            let line = chain.append(now, event).line();
+            longest_audit_line = longest_audit_line.max(line.len());
             payload.push('A');
-            payload.push_str(&chain.append(now, event).line());
+            payload.push_str(&line);
             payload.push('\n');
         };
-        if std::mem::take(&mut self.was_full) {
+        if self.was_full {
             audit(&mut self.chains.audit, Event::new(EventType::DiskFull));
         }
         for event in step.audit {
@@ -214,8 +225,12 @@ impl Writer {
             payload.push_str(&serde_json::to_string(entry).unwrap_or_default());
             payload.push('\n');
         }
-        record::encode(self.durable, payload.as_bytes(), out);
-        Ok((entries, receipt))
+        Composed {
+            entries,
+            receipt,
+            payload,
+            longest_audit_line,
+        }
     }
 
     /// Gives a receipt its place in the chain and signs it.

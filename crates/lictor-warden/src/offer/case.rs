@@ -13,7 +13,7 @@ use lictor_trust::Verified;
 use lictor_trust::sign::{sign, to_wire};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{APPROVALS, conclude, later};
+use super::{APPROVAL_BYTES, APPROVALS, conclude, later};
 use crate::core::Core;
 use crate::execution::{Execution, run};
 use crate::journal::Step;
@@ -82,7 +82,7 @@ impl Case<'_> {
         times.done(Timed::Authorise);
         let permit = match verdict {
             Verdict::Permit(permit) => permit,
-            Verdict::Ask(asked) => return self.ask(asked).await,
+            Verdict::Ask(asked) => return self.ask(asked, counted).await,
             Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
         };
         let mut decision = Decision {
@@ -191,8 +191,8 @@ impl Case<'_> {
         counted
     }
 
-    /// Signs the ask and keeps the job waiting.
-    async fn ask(self, asked: Box<Asked>) -> OfferReply {
+    /// Signs the ask and keeps the job waiting, with the approvals that hold.
+    async fn ask(self, asked: Box<Asked>, counted: Vec<Verified<Approval>>) -> OfferReply {
         let asked = *asked;
         let core = self.core;
         let waiting = {
@@ -226,10 +226,7 @@ impl Case<'_> {
             issued_at: self.acting.now,
         };
         let ask = to_wire(&sign(&ask, &[&core.identity]));
-        let mut approvals = self.approvals;
-        approvals.sort_unstable();
-        approvals.dedup();
-        approvals.truncate(APPROVALS);
+        let approvals = kept(counted, &asked.ineligible);
         let step = Step {
             entries: vec![Entry::Waiting {
                 job: self.digest,
@@ -252,4 +249,21 @@ impl Case<'_> {
             Err(e) => OfferReply::Later((&e).into()),
         }
     }
+}
+
+/// The approvals to keep with a waiting job: first those that some gate takes, and no more than an entry can hold.
+/// Nothing that did not verify is among them, so a hub cannot fill the journal with texts of its own.
+fn kept(mut counted: Vec<Verified<Approval>>, ineligible: &[Digest]) -> Vec<Wire> {
+    counted.sort_by_key(|a| ineligible.contains(&a.digest()));
+    let mut bytes = 0;
+    counted.retain(|a| {
+        let fits = bytes + a.wire().len() <= APPROVAL_BYTES;
+        bytes += if fits { a.wire().len() } else { 0 };
+        fits
+    });
+    counted
+        .iter()
+        .take(APPROVALS)
+        .map(|a| a.wire().to_owned())
+        .collect()
 }

@@ -136,6 +136,45 @@ fn what_is_not_signed_for_this_node_is_refused_without_a_receipt() {
 }
 
 #[test]
+fn the_node_starts_again_whatever_approvals_and_arguments_it_was_given() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let (job, mut o) = world.sign_job(&world.job("carol", &["true"]));
+        // A hub needs no key for these.
+        o.approvals = (0..60).map(|i| format!("{i}{}", "\n".repeat(300_000))).collect();
+        assert!(matches!(offer(&warden, o.clone()).await, OfferReply::Ask(_)));
+        o.approvals.push(world.approval(digest_of_nothing(), "bob"));
+        o.approvals.push(world.approval(job, "carol"));
+        assert!(matches!(offer(&warden, o.clone()).await, OfferReply::Ask(_)));
+        let journal = std::fs::metadata(world.dir.path().join("journal.log")).unwrap();
+        assert!(journal.len() < 100_000, "{} bytes", journal.len());
+
+        let hostile: Vec<String> = (0..64).map(|_| "\u{1}".repeat(1024)).collect();
+        let mut argv = vec!["true"];
+        argv.extend(hostile.iter().map(String::as_str));
+        let (with_arguments, p) = world.signed(&argv);
+        assert_eq!(offer(&warden, p).await, OfferReply::Accepted);
+        finished(&mut feed, with_arguments).await;
+        warden.close().await;
+        drop((feed, warden));
+
+        let warden = world.warden().await;
+        assert!(world.audit().iter().any(|k| k == "job_permitted"));
+        let approval = world.approval(job, "bob");
+        assert_eq!(warden.ask(Request::Approval(approval)).await, Reply::Done);
+        let mut feed = warden.events();
+        let receipt = world.receipt(&finished(&mut feed, job).await.1);
+        assert_eq!(receipt.outcome, Outcome::Succeeded);
+    });
+}
+
+fn digest_of_nothing() -> Digest {
+    Digest::of(b"no job")
+}
+
+#[test]
 fn a_denied_job_ends_with_a_receipt_that_names_the_rule() {
     let world = World::new();
     runtime().block_on(async {
