@@ -67,11 +67,19 @@ pub async fn session(
         sending: Arc::new(Semaphore::new(REPORTS)),
     };
     let (beats, beat) = watch::channel(None);
-    tokio::select! {
-        ended = orders::follow(&session, beat) => ended,
-        ended = listen(&session, beats) => ended,
-        () = stop.cancelled() => Ok(()),
-    }
+    // Orders in hand are answered even when a report fails: what the warden has begun, the hub should know.
+    let no_more = CancellationToken::new();
+    let mut following = std::pin::pin!(orders::follow(&session, beat, &no_more));
+    let both = async {
+        tokio::select! {
+            ended = following.as_mut() => ended,
+            ended = listen(&session, beats) => {
+                no_more.cancel();
+                following.await.and(ended)
+            }
+        }
+    };
+    stop.run_until_cancelled(both).await.unwrap_or(Ok(()))
 }
 
 /// Takes the warden's events and hands each to its execution's task.

@@ -7,8 +7,10 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
@@ -39,6 +41,8 @@ struct Hub {
     orders: Mutex<Vec<PollOrder>>,
     /// Requests to answer with 503 before any succeeds.
     failing: Mutex<usize>,
+    /// Whether the answer to the first report of a start breaks off, and with it the connection.
+    breaking: Mutex<bool>,
 }
 
 type Shared = State<Arc<Hub>>;
@@ -81,6 +85,16 @@ async fn result(State(hub): Shared, Json(finished): Json<Finished>) -> Json<Resu
     })
 }
 
+/// Tells of a start; the answer may break off.
+async fn started(State(hub): Shared, Path(id): Path<String>) -> Response {
+    hub.got.send_modify(|got| got.started.push(id));
+    if std::mem::take(&mut *hub.breaking.lock().unwrap()) {
+        let broken = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("broken"))]);
+        return Body::from_stream(broken).into_response();
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
 fn router(hub: Arc<Hub>) -> Router {
     let beat = |State(hub): Shared, Json(_): Json<Heartbeat>| async move {
         hub.got.send_modify(|got| got.beats += 1);
@@ -88,10 +102,6 @@ fn router(hub: Arc<Hub>) -> Router {
     };
     let answers = |State(hub): Shared, Json(answer): Json<PollAnswer>| async move {
         hub.got.send_modify(|got| got.answers.push(answer));
-        StatusCode::NO_CONTENT
-    };
-    let started = |State(hub): Shared, Path(id): Path<String>| async move {
-        hub.got.send_modify(|got| got.started.push(id));
         StatusCode::NO_CONTENT
     };
     Router::new()
@@ -120,6 +130,7 @@ async fn a_job_goes_through_although_the_hub_fails_now_and_then() {
         got: watch::Sender::new(Got::default()),
         orders: Mutex::new(orders.collect()),
         failing: Mutex::new(2),
+        breaking: Mutex::default(),
     });
     let hub = hub(router(state.clone())).await;
 
@@ -170,4 +181,61 @@ async fn a_job_goes_through_although_the_hub_fails_now_and_then() {
         .iter()
         .any(|r| matches!(r, Request::Drain { .. }));
     assert!(!drained);
+}
+
+#[tokio::test]
+async fn orders_in_hand_are_answered_although_a_report_failed() {
+    let job = Digest::of(b"job");
+    let order = |order| PollOrder {
+        order,
+        request: Request::Offer(Offer {
+            job: "{}".into(),
+            approvals: Vec::new(),
+        }),
+    };
+    let state = Arc::new(Hub {
+        got: watch::Sender::new(Got::default()),
+        orders: Mutex::new(vec![order(1), order(2)]),
+        failing: Mutex::default(),
+        breaking: Mutex::new(true),
+    });
+    let slow = state.clone();
+    // The first answer is taken only when the report has failed and, if the agent gave up, a new session has begun.
+    let answers = move |Json(answer): Json<PollAnswer>| async move {
+        let mut got = slow.got.subscribe();
+        got.wait_for(|got| !got.started.is_empty()).await.unwrap();
+        let anew = got.wait_for(|got| got.beats > 1);
+        let _ = tokio::time::timeout(Duration::from_millis(500), anew).await;
+        slow.got.send_modify(|got| got.answers.push(answer));
+        StatusCode::NO_CONTENT
+    };
+    let answers = Router::new().route("/api/v1/agent/answers", post(answers));
+    let hub = hub(answers.fallback_service(router(state.clone()))).await;
+    let warden = Scripted::default();
+    warden.prints(job, &[]);
+    warden.says(heartbeat());
+    let dialled = hub.file.open(&SecretKey::from_seed(&[5; 32])).unwrap();
+    TaskTracker::new().spawn(serve(
+        Arc::new(warden.clone()),
+        dialled,
+        Transport::Poll,
+        Duration::ZERO,
+        std::future::pending(),
+    ));
+    warden
+        .asked(|asked| asked.iter().any(|r| matches!(r, Request::Offer(_))))
+        .await;
+    warden.says(Message::Event(Event::Started {
+        job,
+        at: Timestamp::now(),
+    }));
+    let mut got = state.got.subscribe();
+    let answered = got.wait_for(|got| got.answers.len() == 2);
+    let got = tokio::time::timeout(WITHIN, answered)
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    assert_eq!([got.answers[0].order, got.answers[1].order], [1, 2]);
+    assert_eq!(got.beats, 1, "both in the session that the report broke");
 }

@@ -375,13 +375,14 @@ pub struct EnrollReply {
 
 /// Poll mode, `GET /api/v1/agent/jobs/next?wait=30`: what the hub wants of the node now, in this order. Law comes
 /// before offers, standard input before the offer that needs it. An order that was handed out and not answered is
-/// given up after two minutes; what it was about is asked again when the node's next session begins. A session
+/// handed out again the next time; after two minutes it is given up, and what it was about is asked anew. A session
 /// begins with the first `POST /api/v1/agent/heartbeat`, and ends when the node has not polled for 90 seconds.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PollOrders {
-    /// At most 64, and at most 8 MiB; empty when the wait was over.
+    /// Everything that is not answered yet, at most 64 and roughly 8 MiB; work comes last. Empty when the wait was
+    /// over.
     pub orders: Vec<PollOrder>,
 }
 
@@ -390,7 +391,7 @@ pub struct PollOrders {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PollOrder {
-    /// Counts from 1 in this session; goes into the answer.
+    /// Grows, and is never used again; goes into the answer. An order that is not answered comes again.
     pub order: u64,
     /// What the hub asks; exactly what the link's `POST /v1/ask` carries.
     pub request: crate::agent::Request,

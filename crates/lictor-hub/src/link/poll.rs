@@ -1,13 +1,18 @@
 //! Poll mode: the same tracker, with orders that the node fetches and answers that it brings.
+//!
+//! # Invariants
+//! - An order is kept until it is answered or nobody waits for its answer any more. Each time the node comes for
+//!   orders it gets every one that it has not answered, so none is lost with a connection.
+//! - No number of an order is used twice, not even by a hub that was started again: a late answer is nobody else's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use lictor_proto::agent::{Reply, Request};
 use lictor_proto::api::{PollAnswer, PollOrder, PollOrders};
-use lictor_proto::{Digest, NodeId};
+use lictor_proto::{Digest, NodeId, Timestamp};
 use tokio::sync::{Notify, oneshot};
 
 use super::peer::{NodePeer, OutputStream, PeerError};
@@ -40,9 +45,19 @@ struct Orders {
 
 struct State {
     next: u64,
-    waiting: VecDeque<PollOrder>,
-    answers: HashMap<u64, oneshot::Sender<Reply>>,
+    unanswered: BTreeMap<u64, Order>,
     polled: Instant,
+}
+
+/// Something asked of the node.
+struct Order {
+    request: Request,
+    asker: oneshot::Sender<Reply>,
+}
+
+/// What comes first. Work is last: what ends it, and the law that decides about it, must not wait behind it.
+fn is_work(request: &Request) -> bool {
+    matches!(request, Request::Offer(_) | Request::Stdin(_))
 }
 
 impl Orders {
@@ -56,20 +71,18 @@ struct PollPeer(Arc<Orders>);
 #[async_trait]
 impl NodePeer for PollPeer {
     async fn ask(&self, request: Request) -> Result<Reply, PeerError> {
-        let (answer, reply) = oneshot::channel();
+        let (asker, reply) = oneshot::channel();
         {
             let mut state = self.0.lock();
-            if state.waiting.len() >= WAITING {
+            state.forget_unasked();
+            if state.unanswered.len() >= WAITING {
                 return Err(PeerError::Protocol(
                     "too many orders wait for the node".to_owned(),
                 ));
             }
-            // Those whose askers gave up are not waited for.
-            state.answers.retain(|_, asker| !asker.is_closed());
             state.next += 1;
             let order = state.next;
-            state.waiting.push_back(PollOrder { order, request });
-            state.answers.insert(order, answer);
+            state.unanswered.insert(order, Order { request, asker });
         }
         self.0.wake.notify_one();
         // The order waits for the next poll, then for the warden.
@@ -115,24 +128,38 @@ impl PollSession {
     fn take(&self) -> Vec<PollOrder> {
         let mut state = self.orders.lock();
         state.polled = Instant::now();
+        state.forget_unasked();
         let mut bytes = 0;
         let mut orders = Vec::new();
-        while orders.len() < ORDERS
-            && bytes < BYTES
-            && let Some(order) = state.waiting.pop_front()
-        {
-            bytes += weight(&order.request);
-            orders.push(order);
+        for work in [false, true] {
+            let wanted = state.unanswered.iter();
+            for (number, order) in wanted.filter(|(_, o)| is_work(&o.request) == work) {
+                if orders.len() >= ORDERS || bytes >= BYTES {
+                    return orders;
+                }
+                bytes += weight(&order.request);
+                orders.push(PollOrder {
+                    order: *number,
+                    request: order.request.clone(),
+                });
+            }
         }
         orders
     }
 
     /// The node's answer; one that nobody waits for any more is dropped.
     pub fn answer(&self, answer: PollAnswer) {
-        let waiting = self.orders.lock().answers.remove(&answer.order);
-        if let Some(waiting) = waiting {
-            let _ = waiting.send(answer.reply);
+        let order = self.orders.lock().unanswered.remove(&answer.order);
+        if let Some(order) = order {
+            let _ = order.asker.send(answer.reply);
         }
+    }
+}
+
+impl State {
+    /// An order whose asker gave up is none any more.
+    fn forget_unasked(&mut self) {
+        self.unanswered.retain(|_, order| !order.asker.is_closed());
     }
 }
 
@@ -143,6 +170,11 @@ fn weight(request: &Request) -> usize {
         Request::Offer(offer) => offer.job.len(),
         _ => 1024,
     }
+}
+
+/// Beyond every number that an earlier session can have used: there are no thousand orders a second.
+fn first_order() -> u64 {
+    Timestamp::now().as_millis()
 }
 
 /// Nodes that poll.
@@ -160,9 +192,8 @@ impl PollBook {
         }
         let orders = Arc::new(Orders {
             state: Mutex::new(State {
-                next: 0,
-                waiting: VecDeque::new(),
-                answers: HashMap::new(),
+                next: first_order(),
+                unanswered: BTreeMap::new(),
                 polled: Instant::now(),
             }),
             wake: Notify::new(),

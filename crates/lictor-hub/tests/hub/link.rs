@@ -43,7 +43,7 @@ async fn read(
     (out, events)
 }
 
-async fn view(world: &World, org: &Org, id: &JobId) -> JobView {
+pub async fn view(world: &World, org: &Org, id: &JobId) -> JobView {
     let answer = world
         .call(Some(&org.secret), Method::GET, &format!("/api/v1/jobs/{id}"), "")
         .await;

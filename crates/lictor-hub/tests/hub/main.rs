@@ -7,5 +7,6 @@ mod limits;
 mod link;
 mod node;
 mod offers;
+mod poll;
 mod routes;
 mod world;
