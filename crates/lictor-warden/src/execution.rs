@@ -95,8 +95,13 @@ pub(crate) async fn run(execution: Execution) {
         }
     };
     let (committed, ()) = tokio::join!(core.commit_surely(make), removed);
-    if let Err(e) = committed {
-        tracing::error!(job = %digest, error = %e, "the journal refuses the end of an execution");
+    match (committed, &end.output) {
+        // Before that, the files were the only copy.
+        (Ok(_), Some(output)) => core.spool_paths(&digest).tidy(&output.log),
+        (Ok(_), None) => {}
+        (Err(e), _) => {
+            tracing::error!(job = %digest, error = %e, "the journal refuses the end of an execution");
+        }
     }
     // What is kept is read from the journal's description from now on. The live window stays for a while when more
     // than that was written, for readers who are about to come to its end.

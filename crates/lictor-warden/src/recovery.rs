@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - Nothing that was taken is started again. What is left of it is ended, and its receipt says `interrupted`.
-//! - Output is what was found of it, and the receipt speaks of exactly that.
+//! - Output is what was found of it, and the receipt speaks of exactly that. After a crash of the agent alone, that is
+//!   everything which the job had written and the agent had read.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ use crate::journal::Step;
 use crate::journal::entry::Decision;
 use crate::journal::state::Phase;
 use crate::receipt::End;
-use crate::spool::{self, stored};
+use crate::spool;
 
 struct Interrupted {
     job: Digest,
@@ -51,7 +52,7 @@ async fn end(core: &Core, left: Interrupted) {
     {
         tracing::error!(job = %left.job, error = %e, "what was left of an interrupted job could not be removed");
     }
-    let output = stored::recover(&core.spool_paths(&left.job).log).unwrap_or_else(|e| {
+    let output = spool::recover(&core.spool_paths(&left.job)).unwrap_or_else(|e| {
         tracing::error!(job = %left.job, error = %e, "output of an interrupted job could not be read");
         spool::Ended::nothing()
     });
@@ -71,9 +72,8 @@ async fn end(core: &Core, left: Interrupted) {
     };
     if let Err(e) = core.commit_surely(make).await {
         tracing::error!(job = %left.job, error = %e, "the journal refuses the end of an interrupted job");
-    }
-    if end.output.is_some_and(|o| !o.log.inline.is_empty()) {
-        core.spool_paths(&left.job).remove();
+    } else if let Some(output) = &end.output {
+        core.spool_paths(&left.job).tidy(&output.log);
     }
 }
 

@@ -18,6 +18,8 @@
 //! - A full disk stops the keeping, never the job or the counting.
 
 mod head;
+mod recovery;
+mod slot;
 pub mod stdin;
 pub mod stored;
 mod tail;
@@ -35,10 +37,12 @@ use lictor_proto::JobId;
 use lictor_proto::agent::OutputPart;
 use lictor_proto::frame::{Frame, FrameKind, Gap, HEADER, Header};
 use lictor_trust::profiles::Overflow;
+use sha2::Sha256;
 use tokio::sync::Notify;
 
 use crate::journal::entry::{Kept, Log};
 use head::Head;
+pub use recovery::recover;
 use tail::Tail;
 pub use writer::{Ended, Writer};
 
@@ -83,6 +87,15 @@ impl Paths {
         Self {
             log: spool.join(format!("{job}.log")),
             tail: spool.join(format!("{job}.tail")),
+        }
+    }
+
+    /// Removes what is not needed any more, once the journal has said where the log is kept.
+    pub fn tidy(&self, log: &Log) {
+        if log.kept.is_empty() || !log.inline.is_empty() {
+            self.remove();
+        } else {
+            let _ = std::fs::remove_file(&self.tail);
         }
     }
 
@@ -133,7 +146,7 @@ impl Spool {
         let spool = Arc::new(Self {
             inner: Mutex::new(Inner {
                 head: Head::new(paths.log.clone(), head_bytes),
-                tail: Tail::new(paths.tail.clone(), tail_bytes.max(WINDOW)),
+                tail: Tail::new(paths.tail.clone(), tail_bytes.max(WINDOW), tail_bytes),
                 overflow: keep.overflow,
                 draining: false,
                 end: 0,
@@ -220,6 +233,36 @@ impl Spool {
         self.lock().ended = true;
         self.readable.notify_waiters();
         self.room.notify_waiters();
+    }
+}
+
+/// A log whose writer a crash has ended, as it stood.
+struct Resumed {
+    head: Head,
+    tail: Tail,
+    /// Log length, and stream bytes.
+    end: u64,
+    at: [u64; 2],
+}
+
+impl Resumed {
+    /// Its writer, to end it. `all` are the hashes at its end, `head` those at the end of the head.
+    fn writer(self, paths: Paths, tail_bytes: u64, all: [Sha256; 2], head: [Sha256; 2]) -> Writer {
+        let spool = Arc::new(Spool {
+            inner: Mutex::new(Inner {
+                head: self.head,
+                tail: self.tail,
+                overflow: Overflow::Drop,
+                draining: true,
+                end: self.end,
+                at: self.at,
+                ended: false,
+                released: 0,
+            }),
+            readable: Notify::new(),
+            room: Notify::new(),
+        });
+        Writer::resumed(spool, paths, tail_bytes, (all, head))
     }
 }
 

@@ -31,6 +31,17 @@ impl Head {
         }
     }
 
+    /// What a crash has left: frames up to `end`, to be read.
+    pub(super) fn resumed(path: PathBuf, file: File, end: u64, at: [u64; 2]) -> Self {
+        Self {
+            path,
+            file: Some(file),
+            end,
+            left: 0,
+            at,
+        }
+    }
+
     pub(super) fn end(&self) -> u64 {
         self.end
     }
@@ -80,6 +91,14 @@ impl Head {
     /// The file, to put the kept tail behind the head.
     pub(super) fn file(&self) -> Option<&File> {
         self.file.as_ref()
+    }
+}
+
+#[cfg(test)]
+impl Head {
+    /// From now on nothing can be written, as on a full disk.
+    pub(super) fn refuse_writes(&mut self) {
+        self.file = Some(File::open(&self.path).expect("it is there"));
     }
 }
 

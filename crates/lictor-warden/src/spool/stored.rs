@@ -1,17 +1,13 @@
-//! A log that has ended, read as the journal describes it; and what a crash has left of one that had not.
+//! A log that has ended, read as the journal describes it.
 
 use std::fs::File;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
-use lictor_proto::Digest;
 use lictor_proto::agent::OutputPart;
-use lictor_proto::doc::KeptRange;
 use lictor_proto::frame::HEADER;
-use sha2::{Digest as _, Sha256};
 
-use super::writer::Ended;
-use super::{INLINE, Kept, Log, ReadError, gap, headers, read_frames, stream_of, whole_frames};
+use super::{Kept, Log, ReadError, gap, headers, read_frames, whole_frames};
 
 /// Frames of an ended log from position `from` on.
 ///
@@ -75,69 +71,4 @@ fn region(
         return Err(ReadError::Position(from));
     }
     Ok(Bytes::copy_from_slice(&rest[..whole]))
-}
-
-/// What a crash has left of a log: its frames from the start, as long as they hang together. The file is cut to
-/// that. The streams' lengths and digests are those of what is left; nobody knows more.
-///
-/// # Errors
-/// When the disk fails.
-pub fn recover(path: &Path) -> Result<Ended, ReadError> {
-    let file = match File::options().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Ended::nothing()),
-        Err(e) => return Err(e.into()),
-    };
-    let length = file.metadata()?.len();
-    let mut hash = [Sha256::new(), Sha256::new()];
-    let mut at = [0u64; 2];
-    let mut end = 0;
-    'file: while end < length {
-        // A torn frame or the zeros of a block that was never written end the log.
-        let Ok(bytes) = read_frames(&file, end, length - end, 1024 * 1024) else {
-            break;
-        };
-        let mut offset = 0;
-        for header in headers(&bytes) {
-            let Some(stream) = stream_of(header.kind).filter(|s| header.at == at[*s]) else {
-                break 'file;
-            };
-            let payload = &bytes[offset + HEADER..offset + HEADER + header.len];
-            hash[stream].update(payload);
-            at[stream] += header.len as u64;
-            offset += HEADER + header.len;
-            end += (HEADER + header.len) as u64;
-        }
-        if offset == 0 {
-            break;
-        }
-    }
-    file.set_len(end)?;
-    file.sync_data()?;
-    let mut ended = Ended::nothing();
-    ended.log.end = end;
-    [ended.log.stdout_bytes, ended.log.stderr_bytes] = at;
-    if end > 0 {
-        ended.log.kept.push(Kept {
-            from: 0,
-            to: end,
-            stdout_at: 0,
-            stderr_at: 0,
-        });
-    }
-    if end > 0 && end <= INLINE {
-        ended.log.inline = std::fs::read(path)?;
-    }
-    for (stream, summary) in [&mut ended.stdout, &mut ended.stderr].into_iter().enumerate() {
-        summary.bytes = at[stream];
-        summary.sha256 = Digest(hash[stream].clone().finalize().into());
-        if at[stream] > 0 {
-            summary.kept.push(KeptRange {
-                from: 0,
-                to: at[stream],
-                sha256: summary.sha256,
-            });
-        }
-    }
-    Ok(ended)
 }

@@ -1,7 +1,11 @@
 //! The last part of a log: a window of slots in a file, the oldest given up when room is needed.
 //!
-//! A slot holds whole frames. Slots are used again in place, so the file and its share of the page cache stay as
-//! large as the window, however much is written.
+//! A slot holds a head and whole frames. Slots are used again in place, so the file and its share of the page cache
+//! stay as large as the window, however much is written.
+//!
+//! # Invariants
+//! - Whoever is killed while it writes leaves whole frames: in a new slot the file ends within a torn one, and in a
+//!   slot that is used again a frame's header is written after its payload.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,14 +15,17 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use lictor_proto::frame::HEADER;
 use lictor_proto::limits;
+use sha2::Sha256;
 
 use super::head::create;
+use super::slot::{self, SlotHead};
 use super::{ReadError, headers, read_frames, stream_of};
 use crate::journal::entry::Kept;
 
 /// Bytes of one slot: room for a few frames of the largest kind.
-const SLOT: u64 = 1024 * 1024;
-const _: () = assert!(SLOT > (limits::FRAME + HEADER) as u64);
+pub(super) const SLOT: u64 = 1024 * 1024;
+const HEAD: u64 = slot::LENGTH as u64;
+const _: () = assert!(SLOT > HEAD + (limits::FRAME + HEADER) as u64);
 
 #[derive(Debug)]
 pub(super) struct Tail {
@@ -31,21 +38,36 @@ pub(super) struct Tail {
     payload: u64,
     /// Payload bytes to hold at least before anything is given up.
     window: u64,
+    /// Payload bytes to keep at the end; only written down here.
+    budget: u64,
 }
 
 #[derive(Debug)]
-struct Slot {
+pub(super) struct Slot {
     /// Where in the file, in slots.
-    place: u64,
-    from: u64,
-    to: u64,
-    payload: u64,
+    pub(super) place: u64,
+    /// Nothing was there before: the file ends in this slot.
+    pub(super) fresh: bool,
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) payload: u64,
     /// Stream bytes before it.
-    at: [u64; 2],
+    pub(super) at: [u64; 2],
+}
+
+/// Where a frame begins: everything before it.
+#[derive(Debug)]
+pub(super) struct Before<'a> {
+    /// Log position.
+    pub(super) from: u64,
+    /// Stream bytes.
+    pub(super) at: [u64; 2],
+    /// Their hashes.
+    pub(super) hashes: &'a [Sha256; 2],
 }
 
 impl Tail {
-    pub(super) fn new(path: PathBuf, window: u64) -> Self {
+    pub(super) fn new(path: PathBuf, window: u64, budget: u64) -> Self {
         Self {
             path,
             file: None,
@@ -54,7 +76,23 @@ impl Tail {
             made: 0,
             payload: 0,
             window,
+            budget,
         }
+    }
+
+    /// What a crash has left, to be read.
+    pub(super) fn resumed(path: PathBuf, file: File, slots: VecDeque<Slot>) -> Self {
+        Self {
+            file: Some(file),
+            payload: slots.iter().map(|s| s.payload).sum(),
+            slots,
+            ..Self::new(path, 0, 0)
+        }
+    }
+
+    /// Log position after the last byte held.
+    pub(super) fn end(&self) -> Option<u64> {
+        self.slots.back().map(|s| s.to)
     }
 
     /// First log position held.
@@ -72,38 +110,59 @@ impl Tail {
         self.payload < self.window || self.slots.front().is_none_or(|s| s.to <= released)
     }
 
-    /// Takes one frame that starts at log position `from`, where the streams stand at `at`; gives up nothing that
-    /// reaches beyond `droppable`.
-    pub(super) fn push(&mut self, frame: &[u8], from: u64, at: [u64; 2], droppable: u64) -> io::Result<()> {
+    /// Takes one frame; gives up nothing that reaches beyond `droppable`.
+    pub(super) fn push(&mut self, frame: &[u8], before: &Before<'_>, droppable: u64) -> io::Result<()> {
         use std::os::unix::fs::FileExt as _;
         let len = frame.len() as u64;
         let payload = len - HEADER as u64;
-        let fits = self.slots.back().is_some_and(|s| s.to - s.from + len <= SLOT);
+        let fits = self
+            .slots
+            .back()
+            .is_some_and(|s| HEAD + s.to - s.from + len <= SLOT);
         if !fits {
-            self.give_up(droppable);
-            let place = self.free.pop().unwrap_or_else(|| {
-                self.made += 1;
-                self.made - 1
-            });
-            self.slots.push_back(Slot {
-                place,
-                from,
-                to: from,
-                payload: 0,
-                at,
-            });
+            self.begin_slot(before, droppable)?;
         }
+        let (Some(slot), Some(file)) = (self.slots.back_mut(), &self.file) else {
+            return Ok(());
+        };
+        let at = slot.place * SLOT + HEAD + (slot.to - slot.from);
+        if slot.fresh {
+            file.write_all_at(frame, at)?;
+        } else {
+            file.write_all_at(&frame[HEADER..], at + HEADER as u64)?;
+            file.write_all_at(&frame[..HEADER], at)?;
+        }
+        slot.to += len;
+        slot.payload += payload;
+        self.payload += payload;
+        Ok(())
+    }
+
+    fn begin_slot(&mut self, before: &Before<'_>, droppable: u64) -> io::Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        self.give_up(droppable);
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(create(&self.path)?),
         };
-        let Some(slot) = self.slots.back_mut() else {
-            return Ok(());
+        let used = self.free.pop();
+        let place = used.unwrap_or(self.made);
+        let head = SlotHead {
+            from: before.from,
+            at: before.at,
+            budget: self.budget,
+            hashes: before.hashes.clone(),
         };
-        file.write_all_at(frame, slot.place * SLOT + (slot.to - slot.from))?;
-        slot.to += len;
-        slot.payload += payload;
-        self.payload += payload;
+        file.write_all_at(&head.encode(), place * SLOT)?;
+        self.made = self.made.max(place + 1);
+        self.slots.push_back(Slot {
+            place,
+            fresh: used.is_none(),
+            from: before.from,
+            to: before.from,
+            payload: 0,
+            at: before.at,
+        });
         Ok(())
     }
 
@@ -136,7 +195,7 @@ impl Tail {
         let (Some(slot), Some(file)) = (self.slots.get(index), &self.file) else {
             return Ok(Bytes::new());
         };
-        let at = slot.place * SLOT + (from - slot.from);
+        let at = slot.place * SLOT + HEAD + (from - slot.from);
         read_frames(file, at, slot.to - from, max).map_err(|e| match e {
             ReadError::Position(_) => ReadError::Position(from),
             other @ ReadError::Io(_) => other,

@@ -8,8 +8,11 @@ use lictor_proto::{Digest, Timestamp};
 
 use super::*;
 
+mod left;
+
 struct Bench {
     dir: tempfile::TempDir,
+    paths: Paths,
     spool: Arc<Spool>,
     writer: Writer,
     written: [Vec<u8>; 2],
@@ -20,7 +23,7 @@ fn bench(keep: u64, overflow: Overflow) -> Bench {
     let job = JobId::from_digest(&Digest::of(b"job"));
     let paths = Paths::of(dir.path(), &job);
     let (spool, writer) = Spool::new(
-        paths,
+        paths.clone(),
         Keep {
             bytes: keep,
             overflow,
@@ -28,6 +31,7 @@ fn bench(keep: u64, overflow: Overflow) -> Bench {
     );
     Bench {
         dir,
+        paths,
         spool,
         writer,
         written: [Vec::new(), Vec::new()],
@@ -56,14 +60,14 @@ impl Bench {
     }
 
     fn end(self) -> (Ended, Reader) {
-        let path = Paths::of(self.dir.path(), &JobId::from_digest(&Digest::of(b"job"))).log;
         let ended = self.writer.end();
+        self.paths.tidy(&ended.log);
         for (summary, written) in [&ended.stdout, &ended.stderr].into_iter().zip(&self.written) {
             check_summary(summary, written);
         }
         let reader = Reader {
             _dir: self.dir,
-            path,
+            path: self.paths.log,
             written: self.written,
             spool: self.spool,
         };
@@ -311,21 +315,6 @@ fn what_a_throttled_job_leaves_in_its_pipes_pushes_nothing_out_that_was_not_read
         assert_eq!(at, [ended.stdout.bytes, ended.stderr.bytes]);
         assert!(ended.truncated(), "and what is kept is bounded all the same");
     });
-}
-
-#[test]
-fn what_a_crash_has_left_is_cut_at_the_first_torn_frame() {
-    let mut b = bench(1 << 20, Overflow::Drop);
-    b.write_many(10, 1000);
-    let path = Paths::of(b.dir.path(), &JobId::from_digest(&Digest::of(b"job"))).log;
-    let bytes = std::fs::read(&path).expect("the head is there while it runs");
-    for cut in [0, 10, 24, 1024, 1500, bytes.len()] {
-        std::fs::write(&path, &bytes[..cut]).expect("writes");
-        let ended = stored::recover(&path).expect("recovers");
-        assert_eq!(ended.log.end as usize, cut / 1024 * 1024);
-        let kept = ended.stdout.bytes as usize;
-        assert_eq!(ended.stdout.sha256, Digest::of(&b.written[0][..kept]));
-    }
 }
 
 #[test]

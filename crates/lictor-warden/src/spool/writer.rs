@@ -9,6 +9,7 @@ use lictor_proto::frame::{FrameKind, HEADER, Header};
 use lictor_proto::{Digest, Timestamp, limits};
 use sha2::{Digest as _, Sha256};
 
+use super::tail::Before;
 use super::{INLINE, Inner, Kept, Log, Paths, ReadError, Spool, headers, stream_of};
 
 /// How much is read at once when the kept tail is moved.
@@ -67,6 +68,20 @@ impl Writer {
         }
     }
 
+    /// The writer of a log that a crash has cut off, to end it.
+    pub(super) fn resumed(
+        spool: Arc<Spool>,
+        paths: Paths,
+        tail_bytes: u64,
+        (all, head): ([Sha256; 2], [Sha256; 2]),
+    ) -> Self {
+        Self {
+            all,
+            head: Some(head),
+            ..Self::new(spool, paths, tail_bytes)
+        }
+    }
+
     /// Takes what was read from one stream. The first [`HEADER`] bytes of `buffer` are room for the frame's header,
     /// so that header and payload are written in one go; the payload is the rest, at most [`limits::FRAME`] bytes.
     pub fn write(&mut self, kind: FrameKind, time: Timestamp, buffer: &mut [u8]) {
@@ -80,9 +95,6 @@ impl Writer {
             // The head takes exactly its share: a frame that crosses its end becomes two.
             let left = usize::try_from(inner.head.left()).unwrap_or(usize::MAX);
             let len = if left == 0 { payload } else { payload.min(left) };
-            drop(inner);
-            self.all[stream].update(&rest[HEADER..HEADER + len]);
-            inner = spool.lock();
             let header = Header {
                 kind,
                 len,
@@ -91,30 +103,35 @@ impl Writer {
             };
             rest[..HEADER].copy_from_slice(&header.encode());
             self.store(&mut inner, &rest[..HEADER + len], stream);
+            let head_is_full = inner.head.left() == 0;
             drop(inner);
+            self.all[stream].update(&rest[HEADER..HEADER + len]);
+            if head_is_full && self.head.is_none() {
+                self.head = Some(self.all.clone());
+            }
             // The next header takes the place of payload that is written already.
             rest = &mut rest[len..];
         }
         spool.readable.notify_waiters();
     }
 
+    /// Puts a frame where it belongs. The hashes are still those from before it.
     fn store(&mut self, inner: &mut Inner, frame: &[u8], stream: usize) {
         let payload = (frame.len() - HEADER) as u64;
-        let at = inner.at;
-        let from = inner.end;
+        let before = Before {
+            from: inner.end,
+            at: inner.at,
+            hashes: &self.all,
+        };
         inner.end += frame.len() as u64;
         inner.at[stream] += payload;
         let stored = if inner.head.left() > 0 {
-            let stored = inner.head.push(frame, stream, payload);
-            if inner.head.left() == 0 && stored.is_ok() {
-                self.head = Some(self.all.clone());
-            }
-            stored
+            inner.head.push(frame, stream, payload)
         } else if self.failed {
             Ok(())
         } else {
             let droppable = inner.droppable();
-            inner.tail.push(frame, from, at, droppable)
+            inner.tail.push(frame, &before, droppable)
         };
         if let Err(e) = stored {
             self.give_up_keeping(inner, &e);
@@ -127,6 +144,10 @@ impl Writer {
         inner.head.close();
         inner.tail.clear();
         self.failed = true;
+        // The head ends before the frame that failed.
+        if self.head.is_none() {
+            self.head = Some(self.all.clone());
+        }
     }
 
     /// In a profile that throttles: waits until there is room for more.
@@ -134,26 +155,23 @@ impl Writer {
         self.spool.wait_room().await;
     }
 
-    /// Ends the log. What is kept is durable when this returns, or is in [`Log::inline`] for the journal.
+    /// Ends the log. What is kept is durable when this returns, or is in [`Log::inline`] for the journal. The files
+    /// stay, all of them: until the journal has the end, they are all that a crash leaves ([`Paths::tidy`] comes then).
     pub fn end(self) -> Ended {
         let spool = self.spool.clone();
         let ended = {
             let mut inner = spool.lock();
-            match self.settle(&inner) {
-                Ok(ended) => ended,
-                Err(e) => {
-                    tracing::error!(path = %self.paths.log.display(), error = %e, "output could not be kept");
-                    inner.tail.clear();
-                    self.nothing_kept(&inner)
-                }
-            }
+            self.settle(&inner).or_else(|e| {
+                tracing::error!(path = %self.paths.log.display(), error = %e, "the end of the output could not be kept");
+                inner.tail.clear();
+                self.settle(&inner)
+            })
+            .unwrap_or_else(|e| {
+                tracing::error!(path = %self.paths.log.display(), error = %e, "output could not be kept");
+                self.nothing_kept(&inner)
+            })
         };
         spool.end_log();
-        if ended.log.kept.is_empty() || !ended.log.inline.is_empty() {
-            self.paths.remove();
-        } else {
-            let _ = std::fs::remove_file(&self.paths.tail);
-        }
         ended
     }
 
@@ -195,7 +213,10 @@ impl Writer {
                     .extend_from_slice(&inner.tail.read(head_end, usize::MAX >> 1)?);
             }
         } else if let Some(file) = inner.head.file() {
-            file.set_len(log.kept.iter().map(|k| k.to - k.from).sum())?;
+            let length = log.kept.iter().map(|k| k.to - k.from).sum();
+            if file.metadata()?.len() != length {
+                file.set_len(length)?;
+            }
             file.sync_data()?;
         }
         let summary = |stream: usize| self.summary(inner, stream, whole, tail, &tail_hash);
