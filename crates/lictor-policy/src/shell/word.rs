@@ -53,7 +53,8 @@ pub(super) fn bracket(raw: &str) -> Option<Bracket> {
         match c {
             '\\' => {
                 // An escaped bracket counts: an escape does not keep it from being a subscript's.
-                if chars.next() == Some('[') {
+                let escaped = chars.next();
+                if escaped == Some('[') {
                     found = Some(Bracket::Quoted);
                 }
             }
