@@ -77,9 +77,16 @@ impl LawFiles {
     /// Loads a bundle under the root it is to be used with.
     ///
     /// # Errors
-    /// [`Code::SchemaUnsupported`], [`Code::DuplicateKey`], [`Code::WeakKey`], or [`Code::BundleUnloadable`] with
+    /// [`Code::MinRoot`], [`Code::SchemaUnsupported`], [`Code::DuplicateKey`], [`Code::WeakKey`], or [`Code::BundleUnloadable`] with
     /// file and reason. Whatever it is, a node that gets this for authentic law denies everything.
     pub fn load(bundle: &Bundle, digest: Digest, root: &Root) -> Result<Self, Refusal> {
+        if bundle.min_root > root.version {
+            let text = format!(
+                "it asks for root {}, and {} is held",
+                bundle.min_root, root.version
+            );
+            return Err(Refusal::new(Code::MinRoot, text));
+        }
         let meta = LawMeta::of(bundle, digest)?;
         let file = |name: &str| {
             bundle

@@ -15,6 +15,7 @@
 //! - An authentic newer bundle replaces the old one even if it cannot be loaded: then everything is denied.
 
 mod acting;
+mod bundle;
 mod restore;
 
 use std::sync::Arc;
@@ -110,7 +111,8 @@ impl OrgTrust {
         self.roots.newest()
     }
 
-    /// The bundle held, loadable or not.
+    /// The bundle held, loadable or not. Of one whose payload this version cannot read there is only org, version,
+    /// digest and wire, and times and revocations if they could be read; it has no files.
     #[must_use]
     pub fn bundle(&self) -> Option<&Verified<Bundle>> {
         self.bundle.as_ref().map(|b| &b.doc)
@@ -190,8 +192,8 @@ impl OrgTrust {
     /// A new root may take keys away that signed what is held.
     fn follow_root(&mut self, report: &mut AcceptReport) {
         if let Some(held) = self.bundle.take() {
-            let files = match self.authentic::<Bundle>(held.doc.wire(), RoleName::Bundle) {
-                Ok(doc) => self.load(&doc),
+            let files = match self.authentic_bundle(held.doc.wire()) {
+                Ok(found) => self.load(&found),
                 Err(_) => Err(orphaned()),
             };
             report.unloadable = files.as_ref().err().cloned();
@@ -211,59 +213,6 @@ impl OrgTrust {
                 Err(Refusal::new(Code::SignerUnknown, text))
             }
         }
-    }
-
-    fn load(&self, bundle: &Verified<Bundle>) -> Result<Arc<LawFiles>, Refusal> {
-        LawFiles::load(bundle, bundle.digest(), self.root()).map(Arc::new)
-    }
-
-    fn accept_bundle(
-        &mut self,
-        wire: &str,
-        system: Timestamp,
-        report: &mut AcceptReport,
-    ) -> Result<(), Refusal> {
-        let doc = self.authentic::<Bundle>(wire, RoleName::Bundle)?;
-        if let Some(held) = self.bundle() {
-            if held.digest() == doc.digest() {
-                return Ok(());
-            }
-            if doc.version == held.version {
-                let text = format!(
-                    "version {} is {} here and {} there",
-                    doc.version,
-                    held.digest(),
-                    doc.digest()
-                );
-                return Err(Refusal::new(Code::BundleConflict, text));
-            }
-            if doc.version < held.version {
-                let text = format!("version {} is offered, {} is held", doc.version, held.version);
-                return Err(Refusal::new(Code::BundleOlder, text));
-            }
-        }
-        let root = self.root();
-        if doc.min_root > root.version {
-            let text = format!("it asks for root {}, and {} is held", doc.min_root, root.version);
-            return Err(Refusal::new(Code::MinRoot, text));
-        }
-        if root.expires_at <= self.now(system) {
-            let text = format!("root {} expired at {}", root.version, root.expires_at);
-            return Err(Refusal::new(Code::RootExpired, text));
-        }
-        self.hold_bundle(doc, report);
-        Ok(())
-    }
-
-    fn hold_bundle(&mut self, doc: Verified<Bundle>, report: &mut AcceptReport) {
-        let files = self.load(&doc);
-        report.bundle = Some(doc.version);
-        report.unloadable = files.as_ref().err().cloned();
-        self.bundle = Some(HeldBundle {
-            doc,
-            files,
-            marked: None,
-        });
     }
 
     fn accept_revocation(&mut self, wire: &str, report: &mut AcceptReport) -> Result<(), Refusal> {

@@ -16,10 +16,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{DocKind, Document};
+use lictor_proto::doc::{Bundle, DocKind, Document, MinVersions};
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
-use lictor_proto::{Code, Digest, KeyId, OrgId, json};
+use lictor_proto::{Code, Digest, KeyId, OrgId, json, limits};
 
 use crate::keys::{KeyError, VerifyKey};
 
@@ -216,6 +216,56 @@ impl<'a> Sealed<'a> {
         let doc: T = json::from_slice(&self.envelope.payload)
             .map_err(|e| Refusal::new(Code::PayloadMalformed, e.to_string()))?;
         doc.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
+        Ok(Verified {
+            doc,
+            digest: self.digest(),
+            wire: self.wire.into(),
+            signers,
+        })
+    }
+}
+
+impl Sealed<'_> {
+    /// What can be read of a bundle whose signatures hold and whose payload this version does not understand: org and
+    /// version must be there, times and revocations may, everything else is left empty. It is law that exists and
+    /// cannot be loaded.
+    pub(crate) fn read_bundle_head(
+        &self,
+        org: &OrgId,
+        signers: Vec<KeyId>,
+    ) -> Result<Verified<Bundle>, Refusal> {
+        let malformed = |text: &str| Refusal::new(Code::PayloadMalformed, text);
+        let head: serde_json::Value = json::from_slice(&self.envelope.payload)
+            .map_err(|e| Refusal::new(Code::PayloadMalformed, e.to_string()))?;
+        if head["type"] != DocKind::Bundle.as_str() {
+            return Err(malformed("its type is not bundle"));
+        }
+        if head["org"] != org.as_str() {
+            return Err(Refusal::new(
+                Code::WrongOrg,
+                format!("the document is not bound to {org}"),
+            ));
+        }
+        let version = head["version"].as_u64().filter(|v| *v >= 1);
+        let time = |name: &str| serde_json::from_value(head[name].clone()).unwrap_or_default();
+        let mut revocations: Vec<Digest> =
+            serde_json::from_value(head["revocations"].clone()).unwrap_or_default();
+        revocations.truncate(limits::REVOCATIONS);
+        revocations.sort_unstable();
+        revocations.dedup();
+        let doc = Bundle {
+            tag: Default::default(),
+            org: org.clone(),
+            version: version.ok_or_else(|| malformed("it has no version"))?,
+            min_root: 0,
+            schema_version: 0,
+            min_versions: MinVersions::default(),
+            issued_at: time("issued_at"),
+            expires_at: time("expires_at"),
+            max_staleness: 0,
+            files: BTreeMap::new(),
+            revocations,
+        };
         Ok(Verified {
             doc,
             digest: self.digest(),

@@ -2,11 +2,12 @@
 
 use lictor_proto::agent::LawDocs;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Bundle, DocKind, RoleName};
+use lictor_proto::doc::DocKind;
 use lictor_proto::{Code, OrgId};
 
+use super::bundle::Authentic;
 use super::{AcceptReport, HeldBundle, OrgTrust, orphaned};
-use crate::verify::{Sealed, Verified};
+use crate::verify::Sealed;
 
 impl OrgTrust {
     /// Reads back what [`OrgTrust::docs`] gave, from storage that only this party writes. All signatures are
@@ -23,7 +24,7 @@ impl OrgTrust {
             // The bundle may stand on an older root; it then keeps its version and denies everything.
             bundle = match &docs.bundle {
                 Some(b) => trust
-                    .authentic::<Bundle>(b, RoleName::Bundle)
+                    .authentic_bundle(b)
                     .ok()
                     .map(|d| (d, true))
                     .or(bundle.map(|(d, _)| (d, false))),
@@ -44,17 +45,21 @@ impl OrgTrust {
 
     fn restore_bundle(
         &mut self,
-        found: Option<(Verified<Bundle>, bool)>,
+        found: Option<(Authentic, bool)>,
         wire: Option<&str>,
     ) -> Result<(), Refusal> {
         match (found, wire) {
             (None, None) => Ok(()),
             // Nothing in the chain signed it: say why, by the newest root.
-            (None, Some(wire)) => self.authentic::<Bundle>(wire, RoleName::Bundle).map(|_| ()),
-            (Some((doc, current)), _) => {
-                let files = if current { self.load(&doc) } else { Err(orphaned()) };
+            (None, Some(wire)) => self.authentic_bundle(wire).map(|_| ()),
+            (Some((found, current)), _) => {
+                let files = if current {
+                    self.load(&found)
+                } else {
+                    Err(orphaned())
+                };
                 self.bundle = Some(HeldBundle {
-                    doc,
+                    doc: found.doc,
                     files,
                     marked: None,
                 });
