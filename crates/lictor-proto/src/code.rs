@@ -103,7 +103,7 @@ codes! {
     // Nodes
     GrantExpired = "grant_expired", "The grant's time to enrol is over.", "Make a new one: `lictor nodes grant`.";
     GrantUsed = "grant_used", "The grant has been used as often as it may be.", "Make a new one: `lictor nodes grant`.";
-    GrantNotAllowed = "grant_not_allowed", "fleet.toml does not let this operator enrol with these labels.", "Add the labels under [enrollers] in fleet.toml.";
+    GrantNotAllowed = "grant_not_allowed", "fleet.toml does not let this operator enrol with these labels and this name.", "Add the labels, or the name, under [enrollers] in fleet.toml.";
     JoinSignature = "join_signature", "The node record is not signed by the grant's join key.", "Enrol with the token that belongs to the grant.";
     NodeRecordInvalid = "node_record_invalid", "The node's keys do not stand on a valid grant.", "Enrol the machine anew.";
     NodeUnknown = "node_unknown", "No accepted record names this node.", "Check the name with `lictor nodes`.";

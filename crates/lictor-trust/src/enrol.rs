@@ -16,7 +16,7 @@ use crate::sign::sign;
 use crate::verify::{Keyring, Sealed, Verified};
 
 impl OrgTrust {
-    /// A grant whose operator may confer its labels, under the law held. It may have expired: a node that
+    /// A grant whose operator may confer its labels and name, under the law held. It may have expired: a node that
     /// enrolled in time stands on it for good; see [`check_enrolment`].
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl OrgTrust {
         }
         VerifyKey::new(&grant.join_key)?;
         self.check_unused(&grant.join_key, "join_key")?;
-        self.held()?.fleet.may_confer(operator, &grant.labels)?;
+        self.held()?.fleet.may_grant(operator, &grant)?;
         Ok(grant)
     }
 

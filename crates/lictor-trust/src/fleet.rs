@@ -9,12 +9,18 @@
 //!
 //! [enrollers.admins]                  # a roster group: its members may sign grants
 //! labels = "any"                      # or { role = ["web", "db"], site = "any" }
+//! names = ["web-1"]                   # optional, or "any": see below
 //! ```
+//!
+//! A name is worth as much as a label: a group may go by names, and a grant that `replaces` a node takes its name
+//! over. So who may not confer every label may neither grant a name that some group lists, nor replace a node,
+//! but for the names that the rule lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lictor_proto::code::Refusal;
+use lictor_proto::doc::Grant;
 use lictor_proto::{Code, Name, limits};
 use serde::{Deserialize, Deserializer};
 
@@ -48,12 +54,16 @@ pub struct NodeGroup {
     pub names: BTreeSet<Name>,
 }
 
-/// Which labels may be conferred.
+/// What may be conferred.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Enroller {
     /// `"any"`, or label by label.
     pub labels: Labels,
+    /// Names that groups go by, or that are taken over: `"any"`, or these. Left out: any if the labels are any, else
+    /// none. Every other name is free.
+    #[serde(default)]
+    pub names: Option<Values>,
 }
 
 /// Labels that may be conferred.
@@ -66,7 +76,7 @@ pub enum Labels {
     Only(BTreeMap<Name, Values>),
 }
 
-/// Values of one label that may be conferred.
+/// Values of one label, or names, that may be conferred.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Values {
@@ -116,22 +126,66 @@ impl Fleet {
         matching.map(|(n, _)| n.clone()).collect()
     }
 
-    /// Whether `operator` may enrol a node with these labels: one of its groups must allow all of them.
+    /// Whether `operator` may sign this grant: one of its groups must allow all of it.
     ///
     /// # Errors
     /// [`Code::GrantNotAllowed`].
-    pub fn may_confer(&self, operator: &Operator, labels: &BTreeMap<Name, Name>) -> Result<(), Refusal> {
-        let mut rules = operator.groups.iter().filter_map(|g| self.enrollers.get(g));
-        if rules.any(|r| r.labels.allow(labels)) {
+    pub fn may_grant(&self, operator: &Operator, grant: &Grant) -> Result<(), Refusal> {
+        let of = |g| self.enrollers.get(g);
+        let rules: Vec<_> = operator.groups.iter().filter_map(of).collect();
+        let mut by_labels = rules.iter().filter(|r| r.labels.allow(&grant.labels)).peekable();
+        let refuse = |what: String| {
+            let text = format!("no group of {} may enrol a node {what}", operator.name);
+            Err(Refusal::new(Code::GrantNotAllowed, text))
+        };
+        if by_labels.peek().is_none() {
+            let wanted: Vec<_> = grant.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            return refuse(format!("with the labels [{}]", wanted.join(", ")));
+        }
+        let special = self.special_names(grant);
+        if by_labels.any(|r| r.allows_names(&special)) {
             return Ok(());
         }
-        let wanted: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        let text = format!(
-            "no group of {} may enrol a node with the labels [{}]",
-            operator.name,
-            wanted.join(", ")
-        );
-        Err(Refusal::new(Code::GrantNotAllowed, text))
+        match special {
+            Special::Names(names) => {
+                let names: Vec<_> = names.iter().map(|n| n.as_str()).collect();
+                refuse(format!("with these labels and the name {}", names.join(", ")))
+            }
+            Special::Every => refuse("with these labels that takes over any name".into()),
+        }
+    }
+
+    /// The names that a grant could confer and that mean something already.
+    fn special_names<'a>(&'a self, grant: &'a Grant) -> Special<'a> {
+        let listed = self.groups.values().flat_map(|g| &g.names);
+        match (&grant.name, &grant.replaces) {
+            (Some(name), Some(_)) => Special::Names(BTreeSet::from([name])),
+            (None, Some(_)) => Special::Every,
+            (_, None) => Special::Names(listed.filter(|n| grant.allows_name(n)).collect()),
+        }
+    }
+}
+
+/// Names that it takes an allowance for.
+enum Special<'a> {
+    /// These.
+    Names(BTreeSet<&'a Name>),
+    /// More than can be listed.
+    Every,
+}
+
+impl Enroller {
+    fn allows_names(&self, special: &Special<'_>) -> bool {
+        let any = Values::Any(Any::Any);
+        let allowed = match (&self.names, &self.labels) {
+            (Some(names), _) => names,
+            (None, Labels::Any(_)) => &any,
+            (None, Labels::Only(_)) => &Values::Only(BTreeSet::new()),
+        };
+        match special {
+            Special::Names(names) => names.iter().all(|n| allowed.allow(n)),
+            Special::Every => *allowed == any,
+        }
     }
 }
 

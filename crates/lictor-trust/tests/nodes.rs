@@ -69,6 +69,75 @@ fn a_grant_passes_and_every_broken_rule_has_its_code() {
 }
 
 #[test]
+fn who_may_confer_only_some_labels_takes_no_name_that_means_something() {
+    const GROUPS: &str = "[groups.vault]\nnames = [\"vault-1\", \"vault-2\"]\n[enrollers.admins]\n";
+    let world = |rule: &str| {
+        let mut w = World::default();
+        let mut b = w.bundle();
+        b.version = 2;
+        b.files.insert("fleet.toml".into(), format!("{GROUPS}{rule}"));
+        assert!(w.accept_bundle(&b).unloadable.is_none(), "{rule}");
+        w
+    };
+    let narrow = world("labels = { role = [\"web\"] }");
+    let listed = world("labels = { role = [\"web\"] }\nnames = [\"vault-1\", \"web-1\"]");
+    let wide = world("labels = { role = [\"web\"] }\nnames = \"any\"");
+    let all = world("labels = \"any\"");
+    let none = world("labels = \"any\"\nnames = []");
+    type Case = (&'static str, fn(&mut Grant), [bool; 5]);
+    fn prefix(g: &mut Grant, text: &str) {
+        (g.name, g.name_prefix) = (None, Some(name(text)));
+    }
+    fn replaces(g: &mut Grant) {
+        g.replaces = Some(World::default().secrets.node_id(&World::default().org));
+    }
+    let cases: [Case; 8] = [
+        ("a plain name", |_| (), [true; 5]),
+        ("a plain prefix", |g| prefix(g, "web"), [true; 5]),
+        (
+            "a group's name",
+            |g| g.name = Some(name("vault-1")),
+            [false, true, true, true, false],
+        ),
+        (
+            "another one",
+            |g| g.name = Some(name("vault-2")),
+            [false, false, true, true, false],
+        ),
+        (
+            "a prefix of it",
+            |g| prefix(g, "va"),
+            [false, false, true, true, false],
+        ),
+        (
+            "the prefix that it is",
+            |g| prefix(g, "vault-1"),
+            [false, true, true, true, false],
+        ),
+        ("a replacement", replaces, [false, true, true, true, false]),
+        (
+            "a replacement of any name",
+            |g| {
+                replaces(g);
+                prefix(g, "web");
+            },
+            [false, false, true, true, false],
+        ),
+    ];
+    for (what, change, want) in cases {
+        for (w, good) in [&narrow, &listed, &wide, &all, &none].into_iter().zip(want) {
+            let mut grant = w.grant();
+            change(&mut grant);
+            let got = w.trust.verify_grant(&wire(&grant, &[seed::ALICE]));
+            match good {
+                true => drop(got.unwrap_or_else(|r| panic!("{what}: {r:?}"))),
+                false => refused(what, got, Code::GrantNotAllowed),
+            }
+        }
+    }
+}
+
+#[test]
 fn enrolment_is_limited_in_time_and_uses() {
     let grant = World::default().grant();
     check_enrolment(&grant, 0, now()).unwrap();

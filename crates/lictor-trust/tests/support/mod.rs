@@ -111,6 +111,7 @@ names = ["web-1"]
 
 [enrollers.admins]
 labels = { role = ["web", "db"], site = "any" }
+names = ["web-1", "web-2"]
 "#;
 
 pub const PROFILES_TOML: &str = r#"[profiles.host]
