@@ -12,6 +12,7 @@ use crate::keyfile::{self, KeyFileError};
 use crate::keys::{KeyError, SecretKey, VerifyKey, is_weak_x25519};
 use crate::law::root_keys;
 use crate::org_trust::OrgTrust;
+use crate::people::check_expiry;
 use crate::sign::sign;
 use crate::verify::{Keyring, Sealed, Verified};
 
@@ -30,6 +31,19 @@ impl OrgTrust {
         self.check_unused(&grant.join_key, "join_key")?;
         self.held()?.fleet.may_grant(operator, &grant)?;
         Ok(grant)
+    }
+
+    /// Refuses a grant whose signer could not sign it now. For whoever meets a grant, or a node under it, for the
+    /// first time: the grant's own date proves nothing, since an expired key can date back. What was met before the
+    /// key expired stands.
+    ///
+    /// # Errors
+    /// [`Code::KeyExpired`], [`Code::SignerUnknown`].
+    pub fn check_granter(&self, grant: &Verified<Grant>, system: Timestamp) -> Result<(), Refusal> {
+        let signer = grant.signers().first().ok_or(Code::SignerUnknown)?;
+        let roster = &self.held()?.roster;
+        let (operator, key) = roster.holder(signer).ok_or(Code::SignerUnknown)?;
+        check_expiry(operator, key, self.now(system))
     }
 
     /// A node record on its grant: signed by the join key and by the identity key, in the grant's time and name.

@@ -129,7 +129,7 @@ impl OrgTrust {
     }
 }
 
-fn check_expiry(operator: &Operator, key: &OperatorKey, at: Timestamp) -> Result<(), Refusal> {
+pub(crate) fn check_expiry(operator: &Operator, key: &OperatorKey, at: Timestamp) -> Result<(), Refusal> {
     let ends = [operator.expires_at, key.expires_at];
     match ends.into_iter().flatten().min() {
         Some(end) if end <= at => {

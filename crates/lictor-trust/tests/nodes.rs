@@ -138,6 +138,21 @@ fn who_may_confer_only_some_labels_takes_no_name_that_means_something() {
 }
 
 #[test]
+fn a_grant_that_is_met_for_the_first_time_needs_a_key_that_is_valid_now() {
+    let w = World::default();
+    let by_alice = w.verified_grant();
+    w.trust.check_granter(&by_alice, at(DAY)).unwrap();
+    let mut dated_back = w.grant();
+    dated_back.operator = name("retired");
+    let grant = w
+        .trust
+        .verify_grant(&wire(&dated_back, &[seed::RETIRED]))
+        .expect("by its own date it is good");
+    w.trust.check_granter(&grant, at(0)).unwrap();
+    refused("now", w.trust.check_granter(&grant, at(DAY)), Code::KeyExpired);
+}
+
+#[test]
 fn enrolment_is_limited_in_time_and_uses() {
     let grant = World::default().grant();
     check_enrolment(&grant, 0, now()).unwrap();

@@ -32,7 +32,12 @@ impl App {
     pub async fn put_grant(&self, caller: &Caller, wire: &str) -> Result<Digest, Error> {
         caller.need(TokenScope::Submit)?;
         let org = self.org(&caller.org)?;
-        let grant = match org.with(|t| t.verify_grant(wire)) {
+        let checked = org.with(|t| {
+            let grant = t.verify_grant(wire)?;
+            t.check_granter(&grant, Timestamp::now())?;
+            Ok::<_, Refusal>(grant)
+        });
+        let grant = match checked {
             Ok(grant) => grant,
             Err(why) => return Err(self.refuse(Some(&org.id), EventType::EnrollRefused, why).await),
         };
@@ -107,6 +112,7 @@ impl App {
         if known.as_ref().is_none_or(|n| n.record != record.wire()) {
             // How often it was used is decided by the store, in the transaction that uses it.
             check_enrolment(grant, 0, Timestamp::now())?;
+            org.with(|t| t.check_granter(grant, Timestamp::now()))?;
             self.check_name(org, grant, record).await?;
         }
         let node = NewNode {

@@ -1,8 +1,8 @@
 //! Every route that the document lists, tried by nobody and by another org.
 
 use lictor_link::hyper::{Method, StatusCode};
-use lictor_proto::JobId;
 use lictor_proto::api::Problem;
+use lictor_proto::{Code, JobId};
 
 use super::node::{Node, job_digest};
 use super::world::World;
@@ -142,5 +142,23 @@ async fn a_refused_submission_is_in_the_audit_log_and_nothing_is_stored() {
     for kind in ["job_rejected", "approval_rejected", "enroll_refused"] {
         assert!(audit.iter().any(|a| a == kind), "{kind} in {audit:?}");
     }
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_dated_back_by_an_expired_key_is_not_taken() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let answer = world
+        .call(
+            Some(&org.secret),
+            Method::POST,
+            "/api/v1/grants",
+            &org.grant_dated_back("web-1"),
+        )
+        .await;
+    assert!(answer.status.is_client_error(), "{answer:?}");
+    let problem: Problem = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(problem.code, Code::KeyExpired);
     world.hub.shutdown().await;
 }

@@ -41,6 +41,8 @@ pub struct Org {
     pub id: OrgId,
     pub secret: String,
     pub alice: SecretKey,
+    /// Left an hour ago: the key has expired.
+    pub former: SecretKey,
     pub join: SecretKey,
 }
 
@@ -96,6 +98,7 @@ impl World {
             id,
             secret,
             alice,
+            former: key(),
             join,
         };
         let docs = LawDocs {
@@ -155,6 +158,10 @@ impl World {
     }
 }
 
+fn before_now(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(Timestamp::now().as_millis() - seconds * 1000)
+}
+
 /// Waits for something that another task does.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let wait = async {
@@ -175,13 +182,17 @@ async fn start(dir: &std::path::Path) -> Hub {
 
 impl Org {
     fn bundle(&self) -> Bundle {
-        let line = PublicLine {
-            key: self.alice.public(),
+        let line = |key: &SecretKey| PublicLine {
+            key: key.public(),
             comment: None,
         };
+        let (line, former) = (line(&self.alice), line(&self.former));
+        let left_at = before_now(3600);
         let roster = format!(
             "groups = [\"admins\"]\n[operators.alice]\nkind = \"person\"\ngroups = [\"admins\"]\n\
-             rights = [\"revoke\"]\nkeys = [{{ public = \"{line}\" }}]\n"
+             rights = [\"revoke\"]\nkeys = [{{ public = \"{line}\" }}]\n\
+             [operators.former]\nkind = \"person\"\ngroups = [\"admins\"]\n\
+             keys = [{{ public = \"{former}\", expires_at = \"{left_at}\" }}]\n"
         );
         let files = [
             ("roster.toml", roster.as_str()),
@@ -214,21 +225,29 @@ impl Org {
     }
 
     pub fn grant(&self, node: &str) -> String {
-        let grant = Grant {
+        wire(&self.grant_by("alice", node, Timestamp::now()), &[&self.alice])
+    }
+
+    /// What somebody signs who has left, as if it had been signed before.
+    pub fn grant_dated_back(&self, node: &str) -> String {
+        wire(&self.grant_by("former", node, before_now(7200)), &[&self.former])
+    }
+
+    fn grant_by(&self, operator: &str, node: &str, issued_at: Timestamp) -> Grant {
+        Grant {
             tag: Default::default(),
             org: self.id.clone(),
-            operator: name("alice"),
+            operator: name(operator),
             join_key: self.join.public(),
             name: Some(name(node)),
             name_prefix: None,
             kind: NodeKind::Server,
             labels: BTreeMap::new(),
             max_uses: 1,
-            issued_at: Timestamp::now(),
+            issued_at,
             expires_at: Timestamp::now().plus(Duration::from_secs(3600)),
             replaces: None,
-        };
-        wire(&grant, &[&self.alice])
+        }
     }
 
     pub fn cancel(&self, job: &str) -> String {
