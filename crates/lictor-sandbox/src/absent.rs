@@ -77,6 +77,16 @@ impl PipeReader {
 pub(crate) struct Recovered(Infallible);
 
 impl Recovered {
+    pub(crate) fn look_for(backend: &str, dir: &Path) -> crate::handle::Handle {
+        crate::handle::Handle {
+            backend: backend.to_owned(),
+            boot_id: String::new(),
+            roots: Vec::new(),
+            cgroup: None,
+            dir: dir.to_owned(),
+        }
+    }
+
     pub(crate) async fn wait(&mut self) {
         match self.0 {}
     }

@@ -6,7 +6,7 @@
 //! - [`Recovered`] can wait, kill and destroy. It cannot start anything: that takes a new permit.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,15 @@ pub struct Handle {
     pub cgroup: Option<PathBuf>,
     /// The job's own directory.
     pub dir: PathBuf,
+}
+
+impl Handle {
+    /// A handle for a job of which only the directory is known: its agent went away before it could write down that
+    /// the job runs. It names what is found now; recovering it may say that nothing is left.
+    #[must_use]
+    pub fn look_for(backend: &str, dir: &Path) -> Self {
+        imp::Recovered::look_for(backend, dir)
+    }
 }
 
 /// A process, told apart from later ones with its number.

@@ -171,6 +171,9 @@ async fn nothing_of_a_killed_agents_jobs_is_left_after_recovery() {
     });
     // The host job goes on until an agent is back.
     assert!(!processes_with(&mark).is_empty());
+    let written = read(Backend::Host);
+    let found = Handle::look_for("host", &written.dir);
+    assert_eq!(found, written, "also when nothing had been written down");
     for backend in BACKENDS {
         let bench = Bench::new(backend).await;
         let handle = read(backend);

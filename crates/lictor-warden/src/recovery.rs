@@ -47,9 +47,17 @@ pub(crate) async fn recover(core: &Core) {
 }
 
 async fn end(core: &Core, left: Interrupted) {
-    if let Some((_, handle)) = &left.started
-        && let Err(e) = core.sandboxes.sweep(handle).await
-    {
+    let swept = match (&left.started, &left.decision.backend) {
+        (Some((_, handle)), _) => core.sandboxes.sweep(handle).await,
+        // It may run all the same: its start is a note, and the agent may have gone before the note was written.
+        (None, Some(backend)) => {
+            core.sandboxes
+                .sweep_unwritten(backend, &core.work_dir(&left.job))
+                .await
+        }
+        (None, None) => Ok(()),
+    };
+    if let Err(e) = swept {
         tracing::error!(job = %left.job, error = %e, "what was left of an interrupted job could not be removed");
     }
     let output = spool::recover(&core.spool_paths(&left.job)).unwrap_or_else(|e| {

@@ -96,7 +96,16 @@ impl Sandboxes {
 
     /// Ends and removes what an earlier process left of a job. Also for a backend that cannot be used any more.
     pub(crate) async fn sweep(&self, handle: &str) -> Result<(), String> {
-        let handle: Handle = serde_json::from_str(handle).map_err(|e| e.to_string())?;
+        self.sweep_handle(serde_json::from_str(handle).map_err(|e| e.to_string())?)
+            .await
+    }
+
+    /// The same for a job whose start was not written down; it is looked for by its directory.
+    pub(crate) async fn sweep_unwritten(&self, backend: &str, dir: &Path) -> Result<(), String> {
+        self.sweep_handle(Handle::look_for(backend, dir)).await
+    }
+
+    async fn sweep_handle(&self, handle: Handle) -> Result<(), String> {
         let backends = self.host.backends();
         let backend = backends
             .iter()

@@ -65,14 +65,26 @@ impl Drop for CgroupRoot {
 /// Removes what agents that are gone have left. The kernel refuses whatever still holds a process; that is found
 /// again through its job's handle.
 fn sweep(own: &Path) {
-    let is_left = |dir: &PathBuf| {
-        let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let pid = name.strip_prefix("lictor-").and_then(|p| p.parse::<u32>().ok());
-        pid.is_some_and(|p| super::process::stat(p).is_none())
-    };
-    for dir in subdirectories(own).into_iter().filter(is_left) {
+    for dir in subdirectories(own).into_iter().filter(|dir| is_left(dir)) {
         let _ = remove_below(&dir);
     }
+}
+
+/// The cgroup of the job called `name` that an agent which is gone has made.
+pub(crate) fn left_behind(name: &std::ffi::OsStr) -> Option<PathBuf> {
+    let agents = subdirectories(&own_directory()?);
+    let left = agents
+        .into_iter()
+        .filter(|dir| is_left(dir))
+        .map(|dir| dir.join(name));
+    left.into_iter().find(|dir| dir.is_dir())
+}
+
+/// Whether this is the directory of an agent that is gone.
+fn is_left(dir: &Path) -> bool {
+    let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let pid = name.strip_prefix("lictor-").and_then(|p| p.parse::<u32>().ok());
+    pid.is_some_and(|p| super::process::stat(p).is_none())
 }
 
 fn own_directory() -> Option<PathBuf> {

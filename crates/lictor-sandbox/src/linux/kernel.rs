@@ -193,6 +193,7 @@ impl Job {
                 .map(|(k, v)| text(&format!("{k}={v}")))
                 .collect::<Result<_, _>>()?,
             cwd: text(&spec.cwd)?,
+            job_dir: Some(text(&spec.dir.to_string_lossy())?),
             cwd_before_ids: Path::new(&spec.cwd) == spec.dir,
             user: spec.changes_user.then_some(user),
             confine: false,

@@ -85,6 +85,21 @@ pub(crate) fn descendants(root: u32) -> Vec<ProcessId> {
     found
 }
 
+/// Every live process called `name` whose working directory this is.
+pub(crate) fn standing_in(dir: &Path, name: &str) -> Vec<ProcessId> {
+    let Ok(dir) = dir.canonicalize() else {
+        return Vec::new();
+    };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let there = pids.filter(|pid| {
+        let own = read_page(Path::new(&format!("/proc/{pid}/comm"))).unwrap_or_default();
+        own.trim_ascii_end() == name.as_bytes()
+            && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
+    });
+    there.filter_map(identify).filter(|p| is_alive(*p)).collect()
+}
+
 /// A descriptor for exactly this process.
 pub(crate) fn open(process: ProcessId) -> io::Result<OwnedFd> {
     let gone = || io::Error::from_raw_os_error(libc::ESRCH);

@@ -1,11 +1,12 @@
 //! Taking up what an earlier agent process left: waiting for it, ending it, removing it.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::cgroup::Cgroup;
+use super::cgroup::{self, Cgroup};
 use super::process;
 use super::supervisor::{Timer, expiry};
 use crate::backend::RecoverError;
@@ -39,21 +40,35 @@ impl Recovered {
         Ok(recovered)
     }
 
-    /// The roots that live, what is below them, and what is in the cgroup.
-    fn processes(&self) -> Vec<ProcessId> {
-        let roots = self
-            .handle
-            .roots
-            .iter()
-            .copied()
-            .filter(|p| process::is_alive(*p));
-        let mut found: Vec<_> = roots
-            .flat_map(|p| process::descendants(p.pid).into_iter().chain([p]))
+    /// The roots that live.
+    fn roots(&self) -> Vec<ProcessId> {
+        let roots = self.handle.roots.iter().copied();
+        roots.filter(|p| process::is_alive(*p)).collect()
+    }
+
+    /// What is below the roots, and what is in the cgroup.
+    fn below(&self) -> Vec<ProcessId> {
+        let mut found: Vec<_> = self
+            .roots()
+            .into_iter()
+            .flat_map(|p| process::descendants(p.pid))
             .collect();
         if let Some(cgroup) = &self.cgroup {
             found.extend(cgroup.pids().into_iter().filter_map(process::identify));
         }
         found
+    }
+
+    /// What a job with this directory has left, as far as it can be told without anything written down: the keeper
+    /// stands in the directory from before the start until nobody is left, and the cgroup has the directory's name.
+    pub(crate) fn look_for(backend: &str, dir: &Path) -> Handle {
+        Handle {
+            backend: backend.to_owned(),
+            boot_id: process::boot_id(),
+            roots: process::standing_in(dir, "lictor-keeper"),
+            cgroup: dir.file_name().and_then(cgroup::left_behind),
+            dir: dir.to_owned(),
+        }
     }
 
     pub(crate) async fn wait(&mut self) {
@@ -62,9 +77,17 @@ impl Recovered {
         }
     }
 
+    fn processes(&self) -> Vec<ProcessId> {
+        let mut found = self.below();
+        found.extend(self.roots());
+        found
+    }
+
+    /// The roots come last: while a keeper lives, whoever is made meanwhile is found below it.
     pub(crate) async fn kill(&mut self) -> io::Result<()> {
         for _ in 0..ROUNDS {
-            let left = self.processes();
+            let below = self.below();
+            let left = if below.is_empty() { self.roots() } else { below };
             if left.is_empty() {
                 return Ok(());
             }

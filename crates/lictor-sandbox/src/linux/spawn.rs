@@ -27,6 +27,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) argv: Vec<CString>,
     pub(crate) env: Vec<CString>,
     pub(crate) cwd: CString,
+    /// Where the keeper stands meanwhile, so that the job is found by its directory alone.
+    pub(crate) job_dir: Option<CString>,
     pub(crate) cwd_before_ids: bool,
     /// Whose ids to take; `None` when it runs as the agent does.
     pub(crate) user: Option<&'a User>,
@@ -165,6 +167,10 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         die_with_keeper: launch.die_with_keeper,
         confine: launch.confine,
         cwd: arena.text(&launch.cwd)?,
+        job_dir: match &launch.job_dir {
+            Some(dir) => arena.text(dir)?,
+            None => std::ptr::null(),
+        },
         cwd_before_ids: launch.cwd_before_ids,
         rlimits,
         rlimit_count,

@@ -49,6 +49,8 @@ pub(super) struct Table {
     /// Whether all privileges go for good: bounding set, capabilities, new privileges, session keyring.
     pub(super) confine: bool,
     pub(super) cwd: *const c_char,
+    /// The job's own directory; null for what is no job. The keeper stands in it while it has the job.
+    pub(super) job_dir: *const c_char,
     /// Whether `cwd` is entered before the ids change: the job's own directory, below ones closed to its user.
     pub(super) cwd_before_ids: bool,
     pub(super) rlimits: [(u32, u64); 8],

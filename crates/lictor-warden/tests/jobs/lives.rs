@@ -164,6 +164,46 @@ fn a_job_that_ran_when_the_agent_went_down_ends_as_interrupted_and_its_tree_is_g
 }
 
 #[test]
+fn a_job_that_runs_though_its_start_was_never_written_down_is_found_and_ended() {
+    let world = World::new();
+    let pid_file = world.dir.path().join("pid");
+    let script = format!("setsid sleep 600 & echo $! > {}; sleep 600", pid_file.display());
+    let (job, o) = world.signed(&["sh", "-c", &script]);
+    let rt = runtime();
+    rt.block_on(async {
+        let warden = world.warden().await;
+        assert_eq!(offer(&warden, o.clone()).await, OfferReply::Accepted);
+        until("the job", || {
+            std::fs::read_to_string(&pid_file).is_ok_and(|t| t.ends_with('\n'))
+        })
+        .await;
+        until("its start in the journal", || {
+            world.audit().iter().any(|k| k == "job_started")
+        })
+        .await;
+    });
+    rt.shutdown_background();
+    // As if the agent had gone down before the writer came to it.
+    let journal = world.dir.path().join("journal.log");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).rposition(|w| w == what).unwrap();
+    bytes.truncate(find(&bytes, b"\"job_started\""));
+    bytes.truncate(find(&bytes, b"LJR1"));
+    std::fs::write(&journal, &bytes).unwrap();
+    let proc = format!("/proc/{}", std::fs::read_to_string(&pid_file).unwrap().trim());
+    assert!(std::path::Path::new(&proc).exists(), "it goes on by itself");
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let receipt = world.receipt(&finished(&mut warden.events(), job).await.1);
+        assert_eq!(
+            (receipt.outcome, receipt.started_at),
+            (Outcome::Interrupted, None)
+        );
+        until("the process to be gone", || !std::path::Path::new(&proc).exists()).await;
+    });
+}
+
+#[test]
 fn draining_takes_nothing_new_and_ends_what_outlasts_the_grace() {
     let world = World::new();
     runtime().block_on(async {

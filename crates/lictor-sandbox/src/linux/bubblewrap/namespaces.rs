@@ -198,6 +198,7 @@ fn launch<'a>(
         argv: argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?,
         env: Vec::new(),
         cwd: text("/")?,
+        job_dir: None,
         cwd_before_ids: false,
         user: parts.changes_user.then_some(parts.user),
         confine: false,

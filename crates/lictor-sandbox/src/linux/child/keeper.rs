@@ -6,7 +6,7 @@
 //!        '----------------------------------'--------------------------------------------------------'
 //! ```
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_char, c_int, c_long, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
@@ -53,11 +53,21 @@ pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
         if table.die_with_keeper {
             die_with_agent(libc::SIGKILL);
         }
+        if !table.job_dir.is_null() {
+            stand_in(table.job_dir);
+        }
         // SAFETY: the mapping above is used by one start at a time.
         let started = unsafe { start(table, &fds[..count], stacks.cast()) };
         attend(started, &fds[..count]);
         die_with_agent(0);
+        stand_in(c"/".as_ptr());
     }
+}
+
+/// An agent that comes back finds the keeper of a job by this, also when its start was never written down.
+fn stand_in(dir: *const c_char) {
+    // SAFETY: `dir` is a path that the agent has put into the table, or a literal; changes this process alone.
+    unsafe { libc::chdir(dir) };
 }
 
 /// A sandbox ends with its agent: the keeper with the agent, bwrap with the keeper, everything else with bwrap.
