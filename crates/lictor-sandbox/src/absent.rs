@@ -47,6 +47,10 @@ pub(crate) fn host_facts(_: &Path) -> HostFacts {
     }
 }
 
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
+    std::fs::remove_dir_all(dir)
+}
+
 pub(crate) fn fingerprint() -> Digest {
     Digest::of(b"lictor-fingerprint-v1")
 }

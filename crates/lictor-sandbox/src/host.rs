@@ -113,3 +113,11 @@ pub fn host_facts(data: &Path) -> HostFacts {
 pub fn fingerprint() -> Digest {
     imp::fingerprint()
 }
+
+/// Removes a job's directory that no sandbox is left of. What was mounted below it is detached, never emptied.
+///
+/// # Errors
+/// The system's.
+pub fn remove_job_dir(dir: &Path) -> io::Result<()> {
+    imp::remove_dir(dir)
+}

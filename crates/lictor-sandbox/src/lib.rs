@@ -34,6 +34,6 @@ use linux as imp;
 pub use backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 pub use capability::{Capabilities, Capability};
 pub use handle::{Handle, ProcessId, Recovered};
-pub use host::{Config, Host, fingerprint, host_facts};
+pub use host::{Config, Host, fingerprint, host_facts, remove_job_dir};
 pub use plan::{Plan, Resolved, Unenforceable};
 pub use running::{Cause, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch};

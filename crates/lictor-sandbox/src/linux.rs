@@ -6,6 +6,7 @@
 //! | `process`, `tree`, `cgroup` | finding and ending every process of a job |
 //! | `supervisor`, `pipe` | time limit, end, usage; output |
 //! | `users`, `resolve` | who a job runs as, and which file is its program |
+//! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `bubblewrap`, `seccomp` | the backends and what they share |
 
 mod bubblewrap;
@@ -15,10 +16,12 @@ mod facts;
 mod host;
 mod keeper;
 mod kernel;
+mod mounts;
 mod pipe;
 mod process;
 mod ready;
 mod recover;
+mod remove;
 mod resolve;
 mod seccomp;
 mod spawn;
@@ -34,6 +37,7 @@ pub(crate) use facts::{fingerprint, host_facts};
 pub(crate) use kernel::Kernel;
 pub(crate) use pipe::PipeReader;
 pub(crate) use recover::Recovered;
+pub(crate) use remove::remove_dir;
 pub(crate) use supervisor::Supervisor;
 
 use crate::backend::Backend;

@@ -102,7 +102,7 @@ fn remove_strays(core: &Core) {
     }
     for entry in entries(core.work_place.path()) {
         // Nothing runs yet: every job directory is a stray one.
-        if let Err(e) = std::fs::remove_dir_all(entry.path()) {
+        if let Err(e) = lictor_sandbox::remove_job_dir(&entry.path()) {
             tracing::warn!(path = %entry.path().display(), error = %e, "a stray directory could not be removed");
         }
     }

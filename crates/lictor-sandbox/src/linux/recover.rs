@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::cgroup::{self, Cgroup};
 use super::process;
+use super::remove::remove_dir;
 use super::supervisor::{Timer, expiry};
 use crate::backend::RecoverError;
 use crate::handle::{Handle, ProcessId};
@@ -108,30 +109,5 @@ impl Recovered {
             cgroup.remove()?;
         }
         remove_dir(&self.handle.dir)
-    }
-}
-
-/// Removes a job's directory; one that is gone is no error. Links in it are removed, never followed.
-pub(crate) fn remove_dir(dir: &std::path::Path) -> io::Result<()> {
-    if std::fs::remove_dir(dir).is_ok() {
-        return Ok(());
-    }
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(dir);
-            std::fs::remove_dir_all(dir)
-        }
-        other => other,
-    }
-}
-
-/// A job may take away its own rights to its directories; a user other than root needs them back to remove these.
-fn open_up(dir: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
-        open_up(&entry.path());
     }
 }

@@ -1,5 +1,11 @@
 //! What the suites share: a host, a job in one line, everything it printed and how it ended.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods
+)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +50,11 @@ fn profile(name: BackendName) -> Profile {
 
 impl Bench {
     pub async fn new(name: BackendName) -> Self {
-        let host = Host::start(Config::default()).expect("the host starts");
+        Self::with(name, Config::default()).await
+    }
+
+    pub async fn with(name: BackendName, config: Config) -> Self {
+        let host = Host::start(config).expect("the host starts");
         let backend = host.backend(name).expect("the backend is built in");
         let capabilities = backend.probe().await.expect("this machine can run the suite");
         let root = tempfile::tempdir().expect("a directory");
@@ -162,4 +172,63 @@ pub fn own_kib(key: &str) -> u64 {
         .trim_end_matches(" kB")
         .parse()
         .expect("a number")
+}
+
+const INSIDE: &str = "LICTOR_TEST_OWN_MOUNTS";
+
+/// `true` in a mount namespace of the test's own; outside it runs the test there and holds that it passes.
+pub fn with_own_mounts(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["--mount", "--propagation", "private"]);
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let here = std::env::current_exe().expect("this test");
+    let status = unshare
+        .arg(here)
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .expect("unshare runs");
+    assert!(status.success(), "{test} in a mount namespace of its own");
+    false
+}
+
+/// Says that a test cannot run here. In CI a test that cannot run must not pass for one that did.
+pub fn skip(why: &str) {
+    let in_ci = std::env::var("CI").is_ok_and(|v| v == "true");
+    assert!(!in_ci, "this test must run in CI, but: {why}");
+    println!("skipped: {why}");
+}
+
+/// A line of `/proc/PID/stat`: pid, name, state, parent.
+pub fn processes() -> Vec<(u32, String, String, u32)> {
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+    all.filter_map(|entry| {
+        let text = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (pid, rest) = text.split_once(" (")?;
+        let (name, rest) = rest.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        let (state, parent) = (fields.next()?, fields.next()?.parse().ok()?);
+        Some((pid.parse().ok()?, name.to_owned(), state.to_owned(), parent))
+    })
+    .collect()
+}
+
+pub fn children(parent: u32, name: &str) -> Vec<u32> {
+    let own = processes().into_iter().filter(|p| p.3 == parent && p.1 == name);
+    own.map(|p| p.0).collect()
+}
+
+/// Waits for what processes of others will have done soon.
+pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        // Between two looks at /proc, which are dear, whoever is waited for gets the processor.
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
 }
