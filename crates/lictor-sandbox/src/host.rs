@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lictor_proto::agent::{BackendReport, HostFacts};
 use lictor_proto::code::Refusal;
@@ -23,6 +24,9 @@ pub struct Config {
     pub sandbox_gid: u32,
     /// The `bwrap` program.
     pub bwrap: PathBuf,
+    /// How long a start may take. One that takes longer (a file system that does not answer, a process that another
+    /// one of the same user keeps stopping) is given up.
+    pub start_bound: Duration,
 }
 
 impl Default for Config {
@@ -31,6 +35,7 @@ impl Default for Config {
             sandbox_uid: 65_534,
             sandbox_gid: 65_534,
             bwrap: PathBuf::from("/usr/bin/bwrap"),
+            start_bound: Duration::from_secs(30),
         }
     }
 }

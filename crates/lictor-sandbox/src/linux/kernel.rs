@@ -46,7 +46,7 @@ pub(crate) struct Kernel {
 impl Kernel {
     pub(crate) fn start(config: Config) -> io::Result<Self> {
         Ok(Self {
-            zygote: Zygote::start()?,
+            zygote: Zygote::start(config.start_bound)?,
             cgroups: CgroupRoot::make(),
             config,
             filter: super::seccomp::filter().map_err(|e| e.to_string()),
@@ -208,14 +208,17 @@ impl Job {
         })
     }
 
-    fn rlimits(&self, spec: &LaunchSpec) -> Vec<(u32, u64)> {
+    fn rlimits(&self, spec: &LaunchSpec) -> Vec<(u32, u64, u64)> {
         let limits = &spec.limits;
         let cgroups = self.kernel.cgroups.as_ref();
-        let mut set = vec![(libc::RLIMIT_CORE, 0)];
+        let mut set = vec![(libc::RLIMIT_CORE, 0, 0)];
         let mut add = |kind: u32, resource: Resource, limit: Option<u64>| {
             // What the agent itself may not exceed, no job may; asking for more would only fail.
             let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
-            set.extend(limit.map(|n| (kind, n.min(most))));
+            // At its soft limit of CPU time a process gets SIGXCPU, by which the limit can be told; at the hard one
+            // SIGKILL, which could come from anybody.
+            let room = u64::from(kind == libc::RLIMIT_CPU);
+            set.extend(limit.map(|n| (kind, n.min(most), n.saturating_add(room).min(most))));
         };
         if !cgroups.is_some_and(|c| c.memory) {
             add(libc::RLIMIT_AS, Resource::As, limits.memory);

@@ -2,15 +2,21 @@
 //!
 //! # Invariants
 //! - Nothing is inherited but what [`Launch`] names: the environment, descriptors from 0 up, ids, limits.
-//! - When [`spawn`] answers with an error, nothing of the program has run.
+//! - When [`spawn`] answers with an error, nothing of the program has run, or it was killed as it began.
+//! - A start takes [`Zygote::bound`] at most. What cannot even be killed then is left behind with its slot.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::keeper::Keeper;
+use super::process;
+use super::supervisor::{Timer, expiry};
 use super::table::{
     Arena, ExecBy, FileCheck, FileIdentity, Full, MAX_FDS, MAX_FILES, MAX_GROUPS, Record, STARTED, Step,
     Table,
@@ -18,6 +24,9 @@ use super::table::{
 use super::users::User;
 use super::zygote::{Lease, MOST_IDLE, Zygote};
 use crate::backend::StartError;
+
+/// Between two looks at what is left of a start that hangs.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Everything about one start.
 pub(crate) struct Launch<'a> {
@@ -34,7 +43,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) user: Option<&'a User>,
     pub(crate) confine: bool,
     pub(crate) filter: Option<&'a [libc::sock_filter]>,
-    pub(crate) rlimits: Vec<(u32, u64)>,
+    /// Resource, soft limit, hard limit.
+    pub(crate) rlimits: Vec<(u32, u64, u64)>,
     pub(crate) ignore_sigchld: bool,
     pub(crate) die_with_keeper: bool,
     /// Becomes 0, 1, 2, ...
@@ -63,9 +73,43 @@ pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<S
     fds.extend(launch.cgroup);
     fds.extend(launch.namespaces);
     fds.extend(&launch.inherit);
-    let result = hand_over(zygote, &lease, &fds, launch).await;
-    lease.release();
-    result
+    match hand_over(zygote, &lease, &fds, launch).await {
+        Ok(spawned) => {
+            lease.release();
+            Ok(spawned)
+        }
+        Err(Failure { error, slot }) => {
+            match slot {
+                Slot::Free => lease.release(),
+                Slot::MayBeRead => lease.abandon(),
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Whether anybody can still look at what was handed over.
+enum Slot {
+    Free,
+    MayBeRead,
+}
+
+struct Failure {
+    error: StartError,
+    slot: Slot,
+}
+
+impl Failure {
+    fn free(error: StartError) -> Self {
+        let slot = Slot::Free;
+        Self { error, slot }
+    }
+
+    fn may_be_read(error: io::Error) -> Self {
+        let slot = Slot::MayBeRead;
+        let error = StartError::failed("start")(error);
+        Self { error, slot }
+    }
 }
 
 /// Finds a keeper that takes the table. One that dies before that has started nothing, so the next may.
@@ -74,31 +118,72 @@ async fn hand_over(
     lease: &Lease,
     fds: &[BorrowedFd<'_>],
     launch: &Launch<'_>,
-) -> Result<Spawned, StartError> {
-    let unreachable = || StartError::failed("reach the zygote");
-    // SAFETY: `fill` has put a table there, and the lease keeps everybody else but the keeper away; what the keeper
-    // writes is atomic.
-    let taken = || unsafe { (*lease.memory().cast::<Table>()).taken.load(Ordering::Acquire) };
+) -> Result<Spawned, Failure> {
+    let unreachable = |e| Failure::free(StartError::failed("reach the zygote")(e));
+    // SAFETY: `fill` has put a table there, and the lease keeps everybody else but the keeper away; both change it
+    // by atomics alone.
+    let taken = unsafe { &(*lease.memory().cast::<Table>()).taken };
     for _ in 0..=MOST_IDLE {
-        let mut keeper = zygote.keeper().await.map_err(unreachable())?;
+        let mut keeper = zygote.keeper().await.map_err(unreachable)?;
         if keeper.send(lease.index(), fds).is_err() {
             continue;
         }
-        match keeper.next().await {
+        let bound = Timer::after(zygote.bound);
+        let said = tokio::select! {
+            biased;
+            said = keeper.next() => said,
+            () = expiry(&bound) => return Err(held_up(zygote, keeper, taken).await),
+        };
+        match said {
             Ok(Some(record)) if record.kind == STARTED => {
                 let main = u32::try_from(record.a).unwrap_or(0);
                 return Ok(Spawned { keeper, main });
             }
             Ok(Some(record)) => {
                 zygote.give_back(keeper);
-                return Err(failure_of(record, launch));
+                return Err(Failure::free(failure_of(record, launch)));
             }
-            Ok(None) | Err(_) if !taken() => {}
-            Ok(None) => return Err(StartError::failed("start")(io::ErrorKind::BrokenPipe.into())),
-            Err(e) => return Err(StartError::failed("start")(e)),
+            Ok(None) if !taken.load(Ordering::Acquire) => {}
+            // Whom it has made may live without it, and read on.
+            Ok(None) => return Err(Failure::may_be_read(io::ErrorKind::BrokenPipe.into())),
+            Err(e) => {
+                taken.store(true, Ordering::Release);
+                return Err(Failure::may_be_read(e));
+            }
         }
     }
-    Err(unreachable()(io::ErrorKind::NotConnected.into()))
+    Err(unreachable(io::ErrorKind::NotConnected.into()))
+}
+
+/// A start that takes too long is taken back, or killed when it is under way.
+async fn held_up(zygote: &Zygote, mut keeper: Keeper, taken: &AtomicBool) -> Failure {
+    let late = || io::Error::from(io::ErrorKind::TimedOut);
+    if !taken.swap(true, Ordering::AcqRel) {
+        // The keeper itself is held; when it goes on, it finds the table withdrawn.
+        return Failure::may_be_read(late());
+    }
+    let bound = Timer::after(zygote.kill_bound());
+    loop {
+        for process in process::descendants(keeper.id.pid) {
+            if let Err(error) = process::signal(process, Signal::KILL) {
+                tracing::warn!(%error, "cannot end a start that hangs");
+            }
+        }
+        let look_again = Timer::after(LOOK_AGAIN);
+        tokio::select! {
+            biased;
+            said = keeper.next() => return match said {
+                // Whatever it says, it has done with the table; a program that did start has been killed.
+                Ok(Some(_)) => {
+                    zygote.give_back(keeper);
+                    Failure::free(StartError::failed("start")(late()))
+                }
+                Ok(None) | Err(_) => Failure::may_be_read(late()),
+            },
+            () = expiry(&look_again) => {}
+            () = expiry(&bound) => return Failure::may_be_read(late()),
+        }
+    }
 }
 
 fn failure_of(record: Record, launch: &Launch<'_>) -> StartError {
@@ -141,7 +226,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
             identity: *identity,
         };
     }
-    let mut rlimits = [(0, 0); 8];
+    let mut rlimits = [(0, 0, 0); 8];
     let rlimit_count = launch.rlimits.len();
     rlimits
         .get_mut(..rlimit_count)

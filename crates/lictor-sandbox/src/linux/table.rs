@@ -12,8 +12,11 @@ pub(super) use crate::program::{ExecBy, FileIdentity};
 
 /// Bytes of one slot: 128 KiB of argv and environment (the signed limit), their pointers, and everything else.
 pub(super) const SLOT: usize = 512 * 1024;
-/// Slots; as many spawns can be under way at once.
-pub(super) const SLOTS: usize = 16;
+/// How many spawns can be under way at once.
+pub(super) const AT_ONCE: usize = 16;
+/// Slots. A start that hangs for good keeps its slot, and there are spare ones in its place; pages that nobody has
+/// written to cost no memory.
+pub(super) const SLOTS: usize = 256;
 /// Most descriptors handed to a child.
 pub(super) const MAX_FDS: usize = 24;
 /// Most supplementary groups of a run-as user.
@@ -53,7 +56,8 @@ pub(super) struct Table {
     pub(super) job_dir: *const c_char,
     /// Whether `cwd` is entered before the ids change: the job's own directory, below ones closed to its user.
     pub(super) cwd_before_ids: bool,
-    pub(super) rlimits: [(u32, u64); 8],
+    /// Resource, soft limit, hard limit.
+    pub(super) rlimits: [(u32, u64, u64); 8],
     pub(super) rlimit_count: usize,
     pub(super) filter: *const libc::sock_filter,
     pub(super) filter_len: u16,
@@ -62,7 +66,8 @@ pub(super) struct Table {
     pub(super) file_count: usize,
     pub(super) argv: *const *const c_char,
     pub(super) envp: *const *const c_char,
-    /// Written by the keeper that has taken the table, before it starts anything.
+    /// Set by the keeper that takes the table, before it starts anything, or by the agent that takes it back; whoever
+    /// finds it set leaves the table alone.
     pub(super) taken: AtomicBool,
     /// Written by the child: the [`Step`] it stopped at, else 0, and its errno.
     pub(super) failed_step: AtomicI64,

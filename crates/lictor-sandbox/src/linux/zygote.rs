@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - A slot is written only by the holder of its [`Lease`], and goes back to the pool only when the keeper has said
-//!   that it reads no more ([`Lease::release`]). A lease that is dropped without that takes its slot with it.
+//!   that it reads no more ([`Lease::release`]). A lease that is dropped without that takes its slot with it, and a
+//!   spare one comes in its place.
 //! - The zygote is forked by a thread that has no other children than it and its keepers, and takes away the status
 //!   of each that ends: none of them stays a zombie, and nobody else's children are touched.
 //! - A zygote that is gone (killed by hand, or for memory) is replaced at the next start that needs it.
@@ -10,6 +11,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,10 +20,14 @@ use super::child::{self, Forget};
 use super::keeper::{self, Idle, Keeper};
 use super::process;
 use super::ready;
-use super::table::{KEEPER, SLOT, SLOTS};
+use super::supervisor::{Timer, expiry};
+use super::table::{AT_ONCE, KEEPER, SLOT, SLOTS};
 
 /// Most keepers that wait for a job; more than that end when theirs has.
 pub(super) const MOST_IDLE: usize = 16;
+
+/// How long SIGKILL may take.
+const KILL_BOUND: Duration = Duration::from_secs(10);
 
 /// Memory shared with zygote and keepers, for the life of the process.
 #[derive(Debug)]
@@ -40,11 +46,13 @@ pub(crate) struct Zygote {
     free: Mutex<Vec<usize>>,
     available: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
+    /// How long a start may take.
+    pub(super) bound: Duration,
 }
 
 impl Zygote {
     /// Forks it. The earlier in a program's life, the less there is to copy.
-    pub(crate) fn start() -> io::Result<Arc<Self>> {
+    pub(crate) fn start(bound: Duration) -> io::Result<Arc<Self>> {
         // SAFETY: a fresh anonymous mapping; nothing else is affected.
         let base = unsafe {
             libc::mmap(
@@ -64,8 +72,9 @@ impl Zygote {
             socket: Mutex::new(Arc::new(socket)),
             slots: Slots(base.cast()),
             free: Mutex::new((0..SLOTS).collect()),
-            available: Arc::new(Semaphore::new(SLOTS)),
+            available: Arc::new(Semaphore::new(AT_ONCE)),
             idle: Mutex::new(Vec::new()),
+            bound,
         }))
     }
 
@@ -88,14 +97,28 @@ impl Zygote {
             return Keeper::take(idle);
         }
         let zygote = locked(&self.socket).clone();
-        match make_keeper(&zygote).await {
+        match self.make_keeper(&zygote).await {
             Ok(idle) => Keeper::take(idle),
             Err(error) => {
                 tracing::warn!(%error, "the zygote makes no keepers; it is started again");
                 let again = self.restart(&zygote)?;
-                Keeper::take(make_keeper(&again).await?)
+                Keeper::take(self.make_keeper(&again).await?)
             }
         }
+    }
+
+    /// A zygote may be stopped by a job of the agent's own user; it is not waited for.
+    async fn make_keeper(&self, zygote: &OwnedFd) -> io::Result<Idle> {
+        let bound = Timer::after(self.bound);
+        tokio::select! {
+            made = make_keeper(zygote) => made,
+            () = expiry(&bound) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// How long those whom SIGKILL was sent to may take to go.
+    pub(super) fn kill_bound(&self) -> Duration {
+        self.bound.min(KILL_BOUND)
     }
 
     /// Takes a keeper back; one that still has a job, or is one too many, is let go.
@@ -258,5 +281,14 @@ impl Lease {
     pub(super) fn release(self) {
         locked(&self.zygote.free).push(self.index);
         drop(self.permit);
+    }
+
+    /// Leaves the slot for good: somebody may read it yet. A spare one takes its place.
+    pub(super) fn abandon(self) {
+        let left = locked(&self.zygote.free).len();
+        tracing::error!(
+            left,
+            "a start hangs, and what it has of the slots is not used again"
+        );
     }
 }

@@ -32,8 +32,6 @@ use crate::running::StdinSource;
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
 /// The longest time between two looks at what is left of a sandbox.
 const LONGEST: Duration = Duration::from_millis(50);
-/// How long bwrap may take, on a very busy machine.
-const SETUP_BOUND: Duration = Duration::from_secs(20);
 /// How long the mounts are waited for before the process is looked at all the same.
 const MOUNTS: Duration = Duration::from_millis(100);
 
@@ -82,7 +80,7 @@ impl Namespaces {
         let Some(outer) = outer else {
             return Err(broken(&mut ends.error));
         };
-        let bound = Timer::after(SETUP_BOUND);
+        let bound = Timer::after(kernel.zygote.bound);
         let found = tokio::select! {
             found = wait_until_ready(outer, parts.user.uid, ends.info, ends.mounts) => found,
             // bwrap ends by itself only when something failed.
@@ -100,7 +98,9 @@ impl Namespaces {
             }),
             Err(e) => {
                 drop(ends.block);
-                end_all(&mut keeper).await;
+                if let Err(error) = end_all(&mut keeper, kernel.zygote.kill_bound()).await {
+                    tracing::error!(%error, "a sandbox that could not be set up is left");
+                }
                 kernel.zygote.give_back(keeper);
                 Err(e)
             }
@@ -115,12 +115,14 @@ impl Namespaces {
     /// Ends it and everything in it.
     pub(super) async fn end(&mut self) -> io::Result<()> {
         // Everything else in the box goes with its first process.
-        process::signal(self.init, Signal::KILL)?;
-        if let Some(mut keeper) = self.keeper.take() {
-            end_all(&mut keeper).await;
+        let killed = process::signal(self.init, Signal::KILL);
+        if let Some(keeper) = &mut self.keeper {
+            end_all(keeper, self.zygote.kill_bound()).await?;
+        }
+        if let Some(keeper) = self.keeper.take() {
             self.zygote.give_back(keeper);
         }
-        Ok(())
+        killed
     }
 }
 
@@ -136,7 +138,8 @@ impl Drop for Namespaces {
 }
 
 /// Ends whatever is below a keeper. A first process whose bwrap has died early waits for ever, so all are looked for.
-async fn end_all(keeper: &mut Keeper) {
+async fn end_all(keeper: &mut Keeper, bound: Duration) -> io::Result<()> {
+    let bound = Timer::after(bound);
     let mut look_again = Duration::from_micros(500);
     while !keeper.is_free() {
         for process in process::descendants(keeper.id.pid) {
@@ -148,9 +151,11 @@ async fn end_all(keeper: &mut Keeper) {
         tokio::select! {
             () = keeper.until_free() => {}
             () = expiry(&timer) => {}
+            () = expiry(&bound) => return Err(io::Error::other("processes of the sandbox survive SIGKILL")),
         }
         look_again = (look_again * 2).min(LONGEST);
     }
+    Ok(())
 }
 
 async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper, u32), StartError> {
@@ -203,7 +208,7 @@ fn launch<'a>(
         user: parts.changes_user.then_some(parts.user),
         confine: false,
         filter: None,
-        rlimits: vec![(libc::RLIMIT_CORE, 0)],
+        rlimits: vec![(libc::RLIMIT_CORE, 0, 0)],
         ignore_sigchld: true,
         die_with_keeper: true,
         inherit,

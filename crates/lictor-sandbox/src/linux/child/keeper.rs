@@ -49,7 +49,10 @@ pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
         };
         // SAFETY: the agent sends only numbers of slots that it has filled with a table.
         let table = unsafe { &*slots.add(slot * SLOT).cast::<Table>() };
-        table.taken.store(true, Ordering::Release);
+        if table.taken.swap(true, Ordering::AcqRel) {
+            close(&fds[..count]);
+            continue;
+        }
         if table.die_with_keeper {
             die_with_agent(libc::SIGKILL);
         }

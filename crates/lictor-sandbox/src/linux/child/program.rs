@@ -121,8 +121,8 @@ unsafe fn clean_slate(table: &Table) {
 /// # Safety
 /// As [`become_program`].
 unsafe fn limit(table: &Table) {
-    for (resource, limit) in &table.rlimits[..table.rlimit_count] {
-        let value = [*limit, *limit];
+    for (resource, soft, hard) in &table.rlimits[..table.rlimit_count] {
+        let value = [*soft, *hard];
         let null = ptr::null_mut::<u8>();
         // SAFETY: `value` has the layout of rlimit64; nothing is written back.
         if unsafe { libc::syscall(libc::SYS_prlimit64, 0, *resource, &raw const value, null) } < 0 {
