@@ -4,33 +4,15 @@
 mod common;
 
 use std::fs;
+use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use common::{Bench, command, processes_with};
-use lictor_sandbox::{Handle, StdinSource};
+use common::{Bench, children, command, eventually, processes, processes_with};
+use lictor_proto::doc::Exit;
+use lictor_sandbox::{Capability, Handle, StdinSource};
 use lictor_trust::profiles::Backend;
 
 const BACKENDS: [Backend; 2] = [Backend::Host, Backend::Bubblewrap];
-
-/// A line of `/proc/PID/stat`: pid, name, state, parent.
-fn processes() -> Vec<(u32, String, String, u32)> {
-    let all = fs::read_dir("/proc").expect("/proc").flatten();
-    all.filter_map(|entry| {
-        let text = fs::read_to_string(entry.path().join("stat")).ok()?;
-        let (pid, rest) = text.split_once(" (")?;
-        let (name, rest) = rest.rsplit_once(") ")?;
-        let mut fields = rest.split(' ');
-        let (state, parent) = (fields.next()?, fields.next()?.parse().ok()?);
-        Some((pid.parse().ok()?, name.to_owned(), state.to_owned(), parent))
-    })
-    .collect()
-}
-
-fn children(parent: u32, name: &str) -> Vec<u32> {
-    let own = processes().into_iter().filter(|p| p.3 == parent && p.1 == name);
-    own.map(|p| p.0).collect()
-}
 
 fn zombies() -> Vec<(u32, String, String, u32)> {
     let own = std::process::id();
@@ -38,14 +20,6 @@ fn zombies() -> Vec<(u32, String, String, u32)> {
         .into_iter()
         .filter(|p| p.3 == own && p.2 == "Z")
         .collect()
-}
-
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
-        std::thread::yield_now();
-    }
 }
 
 fn kill(pid: u32) {
@@ -190,12 +164,10 @@ async fn nothing_of_a_killed_agents_jobs_is_left_after_recovery() {
 
 #[tokio::test]
 async fn run_as_user_changes_every_id_and_nothing_else() {
-    let bench = Bench::new(Backend::Host).await;
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can run jobs as another user");
-        return;
+        return common::skip("only root can run jobs as another user");
     }
-    let mut bench = bench;
+    let mut bench = Bench::new(Backend::Host).await;
     bench.profile.run_as = lictor_trust::profiles::RunAs::User("nobody".parse().expect("a name"));
     let outcome = bench
         .sh("id -u; id -g; id -G; grep -E '^(Uid|Gid|CapEff|CapPrm)' /proc/self/status; echo x > own; stat -c %u own")
@@ -214,4 +186,61 @@ async fn run_as_user_changes_every_id_and_nothing_else() {
         .await;
     assert_eq!(keeper.stdout, "done\n");
     assert!(bench.run(&["true"]).await.succeeded());
+}
+
+#[tokio::test]
+async fn job_that_has_removed_its_own_cgroup_is_ended_all_the_same() {
+    let bench = Bench::new(Backend::Host).await;
+    if !bench.capabilities.has(Capability::Cgroup) || !rustix::process::geteuid().is_root() {
+        return common::skip("it takes root and a cgroup v2");
+    }
+    let mark = format!("66.{}", std::process::id());
+    let program = "import os,signal\nsignal.signal(signal.SIGTERM,signal.SIG_IGN)\n\
+        root,mount=[l.split(' ')[3:5] for l in open('/proc/self/mountinfo') if ' - cgroup2 ' in l][0]\n\
+        own=mount+open('/proc/self/cgroup').read().split('0::')[1].split('\\n')[0][len(root.rstrip('/')):]\n\
+        open(mount+'/cgroup.procs','w').write('0')\nos.rmdir(own)\nprint('gone',flush=True)\n\
+        while True: signal.pause()";
+    let mut exec = command(&["/usr/bin/python3", "-c", program, &mark]);
+    exec.timeout_ms = Some(2_000);
+    exec.grace_ms = Some(100);
+    let outcome = bench.run_with(&exec, StdinSource::Null).await;
+    assert_eq!(outcome.stdout, "gone\n", "{outcome:?}");
+    assert!(outcome.ended.killed);
+    assert_eq!(processes_with(&mark), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn stranger_who_writes_into_a_jobs_pipe_does_not_keep_it_running() {
+    let bench = Bench::new(Backend::Host).await;
+    let exec = command(&["/bin/sh", "-c", "echo $$; exec sleep 60"]);
+    let (mut sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+    let mut out = running.take_stdout().expect("stdout");
+    let mut bytes = bytes::BytesMut::new();
+    out.read(&mut bytes, 64).await.expect("readable");
+    let pid: u32 = std::str::from_utf8(&bytes)
+        .expect("text")
+        .trim()
+        .parse()
+        .expect("a pid");
+    // This test itself is the stranger: no process of the job's tree, with the write end of its own.
+    let path = format!("/proc/{pid}/fd/1");
+    let mut pipe = fs::File::options().write(true).open(path).expect("the write end");
+    let watched = pipe.try_clone().expect("a copy");
+    let stranger = std::thread::spawn(move || while pipe.write_all(&[b'x'; 64 * 1024]).is_ok() {});
+    kill(pid);
+    let ended = running.wait().await;
+    assert_eq!(ended.exit, Some(Exit::Signal(9)));
+    let mut after = 0;
+    while out.read(&mut bytes, 256 * 1024).await.expect("readable") > 0 {
+        after += bytes.len();
+        eventually("the stranger has written again", || {
+            rustix::io::ioctl_fionread(&watched).is_ok_and(|n| n > 0)
+        });
+        bytes.clear();
+        assert!(after < 64 << 20, "it goes on and on");
+    }
+    // Now it has nobody left to write to.
+    drop(out);
+    stranger.join().expect("ended");
+    sandbox.destroy().await.expect("destroyed");
 }

@@ -22,6 +22,9 @@ pub(crate) struct PipeReader {
     /// Turns true when no process of the job is left. Whoever else may hold the write end (a descriptor can be sent
     /// to a stranger) is not waited for.
     ended: watch::Receiver<bool>,
+    /// Once it has: how much of what the job wrote is still to be read. What a stranger writes after that is not
+    /// the job's, and a fast one would go on for ever.
+    left: Option<usize>,
 }
 
 impl PipeReader {
@@ -32,13 +35,24 @@ impl PipeReader {
         // The default of 64 KiB works too, only slower; the limit on a user's pipe memory may ask for that.
         let _ = rustix::pipe::fcntl_setpipe_size(&read, CAPACITY);
         let fd = ready::watch(read)?;
-        Ok((Self { fd, ended }, write))
+        let left = None;
+        Ok((Self { fd, ended, left }, write))
     }
 
     /// Appends at most `limit` bytes; `0` is the end.
     pub(crate) async fn read(&mut self, into: &mut BytesMut, limit: usize) -> io::Result<usize> {
+        // A pipe that is never empty must not keep the task from looking at time limits.
+        tokio::task::coop::consume_budget().await;
         loop {
             let ended = *self.ended.borrow_and_update();
+            if ended && self.left.is_none() {
+                let waiting = rustix::io::ioctl_fionread(self.fd.get_ref())?;
+                self.left = Some(usize::try_from(waiting).unwrap_or(usize::MAX));
+            }
+            let limit = self.left.map_or(limit, |left| limit.min(left));
+            if limit == 0 {
+                return Ok(0);
+            }
             into.reserve(limit);
             let spare = into.spare_capacity_mut();
             let most = limit.min(spare.len());
@@ -61,6 +75,7 @@ impl PipeReader {
             let length = into.len() + got;
             // SAFETY: the kernel has filled the `got` bytes after the old length.
             unsafe { into.set_len(length) };
+            self.left = self.left.map(|left| left - got);
             return Ok(got);
         }
     }

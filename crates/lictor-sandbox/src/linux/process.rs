@@ -128,6 +128,12 @@ pub(crate) fn signal(process: ProcessId, signal: Signal) -> io::Result<()> {
     }
 }
 
+/// Signals each of them, whatever becomes of one; the first error.
+pub(crate) fn signal_all(processes: Vec<ProcessId>, with: Signal) -> io::Result<()> {
+    let results = processes.into_iter().map(|p| signal(p, with));
+    results.fold(Ok(()), Result::and)
+}
+
 /// Largest resident set so far, in bytes.
 pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -95,9 +95,7 @@ impl Recovered {
             if let Some(cgroup) = &self.cgroup {
                 let _ = cgroup.kill();
             }
-            for p in left {
-                process::signal(p, Signal::KILL)?;
-            }
+            process::signal_all(left, Signal::KILL)?;
             expiry(&Timer::after(LOOK_AGAIN)).await;
         }
         Err(io::Error::other("processes survive SIGKILL"))

@@ -77,19 +77,16 @@ impl Tree {
 
     /// Signals every process of the job.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        let results = self.processes().into_iter().map(|p| process::signal(p, signal));
-        results.fold(Ok(()), Result::and)
+        process::signal_all(self.processes(), signal)
     }
 
     /// Kills every process of the job. Processes may be made meanwhile: whoever calls looks again.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        if let Some(init) = self.init {
-            process::signal(init, Signal::KILL)?;
-        }
-        if let Some(cgroup) = &self.cgroup {
-            cgroup.kill()?;
-        }
-        self.signal(Signal::KILL)
+        // All of them, whatever becomes of one: a job of root can take its cgroup away.
+        let init = self.init.map_or(Ok(()), |p| process::signal(p, Signal::KILL));
+        let cgroup = self.cgroup.as_ref().map_or(Ok(()), |c| c.kill());
+        let each = self.signal(Signal::KILL);
+        init.and(cgroup).and(each)
     }
 
     /// What live processes have used so far.
