@@ -193,6 +193,23 @@ async fn workspace_is_the_only_place_of_the_host_that_is_written() {
 }
 
 #[tokio::test]
+async fn memory_cannot_be_filled_by_way_of_a_file_system() {
+    for (place, bytes) in [("/dev/shm", 400 << 20), ("/tmp", 1_100 << 20)] {
+        let program = format!(
+            "import os,tempfile\nf=tempfile.NamedTemporaryFile(dir='{place}')\n\
+             os.posix_fallocate(f.fileno(),0,{bytes})\nprint('escaped')"
+        );
+        host_succeeds_sandbox_fails(&program).await;
+    }
+    let device = "import tempfile\nf=tempfile.NamedTemporaryFile(dir='/dev')\nprint('escaped')";
+    host_succeeds_sandbox_fails(device).await;
+    let inside = Bench::new(Backend::Bubblewrap).await;
+    let usual =
+        inside.sh("echo x > /dev/null; echo x > /dev/shm/x; cat /dev/shm/x; head -c1 /dev/urandom | wc -c");
+    assert_eq!(usual.await.stdout, "x\n1\n");
+}
+
+#[tokio::test]
 async fn number_of_processes_is_limited() {
     let program = "import os\nn=0\ntry:\n    while n<200:\n        if os.fork()==0:\n            import signal; signal.pause()\n        n+=1\nexcept OSError: pass\nprint('escaped' if n==200 else n)";
     let mut bench = Bench::new(Backend::Bubblewrap).await;

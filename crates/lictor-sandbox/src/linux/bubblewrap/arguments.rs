@@ -10,6 +10,9 @@ const INSIDE: &str = "1000";
 pub(super) const PASSWD: &[u8] = b"root:x:0:0:root:/:/usr/sbin/nologin\nlictor:x:1000:1000::/workspace:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n";
 pub(super) const GROUP: &[u8] = b"root:x:0:\nlictor:x:1000:\nnogroup:x:65534:\n";
 pub(super) const HOSTS: &[u8] = b"127.0.0.1 localhost sandbox\n::1 localhost\n";
+/// Bytes of `/dev/shm` and of `/tmp`, which are memory.
+const SHARED_MEMORY: &str = "268435456";
+const TEMPORARY: &str = "1073741824";
 /// What of `/etc` programs need in order to find libraries, names, certificates and each other.
 const ETC: [&str; 16] = [
     "/etc/alternatives",
@@ -82,9 +85,14 @@ fn root(list: &mut Vec<String>) {
     add(list, &["--ro-bind-data", "6", "/etc/passwd"]);
     add(list, &["--ro-bind-data", "7", "/etc/group"]);
     add(list, &["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]);
+    // bwrap's /dev is a tmpfs of half the machine's memory that anybody inside may fill.
     add(
         list,
-        &["--dev", "/dev", "--size", "1073741824", "--tmpfs", "/tmp"],
+        &["--dev", "/dev", "--size", SHARED_MEMORY, "--tmpfs", "/dev/shm"],
+    );
+    add(
+        list,
+        &["--remount-ro", "/dev", "--size", TEMPORARY, "--tmpfs", "/tmp"],
     );
     add(list, &["--dir", "/run", "--symlink", "../tmp", "/var/tmp"]);
 }
