@@ -160,9 +160,17 @@ async fn keeper_that_stands_still_never_starts_what_was_given_up() {
 async fn zygote_that_stands_still_is_replaced() {
     let bench = bench(Backend::Host).await;
     let zygotes = common::children(std::process::id(), "lictor-zygote");
-    for zygote in zygotes {
-        let zygote = Pid::from_raw(zygote.try_into().expect("a pid")).expect("a pid");
-        rustix::process::kill_process(zygote, Signal::STOP).expect("stopped");
-    }
+    let pid = |n: u32| Pid::from_raw(n.try_into().expect("a pid")).expect("a pid");
+    let send = |signal| {
+        for zygote in &zygotes {
+            rustix::process::kill_process(pid(*zygote), signal).expect("signalled");
+        }
+    };
+    send(Signal::STOP);
     assert!(bench.run(&["true"]).await.succeeded());
+    send(Signal::CONT);
+    common::eventually("the old one has ended", || {
+        let left = common::children(std::process::id(), "lictor-zygote");
+        left.len() == 1 && !zygotes.contains(&left[0])
+    });
 }

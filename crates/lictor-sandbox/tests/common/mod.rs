@@ -201,7 +201,7 @@ pub fn with_own_mounts(test: &str) -> bool {
 pub fn skip(why: &str) {
     let in_ci = std::env::var("CI").is_ok_and(|v| v == "true");
     assert!(!in_ci, "this test must run in CI, but: {why}");
-    println!("skipped: {why}");
+    eprintln!("skipped: {why}");
 }
 
 /// A line of `/proc/PID/stat`: pid, name, state, parent.
