@@ -12,6 +12,7 @@
 //! - This is a classification of what was *asked*, not a boundary: a shell copied to another name is plain here, and
 //!   is caught by path and digest rules, or by the sandbox it runs in.
 
+mod arguments;
 mod invocation;
 mod names;
 mod screen;
@@ -125,7 +126,7 @@ fn plain(program: &str, called: &str, args: &[String]) -> Action {
         };
     }
     let literal: Vec<_> = args.iter().cloned().map(Some).collect();
-    if names::runs_other(program, &literal) || names::runs_other(called, &literal) {
+    if arguments::runs_other(program, &literal) || arguments::runs_other(called, &literal) {
         return Action::opaque("an argument makes this program run another");
     }
     Action::Exec

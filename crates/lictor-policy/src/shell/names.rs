@@ -213,66 +213,6 @@ const WRAPPERS: &[&str] = &[
     "xargs",
 ];
 
-/// Programs that are plain but for some of their arguments: name, and the arguments that make them run something
-/// else. An entry that ends in `*` stands for every argument that starts so.
-const CONDITIONAL: &[(&str, &[&str])] = &[
-    ("find", &["-exec*", "-ok*", "-fprint*", "-fls*"]),
-    ("fd", &["-x*", "-X*", "--exec*"]),
-    ("ip", &["exec", "-b*", "--batch*"]),
-    ("docker", &["run", "exec", "compose", "build"]),
-    ("podman", &["run", "exec", "compose", "build", "unshare"]),
-    ("kubectl", &["exec", "run", "debug", "plugin", "cp"]),
-    (
-        "git",
-        &[
-            "-c*",
-            "--config-env*",
-            "--exec-path*",
-            "-C*",
-            "--git-dir*",
-            "--work-tree*",
-            "bisect",
-            "rebase",
-            "submodule",
-            "filter-branch",
-            "--upload-pack*",
-            "--receive-pack*",
-            "--ext-diff",
-            "--textconv",
-            "-u*",
-            "-x*",
-            "--exec*",
-            "-O*",
-            "--open-files-in-pager*",
-            "ext::*",
-        ],
-    ),
-    (
-        "tar",
-        &[
-            "--checkpoint-action*",
-            "--to-c*",
-            "--use-c*",
-            "-I*",
-            "--rsh-c*",
-            "--info-s*",
-            "--new-volume-s*",
-            "-F*",
-            "--checkpoint*",
-        ],
-    ),
-    ("zip", &["-T*", "--test*", "-unzip-command*"]),
-    ("man", &["-P*", "--pager*", "-H*", "--html*"]),
-    ("sort", &["--compress-prog*", "--co*"]),
-    ("split", &["--filter*"]),
-    ("cpio", &["--rsh-c*", "--to-command*"]),
-    ("tcpdump", &["-z*", "--postrotate*"]),
-    ("journalctl", &["--pager*"]),
-    ("test", &["-v", "-R"]),
-    ("[", &["-v", "-R"]),
-    ("wait", &["-*"]),
-];
-
 /// Words that a shell itself acts on, and that change what other words mean, or evaluate a string again.
 const SHELL_BUILTINS: &[&str] = &[
     ".",
@@ -382,21 +322,6 @@ pub(super) fn kind(path: &str) -> Kind {
 /// Whether a shell treats this word as more than the name of a program.
 pub(super) fn is_shell_builtin(word: &str) -> bool {
     SHELL_BUILTINS.contains(&word)
-}
-
-/// Whether a program that is plain by name runs something else with these arguments; `None` is an argument that only
-/// the shell will know.
-pub(super) fn runs_other(path: &str, args: &[Option<String>]) -> bool {
-    let Some((_, words)) = CONDITIONAL.iter().find(|(name, _)| *name == base(path)) else {
-        return false;
-    };
-    let matches = |arg: &str| {
-        words.iter().any(|w| match w.strip_suffix('*') {
-            Some(start) => arg.starts_with(start),
-            None => arg == *w,
-        })
-    };
-    args.iter().any(|arg| arg.as_deref().is_none_or(matches))
 }
 
 #[cfg(test)]

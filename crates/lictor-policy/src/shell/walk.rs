@@ -10,7 +10,7 @@ use brush_parser::ast::{
 use brush_parser::{Parser, ParserOptions};
 
 use super::names::{self, Kind};
-use super::word;
+use super::{arguments, word};
 
 /// What a walk has come across.
 #[derive(Debug, Default)]
@@ -184,7 +184,7 @@ fn command_word(raw: &Word, args: &[Option<String>], found: &mut Found) -> Walk 
         return Err("a shell builtin changes what other words mean, or evaluates a string");
     }
     match names::kind(&name) {
-        Kind::Plain if !names::runs_other(&name, args) => {
+        Kind::Plain if !arguments::runs_other(&name, args) => {
             found.commands.insert(name);
             Ok(())
         }
