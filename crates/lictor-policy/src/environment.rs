@@ -45,6 +45,7 @@ const NAMES: &[&str] = &[
     "CLASSPATH",
     "CVS_RSH",
     "EDITOR",
+    "EXECIGNORE",
     "ENV",
     "FCEDIT",
     "FPATH",
