@@ -25,7 +25,7 @@ pub(crate) fn run(
     facts: &Facts,
     action: &Action,
 ) -> Result<Context, ContextError> {
-    let mut pairs: Pairs = Vec::with_capacity(40);
+    let mut pairs: Pairs = Vec::with_capacity(44);
     command(job, &mut pairs);
     environment(job, facts, &mut pairs);
     found(facts, &mut pairs)?;
@@ -60,6 +60,12 @@ fn command(job: &Job, pairs: &mut Pairs) {
     let arg = |n: usize| text(argv.get(n).map_or("", String::as_str));
     put(pairs, "argv", set(argv.iter().map(String::as_str)));
     put(pairs, "argc", long(argv.len()));
+    put(pairs, "argv0", arg(0));
+    put(
+        pairs,
+        "called",
+        text(last_part(argv.first().map_or("", String::as_str))),
+    );
     put(pairs, "arg1", arg(1));
     put(pairs, "arg2", arg(2));
     put(pairs, "line", Value::new_string(line(argv)));
@@ -141,14 +147,18 @@ fn terms(job: &Job, profile: &Profile, pairs: &mut Pairs) {
 }
 
 fn program(facts: &ProgramFacts) -> Result<Value, ContextError> {
-    let name = facts.path.rsplit('/').next().unwrap_or_default();
     Value::new_record([
         ("path".to_owned(), text(&facts.path)),
-        ("name".to_owned(), text(name)),
+        ("name".to_owned(), text(last_part(&facts.path))),
         ("sha256".to_owned(), Value::new_string(facts.sha256.to_string())),
         ("writable".to_owned(), Value::new_bool(facts.writable)),
     ])
     .map_err(error)
+}
+
+/// What follows the last `/`.
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
 }
 
 fn put(pairs: &mut Pairs, key: &str, value: Value) {
