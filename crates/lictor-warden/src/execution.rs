@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use lictor_audit::{Event, EventType};
@@ -26,6 +27,8 @@ use crate::steps::{Step as Timed, StepTimes};
 
 /// Bytes read from a stream at once.
 const PIECE: usize = 256 * 1024;
+/// How long the end of a job may wait for its sandbox to be removed.
+const TIDY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything that belongs to one execution.
 pub(crate) struct Execution {
@@ -88,10 +91,14 @@ pub(crate) async fn run(execution: Execution) {
         receipt: Some(core.issuer.draft(digest, &decision, end.clone())),
         ..Step::default()
     };
-    // Removed beside the sync: who hears of the end finds nothing left, and does not wait for it.
+    // Removed beside the sync: who hears of the end finds nothing left. But an end is told, whatever is left.
     let removed = async {
-        if let Some(sandbox) = to_remove {
-            tidy(sandbox).await;
+        if let Some(sandbox) = to_remove
+            && tokio::time::timeout(TIDY_WITHIN, core.tasks.spawn(tidy(sandbox)))
+                .await
+                .is_err()
+        {
+            tracing::warn!(job = %digest, "removing the sandbox takes long; the end is told meanwhile");
         }
     };
     let (committed, ()) = tokio::join!(core.commit_surely(make), removed);

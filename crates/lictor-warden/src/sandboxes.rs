@@ -1,8 +1,9 @@
 //! The backends of this host, probed once at start; a plan is made only for one that can be used.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lictor_policy::Permit;
 use lictor_proto::agent::{BackendReport, HostFacts};
@@ -11,12 +12,19 @@ use lictor_proto::doc::Exec;
 use lictor_proto::{Code, Name};
 use lictor_sandbox::{Backend, Capabilities, Handle, Host, Plan, Resolved};
 use lictor_trust::profiles::{Backend as BackendName, Profile};
+use tokio::sync::Semaphore;
+
+/// Programs that are looked at at once.
+const RESOLVERS: usize = 64;
+/// How long looking at one may take: hashing the largest there may be, on a slow disk.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Host and backends.
 pub(crate) struct Sandboxes {
     host: Host,
     usable: BTreeMap<BackendName, Usable>,
     reports: Vec<BackendReport>,
+    resolving: Arc<Semaphore>,
 }
 
 struct Usable {
@@ -56,6 +64,7 @@ impl Sandboxes {
             host,
             usable,
             reports,
+            resolving: Arc::new(Semaphore::new(RESOLVERS)),
         }
     }
 
@@ -67,13 +76,29 @@ impl Sandboxes {
         lictor_sandbox::host_facts(data)
     }
 
-    pub(crate) fn resolve(
+    /// Finds a job's program and the facts about it, on a thread that may wait: the program may be large, or lie on
+    /// a file system that does not answer. `None` when it takes too long.
+    pub(crate) async fn resolve(
         &self,
         (name, profile): (&Name, &Profile),
         exec: &Exec,
-        dir: &Path,
-    ) -> Result<Resolved, Refusal> {
-        self.host.resolve(name, profile, exec, dir)
+        dir: PathBuf,
+    ) -> Option<Result<Resolved, Refusal>> {
+        let host = self.host.clone();
+        let (name, profile, exec) = (name.clone(), profile.clone(), exec.clone());
+        let threads = self.resolving.clone();
+        let resolved = async move {
+            // A thread that hangs keeps its permit, so that there are never more of them than this.
+            let permit = threads.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                host.resolve(&name, &profile, &exec, &dir)
+            })
+            .await
+        };
+        let resolved = tokio::time::timeout(RESOLVE_WITHIN, resolved).await.ok()?;
+        let failed = |e| Refusal::new(Code::Internal, format!("the program could not be looked at: {e}"));
+        Some(resolved.map_err(failed).and_then(|r| r))
     }
 
     /// The plan of a permit, if this host can hold what the profile promises.

@@ -106,6 +106,13 @@ impl Recovered {
         if let Some(cgroup) = &self.cgroup {
             cgroup.remove()?;
         }
-        remove_dir(&self.handle.dir)
+        if std::fs::remove_dir(&self.handle.dir).is_ok() {
+            return Ok(());
+        }
+        // What a job leaves may be large, or on a file system that does not answer: others must not wait for it.
+        let dir = self.handle.dir.clone();
+        tokio::task::spawn_blocking(move || remove_dir(&dir))
+            .await
+            .map_err(io::Error::other)?
     }
 }

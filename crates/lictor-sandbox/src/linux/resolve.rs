@@ -28,8 +28,8 @@ use crate::program::{ExecBy, FileIdentity, OpenProgram};
 const INTERPRETERS: usize = 4;
 /// Largest program that is hashed.
 const MAX_PROGRAM: u64 = 1 << 30;
-/// Digests remembered.
-const REMEMBERED: usize = 4096;
+/// Digests remembered, of late and from before.
+const REMEMBERED: usize = 2048;
 /// A file that changed less than this ago could change again without a new time stamp.
 const SETTLED_S: i64 = 2;
 
@@ -39,7 +39,32 @@ pub(super) const SHOWN: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", 
 /// Resolves programs; remembers digests, so that the second look at the same file costs nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Resolver {
-    digests: Mutex<HashMap<FileIdentity, Digest>>,
+    digests: Mutex<Remembered>,
+}
+
+/// Digests by file: those of late, and those of the time before. When there are too many, the older ones go.
+#[derive(Debug, Default)]
+struct Remembered {
+    late: HashMap<FileIdentity, Digest>,
+    before: HashMap<FileIdentity, Digest>,
+}
+
+impl Remembered {
+    fn get(&mut self, identity: &FileIdentity) -> Option<Digest> {
+        if let Some(digest) = self.late.get(identity) {
+            return Some(*digest);
+        }
+        let digest = self.before.remove(identity)?;
+        self.insert(*identity, digest);
+        Some(digest)
+    }
+
+    fn insert(&mut self, identity: FileIdentity, digest: Digest) {
+        if self.late.len() >= REMEMBERED {
+            self.before = std::mem::take(&mut self.late);
+        }
+        self.late.insert(identity, digest);
+    }
 }
 
 /// One file, judged.
@@ -155,11 +180,10 @@ impl Resolver {
     }
 
     fn digest(&self, file: &OwnedFd, identity: FileIdentity) -> io::Result<Digest> {
-        let known = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(digest) = known.get(&identity) {
-            return Ok(*digest);
+        let known = || self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digest) = known().get(&identity) {
+            return Ok(digest);
         }
-        drop(known);
         let mut content = File::open(link_of(file))?;
         if content.metadata()?.len() > MAX_PROGRAM {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
@@ -174,9 +198,8 @@ impl Resolver {
         }
         let digest = Digest(hash.finalize().into());
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
-        let mut known = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < REMEMBERED && identity.ctime + SETTLED_S < now {
-            known.insert(identity, digest);
+        if identity.ctime + SETTLED_S < now {
+            known().insert(identity, digest);
         }
         Ok(digest)
     }
@@ -265,4 +288,31 @@ fn may_write(path: &Path, user: &User) -> bool {
 fn has_acl(path: &Path) -> bool {
     let mut none: [u8; 0] = [];
     rustix::fs::getxattr(path, "system.posix_acl_access", &mut none).is_ok_and(|n| n > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_remembered_as_long_as_it_is_used_and_others_make_room() {
+        let file = |ino| FileIdentity {
+            dev: 1,
+            ino,
+            ctime: 0,
+            ctime_nsec: 0,
+            size: 0,
+        };
+        let mut known = Remembered::default();
+        known.insert(file(0), Digest::of(b"used"));
+        for ino in 1..20_000 {
+            known.insert(file(ino), Digest::of(b"once"));
+            if ino % 1000 == 0 {
+                assert_eq!(known.get(&file(0)), Some(Digest::of(b"used")));
+            }
+        }
+        assert!(known.late.len() + known.before.len() <= 2 * REMEMBERED);
+        assert_eq!(known.get(&file(1)), None);
+        assert!(known.get(&file(19_999)).is_some());
+    }
 }

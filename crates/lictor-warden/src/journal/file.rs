@@ -3,7 +3,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
+use lictor_audit::log_file::OpenError;
 use lictor_audit::{LogFile, Record};
 
 use super::Archive;
@@ -168,37 +170,59 @@ impl JournalFile for DiskFile {
     }
 }
 
-/// `audit.log` beside the journal. Opened, and so checked as a whole, when the journal is rotated.
+/// `audit.log` beside the journal. Opening it checks it as a whole: one that is there already is opened on a thread of
+/// its own, from the start on, so that the first rotation need not wait for that.
 #[derive(Debug)]
 pub struct AuditArchive {
     path: PathBuf,
     log: String,
     open: Option<LogFile>,
+    opening: Option<JoinHandle<Result<LogFile, OpenError>>>,
 }
 
 impl AuditArchive {
     /// The archive of the log called `log` at `path`.
     #[must_use]
     pub fn new(path: PathBuf, log: String) -> Self {
+        let opening = path.exists().then(|| {
+            let (path, log) = (path.clone(), log.clone());
+            let open = move || LogFile::open(&path, &log);
+            std::thread::Builder::new()
+                .name("audit log".to_owned())
+                .spawn(open)
+        });
         Self {
             path,
             log,
             open: None,
+            // Without a thread it is opened when it is needed.
+            opening: opening.and_then(Result::ok),
+        }
+    }
+
+    fn open(&mut self) -> io::Result<LogFile> {
+        let ahead = self.opening.take().and_then(|thread| thread.join().ok());
+        match ahead {
+            Some(Ok(opened)) => Ok(opened),
+            // Tried again: what was in the way may have gone.
+            Some(Err(_)) | None => {
+                let opened = LogFile::open(&self.path, &self.log).map_err(io::Error::other)?;
+                sync_directory(&self.path)?;
+                Ok(opened)
+            }
         }
     }
 }
 
 impl Archive for AuditArchive {
     fn append(&mut self, records: &[Record]) -> io::Result<()> {
-        let file = match &mut self.open {
+        let mut file = match self.open.take() {
             Some(file) => file,
-            none => {
-                let opened = LogFile::open(&self.path, &self.log).map_err(io::Error::other)?;
-                sync_directory(&self.path)?;
-                none.insert(opened)
-            }
+            None => self.open()?,
         };
-        file.append(records)
+        let appended = file.append(records);
+        self.open = Some(file);
+        appended
     }
 }
 
@@ -223,6 +247,27 @@ mod tests {
             DiskFile::open(&path).err().map(|e| e.kind()),
             Some(io::ErrorKind::WouldBlock)
         );
+    }
+
+    #[test]
+    fn an_audit_log_that_is_there_is_checked_from_the_start_on_and_goes_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("audit.log");
+        let mut chain = lictor_audit::Chain::new("n");
+        let mut next = || {
+            let event = lictor_audit::Event::new(lictor_audit::EventType::AgentStarted);
+            chain.append(lictor_proto::Timestamp::default(), event)
+        };
+        let new = AuditArchive::new(path.clone(), "n".to_owned());
+        assert!(new.opening.is_none() && !path.exists());
+        { new }.append(&[next()]).expect("appends");
+        let mut again = AuditArchive::new(path.clone(), "n".to_owned());
+        assert!(again.opening.is_some());
+        again.append(&[next()]).expect("appends");
+        again.append(&[next()]).expect("appends");
+        assert_eq!(LogFile::open(&path, "n").expect("holds").chain().seq(), 3);
+        let mut other = AuditArchive::new(path, "other".to_owned());
+        assert!(other.append(&[]).is_err(), "another node's log");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use lictor_sandbox::StdinSource;
 use lictor_trust::Verified;
 use lictor_trust::sign::{sign, to_wire};
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 
 use super::{APPROVAL_BYTES, APPROVALS, conclude, later};
 use crate::core::Core;
@@ -49,15 +50,27 @@ impl Case<'_> {
                 .await;
         };
         let dir = self.core.work_dir(&self.digest);
-        let resolved = {
-            let _span = tracing::debug_span!("facts").entered();
-            self.core
-                .sandboxes
-                .resolve((&self.job.profile, profile), self.job.exec(), &dir)
-        };
+        let named = (&self.job.profile, profile);
+        let resolved = self
+            .core
+            .sandboxes
+            .resolve(named, self.job.exec(), dir)
+            .instrument(tracing::debug_span!("facts"))
+            .await;
+        if !std::ptr::eq(Arc::as_ptr(&self.core.law.current()), self.held) {
+            let refusal = Refusal::new(
+                Code::StaleBundle,
+                "newer law came while the program was looked at",
+            );
+            return later(self.core, &self.digest, refusal).await;
+        }
         let resolved = match resolved {
-            Ok(resolved) => resolved,
-            Err(refusal) => {
+            Some(Ok(resolved)) => resolved,
+            None => {
+                let refusal = Refusal::new(Code::Internal, "looking at the program takes too long");
+                return later(self.core, &self.digest, refusal).await;
+            }
+            Some(Err(refusal)) => {
                 let outcome = match refusal.code {
                     Code::ProgramNotFound | Code::StartFailed => Outcome::Failed,
                     _ => Outcome::Denied,
