@@ -270,7 +270,7 @@ fn check_unknown(core: &Core, digest: &Digest, job: &Verified<Job>) -> Result<()
 
 /// The hub says that it has stored something for good.
 pub(crate) async fn ack(core: Arc<Core>, ack: Ack) -> Result<(), Refusal> {
-    let taken = take_ack(&core, ack);
+    let taken = take_ack(&core, ack).await;
     if let Err(refusal) = &taken {
         core.audit(Event::new(EventType::AckRefused).refused(refusal))
             .await;
@@ -278,7 +278,7 @@ pub(crate) async fn ack(core: Arc<Core>, ack: Ack) -> Result<(), Refusal> {
     taken
 }
 
-fn take_ack(core: &Core, ack: Ack) -> Result<(), Refusal> {
+async fn take_ack(core: &Core, ack: Ack) -> Result<(), Refusal> {
     match ack {
         Ack::Output { job, upto } => {
             if let Some(spool) = core.live.get(&job).and_then(|l| l.spool.get().cloned()) {
@@ -295,27 +295,35 @@ fn take_ack(core: &Core, ack: Ack) -> Result<(), Refusal> {
         }
         Ack::Result { job, receipt } => {
             let held = match core.journal.state().job(&job).map(|j| &j.phase) {
-                Some(Phase::Finished { digest, .. }) => Some(*digest),
+                Some(Phase::Finished { digest, log, .. }) => {
+                    Some((*digest, !log.kept.is_empty() && log.inline.is_empty()))
+                }
                 Some(_) => return Err(Refusal::new(Code::NotFound, "this job has no result yet")),
                 None => None,
             };
             match held {
                 // Acknowledged before.
                 None => Ok(()),
-                Some(digest) if digest != receipt => Err(Refusal::new(
+                Some((digest, _)) if digest != receipt => Err(Refusal::new(
                     Code::ResultConflict,
                     "another receipt than the one that was sent",
                 )),
-                Some(_) => {
+                Some((_, has_file)) => {
                     let event = Event::new(EventType::ResultAcknowledged)
                         .with_id("job", &job)
                         .with_id("receipt", &receipt);
-                    core.journal.note(Step {
+                    let step = Step {
                         entries: vec![Entry::Acked { job }],
                         audit: vec![event],
                         receipt: None,
-                    });
-                    core.spool_paths(&job).remove();
+                    };
+                    if has_file {
+                        // A crash must not find the result still due, and its output gone.
+                        core.journal.commit(step).await.map_err(|e| Refusal::from(&e))?;
+                        core.spool_paths(&job).remove();
+                    } else {
+                        core.journal.note(step);
+                    }
                     core.live.forget(&job);
                     Ok(())
                 }

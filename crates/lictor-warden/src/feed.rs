@@ -173,6 +173,7 @@ impl EventFeed {
     fn due_now(&mut self) -> Option<Message> {
         if std::mem::take(&mut self.due.lock().heartbeat) || self.heartbeat_at <= Instant::now() {
             self.heartbeat_at = Instant::now() + self.core.config.heartbeat;
+            self.forget_what_is_over();
             let heartbeat = Box::new(self.core.heartbeat());
             return Some(Message::Event(Event::Heartbeat(heartbeat)));
         }
@@ -192,6 +193,12 @@ impl EventFeed {
                 return Some(message);
             }
         }
+    }
+
+    /// Nobody touches a job that was acknowledged, so what was told about it would stay for good.
+    fn forget_what_is_over(&mut self) {
+        let state = self.core.journal.state();
+        self.told.retain(|job, _| state.job(job).is_some());
     }
 
     /// The next thing to say about a job.
@@ -220,13 +227,17 @@ impl EventFeed {
         }
         if told.sent < view.end && told.sent < told.along {
             let max = usize::try_from(told.along - told.sent).unwrap_or(0);
-            let (at, to, frames) = self.core.output_along(&job, told.sent, max)?;
-            told.sent = to;
-            // Said before the end is looked at again, so that output that comes now is either seen or touched for.
-            if let Some(live) = self.core.live.get(&job) {
-                live.interested(to);
+            if let Some((at, to, frames)) = self.core.output_along(&job, told.sent, max) {
+                told.sent = to;
+                // Said before the end is looked at again, so that output that comes now is either seen or touched for.
+                if let Some(live) = self.core.live.get(&job) {
+                    live.interested(to);
+                }
+                return Some(Message::Output { job, at, frames });
             }
-            return Some(Message::Output { job, at, frames });
+            // A log that cannot be read must not keep the result from being told.
+            told.along = told.sent;
+            told.waiting = true;
         }
         if told.sent < view.end && !told.waiting {
             told.waiting = true;

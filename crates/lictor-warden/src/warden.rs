@@ -278,11 +278,20 @@ fn check_machine(dir: &NodeDir) -> Result<Option<Refusal>, NodeDirError> {
 
 async fn say_started(core: &Core, torn: u64, cloned: Option<Refusal>) {
     let held = core.law_held();
-    let mut audit = vec![
+    let mut audit = Vec::new();
+    if core.journal.audit_head() == lictor_audit::chain::genesis(core.issuer.node_id.as_str()) {
+        // Enrolment comes before there is a journal; this is its first start.
+        let event = Event::new(EventType::AgentEnrolled)
+            .with_id("node", &core.record.node_id)
+            .with_id("name", &core.record.name)
+            .with_id("grant", &core.record.grant_digest);
+        audit.push(event);
+    }
+    audit.push(
         Event::new(EventType::AgentStarted)
             .with("version", env!("CARGO_PKG_VERSION"))
             .with("bundle", held.bundle),
-    ];
+    );
     if torn > 0 {
         audit.push(Event::new(EventType::JournalRepaired).with("bytes", torn));
     }

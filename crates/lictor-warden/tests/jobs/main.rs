@@ -1,6 +1,8 @@
 //! Real jobs through a real warden on the real host backend: from signed bytes to a verified receipt.
 #![allow(clippy::unwrap_used)] // a failure here is a failed test
 
+mod audited;
 mod lives;
 mod support;
+mod telling;
 mod verdicts;
