@@ -1,17 +1,20 @@
 //! Whatever the files of a bundle say, loading it answers, and what loads keeps its promises.
 //!
-//! The input is three TOML files with a line `---` between them; one that is missing or empty is a good one.
+//! The input is three TOML files and a Cedar file with a line `---` between them; one that is missing or empty is a
+//! good one.
 #![no_main]
 
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
+use lictor_policy::Law;
 use lictor_proto::doc::{Bundle, Root};
 use lictor_proto::{Digest, json, limits};
 use lictor_trust::LawFiles;
 
 const ROOT: &str = include_str!("../seeds/fixed/root.json");
-const GOOD: [&str; 3] = [include_str!("../seeds/fixed/roster.toml"), "", ""];
+const GOOD: [&str; 4] = [include_str!("../seeds/fixed/roster.toml"), "", "", POLICY];
+const POLICY: &str = "@id(\"all\") permit(principal, action, resource);";
 
 fuzz_target!(|text: &str| {
     let mut parts = text.split("\n---\n");
@@ -23,6 +26,7 @@ fuzz_target!(|text: &str| {
         ("roster.toml", part(GOOD[0])),
         ("fleet.toml", part(GOOD[1])),
         ("profiles.toml", part(GOOD[2])),
+        ("policies/all.cedar", part(GOOD[3])),
     ];
     let root: Root = json::from_slice(ROOT.as_bytes()).expect("the root is a good one");
     let bundle = Bundle {
@@ -56,4 +60,7 @@ fuzz_target!(|text: &str| {
             .keys()
             .all(|g| law.roster.groups().contains(g))
     );
+    if let Err(e) = Law::load(&law) {
+        assert!(!e.problems.is_empty(), "what does not load says why");
+    }
 });
