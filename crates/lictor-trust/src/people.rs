@@ -5,7 +5,7 @@ use lictor_proto::doc::{Approval, Cancel, Document, Job, Revocation, RevocationK
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, Timestamp, limits};
 
 use crate::org_trust::OrgTrust;
-use crate::roster::{Operator, OperatorKey, Right};
+use crate::roster::{KeyClass, Operator, OperatorKey, Right};
 use crate::verify::{Historic, Rule, Verified, verify};
 use crate::window::Window;
 
@@ -36,6 +36,10 @@ impl OrgTrust {
         if operator.name != *doc.named() {
             let text = format!("signed by a key of {}, and names {}", operator.name, doc.named());
             return Err(Refusal::new(Code::SignerMismatch, text));
+        }
+        if key.class == KeyClass::Web {
+            let text = format!("the key {signer} of {} is of class web", operator.name);
+            return Err(Refusal::new(Code::KeyClass, text));
         }
         Ok((doc, operator, key))
     }

@@ -12,6 +12,7 @@
 //! [[operators.alice.keys]]
 //! public = "lictor-ed25519 BASE64 laptop"
 //! expires_at = "2027-05-21T00:00:00.000Z"   # optional
+//! class = "own"                       # or "web": listed, but signs nothing
 //! ```
 //!
 //! # Invariants
@@ -82,11 +83,24 @@ pub enum Right {
     Revoke,
 }
 
+/// Where a key can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyClass {
+    /// Only by programs that its operator chose.
+    #[default]
+    Own,
+    /// By a web page that the hub serves, which the hub could change: such a key signs and approves nothing.
+    Web,
+}
+
 /// A key of an operator.
 #[derive(Debug, Clone)]
 pub struct OperatorKey {
     /// The key.
     pub key: VerifyKey,
+    /// Where it can be used.
+    pub class: KeyClass,
     /// After this it signs nothing new.
     pub expires_at: Option<Timestamp>,
     /// A word for people.
@@ -119,6 +133,8 @@ struct OperatorToml {
 struct KeyToml {
     public: String,
     expires_at: Option<Timestamp>,
+    #[serde(default)]
+    class: KeyClass,
 }
 
 impl Roster {
@@ -159,6 +175,7 @@ impl Roster {
             self.keyring.insert(key.clone());
             keys.push(OperatorKey {
                 key,
+                class: k.class,
                 expires_at: k.expires_at,
                 comment: line.comment,
             });
