@@ -1,8 +1,10 @@
 //! SIGKILL for the real agent and the real hub at random moments, while real jobs run.
 //!
-//! Each job writes its name into a file when it starts, and prints a known text. At the end: every job that was
-//! accepted has ended, none started twice, no result and no byte of output that a receipt speaks of is missing, and
-//! both audit logs hold. `LICTOR_KILLS=200` is the nightly size; `LICTOR_SEED` repeats a run's moments.
+//! Each job writes its name into a file when it starts, and prints a known text; some leave a process behind. At the
+//! end: every job that was accepted has ended, none started twice, no result and no byte of output that a receipt
+//! speaks of is missing, no process of any job is left, and both audit logs hold. Half of the kills fall on an agent
+//! that holds a link, half on one that polls. `LICTOR_KILLS=200` is the nightly size; `LICTOR_SEED` repeats a run's
+//! moments.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,9 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Split, poll, wait_until};
+use lictor_test::{Cli, Split, SplitOptions, poll, wait_until};
 
-use crate::steps::{FINAL, audits_hold, detached, receipt, seq, state};
+use crate::steps::{FINAL, audits_hold, detached, gone, mark, receipt, seq, state};
 
 /// What each job prints: 1 to this.
 const LINES: u32 = 20_000;
@@ -42,14 +44,18 @@ fn number(variable: &str) -> Option<u64> {
 type Accepted = Arc<Mutex<Vec<(String, String)>>>;
 
 /// Submits jobs until told to stop; what is not accepted is nobody's.
-fn submit(cli: &Cli, counter: &str, who: usize, stop: &AtomicBool, accepted: &Accepted) {
+fn submit(cli: &Cli, (counter, mark): (&str, &str), who: usize, stop: &AtomicBool, accepted: &Accepted) {
     for n in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         let name = format!("job-{who}-{n}");
         // The first half, a breath in which a kill may fall, the second half.
-        let script = format!("echo {name} >> {counter}; seq 1 10000; sleep 0.05; seq 10001 {LINES}");
+        let mut script = format!("echo {name} >> {counter}; seq 1 10000; sleep 0.05; seq 10001 {LINES}");
+        if n % 3 == 0 {
+            // In a session of its own, and nobody's child soon: it must not outlive its job all the same.
+            script = format!("(setsid sleep {mark} >/dev/null 2>&1 &); {script}");
+        }
         if let Ok(id) = detached(cli, &script) {
             let mut list = accepted.lock().unwrap_or_else(PoisonError::into_inner);
             list.push((name, id));
@@ -120,20 +126,33 @@ fn check(cli: &Cli, name: &str, id: &str, started: &[&str]) -> Result<String> {
 
 #[test]
 fn no_kill_starts_a_job_twice_or_loses_what_was_acknowledged() -> Result<()> {
-    let kills = number("LICTOR_KILLS").unwrap_or(20);
+    campaign(SplitOptions::default())
+}
+
+#[test]
+fn no_kill_of_a_polling_agent_starts_a_job_twice_or_loses_what_was_acknowledged() -> Result<()> {
+    campaign(SplitOptions {
+        poll: true,
+        ..SplitOptions::default()
+    })
+}
+
+fn campaign(options: SplitOptions) -> Result<()> {
+    let kills = number("LICTOR_KILLS").unwrap_or(20) / 2;
     let mut random = [0; 8];
     getrandom::fill(&mut random).context("random bytes")?;
     let seed = number("LICTOR_SEED").unwrap_or(u64::from_le_bytes(random));
     eprintln!("LICTOR_SEED={seed} LICTOR_KILLS={kills}");
-    let mut split = Split::start()?;
+    let mut split = Split::start_with(options)?;
+    let mark = mark();
     let counter = split.home().join("counter");
     let counter = counter.to_str().context("path")?;
     let (stop, accepted) = (Arc::new(AtomicBool::new(false)), Accepted::default());
     let submitters: Vec<_> = (0..2)
         .map(|who| {
-            let (cli, counter) = (split.cli().clone(), counter.to_owned());
+            let (cli, counter, mark) = (split.cli().clone(), counter.to_owned(), mark.clone());
             let (stop, accepted) = (Arc::clone(&stop), Arc::clone(&accepted));
-            thread::spawn(move || submit(&cli, &counter, who, &stop, &accepted))
+            thread::spawn(move || submit(&cli, (&counter, &mark), who, &stop, &accepted))
         })
         .collect();
     let killed = kill_at_random(&mut split, kills, &mut Dice(seed));
@@ -166,6 +185,7 @@ fn no_kill_starts_a_job_twice_or_loses_what_was_acknowledged() -> Result<()> {
         "the hub knows {known} jobs of {}",
         accepted.len()
     );
+    gone(&format!("sleep {mark}"))?;
     let text = fs::read_to_string(counter)?;
     let started: Vec<&str> = text.lines().collect();
     let distinct: HashSet<_> = started.iter().collect();
