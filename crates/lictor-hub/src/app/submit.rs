@@ -66,6 +66,8 @@ impl App {
                 link.offer(offered(live.clone()));
             }
         }
+        // The offers go out before this thread is kept busy with a signature.
+        tokio::task::yield_now().await;
         if let Err(e) = self.check(&org, &shaped.row).await {
             decide.send_replace(Admission::Refused);
             return Err(e);

@@ -55,4 +55,10 @@ impl SqliteStore {
             writer: Writer::start(writing, tasks),
         })
     }
+
+    /// Where to read what everybody else may be told of already: nothing taken is still on its way to the database.
+    async fn settled(&self) -> Result<&SqlitePool, StoreError> {
+        self.writer.settle().await?;
+        Ok(&self.reads)
+    }
 }

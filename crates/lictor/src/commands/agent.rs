@@ -63,13 +63,16 @@ fn serve(args: &ServeAgent, out: Out) -> Result {
     if args.poll {
         config.transport = Transport::Poll;
     }
-    // One thread: the agent waits far more than it works, and a small process is part of the promise.
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(serve_node(&config, host, daemon::terminated()))?;
+    Ok(Status::OK)
+}
+
+/// One thread: the agent waits far more than it works, and a small process is part of the promise.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .doing("start")?;
-    runtime.block_on(serve_node(&config, host, daemon::terminated()))?;
-    Ok(Status::OK)
+        .doing("start")
 }
 
 /// Makes the process that starts jobs.

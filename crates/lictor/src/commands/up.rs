@@ -40,8 +40,8 @@ pub(crate) fn run(args: &Up, out: Out) -> Result {
     // Before any thread: what starts jobs is a fork of the process as it is now.
     let host = agent::prepare_host()?;
     daemon::log(out);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // The hub's thread; the agent has its own. More would only wake each other for a machine's own jobs.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .doing("start")?;

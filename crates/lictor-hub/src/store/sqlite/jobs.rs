@@ -358,7 +358,7 @@ impl Jobs for SqliteStore {
         )
         .bind(org.as_str())
         .bind(job.as_str())
-        .fetch_optional(&self.reads)
+        .fetch_optional(self.settled().await?)
         .await?;
         match row {
             Some(row) => self.with_executions(org, row).await.map(Some),
@@ -386,7 +386,7 @@ impl Jobs for SqliteStore {
         .bind(filter.node.as_ref().map(NodeId::as_str))
         .bind(filter.state.map(ExecutionState::as_str))
         .bind(filter.limit)
-        .fetch_all(&self.reads)
+        .fetch_all(self.settled().await?)
         .await?;
         let mut jobs = Vec::with_capacity(rows.len());
         for row in rows {
@@ -396,7 +396,7 @@ impl Jobs for SqliteStore {
     }
 
     async fn documents(&self, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>> {
-        let mut conn = self.reads.acquire().await?;
+        let mut conn = self.settled().await?.acquire().await?;
         documents(&mut conn, org, job).await
     }
 
@@ -425,9 +425,9 @@ impl Jobs for SqliteStore {
         )
         .bind(org.as_str())
         .bind(node.as_str())
-        .fetch_all(&self.reads)
+        .fetch_all(self.settled().await?)
         .await?;
-        let mut conn = self.reads.acquire().await?;
+        let mut conn = self.settled().await?.acquire().await?;
         let mut pending = Vec::with_capacity(rows.len());
         for (id, d, operator, profile, expires, created, envelope, state) in rows {
             let mut job = read_job((id, d, operator, profile, expires, created, envelope))?;

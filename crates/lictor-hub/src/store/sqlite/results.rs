@@ -20,6 +20,11 @@ pub(super) struct RecordResult {
 impl Write for RecordResult {
     type Out = Recorded;
 
+    /// Its followers have the receipt already, and its node keeps it until it hears of the commit.
+    fn is_awaited(&self) -> bool {
+        false
+    }
+
     async fn apply(&self, tx: &mut Tx) -> Result<Recorded> {
         let r = &self.result;
         let key = ExecutionKey {

@@ -36,7 +36,7 @@ impl Trail for SqliteStore {
                 .bind(org.as_str())
                 .bind(i64::try_from(after).unwrap_or(i64::MAX))
                 .bind(limit)
-                .fetch_all(&self.reads)
+                .fetch_all(self.settled().await?)
                 .await?;
         Ok(rows
             .into_iter()

@@ -4,6 +4,10 @@
 //!   steps --queue--> [ BEGIN  step step step  audit records  COMMIT ] --> each caller gets its answer
 //! ```
 //!
+//! A step that no person or node waits for stays in the queue for up to [`LINGER`], so that a short job's insert,
+//! states and result are one transaction, and several jobs' results one sync. A step that somebody waits for takes
+//! everything before it along at once; so does a read ([`Writer::settle`]).
+//!
 //! A step that fails rolls the whole batch back, and each step is then tried alone, so that a bad one harms
 //! nobody else's. The sync of a commit in WAL mode covers the whole file: a [`Durability::Synced`] step makes
 //! every step before it durable too (docs/decisions/0010-hub-durability.md).
@@ -15,11 +19,15 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lictor_audit::{Chain, Event};
 use lictor_proto::{Digest, OrgId, Timestamp};
 use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::store::{Durability, StoreError};
@@ -28,6 +36,8 @@ use crate::store::{Durability, StoreError};
 const QUEUE: usize = 4096;
 /// Steps in one transaction.
 const BATCH: usize = 256;
+/// How long a step that nobody waits for may wait for company.
+const LINGER: Duration = Duration::from_millis(10);
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -38,6 +48,10 @@ pub(super) trait Write: Send + Sync + 'static {
     /// What the caller waits for.
     fn durability(&self) -> Durability {
         Durability::Synced
+    }
+    /// Whether somebody waits for its commit.
+    fn is_awaited(&self) -> bool {
+        self.durability() == Durability::Synced
     }
     /// Does it.
     fn apply(&self, tx: &mut Tx) -> impl Future<Output = Result<Self::Out, StoreError>> + Send;
@@ -128,6 +142,7 @@ async fn read_head(conn: &mut SqliteConnection, log: &str) -> Result<Chain, Stor
 /// A step in the queue.
 trait Queued: Send {
     fn durability(&self) -> Durability;
+    fn is_awaited(&self) -> bool;
     fn apply<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Tells the caller: what `apply` gave, now that it is committed, or why not.
     fn settle(self: Box<Self>, outcome: Result<(), StoreError>);
@@ -144,6 +159,10 @@ impl<W: Write> Queued for Ticket<W> {
         self.write.durability()
     }
 
+    fn is_awaited(&self) -> bool {
+        self.write.is_awaited()
+    }
+
     fn apply<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             self.out = Some(self.write.apply(tx).await?);
@@ -158,9 +177,30 @@ impl<W: Write> Queued for Ticket<W> {
     }
 }
 
+/// Nothing to write, but somebody waits for what was taken before.
+struct Settle;
+
+impl Write for Settle {
+    type Out = ();
+
+    fn durability(&self) -> Durability {
+        Durability::Relaxed
+    }
+
+    fn is_awaited(&self) -> bool {
+        true
+    }
+
+    async fn apply(&self, _: &mut Tx) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
 /// The way into the writer.
 pub(super) struct Writer {
     queue: std::sync::Mutex<Option<mpsc::Sender<Box<dyn Queued>>>>,
+    /// Steps taken and not settled.
+    open: Arc<AtomicUsize>,
     done: tokio_util::sync::CancellationToken,
 }
 
@@ -170,12 +210,15 @@ impl Writer {
         let (queue, steps) = mpsc::channel(QUEUE);
         let done = tokio_util::sync::CancellationToken::new();
         let ended = done.clone();
+        let open = Arc::new(AtomicUsize::new(0));
+        let settled = open.clone();
         tasks.spawn(async move {
-            run(conn, steps).await;
+            run(conn, steps, &settled).await;
             ended.cancel();
         });
         Self {
             queue: std::sync::Mutex::new(Some(queue)),
+            open,
             done,
         }
     }
@@ -190,8 +233,21 @@ impl Writer {
         });
         let queue = self.queue.lock().map_err(|_| StoreError::Closed)?.clone();
         let queue = queue.ok_or(StoreError::Closed)?;
+        self.open.fetch_add(1, Ordering::SeqCst);
         queue.send(ticket).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Returns when every step taken so far is committed: what is read then is not older than what was told.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        if self.open.load(Ordering::SeqCst) == 0 {
+            return Ok(());
+        }
+        match self.run(Settle).await {
+            // Closing commits everything as well.
+            Err(StoreError::Closed) => Ok(()),
+            settled => settled,
+        }
     }
 
     /// Takes nothing more and waits until everything taken is committed.
@@ -203,7 +259,9 @@ impl Writer {
     }
 }
 
-async fn run(conn: SqliteConnection, mut steps: mpsc::Receiver<Box<dyn Queued>>) {
+type Steps = mpsc::Receiver<Box<dyn Queued>>;
+
+async fn run(conn: SqliteConnection, mut steps: Steps, open: &AtomicUsize) {
     let mut tx = Tx {
         conn,
         now: Timestamp::now(),
@@ -212,19 +270,34 @@ async fn run(conn: SqliteConnection, mut steps: mpsc::Receiver<Box<dyn Queued>>)
         synced: true,
     };
     while let Some(first) = steps.recv().await {
-        let mut batch = vec![first];
-        while batch.len() < BATCH
-            && let Ok(next) = steps.try_recv()
-        {
-            batch.push(next);
-        }
+        let batch = gather(first, &mut steps).await;
+        let taken = batch.len();
         metrics::gauge!("lictor_hub_store_queue").set(steps.len() as f64);
         commit(&mut tx, batch).await;
+        open.fetch_sub(taken, Ordering::SeqCst);
     }
     use sqlx::Connection as _;
     if let Err(e) = tx.conn.close().await {
         tracing::warn!(error = %e, "closing the database");
     }
+}
+
+/// What goes into one transaction: as much as waits, and what comes until somebody waits or [`LINGER`] is over.
+async fn gather(first: Box<dyn Queued>, steps: &mut Steps) -> Vec<Box<dyn Queued>> {
+    let until = Instant::now() + LINGER;
+    let mut awaited = first.is_awaited();
+    let mut batch = vec![first];
+    while batch.len() < BATCH {
+        let next = match steps.try_recv() {
+            Ok(next) => Some(next),
+            Err(_) if awaited => None,
+            Err(_) => tokio::time::timeout_at(until, steps.recv()).await.ok().flatten(),
+        };
+        let Some(next) = next else { break };
+        awaited |= next.is_awaited();
+        batch.push(next);
+    }
+    batch
 }
 
 async fn commit(tx: &mut Tx, mut batch: Vec<Box<dyn Queued>>) {

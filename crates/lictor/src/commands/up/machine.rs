@@ -1,5 +1,6 @@
 //! The node of `lictor up`: this machine, enrolled by an ordinary grant and token, served by the ordinary agent.
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lictor_agent::{AgentConfig, Enrolment, enroll};
@@ -8,7 +9,7 @@ use lictor_proto::Code;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::Token;
 use lictor_sandbox::Host;
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Grant, Kind};
@@ -24,10 +25,12 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How often it is looked whether it does.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The running agent.
+/// The running agent, on a thread of its own as `lictor agent run` is.
 pub(super) struct Machine {
     stop: CancellationToken,
-    agent: JoinSet<Result<()>>,
+    /// Its end.
+    end: oneshot::Receiver<Result<()>>,
+    thread: JoinHandle<()>,
 }
 
 /// Enrols this machine, once.
@@ -83,9 +86,20 @@ impl Machine {
         config.hub_url = session.config.hub.as_ref().and_then(|h| h.link_url.clone());
         let stop = CancellationToken::new();
         let asked = stop.clone();
-        let mut agent = JoinSet::new();
-        agent.spawn(async move { agent::serve_node(&config, host, asked.cancelled_owned()).await });
-        Ok(Self { stop, agent })
+        let (told, end) = oneshot::channel();
+        let run = move || {
+            let ended = agent::runtime().and_then(|runtime| {
+                runtime.block_on(agent::serve_node(&config, host, asked.cancelled_owned()))
+            });
+            // Nobody listens any more when all of it is being ended.
+            let _ = told.send(ended);
+        };
+        let thread = std::thread::Builder::new().name("agent".into()).spawn(run);
+        Ok(Self {
+            stop,
+            end,
+            thread: thread.doing("start the agent's thread")?,
+        })
     }
 
     /// Waits until the node is connected, holds the law and denies nothing wholesale.
@@ -111,18 +125,21 @@ impl Machine {
         Err(Failure::refused("the node did not become ready", &why))
     }
 
-    /// Resolves when the agent ends although nobody asked it to.
+    /// Resolves, once, when the agent ends although nobody asked it to. May be dropped and called again before.
     pub(super) async fn ended(&mut self) -> Result<()> {
-        match self.agent.join_next().await {
-            Some(Ok(Ok(()))) | None => Err(Failure::new("the agent ended by itself")),
-            Some(Ok(Err(failure))) => Err(failure),
-            Some(Err(e)) => Err(Failure::new("the agent broke down").because(&e)),
+        match (&mut self.end).await {
+            Ok(Ok(())) => Err(Failure::new("the agent ended by itself")),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(Failure::new("the agent broke down")),
         }
     }
 
     /// Drains the agent and waits for its end.
-    pub(super) async fn stop(mut self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
-        while self.agent.join_next().await.is_some() {}
+        let thread = self.thread;
+        if !matches!(tokio::task::spawn_blocking(|| thread.join()).await, Ok(Ok(()))) {
+            tracing::error!("the agent's thread broke down");
+        }
     }
 }
