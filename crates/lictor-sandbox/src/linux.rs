@@ -5,13 +5,14 @@
 //! | `table`, `child`, `zygote` | the one spawn function: a prepared table, and the process that carries it out |
 //! | `process`, `tree`, `cgroup` | finding and ending every process of a job |
 //! | `supervisor`, `pipe` | time limit, end, usage; output |
-//! | `users`, `resolve` | who a job runs as, and which file is its program |
+//! | `users`, `resolve`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `bubblewrap`, `seccomp` | the backends and what they share |
 
 mod bubblewrap;
 mod cgroup;
 mod child;
+mod copy;
 mod facts;
 mod host;
 mod keeper;
@@ -19,6 +20,7 @@ mod kernel;
 mod mounts;
 mod pipe;
 mod process;
+mod reach;
 mod ready;
 mod recover;
 mod remove;

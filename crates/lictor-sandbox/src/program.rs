@@ -1,5 +1,8 @@
 //! A program that was judged: which file it is, and how that very file is executed.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use serde::Serialize;
 
 /// What tells one state of a file from another.
@@ -18,24 +21,39 @@ pub(crate) struct FileIdentity {
 #[serde(rename_all = "snake_case")]
 #[repr(u32)]
 pub(crate) enum ExecBy {
-    /// The compared descriptor itself: binaries.
+    /// The last file itself, by its descriptor: a binary, or the binary that a script's `#!` lines lead to.
     Descriptor,
-    /// The path, right after the comparison: scripts that the job's user cannot change. Their interpreter is
-    /// told a path, and many look at it.
+    /// The path, right after the comparison: scripts that only root can change or put others in the place of, and
+    /// their interpreters. An interpreter is told a path, and many scripts look at it.
     Path,
-    /// `/proc/self/fd/N`: scripts that the job's user could change meanwhile.
-    DescriptorPath,
     /// The path, compared with nothing: tools of the backend itself.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     Trusted,
 }
 
+/// A file of a program.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ProgramFile {
+    /// As looked up, links not resolved.
+    pub(crate) path: String,
+    /// What it was.
+    pub(crate) identity: FileIdentity,
+    /// Where an interpreter finds this very file: `/dev/fd/` and this number.
+    pub(crate) held_at: Option<u32>,
+    /// What was judged, where others than root could change the file meanwhile.
+    #[serde(skip)]
+    pub(crate) copy: Option<Arc<File>>,
+}
+
 /// A program and everything that its `#!` lines lead to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct OpenProgram {
-    /// As looked up (links not resolved), with what it was; then the interpreters.
-    pub(crate) files: Vec<(String, FileIdentity)>,
+    /// The program, then the interpreters.
+    pub(crate) files: Vec<ProgramFile>,
     pub(crate) exec_by: ExecBy,
+    /// What stands in the place of the first argument: the kernel's words for a script whose interpreter is executed
+    /// instead of it.
+    pub(crate) in_place_of_first: Option<Vec<String>>,
 }
 
 /// Who a program runs as.

@@ -21,7 +21,7 @@ use super::process;
 use super::recover::Recovered;
 use super::remove::remove_dir;
 use super::resolve::Resolver;
-use super::spawn::{self, Launch};
+use super::spawn::{self, Launch, LaunchFile};
 use super::supervisor::Supervisor;
 use super::tree::Tree;
 use super::users::User;
@@ -30,6 +30,7 @@ use crate::backend::{RecoverError, StartError};
 use crate::handle::{Handle, ProcessId};
 use crate::host::Config;
 use crate::plan::{LaunchSpec, Plan, Resolved};
+use crate::program::ProgramFile;
 use crate::running::{Running, StdinSource};
 
 /// This machine.
@@ -178,16 +179,28 @@ impl Job {
         Ok(Running::new(handle, started_at, (stdout, stderr), supervisor))
     }
 
-    fn launch(&self, spec: &LaunchSpec) -> Result<Launch<'_>, StartError> {
+    fn launch<'a>(&self, spec: &'a LaunchSpec) -> Result<Launch<'a>, StartError> {
         let text = |s: &str| CString::new(s).map_err(|e| StartError::failed("use a NUL byte")(e.into()));
-        let files = spec.program.files.iter();
-        let user = &self.plan.spec().user;
+        let file = |f: &'a ProgramFile| {
+            Ok(LaunchFile {
+                path: text(&f.path)?,
+                identity: f.identity,
+                held_at: f.held_at,
+                copy: f.copy.as_ref().map(|c| c.as_fd()),
+            })
+        };
+        let first = spec.program.in_place_of_first.as_deref();
+        let first = first.unwrap_or(spec.argv.get(..1).unwrap_or_default());
+        let argv = first.iter().chain(spec.argv.iter().skip(1));
         Ok(Launch {
             exec_by: spec.program.exec_by,
-            files: files
-                .map(|(p, i)| Ok((text(p)?, *i)))
+            files: spec
+                .program
+                .files
+                .iter()
+                .map(file)
                 .collect::<Result<_, StartError>>()?,
-            argv: spec.argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?,
+            argv: argv.map(|a| text(a)).collect::<Result<_, _>>()?,
             env: spec
                 .env
                 .iter()
@@ -196,7 +209,7 @@ impl Job {
             cwd: text(&spec.cwd)?,
             job_dir: Some(text(&spec.dir.to_string_lossy())?),
             cwd_before_ids: Path::new(&spec.cwd) == spec.dir,
-            user: spec.changes_user.then_some(user),
+            user: spec.changes_user.then_some(&spec.user),
             confine: false,
             filter: None,
             rlimits: self.rlimits(spec),

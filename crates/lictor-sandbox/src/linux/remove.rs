@@ -9,7 +9,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags};
@@ -159,6 +159,6 @@ fn open_dir<P: rustix::path::Arg>(at: &OwnedFd, name: P) -> rustix::io::Result<O
 }
 
 /// What the kernel shows a descriptor as.
-pub(super) fn link_of(file: &OwnedFd) -> String {
+pub(super) fn link_of(file: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }

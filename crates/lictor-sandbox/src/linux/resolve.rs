@@ -2,15 +2,18 @@
 //!
 //! The namespaced backends show the host's own files read-only, so a path names the same file in both views; what
 //! they do not show is not found. Whoever starts the program later opens it again *there* and compares device,
-//! inode, change time and size with what was judged here.
+//! inode, change time and size with what was judged here. That tells an innocent change; what somebody does between
+//! the comparison and the use it cannot tell. So a file that others than root could change is copied first, the copy
+//! is judged, and the copy runs; such a digest is never remembered, since a page that is mapped already can be written
+//! to without a new change time.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_proto::code::{Code, Refusal};
@@ -20,12 +23,17 @@ use lictor_trust::profiles::{Network, Profile};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
+use super::copy;
+use super::reach::{Reach, is_changeable};
+use super::remove::link_of;
 use super::users::{self, User};
 use crate::plan::{LaunchSpec, Resolved, run_as};
-use crate::program::{ExecBy, FileIdentity, OpenProgram};
+use crate::program::{ExecBy, FileIdentity, OpenProgram, ProgramFile};
 
 /// Longest chain of `#!` interpreters, as the kernel has it.
 const INTERPRETERS: usize = 4;
+/// The first descriptor after standard input, output and error.
+const FIRST_HELD: u32 = 3;
 /// Largest program that is hashed.
 const MAX_PROGRAM: u64 = 1 << 30;
 /// Digests remembered, of late and from before.
@@ -69,10 +77,17 @@ impl Remembered {
 
 /// One file, judged.
 struct Judged {
-    asked: String,
-    identity: FileIdentity,
+    file: ProgramFile,
     facts: ProgramFacts,
-    file: OwnedFd,
+    line: Option<Line>,
+    /// Whether others than root could change it, or what its path leads to.
+    loose: bool,
+}
+
+/// A `#!` line.
+struct Line {
+    interpreter: String,
+    argument: Option<String>,
 }
 
 fn not_found(message: impl Into<String>) -> Refusal {
@@ -96,34 +111,26 @@ impl Resolver {
         };
         let command = exec.argv.first().map_or("", String::as_str);
         let asked = look_up(profile, command)?;
-        let program = self.judge(profile, &asked, &user)?;
-        let mut files = vec![(program.asked.clone(), program.identity)];
-        let mut interpreters: Vec<ProgramFacts> = Vec::new();
-        let mut next = interpreter_of(&program.file)?;
-        let is_script = next.is_some();
-        while let Some(path) = next {
-            if interpreters.len() == INTERPRETERS {
+        let mut chain = vec![self.judge(profile, &asked, &user)?];
+        while let Some(line) = chain.last().and_then(|j| j.line.as_ref()) {
+            if chain.len() > INTERPRETERS {
                 return Err(not_found(format!(
                     "{command}: more than {INTERPRETERS} interpreters"
                 )));
             }
-            let judged = self.judge(profile, &path, &user)?;
-            next = interpreter_of(&judged.file)?;
-            files.push((judged.asked, judged.identity));
-            interpreters.push(judged.facts);
+            let next = self.judge(profile, &line.interpreter, &user)?;
+            chain.push(next);
         }
-        let exec_by = match (is_script, program.facts.writable) {
-            (false, _) => ExecBy::Descriptor,
-            (true, false) => ExecBy::Path,
-            (true, true) => ExecBy::DescriptorPath,
-        };
+        let program = open_program(&mut chain);
+        let mut facts = chain.into_iter().map(|j| j.facts);
+        let own_facts = facts.next().ok_or_else(|| not_found(command))?;
         let changes_user = user != own;
         let uid = user.uid;
-        let mut spec = LaunchSpec::new(profile, exec, dir, OpenProgram { files, exec_by }, user);
+        let mut spec = LaunchSpec::new(profile, exec, dir, program, user);
         spec.changes_user = changes_user;
         let facts = Facts {
-            program: program.facts,
-            interpreters,
+            program: own_facts,
+            interpreters: facts.collect(),
             env_names: spec.env.keys().cloned().collect(),
             network: match profile.network {
                 Network::Host => "host",
@@ -167,15 +174,30 @@ impl Resolver {
         let path = canonical
             .to_str()
             .ok_or_else(|| not_found(format!("{asked}: its real path is not UTF-8")))?;
+        let reach = Reach::of(Path::new(asked), &canonical, user);
+        let changeable = is_changeable(&meta);
+        let (sha256, copy) = if changeable {
+            let mut content = File::open(link_of(&file)).map_err(wrong)?;
+            let (copy, digest) = copy::sealed(&mut content, &meta, &link_of(&file)).map_err(wrong)?;
+            (digest, Some(copy))
+        } else {
+            (self.digest(&file, identity).map_err(wrong)?, None)
+        };
+        let line = line_of(copy.as_ref().map_or(file.as_fd(), AsFd::as_fd))?;
         Ok(Judged {
             facts: ProgramFacts {
                 path: path.to_owned(),
-                sha256: self.digest(&file, identity).map_err(wrong)?,
-                writable: is_writable(&canonical, user),
+                sha256,
+                writable: reach.writable,
             },
-            asked: asked.to_owned(),
-            identity,
-            file,
+            file: ProgramFile {
+                path: asked.to_owned(),
+                identity,
+                held_at: None,
+                copy: copy.map(Arc::new),
+            },
+            line,
+            loose: reach.loose || changeable,
         })
     }
 
@@ -203,11 +225,6 @@ impl Resolver {
         }
         Ok(digest)
     }
-}
-
-/// The file behind a descriptor that was opened without rights.
-fn link_of(file: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 fn named_user(name: &Name) -> Result<User, Refusal> {
@@ -248,46 +265,67 @@ fn is_shown(profile: &Profile, path: &Path) -> bool {
     all.any(|dir| path.starts_with(dir))
 }
 
-/// The interpreter that a `#!` line names; `None` for a binary.
-fn interpreter_of(file: &OwnedFd) -> Result<Option<String>, Refusal> {
+/// How a judged chain is executed. Where others than root could change a file or what a path leads to, nothing is
+/// looked up again: the last interpreter is executed as the kernel would do it, and reads the scripts from descriptors.
+fn open_program(chain: &mut [Judged]) -> OpenProgram {
+    let scripts = chain.len() - 1;
+    let tight = !chain.iter().any(|j| j.loose);
+    let exec_by = if scripts > 0 && tight {
+        ExecBy::Path
+    } else {
+        ExecBy::Descriptor
+    };
+    let mut in_place_of_first = None;
+    if scripts > 0 && exec_by == ExecBy::Descriptor {
+        let mut words: Vec<String> = Vec::new();
+        let mut number = FIRST_HELD;
+        for judged in chain.iter_mut().filter(|j| j.line.is_some()) {
+            let Some(line) = &judged.line else { continue };
+            let name = if judged.loose {
+                judged.file.held_at = Some(number);
+                number += 1;
+                format!("/dev/fd/{}", number - 1)
+            } else {
+                judged.file.path.clone()
+            };
+            // The line before has put this script's own path first.
+            let rest = words.split_off(words.len().min(1));
+            words = vec![line.interpreter.clone()];
+            words.extend(line.argument.clone());
+            words.push(name);
+            words.extend(rest);
+        }
+        in_place_of_first = Some(words);
+    }
+    OpenProgram {
+        files: chain.iter().map(|j| j.file.clone()).collect(),
+        exec_by,
+        in_place_of_first,
+    }
+}
+
+/// The `#!` line; `None` for a binary.
+fn line_of(file: BorrowedFd<'_>) -> Result<Option<Line>, Refusal> {
     let mut head = Vec::with_capacity(256);
-    let read = File::open(link_of(file)).and_then(|f| f.take(256).read_to_end(&mut head));
+    let read = File::open(link_of(&file)).and_then(|f| f.take(256).read_to_end(&mut head));
     read.map_err(|e| not_found(format!("cannot read the program: {e}")))?;
     let Some(line) = head.strip_prefix(b"#!") else {
         return Ok(None);
     };
     let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
-    let mut words = line
-        .split(|b| matches!(b, b' ' | b'\t'))
-        .filter(|w| !w.is_empty());
-    let path = words.next().and_then(|w| std::str::from_utf8(w).ok());
-    match path {
-        Some(p) if p.starts_with('/') && p.len() < 250 => Ok(Some(p.to_owned())),
-        _ => Err(not_found("the program's #! line names no absolute path")),
+    let wrong = || not_found("the program's #! line names no absolute path, or is no text");
+    let line = std::str::from_utf8(line).map_err(|_| wrong())?;
+    // As the kernel has it: one interpreter, and the rest of the line as one argument.
+    let line = line.trim_matches([' ', '\t']);
+    let (path, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+    let argument = argument.trim_start_matches([' ', '\t']);
+    if !path.starts_with('/') || path.len() >= 250 || line.contains('\0') {
+        return Err(wrong());
     }
-}
-
-/// Whether `user` could change the file, or a directory above it. In doubt, yes.
-fn is_writable(path: &Path, user: &User) -> bool {
-    user.uid == 0 || path.ancestors().any(|p| may_write(p, user))
-}
-
-fn may_write(path: &Path, user: &User) -> bool {
-    let Ok(meta) = std::fs::symlink_metadata(path) else {
-        return true;
-    };
-    if meta.uid() == user.uid {
-        return true; // an owner can always give itself the right
-    }
-    let group_bit = meta.mode() & 0o020 != 0;
-    let member = user.gid == meta.gid() || user.groups.contains(&meta.gid());
-    meta.mode() & 0o002 != 0 || group_bit && (member || has_acl(path))
-}
-
-/// With an access list the group bits are its mask, and stand for users that mode bits cannot name.
-fn has_acl(path: &Path) -> bool {
-    let mut none: [u8; 0] = [];
-    rustix::fs::getxattr(path, "system.posix_acl_access", &mut none).is_ok_and(|n| n > 0)
+    Ok(Some(Line {
+        interpreter: path.to_owned(),
+        argument: (!argument.is_empty()).then(|| argument.to_owned()),
+    }))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(crate) struct Launch<'a> {
     pub(crate) exec_by: ExecBy,
     /// The program, then the interpreters of its `#!` chain.
-    pub(crate) files: Vec<(CString, FileIdentity)>,
+    pub(crate) files: Vec<LaunchFile<'a>>,
     pub(crate) argv: Vec<CString>,
     pub(crate) env: Vec<CString>,
     pub(crate) cwd: CString,
@@ -51,6 +51,15 @@ pub(crate) struct Launch<'a> {
     pub(crate) inherit: Vec<BorrowedFd<'a>>,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     pub(crate) namespaces: Option<BorrowedFd<'a>>,
+}
+
+/// A file that must still be what was judged.
+pub(crate) struct LaunchFile<'a> {
+    pub(crate) path: CString,
+    pub(crate) identity: FileIdentity,
+    pub(crate) held_at: Option<u32>,
+    /// What is used in its place.
+    pub(crate) copy: Option<BorrowedFd<'a>>,
 }
 
 /// A program that runs.
@@ -73,6 +82,7 @@ pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<S
     fds.extend(launch.cgroup);
     fds.extend(launch.namespaces);
     fds.extend(&launch.inherit);
+    fds.extend(launch.files.iter().filter_map(|f| f.copy));
     match hand_over(zygote, &lease, &fds, launch).await {
         Ok(spawned) => {
             lease.release();
@@ -191,7 +201,7 @@ fn failure_of(record: Record, launch: &Launch<'_>) -> StartError {
         let path = launch
             .files
             .first()
-            .map(|(p, _)| p.to_string_lossy().into_owned());
+            .map(|f| f.path.to_string_lossy().into_owned());
         return StartError::ProgramChanged {
             path: path.unwrap_or_default(),
         };
@@ -206,7 +216,10 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
     let slot = lease.memory();
     // SAFETY: the lease makes this caller the only user of the slot until it is sent.
     let mut arena = unsafe { Arena::after_table(slot) };
-    if launch.files.len() > MAX_FILES || launch.inherit.len() + 2 > MAX_FDS || launch.files.is_empty() {
+    if launch.files.len() > MAX_FILES
+        || launch.inherit.len() + launch.files.len() + 2 > MAX_FDS
+        || launch.files.is_empty()
+    {
         return Err(Full);
     }
     let unused = FileIdentity {
@@ -219,11 +232,17 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
     let mut files = [FileCheck {
         path: std::ptr::null(),
         identity: unused,
+        copy: -1,
+        held_at: -1,
     }; MAX_FILES];
-    for (slot, (path, identity)) in files.iter_mut().zip(&launch.files) {
+    let mut copies = 0..;
+    for (slot, file) in files.iter_mut().zip(&launch.files) {
+        let copy = file.copy.and_then(|_| copies.next());
         *slot = FileCheck {
-            path: arena.text(path)?,
-            identity: *identity,
+            path: arena.text(&file.path)?,
+            identity: file.identity,
+            copy: copy.unwrap_or(-1),
+            held_at: file.held_at.map_or(-1, |n| n as i32),
         };
     }
     let mut rlimits = [(0, 0, 0); 8];

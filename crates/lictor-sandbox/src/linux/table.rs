@@ -30,12 +30,17 @@ pub(super) const MAX_FILES: usize = 5;
 pub(super) struct FileCheck {
     pub(super) path: *const c_char,
     pub(super) identity: FileIdentity,
+    /// Which of the message's copies is used in its place; negative for none.
+    pub(super) copy: i32,
+    /// Where its descriptor stays open for the program; negative for nowhere.
+    pub(super) held_at: i32,
 }
 
 /// What a child does; see `child/program.rs` for the order.
 #[repr(C)]
 pub(super) struct Table {
-    /// Descriptors to become 0, 1, 2, ... of the program; the message carries them after the special ones.
+    /// Descriptors to become 0, 1, 2, ... of the program; the message carries them after the special ones, and copies
+    /// of files after them.
     pub(super) inherit: u32,
     /// Whether the message carries a cgroup directory.
     pub(super) has_cgroup: bool,

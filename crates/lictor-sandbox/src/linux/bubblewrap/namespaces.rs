@@ -21,7 +21,7 @@ use crate::linux::keeper::Keeper;
 use crate::linux::kernel::{Kernel, open_stdin};
 use crate::linux::process;
 use crate::linux::ready;
-use crate::linux::spawn::{self, Launch};
+use crate::linux::spawn::{self, Launch, LaunchFile};
 use crate::linux::supervisor::{Timer, expiry};
 use crate::linux::zygote::Zygote;
 use crate::plan::LaunchSpec;
@@ -199,7 +199,12 @@ fn launch<'a>(
     let argv = ["bwrap", "--args", "3", "--", "/.lictor-end"];
     Ok(Launch {
         exec_by: ExecBy::Trusted,
-        files: vec![(text(&bwrap)?, unused)],
+        files: vec![LaunchFile {
+            path: text(&bwrap)?,
+            identity: unused,
+            held_at: None,
+            copy: None,
+        }],
         argv: argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?,
         env: Vec::new(),
         cwd: text("/")?,

@@ -115,10 +115,12 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     let namespaces = take(table.has_namespaces);
     // SAFETY: offsets within the two stacks.
     let second = unsafe { stacks.add(STACK) };
+    let (inherit, copies) = fds[next..].split_at((table.inherit as usize).min(fds.len() - next));
     let start = Start {
         table,
         namespaces,
-        inherit: &fds[next..],
+        inherit,
+        copies,
         stack: second,
     };
     let argument = (&raw const start).cast_mut().cast::<c_void>();

@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering;
 
 use super::clone::{self, Parent};
 use super::{errno, exit, set_handler};
-use crate::linux::table::{ExecBy, FileIdentity, MAX_FDS, Step, Table};
+use crate::linux::table::{ExecBy, FileIdentity, MAX_FDS, MAX_FILES, Step, Table};
 
 /// Descriptors are moved here first, so that none of them is in the way of 0, 1, 2, ...
 const HIGH: c_int = 64;
+/// Higher than any number that a file is held at.
+const ABOVE_HELD: c_int = 16;
 
 const ALL_NAMESPACES: c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
@@ -27,6 +29,8 @@ pub(super) struct Start<'a> {
     pub(super) namespaces: Option<c_int>,
     /// Becomes 0, 1, 2, ...
     pub(super) inherit: &'a [c_int],
+    /// Files that were copied when they were judged. Their numbers are higher than any that `inherit` becomes.
+    pub(super) copies: &'a [c_int],
     /// For the program's process, when it is made by [`enter`].
     pub(super) stack: *mut u8,
 }
@@ -97,7 +101,7 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
             fail(table, Step::Confine);
         }
         limit(table);
-        execute(table, start.inherit.len() as c_int)
+        execute(table, start.copies)
     }
 }
 
@@ -204,10 +208,10 @@ unsafe fn confine() -> c_long {
 
 /// # Safety
 /// As [`become_program`].
-unsafe fn execute(table: &Table, first_free: c_int) -> ! {
+unsafe fn execute(table: &Table, copies: &[c_int]) -> ! {
     // SAFETY: every pointer in the table was filled by the agent.
     unsafe {
-        let program = open_judged(table);
+        let program = open_judged(table, copies);
         if !table.filter.is_null() {
             let filter = libc::sock_fprog {
                 len: table.filter_len,
@@ -226,23 +230,21 @@ unsafe fn execute(table: &Table, first_free: c_int) -> ! {
             ExecBy::Path | ExecBy::Trusted => {
                 libc::syscall(libc::SYS_execve, table.files[0].path, table.argv, table.envp);
             }
-            ExecBy::DescriptorPath => {
-                // The interpreter opens /dev/fd/N, so this one descriptor stays open.
-                let fd = libc::dup2(program, first_free);
-                libc::syscall(libc::SYS_execveat, fd, empty, table.argv, table.envp, flag);
-            }
         }
         fail(table, Step::Exec)
     }
 }
 
-/// Opens the program and its interpreters and compares them with what was judged; returns the program.
+/// Opens the program and its interpreters and compares them with what was judged; returns the last, and leaves open
+/// for it what it is to read.
 ///
 /// # Safety
 /// As [`become_program`].
-unsafe fn open_judged(table: &Table) -> c_int {
-    let mut program = -1;
-    for (i, file) in table.files[..table.file_count].iter().enumerate() {
+unsafe fn open_judged(table: &Table, copies: &[c_int]) -> c_int {
+    let files = &table.files[..table.file_count];
+    let holds = files.iter().any(|f| f.held_at >= 0);
+    let mut open = [-1; MAX_FILES];
+    for (file, slot) in files.iter().zip(&mut open) {
         // SAFETY: the path is a string in the slot.
         let fd = unsafe { libc::open(file.path, libc::O_PATH | libc::O_CLOEXEC) };
         if fd < 0 {
@@ -251,11 +253,24 @@ unsafe fn open_judged(table: &Table) -> c_int {
         if identity_of(fd) != Some(file.identity) {
             fail(table, Step::Changed);
         }
-        if i == 0 {
-            program = fd;
+        let copy = usize::try_from(file.copy).ok().and_then(|i| copies.get(i));
+        *slot = *copy.unwrap_or(&fd);
+        if holds {
+            // Out of the way of where any is to be held; not as high as `HIGH`, since limits are in force by now.
+            // SAFETY: this process's own descriptors.
+            *slot = unsafe { libc::fcntl(*slot, libc::F_DUPFD_CLOEXEC, ABOVE_HELD) };
+        }
+        if *slot < 0 {
+            fail(table, Step::Open);
         }
     }
-    program
+    for (file, fd) in files.iter().zip(open).filter(|(f, _)| f.held_at >= 0) {
+        // SAFETY: as above; an interpreter opens `/dev/fd/N`, so this one stays open.
+        if unsafe { libc::dup2(fd, file.held_at) } < 0 {
+            fail(table, Step::Open);
+        }
+    }
+    open[table.file_count.saturating_sub(1)]
 }
 
 fn identity_of(fd: c_int) -> Option<FileIdentity> {
