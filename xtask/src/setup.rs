@@ -28,6 +28,11 @@ const NEEDS: &[Need] = &[
         program: "bwrap",
         package: "bubblewrap",
     },
+    // Tests of the sandbox make system calls that a shell has no word for.
+    Need {
+        program: "python3",
+        package: "python3",
+    },
     // System tests put hub and agents into network namespaces and cut the links between them.
     Need {
         program: "ip",

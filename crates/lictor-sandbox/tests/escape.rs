@@ -245,3 +245,98 @@ async fn what_cannot_be_enforced_is_an_error() {
     assert!(error.to_string().contains("no_network"), "{error}");
     assert_eq!(error.refusal().code, lictor_proto::Code::Unenforceable);
 }
+
+#[tokio::test]
+async fn every_namespace_is_the_sandboxs_own() {
+    for kind in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
+        let own = std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace");
+        let program = format!(
+            "import os\nprint('escaped' if os.readlink('/proc/self/ns/{kind}')=='{}' else 'no')",
+            own.display()
+        );
+        host_succeeds_sandbox_fails(&program).await;
+    }
+}
+
+#[tokio::test]
+async fn shared_memory_of_the_host_is_out_of_reach() {
+    let key = 0x4c00_0000 + std::process::id();
+    let start = format!("import ctypes\nc=ctypes.CDLL(None)\nk={key}\n");
+    let make = Bench::new(Backend::Host).await;
+    let made = make
+        .python(&format!("{start}print(c.shmget(k,4096,0o1666))"))
+        .await;
+    assert!(
+        made.stdout.trim().parse::<i32>().is_ok_and(|id| id >= 0),
+        "{made:?}"
+    );
+    let find = format!("{start}print('escaped' if c.shmget(k,4096,0o666)>=0 else 'no')");
+    host_succeeds_sandbox_fails(&find).await;
+    let removed = make
+        .python(&format!("{start}print(c.shmctl(c.shmget(k,0,0),0,0))"))
+        .await;
+    assert_eq!(removed.stdout, "0\n");
+}
+
+#[tokio::test]
+async fn host_name_is_the_sandboxs_own() {
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    let program = format!(
+        "import socket\nprint('escaped' if socket.gethostname()=='{}' else 'no')",
+        own.trim()
+    );
+    host_succeeds_sandbox_fails(&program).await;
+    assert_eq!(
+        Bench::new(Backend::Bubblewrap).await.sh("uname -n").await.stdout,
+        "sandbox\n"
+    );
+}
+
+#[tokio::test]
+async fn devices_of_the_host_are_not_there() {
+    let program = "import os\n\
+        known='console core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero'.split()\n\
+        print('escaped' if set(os.listdir('/dev'))-set(known) else 'no')";
+    host_succeeds_sandbox_fails(program).await;
+}
+
+#[tokio::test]
+async fn session_is_the_jobs_own_and_has_no_terminal() {
+    let program = "import os\nown=os.getsid(0)==os.getpid()==os.getpgid(0)\n\
+        try: os.open('/dev/tty',os.O_RDWR); own=False\nexcept OSError: pass\nprint(own)";
+    for backend in [Backend::Host, Backend::Bubblewrap] {
+        assert_eq!(Bench::new(backend).await.python(program).await.stdout, "True\n");
+    }
+}
+
+#[tokio::test]
+async fn jobs_user_is_an_unprivileged_one_of_the_host() {
+    let mark = format!("67.{}", std::process::id());
+    let bench = Bench::new(Backend::Bubblewrap).await;
+    let exec = common::command(&["/bin/sh", "-c", &format!("id -u; exec sleep {mark}")]);
+    let (mut sandbox, mut running) = bench
+        .start(&exec, lictor_sandbox::StdinSource::Null)
+        .await
+        .expect("starts");
+    let mut out = running.take_stdout().expect("stdout");
+    let mut inside = bytes::BytesMut::new();
+    out.read(&mut inside, 64).await.expect("readable");
+    assert_eq!(&inside[..], b"1000\n");
+    let own = rustix::process::geteuid();
+    let expected = if own.is_root() { 65_534 } else { own.as_raw() };
+    let found = common::processes_with(&mark);
+    assert!(!found.is_empty());
+    for process in found {
+        let pid = process.split(' ').next().expect("a pid");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+        let ids = |key: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(key)).expect(key);
+            line.split_whitespace()
+                .map(|n| n.parse().expect("an id"))
+                .collect::<Vec<u32>>()
+        };
+        assert_eq!(ids("Uid:"), [expected; 4], "{process}");
+        assert!(!ids("Gid:").contains(&0) || !own.is_root(), "{process}");
+    }
+    sandbox.destroy().await.expect("destroyed");
+}
