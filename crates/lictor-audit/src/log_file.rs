@@ -82,6 +82,10 @@ impl LogFile {
         if text.is_empty() {
             return Ok(());
         }
+        // What a failed write has left, and could not be cut off then.
+        if self.file.metadata()?.len() != self.length {
+            self.file.set_len(self.length)?;
+        }
         let written = self
             .file
             .write_all(text.as_bytes())
@@ -145,6 +149,18 @@ mod tests {
         assert_eq!(log.chain(), head);
         add(&mut log, 2);
         assert_eq!(LogFile::open(&path, "o").expect("opens").chain().seq(), 5);
+    }
+
+    #[test]
+    fn what_a_failed_write_has_left_is_gone_before_the_next() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("audit.log");
+        let mut log = LogFile::open(&path, "o").expect("opens");
+        add(&mut log, 1);
+        let mut half = OpenOptions::new().append(true).open(&path).expect("opens");
+        half.write_all(b"{\"seq\":2,").expect("writes");
+        add(&mut log, 1);
+        assert_eq!(LogFile::open(&path, "o").expect("holds").chain().seq(), 2);
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn a_large_program_that_is_looked_at_holds_nobody_else_up() {
             }
         };
         assert!(
-            first.await,
+            Box::pin(first).await,
             "the small job ends while the large program is hashed"
         );
     });
