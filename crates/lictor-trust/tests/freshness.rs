@@ -175,6 +175,27 @@ fn a_newcomer_takes_the_revocations_that_the_bundle_vouches_for() {
 }
 
 #[test]
+fn the_next_bundle_vouches_for_what_is_known_and_for_what_the_last_one_named() {
+    let mut w = World::default();
+    assert!(w.trust.to_vouch_for().is_empty());
+    let (low, high) = (Digest([0; 32]), Digest([255; 32]));
+    w.accept_bundle(&Bundle {
+        version: 2,
+        revocations: vec![low, high],
+        ..w.bundle()
+    });
+    w.revoke(RevocationKind::Operator, "bob");
+    let bob = sign(&w.revocation(RevocationKind::Operator, "bob"), &[]).digest();
+    assert_eq!(w.trust.to_vouch_for(), [low, bob, high]);
+    w.accept_bundle(&Bundle {
+        version: 3,
+        revocations: w.trust.to_vouch_for(),
+        ..w.bundle()
+    });
+    assert_eq!(w.trust.to_vouch_for(), [low, bob, high]);
+}
+
+#[test]
 fn what_a_bundle_vouches_for_is_sorted_and_distinct() {
     let w = World::default();
     let (low, high) = (Digest([1; 32]), Digest([2; 32]));

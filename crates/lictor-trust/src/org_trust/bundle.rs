@@ -7,11 +7,12 @@
 //! payload, files, min_root   --fail--> held, and denies everything
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Bundle, DocKind, RoleName};
-use lictor_proto::{Code, Timestamp};
+use lictor_proto::{Code, Digest, Timestamp};
 
 use super::{AcceptReport, HeldBundle, OrgTrust};
 use crate::law::LawFiles;
@@ -26,6 +27,19 @@ pub(super) struct Authentic {
 }
 
 impl OrgTrust {
+    /// What the next bundle's `revocations` should be: all that are known here, and all that the bundle held names,
+    /// also those that never came here. Who joins later takes them by this list.
+    #[must_use]
+    pub fn to_vouch_for(&self) -> Vec<Digest> {
+        let known = self.revocations().iter().map(Verified::digest);
+        let before = self
+            .bundle()
+            .into_iter()
+            .flat_map(|b| b.revocations.iter().copied());
+        let all: BTreeSet<Digest> = known.chain(before).collect();
+        all.into_iter().collect()
+    }
+
     /// Checks signatures, org and version by the newest root.
     pub(super) fn authentic_bundle(&self, wire: &str) -> Result<Authentic, Refusal> {
         let Some((keys, rule)) = root::role(self.root(), RoleName::Bundle)? else {

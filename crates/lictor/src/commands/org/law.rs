@@ -1,6 +1,6 @@
 //! Checks, tests, signs, pushes, shows and compares the law.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use lictor_policy::Law;
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{Bundle, Document as _, MinVersions};
 use lictor_proto::{Code, Digest, Name, Timestamp};
-use lictor_trust::{LawFiles, OrgTrust, SecretKey, Verified, sign as seal};
+use lictor_trust::{LawFiles, OrgTrust, SecretKey, sign as seal};
 use serde_json::json;
 
 use crate::args::OrgSign;
@@ -289,20 +289,8 @@ fn draft(files: BTreeMap<String, String>, trust: &OrgTrust, version: u64, terms:
         expires_at: now.plus(terms.valid),
         max_staleness: terms.max_staleness.as_secs(),
         files,
-        revocations: vouched(trust),
+        revocations: trust.to_vouch_for(),
     }
-}
-
-/// All revocations known here, and those that the last bundle vouched for: who joins later takes them by this list,
-/// also when their signers have left the roster.
-fn vouched(trust: &OrgTrust) -> Vec<Digest> {
-    let known = trust.revocations().iter().map(Verified::digest);
-    let before = trust
-        .bundle()
-        .into_iter()
-        .flat_map(|b| b.revocations.iter().copied());
-    let all: BTreeSet<Digest> = known.chain(before).collect();
-    all.into_iter().collect()
 }
 
 fn load_bundle(bundle: &Bundle, trust: &OrgTrust) -> Result<LawFiles> {
