@@ -17,7 +17,7 @@ use bytes::Bytes;
 use lictor_agent::config::Transport;
 use lictor_agent::run::serve;
 use lictor_proto::agent::stream::Message;
-use lictor_proto::agent::{Ack, Event, Finished, Heartbeat, Offer, OfferReply, Reply, Request};
+use lictor_proto::agent::{Ack, Event, Finished, Heartbeat, LogRange, Offer, OfferReply, Reply, Request};
 use lictor_proto::api::{LogStored, PollAnswer, PollOrder, PollOrders, ResultStored};
 use lictor_proto::{Digest, JobId, Timestamp};
 use lictor_trust::SecretKey;
@@ -33,6 +33,7 @@ struct Got {
     answers: Vec<PollAnswer>,
     started: Vec<String>,
     log: Vec<u8>,
+    kept: Vec<u8>,
     results: usize,
 }
 
@@ -58,11 +59,12 @@ async fn next(State(hub): Shared) -> Json<PollOrders> {
 #[derive(Deserialize)]
 struct At {
     at: u64,
+    stdout_at: Option<u64>,
 }
 
 async fn log(
     State(hub): Shared,
-    Query(At { at }): Query<At>,
+    Query(At { at, stdout_at }): Query<At>,
     body: Bytes,
 ) -> Result<Json<LogStored>, StatusCode> {
     let mut failing = hub.failing.lock().unwrap();
@@ -70,12 +72,18 @@ async fn log(
         *failing -= 1;
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
+    if stdout_at.is_some() {
+        hub.got.send_modify(|got| got.kept.extend_from_slice(&body));
+        let next = at + body.len() as u64;
+        return Ok(Json(LogStored { upto: 3, next }));
+    }
     hub.got.send_modify(|got| {
         assert_eq!(at, got.log.len() as u64, "no gap and no repeat");
         got.log.extend_from_slice(&body);
     });
-    let upto = hub.got.borrow().log.len() as u64;
-    Ok(Json(LogStored { upto }))
+    let next = hub.got.borrow().log.len() as u64;
+    // No more than the first piece is stored as it comes.
+    Ok(Json(LogStored { upto: 3, next }))
 }
 
 async fn result(State(hub): Shared, Json(finished): Json<Finished>) -> Json<ResultStored> {
@@ -114,6 +122,15 @@ fn router(hub: Arc<Hub>) -> Router {
         .with_state(hub)
 }
 
+fn range(from: u64, to: u64) -> LogRange {
+    LogRange {
+        from,
+        to,
+        stdout_at: from,
+        stderr_at: 0,
+    }
+}
+
 #[tokio::test]
 async fn a_job_goes_through_although_the_hub_fails_now_and_then() {
     let job = Digest::of(b"job");
@@ -146,7 +163,7 @@ async fn a_job_goes_through_although_the_hub_fails_now_and_then() {
         envelope: "{}".into(),
         receipt: "{}".into(),
         log_end: 11,
-        kept: Vec::new(),
+        kept: vec![range(0, 3), range(6, 11)],
     }))));
 
     let dialled = hub.file.open(&SecretKey::from_seed(&[5; 32])).unwrap();
@@ -171,6 +188,15 @@ async fn a_job_goes_through_although_the_hub_fails_now_and_then() {
         .clone();
 
     assert_eq!(got.log, b"onetwothree");
+    assert_eq!(
+        got.kept, b"three",
+        "what is kept here and not stored there is sent before the result"
+    );
+    let beyond = |r: &Request| matches!(r, Request::Ack(Ack::Output { upto, .. }) if *upto > 3);
+    assert!(
+        !warden.all_asked().iter().any(beyond),
+        "only what is stored is acknowledged"
+    );
     assert_eq!(got.started, [JobId::from_digest(&job).to_string()]);
     assert_eq!((got.beats, got.results), (1, 1));
     assert!(matches!(got.answers[0].reply, Reply::Offer(OfferReply::Accepted)));

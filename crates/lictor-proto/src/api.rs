@@ -411,7 +411,9 @@ pub struct PollAnswer {
 /// Poll mode, `POST /api/v1/agent/jobs/{id}/started`. The answer is 204.
 ///
 /// The others of its kind: `POST .../heartbeat` (no body; renews the lease) is answered with 204;
-/// `POST .../log?at=N` (body: whole frames, [`FRAMES`], `N` the log position of the first) with [`LogStored`];
+/// `POST .../log?at=N` (body: whole frames, [`FRAMES`], `N` the log position of the first) with [`LogStored`]; with
+/// `&stdout_at=S&stderr_at=E`, the stream offsets of a [`crate::agent::LogRange`], the frames are of a kept part that
+/// is only stored, for a log that has ended;
 /// `POST .../result` (body: [`crate::agent::Finished`]) with [`ResultStored`] after a synced commit, or 409.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -426,8 +428,10 @@ pub struct StartedReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogStored {
-    /// Everything before this log position is stored for good; a node must go on from here, or from later.
+    /// Everything before this log position that was to be stored as it came is stored for good.
     pub upto: u64,
+    /// Where the log goes on: what is beyond `upto` was passed on to whoever follows, and not stored.
+    pub next: u64,
 }
 
 /// A result is stored for good.

@@ -1,17 +1,18 @@
 //! One execution towards the hub: started, its log piece by piece, its result until that is acknowledged.
 //!
 //! ```text
-//!   Started --> log (read spool, post, acknowledge)* --log's end--> result --> acknowledge --> done
+//!   Started --> log (read spool, post, acknowledge)* --log's end--> kept parts --> result --> acknowledge --> done
 //! ```
-//! The hub answers each piece with how far it has stored the log, and that is where the next piece starts: a
-//! piece that was stored but whose answer was lost is neither sent twice nor missed.
+//! The hub answers each piece with where the next one starts, so that a piece whose answer was lost is neither sent
+//! twice nor missed, and with how far it has stored the log, which is what is acknowledged. Beyond what it stores as
+//! it comes, the parts that are kept here are sent once more at the end, to be stored.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use lictor_link::http::full;
 use lictor_link::hyper::{self, StatusCode};
-use lictor_proto::agent::{Ack, Finished, OutputPart, ReadOutput, Reply, Request};
+use lictor_proto::agent::{Ack, Finished, LogRange, OutputPart, ReadOutput, Reply, Request};
 use lictor_proto::api::{FRAMES, LogStored, ResultStored, StartedReport};
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::{Digest, JobId, Timestamp};
@@ -40,8 +41,10 @@ pub(super) struct Report {
     /// `/api/v1/agent/jobs/{id}`
     path: String,
     news: mpsc::Receiver<News>,
-    /// The hub has everything before this log position.
+    /// The hub has stored everything before this log position.
     stored: u64,
+    /// Where the log goes on.
+    next: u64,
     log_ended: bool,
     renew: Interval,
     started: Option<Timestamp>,
@@ -65,6 +68,7 @@ impl Report {
             path: format!("/api/v1/agent/jobs/{}", JobId::from_digest(&job)),
             news,
             stored,
+            next: stored,
             log_ended: false,
             renew,
             started: None,
@@ -110,17 +114,53 @@ impl Report {
                 Step::Renew => self.renew_lease().await?,
             }
         }
-        let Some(finished) = self.finished.clone() else {
+        let Some(mut finished) = self.finished.clone() else {
             return Ok(());
         };
         self.rest_of_log(finished.log_end).await?;
+        let mut kept = Vec::with_capacity(finished.kept.len());
+        for range in std::mem::take(&mut finished.kept) {
+            if range.to <= self.stored || self.send_kept(&range).await? {
+                kept.push(range);
+            }
+        }
+        finished.kept = kept;
         self.result(&finished).await
+    }
+
+    /// Sends what the hub has not stored of a kept part; `false` when it is here no more.
+    async fn send_kept(&self, range: &LogRange) -> Result<bool, PollError> {
+        let mut at = range.from.max(self.stored);
+        while at < range.to {
+            let read = ReadOutput {
+                from: at,
+                ..self.read(false)
+            };
+            let (_, bytes) = match self.session.port.read_output(read).await {
+                Ok(piece) => piece,
+                Err(refusal) if refusal.code == Code::NotFound => return Ok(false),
+                Err(refusal) => return Err(refusal.into()),
+            };
+            if bytes.is_empty() {
+                return Ok(false);
+            }
+            let LogRange {
+                stdout_at, stderr_at, ..
+            } = range;
+            let place = format!("at={at}&stdout_at={stdout_at}&stderr_at={stderr_at}");
+            let next = self.post_log(&place, bytes).await?.next;
+            if next <= at {
+                return Err(Refusal::new(Code::Unavailable, "the hub stored nothing of a kept part").into());
+            }
+            at = next;
+        }
+        Ok(true)
     }
 
     fn read(&self, wait: bool) -> ReadOutput {
         ReadOutput {
             job: self.job,
-            from: self.stored,
+            from: self.next,
             max: PIECE,
             wait,
         }
@@ -145,7 +185,7 @@ impl Report {
 
     /// Sends what is left of a log that has ended.
     async fn rest_of_log(&mut self, end: u64) -> Result<(), PollError> {
-        while !self.log_ended && self.stored < end {
+        while !self.log_ended && self.next < end {
             let read = self.read(false);
             let piece = self.session.port.read_output(read).await;
             self.piece(piece).await?;
@@ -166,28 +206,36 @@ impl Report {
         if !bytes.is_empty() {
             self.send(part, bytes).await?;
         }
-        self.log_ended = part.end && self.stored >= part.to;
+        self.log_ended = part.end && self.next >= part.to;
         Ok(())
     }
 
-    async fn send(&mut self, part: OutputPart, bytes: Bytes) -> Result<(), PollError> {
+    async fn post_log(&self, place: &str, bytes: Bytes) -> Result<LogStored, PollError> {
         let turn = self.session.sending.acquire().await;
         let _turn = turn.map_err(internal)?;
-        let request = hyper::Request::post(format!("{}/log?at={}", self.path, part.from))
+        let request = hyper::Request::post(format!("{}/log?{place}", self.path))
             .header("content-type", FRAMES)
             .body(full(bytes))
             .map_err(internal)?;
-        let answer = self.session.call(request, SMALL_ANSWER).await?;
-        let LogStored { upto } = answer.json()?;
-        if upto <= self.stored {
+        Ok(self.session.call(request, SMALL_ANSWER).await?.json()?)
+    }
+
+    async fn send(&mut self, part: OutputPart, bytes: Bytes) -> Result<(), PollError> {
+        let LogStored { upto, next } = self.post_log(&format!("at={}", part.from), bytes).await?;
+        if next <= self.next {
             let text = format!(
-                "the hub stored nothing beyond {} of a log sent to {}",
-                self.stored, part.to
+                "the hub took nothing beyond {} of a log sent to {}",
+                self.next, part.to
             );
             return Err(Refusal::new(Code::Unavailable, text).into());
         }
         // What the hub claims beyond our log is not believed: there is nothing to acknowledge there.
-        self.stored = upto.min(part.to);
+        self.next = next.min(part.to);
+        let upto = upto.min(part.to);
+        if upto <= self.stored {
+            return Ok(());
+        }
+        self.stored = upto;
         let ack = Ack::Output {
             job: self.job,
             upto: self.stored,

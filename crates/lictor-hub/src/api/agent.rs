@@ -24,8 +24,9 @@ use super::page::{known, read, read_json};
 use super::problem::Trouble;
 use crate::app::Error;
 use crate::link::PeerError;
+use crate::link::execution::Told;
 use crate::link::tracker::{Mail, serve_link};
-use crate::store::Recorded;
+use crate::relay::splitter::Place;
 
 type Reply<T> = Result<T, Trouble>;
 
@@ -164,43 +165,52 @@ pub(super) async fn renew(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `?at=`, a log position.
+/// `?at=`, a log position; with the offsets of both streams there, of a kept part.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AtQuery {
     at: u64,
+    stdout_at: Option<u64>,
+    stderr_at: Option<u64>,
 }
 
-/// Poll mode: frames of a log from position `at` on.
+/// Poll mode: frames of a log from position `at` on. With `stdout_at` and `stderr_at` they are of a part that the
+/// node kept of a log that has ended, and are only stored.
 #[utoipa::path(post, path = "/api/v1/agent/jobs/{id}/log", tag = "agent",
-    params(("id" = String, Path), ("at" = u64, Query)),
+    params(("id" = String, Path), ("at" = u64, Query), ("stdout_at" = Option<u64>, Query), ("stderr_at" = Option<u64>, Query)),
     request_body(content_type = "application/vnd.lictor.frames", description = "whole frames, at most 4 MiB"),
     responses((status = 200, description = "done", body = LogStored)))]
 pub(super) async fn log(
     State(api): State<Arc<Api>>,
     NodeAuth(node): NodeAuth,
     Path(id): Path<String>,
-    Query(AtQuery { at }): Query<AtQuery>,
+    Query(query): Query<AtQuery>,
     body: Body,
 ) -> Reply<Json<LogStored>> {
     let frames = read(body, limits::EVENT).await?;
     let session = api.polls.session(&api.app, node);
     let (stored, upto) = oneshot::channel();
     let job = known(&id)?;
-    post(
-        &session.link,
-        Mail::Log {
+    let at = query.at;
+    let mail = match (query.stdout_at, query.stderr_at) {
+        (Some(stdout), Some(stderr)) => Mail::Kept {
+            job,
+            at: Place { at, stdout, stderr },
+            frames,
+            stored,
+        },
+        _ => Mail::Log {
             job,
             at,
             frames,
             stored,
         },
-    )
-    .await?;
-    let upto = upto
-        .await
-        .map_err(|_| Trouble::new(Code::Unavailable, "the log was not stored"))?;
-    Ok(Json(LogStored { upto }))
+    };
+    post(&session.link, mail).await?;
+    let upto = upto.await;
+    Ok(Json(upto.map_err(|_| {
+        Trouble::new(Code::Unavailable, "the log was not stored")
+    })?))
 }
 
 /// Poll mode: an execution ended.
@@ -224,17 +234,16 @@ pub(super) async fn result(
         .map_err(|e| Trouble::new(Code::EnvelopeMalformed, e.to_string()))?
         .digest();
     let session = api.polls.session(&api.app, node);
-    let (recorded, outcome) = oneshot::channel();
+    let (told, outcome) = oneshot::channel();
     let finished = Box::new(finished);
-    post(&session.link, Mail::Result { finished, recorded }).await?;
+    post(&session.link, Mail::Result { finished, told }).await?;
+    let unavailable = |why| Err(Trouble::new(Code::Unavailable, why));
     match outcome.await {
-        Ok(Recorded::New | Recorded::Same) => Ok(Json(ResultStored { receipt })),
-        Ok(Recorded::Conflict) => Err(Error::Conflict(Refusal::plain(Code::ResultConflict)).into()),
-        Err(_) => Err(Trouble::new(
-            Code::ReceiptForged,
-            "the result was refused; the audit log says why",
-        )
-        .recorded()),
+        Ok(Told::Stored) => Ok(Json(ResultStored { receipt })),
+        Ok(Told::Conflict) => Err(Error::Conflict(Refusal::plain(Code::ResultConflict)).into()),
+        Ok(Told::Refused(why)) => Err(Error::Recorded(why).into()),
+        Ok(Told::Incomplete) => unavailable("a part of the log that the node keeps has not come"),
+        Err(_) => unavailable("the result was not stored"),
     }
 }
 

@@ -40,6 +40,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the same may succeed in a while: storage failed, and was not closed or damaged.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Objects(_) | Self::Store(StoreError::Database(_) | StoreError::Aborted(_))
+        )
+    }
+
     /// The error with all its causes in one line, for the log.
     #[must_use]
     pub fn chain(&self) -> String {

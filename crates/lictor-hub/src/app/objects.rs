@@ -57,7 +57,10 @@ impl Objects {
         let body = if packed.len() <= INLINE {
             SegmentBody::Inline(packed)
         } else {
-            let path = format!("logs/{}/{}/{}/{from:020}.zst", key.org, key.job_id, key.node_id);
+            let path = format!(
+                "logs/{}/{}/{}/{from:020}-{to:020}.zst",
+                key.org, key.job_id, key.node_id
+            );
             self.0
                 .put(&ObjectPath::from(path.as_str()), packed.into())
                 .await?;

@@ -7,33 +7,38 @@
 //!
 //! # Invariants
 //! - Output is acknowledged when its segment and its row have survived a power loss, results likewise.
-//! - The receipt is relayed after the output that it speaks of, and before anything waits for a disk.
+//! - The receipt is relayed after the output that it speaks of, and before anything waits for a disk; only where the
+//!   node has kept more than is stored, after that is: whoever has the receipt may read everything.
 //! - What is stored is bounded: the first `keep` bytes as they come, and at the end what the node kept beyond.
+//! - What could not be stored is tried again while the link lives. Given up, it is not acknowledged: the node keeps it,
+//!   and it is fetched at the end.
 
+mod ending;
 mod kept;
 mod reading;
+mod storing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lictor_audit::{Event, EventType};
-use lictor_proto::agent::{Ack, Finished, Request};
-use lictor_proto::api::{ExecutionState, StreamEvent};
+use lictor_proto::agent::Finished;
+use lictor_proto::api::{ExecutionState, LogStored};
 use lictor_proto::code::Refusal;
-use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_proto::{Digest, JobId, Timestamp};
 use lictor_trust::profiles::{Limits, Overflow};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::NodeLink;
 use super::offer::state_of;
-use super::{NodeLink, PeerError};
 use crate::app::objects::SEGMENT;
 use crate::app::{Error, views};
 use crate::relay::splitter::Place;
 use crate::relay::{Chunk, Live, Splitter};
-use crate::store::{JobRow, Recorded, ResultRow, SegmentRow, Step};
+use crate::store::Step;
 use reading::{Read, Reading};
+use storing::Shelf;
 
 /// Parts that wait for the task.
 const PARTS: usize = 64;
@@ -52,12 +57,30 @@ pub(crate) enum Part {
         job: Option<Digest>,
         at: u64,
         frames: Bytes,
-        stored: Option<oneshot::Sender<u64>>,
+        stored: Option<oneshot::Sender<LogStored>>,
+    },
+    /// Frames of a kept part of an ended log, only to be stored.
+    Kept {
+        at: Place,
+        frames: Bytes,
+        stored: oneshot::Sender<LogStored>,
     },
     /// Its log is to be read from here.
     Waiting(Digest, u64),
     /// It ended.
-    Finished(Box<Finished>, Option<oneshot::Sender<Recorded>>),
+    Finished(Box<Finished>, Option<oneshot::Sender<Told>>),
+}
+
+/// What a polling node is told about its result.
+pub(crate) enum Told {
+    /// It is stored.
+    Stored,
+    /// Another one is.
+    Conflict,
+    /// It is refused.
+    Refused(Refusal),
+    /// It is stored, but not all that the node keeps of the log: both are to come again.
+    Incomplete,
 }
 
 /// Starts the task of an execution.
@@ -65,6 +88,10 @@ pub(super) fn start(link: &Arc<NodeLink>, job: &JobId) -> mpsc::Sender<Part> {
     let (parts, inbox) = mpsc::channel(PARTS);
     let live = link.app.live.enter(&link.key(job));
     let execution = Execution {
+        shelf: Shelf {
+            link: link.clone(),
+            key: live.key.clone(),
+        },
         link: link.clone(),
         live,
         job: None,
@@ -72,9 +99,12 @@ pub(super) fn start(link: &Arc<NodeLink>, job: &JobId) -> mpsc::Sender<Part> {
         pending: Vec::new(),
         pending_bytes: 0,
         flush_at: Instant::now(),
+        again: storing::AGAIN_FIRST,
         stored: None,
+        whole: true,
         keep: None,
         overflow: Overflow::Drop,
+        kept: kept::Kept::default(),
         reading: Reading::closed(link.peer.clone()),
     };
     // Not ended with the link: what came is stored, and a result that is here is recorded.
@@ -85,6 +115,7 @@ pub(super) fn start(link: &Arc<NodeLink>, job: &JobId) -> mpsc::Sender<Part> {
 struct Execution {
     link: Arc<NodeLink>,
     live: Arc<Live>,
+    shelf: Shelf,
     /// The job's digest, once it was said; a polling node acknowledges by itself and needs none.
     job: Option<Digest>,
     splitter: Splitter,
@@ -93,11 +124,16 @@ struct Execution {
     pending_bytes: usize,
     /// When they are stored at the latest.
     flush_at: Instant,
+    /// The pause after the next failure.
+    again: Duration,
     /// Where the stored log ends; `None` until the store was asked.
     stored: Option<u64>,
+    /// Whether everything before that is known to be stored.
+    whole: bool,
     /// How much of the log is stored as it comes; `None` until the law was asked.
     keep: Option<u64>,
     overflow: Overflow,
+    kept: kept::Kept,
     reading: Reading,
 }
 
@@ -155,13 +191,27 @@ impl Execution {
                 frames,
                 stored,
             } => {
+                // What is read from there on has these bytes too, and comes in order.
+                if self.reading.is_wanted() {
+                    return Ok(());
+                }
                 self.job = self.job.or(job);
+                if stored.is_some() {
+                    self.terms().await?;
+                }
                 self.seek(at).await?;
                 self.frames(frames).await?;
                 if let Some(answer) = stored {
                     self.flush().await?;
-                    let _ = answer.send(self.stored.unwrap_or(0).max(self.live.place().at));
+                    let _ = answer.send(self.log_stored(self.live.place().at));
                 }
+                Ok(())
+            }
+            Part::Kept { at, frames, stored } => {
+                self.terms().await?;
+                self.seek(self.live.place().at).await?;
+                let next = self.take_kept(at, frames).await?;
+                let _ = stored.send(self.log_stored(next));
                 Ok(())
             }
             Part::Waiting(job, from) => {
@@ -252,6 +302,7 @@ impl Execution {
             let end = if self.live.is_fresh() {
                 Place::default()
             } else {
+                self.whole = false;
                 self.stored_end().await?
             };
             self.live.resume(end);
@@ -316,7 +367,7 @@ impl Execution {
             let joins = self.pending.last().is_none_or(|p| p.after.at == chunk.start.at);
             if !joins {
                 // A segment is one stretch of the log.
-                self.flush().await?;
+                self.make_room().await;
             }
             if self.pending.is_empty() {
                 self.flush_at = Instant::now() + FLUSH;
@@ -324,134 +375,9 @@ impl Execution {
             self.pending_bytes += chunk.len();
             self.pending.push(chunk);
             if self.pending_bytes >= SEGMENT {
-                self.flush().await?;
+                self.make_room().await;
             }
         }
         Ok(())
-    }
-
-    /// Stores what waits to be stored, and tells the node.
-    async fn flush(&mut self) -> Result<(), Error> {
-        let key = self.live.key.clone();
-        let Some(segment) = self.pack().await? else {
-            return Ok(());
-        };
-        let upto = segment.to;
-        self.link.app.store.put_segment(&key, segment).await?;
-        self.live.stored(upto);
-        self.stored = Some(upto);
-        if let Some(job) = self.job {
-            self.link.tell(Request::Ack(Ack::Output { job, upto }));
-        }
-        Ok(())
-    }
-
-    async fn pack(&mut self) -> Result<Option<SegmentRow>, Error> {
-        self.pending_bytes = 0;
-        let chunks = std::mem::take(&mut self.pending);
-        self.link.app.objects.pack(&self.live.key, chunks).await
-    }
-
-    async fn finish(
-        &mut self,
-        finished: Finished,
-        answer: Option<oneshot::Sender<Recorded>>,
-    ) -> Result<(), Error> {
-        if self.live.place().at < finished.log_end {
-            self.read_to(&finished.job, finished.log_end).await?;
-        }
-        let receipt = finished.receipt.clone();
-        self.live.event(StreamEvent::Receipt { receipt }).await;
-        let outcome = self.record(&finished).await;
-        match outcome {
-            Ok((recorded, receipt, state)) => {
-                if recorded == Recorded::New {
-                    metrics::counter!("lictor_hub_executions_ended_total", "state" => state.as_str())
-                        .increment(1);
-                }
-                if recorded == Recorded::Conflict {
-                    self.put_aside(&finished, Code::ResultConflict).await?;
-                } else {
-                    let ack = Ack::Result {
-                        job: finished.job,
-                        receipt,
-                    };
-                    self.link.tell(Request::Ack(ack));
-                }
-                if let Some(answer) = answer {
-                    let _ = answer.send(recorded);
-                }
-                Ok(())
-            }
-            Err(Error::Refused(why)) => {
-                let event = Event::new(EventType::ResultRejected)
-                    .with_id("job_id", &self.live.key.job_id)
-                    .with_id("node_id", &self.live.key.node_id);
-                self.link
-                    .app
-                    .note(Some(&self.live.key.org), event.refused(&why))
-                    .await;
-                self.put_aside(&finished, why.code).await
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Reads the log on to its end, for those who watch; stops at a stall.
-    async fn read_to(&mut self, job: &Digest, end: u64) -> Result<(), Error> {
-        self.job = Some(*job);
-        self.terms().await?;
-        self.open(job, self.live.place().at).await?;
-        while self.live.place().at < end && self.reading.is_wanted() {
-            match tokio::time::timeout(STALL, self.reading.next()).await {
-                Ok(read) => self.read(read).await?,
-                Err(_) => break,
-            }
-        }
-        self.reading.close();
-        Ok(())
-    }
-
-    async fn record(&mut self, finished: &Finished) -> Result<(Recorded, Digest, ExecutionState), Error> {
-        let org = self.link.app.org(&self.live.key.org)?;
-        let (receipt, job) = org.with(|t| {
-            let receipt = t.verify_receipt(&self.link.node.keys, &finished.receipt)?;
-            receipt.check_for(&finished.job)?;
-            let job = t.historic_job(&finished.envelope)?;
-            if job.digest() == finished.job {
-                Ok((receipt, job))
-            } else {
-                Err(Refusal::from(Code::WrongJob))
-            }
-        })?;
-        let rest = self.pack().await?;
-        self.fetch_kept(finished, rest.as_ref()).await?;
-        let stored_upto = rest.as_ref().map(|s| s.to);
-        let result = ResultRow {
-            job: JobRow {
-                job_id: JobId::from_digest(&finished.job),
-                digest: finished.job,
-                operator: job.operator.clone(),
-                profile: job.profile.clone(),
-                expires_at: job.expires_at,
-                created_at: Timestamp::now(),
-                envelope: finished.envelope.clone(),
-                nodes: job.nodes.clone(),
-                stdin: None,
-            },
-            node_id: self.live.key.node_id.clone(),
-            receipt_digest: receipt.digest(),
-            receipt: finished.receipt.clone(),
-            state: receipt.outcome.into(),
-            refusal: receipt.code.map(|c| Refusal::new(c, receipt.message.clone())),
-            started_at: receipt.started_at,
-            finished_at: receipt.finished_at,
-            segments: rest.into_iter().collect(),
-        };
-        let recorded = self.link.app.store.record_result(&org.id, result).await?;
-        if let Some(upto) = stored_upto {
-            self.live.stored(upto);
-        }
-        Ok((recorded, receipt.digest(), receipt.outcome.into()))
     }
 }

@@ -10,19 +10,20 @@ use lictor_audit::{Event, EventType};
 use lictor_link::peer::{Peer, SlottedBody};
 use lictor_proto::agent::stream::{Decoder, Message};
 use lictor_proto::agent::{CancelJob, Event as Said, Finished, Heartbeat, Reply, Request};
-use lictor_proto::api::ExecutionState;
+use lictor_proto::api::{ExecutionState, LogStored};
 use lictor_proto::{Digest, JobId, Timestamp};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
-use super::execution::{self, Part};
+use super::execution::{self, Part, Told};
 use super::offer::{AGAIN_FIRST, AGAIN_LAST, Offered};
 use super::peer::{LinkPeer, NodePeer, PeerError, pieces};
 use super::{ASK, NodeLink};
 use crate::app::enrol::KnownNode;
 use crate::app::submit::stdin_of;
 use crate::app::{App, Error, views};
-use crate::store::{Pending, Recorded};
+use crate::relay::splitter::Place;
+use crate::store::Pending;
 
 /// How often the node is probed.
 const PROBE_EVERY: Duration = Duration::from_secs(15);
@@ -40,12 +41,19 @@ pub(crate) enum Mail {
         job: JobId,
         at: u64,
         frames: Bytes,
-        stored: oneshot::Sender<u64>,
+        stored: oneshot::Sender<LogStored>,
+    },
+    /// A piece of a kept part of a log that has ended, which nobody follows any more.
+    Kept {
+        job: JobId,
+        at: Place,
+        frames: Bytes,
+        stored: oneshot::Sender<LogStored>,
     },
     /// A result; answered when it is stored.
     Result {
         finished: Box<Finished>,
-        recorded: oneshot::Sender<Recorded>,
+        told: oneshot::Sender<Told>,
     },
 }
 
@@ -177,9 +185,15 @@ impl Tracker {
                 };
                 self.give(job, part).await
             }
-            Mail::Result { finished, recorded } => {
+            Mail::Kept {
+                job,
+                at,
+                frames,
+                stored,
+            } => self.give(job, Part::Kept { at, frames, stored }).await,
+            Mail::Result { finished, told } => {
                 let job = JobId::from_digest(&finished.job);
-                self.give(job, Part::Finished(finished, Some(recorded))).await
+                self.give(job, Part::Finished(finished, Some(told))).await
             }
         }
     }

@@ -11,7 +11,7 @@ use super::node::{Node, job_digest};
 use super::world::{DEADLINE, Org, World, until};
 
 /// Output and events of a whole stream.
-async fn read(
+pub async fn read(
     world: &World,
     org: &Org,
     method: Method,

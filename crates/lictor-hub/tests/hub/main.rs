@@ -5,6 +5,7 @@ mod audit;
 mod document;
 mod limits;
 mod link;
+mod logs;
 mod node;
 mod offers;
 mod poll;

@@ -1,11 +1,12 @@
 //! A scripted node: enrols, links, takes every job, prints and signs what the test says.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -43,9 +44,12 @@ pub struct Node {
 /// script's usual answer.
 pub type Answering = Box<dyn FnMut(&Request) -> Option<Result<Reply, StatusCode>> + Send>;
 
+/// How a node gives its logs: of a job, from a position on.
+pub type Reading = Box<dyn FnMut(&str, u64) -> Body + Send>;
+
 /// A link that is up.
 pub struct Linked {
-    events: mpsc::UnboundedSender<Message>,
+    pub events: mpsc::UnboundedSender<Message>,
     pub acks: mpsc::UnboundedReceiver<Ack>,
     pub offers: mpsc::UnboundedReceiver<String>,
     pub cancels: mpsc::UnboundedReceiver<CancelJob>,
@@ -53,6 +57,7 @@ pub struct Linked {
 
 struct Script {
     answering: Mutex<Answering>,
+    reading: Mutex<Reading>,
     cancels: mpsc::UnboundedSender<CancelJob>,
     acks: mpsc::UnboundedSender<Ack>,
     offers: mpsc::UnboundedSender<String>,
@@ -116,6 +121,15 @@ impl Node {
     }
 
     pub async fn link_answering(&self, world: &World, answering: Answering) -> Linked {
+        self.link_scripted(world, answering, Box::new(|_, _| Body::empty()))
+            .await
+    }
+
+    pub async fn link_reading(&self, world: &World, reading: Reading) -> Linked {
+        self.link_scripted(world, Box::new(|_| None), reading).await
+    }
+
+    async fn link_scripted(&self, world: &World, answering: Answering, reading: Reading) -> Linked {
         let tasks = TaskTracker::new();
         let io = dial(&self.url, Some(&self.tls), DEADLINE).await.unwrap();
         let socket = connect(io, &self.url.authority(), "/api/v1/agent/link", &[])
@@ -127,6 +141,7 @@ impl Node {
         let (cancels, canceled) = mpsc::unbounded_channel();
         let script = Script {
             answering: Mutex::new(answering),
+            reading: Mutex::new(reading),
             cancels,
             acks,
             offers,
@@ -136,6 +151,7 @@ impl Node {
             .route("/v1/health", get(|| async { "ok" }))
             .route("/v1/events", get(feed_body))
             .route("/v1/ask", post(ask))
+            .route("/v1/output/{job}", get(output))
             .with_state(Arc::new(script));
         let io = TokioIo::new(WsStream::new(socket));
         let served = h2::server(&tasks).serve_connection(io, TowerToHyperService::new(router));
@@ -221,10 +237,15 @@ pub fn job_digest(job: &str) -> Digest {
 }
 
 pub fn frame(out: &[u8]) -> Vec<u8> {
+    frame_at(0, out)
+}
+
+/// A frame of standard output that stands there in the stream.
+pub fn frame_at(at: u64, out: &[u8]) -> Vec<u8> {
     let frame = Frame {
         kind: FrameKind::Stdout,
         time: Timestamp::now(),
-        at: 0,
+        at,
         payload: Bytes::copy_from_slice(out),
     };
     frame.encode()
@@ -267,6 +288,14 @@ async fn feed_body(State(script): State<Arc<Script>>) -> Body {
         Some((Ok::<_, Infallible>(Bytes::from(message.encode())), Some(feed)))
     });
     Body::from_stream(messages)
+}
+
+async fn output(
+    State(script): State<Arc<Script>>,
+    Path(job): Path<String>,
+    Query(from): Query<HashMap<String, u64>>,
+) -> Body {
+    (script.reading.lock().await)(&job, from["from"])
 }
 
 async fn ask(State(script): State<Arc<Script>>, body: Bytes) -> Result<Vec<u8>, StatusCode> {

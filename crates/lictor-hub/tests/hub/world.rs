@@ -279,6 +279,13 @@ impl Org {
     }
 
     pub fn job(&self, node: &NodeId, argv: &[&str]) -> String {
+        self.job_keeping(node, argv, None)
+    }
+
+    /// A job of whose log so many bytes are kept.
+    pub fn job_keeping(&self, node: &NodeId, argv: &[&str], keep_bytes: Option<u64>) -> String {
+        let mut exec = Exec::new(argv.iter().map(|a| (*a).to_owned()).collect());
+        exec.keep_bytes = keep_bytes;
         let nonce = SecretKey::generate().unwrap().seed()[..16].to_vec();
         let job = Job {
             tag: Default::default(),
@@ -287,7 +294,7 @@ impl Org {
             nonce,
             nodes: vec![node.clone()],
             kind: JobKind::Exec,
-            spec: Spec::Exec(Exec::new(argv.iter().map(|a| (*a).to_owned()).collect())),
+            spec: Spec::Exec(exec),
             profile: name("host"),
             stdin: Stdin::NONE,
             secrets: Empty,

@@ -32,7 +32,7 @@ impl Write for PutSegment {
     }
 }
 
-/// The same piece again, after a reconnect, changes nothing.
+/// The same piece again, after a reconnect, changes nothing; a longer one from the same position takes its place.
 pub(super) async fn insert_segment(
     tx: &mut Tx,
     key: &ExecutionKey,
@@ -45,7 +45,9 @@ pub(super) async fn insert_segment(
     let done = sqlx::query(
         "INSERT INTO segments
            (org, job_id, node_id, from_pos, to_pos, stdout_at, stderr_at, inline, object, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         ON CONFLICT DO UPDATE SET to_pos = excluded.to_pos, inline = excluded.inline, object = excluded.object
+           WHERE excluded.to_pos > to_pos",
     )
     .bind(key.org.as_str())
     .bind(key.job_id.as_str())

@@ -1,0 +1,171 @@
+//! The end of an execution: the rest of its log, its receipt, its result in the store, the acknowledgement.
+
+use lictor_audit::{Event, EventType};
+use lictor_proto::agent::{Ack, Finished, Request};
+use lictor_proto::api::{ExecutionState, StreamEvent};
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Job, Receipt};
+use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_trust::{Historic, Verified};
+use tokio::sync::oneshot;
+
+use super::kept::Rest;
+use super::{Execution, STALL, Told};
+use crate::app::Error;
+use crate::store::{JobRow, Recorded, ResultRow, SegmentRow};
+
+/// A result that was brought to the store.
+struct Ended {
+    recorded: Recorded,
+    receipt: Digest,
+    state: ExecutionState,
+    rest: Rest,
+}
+
+impl Execution {
+    /// Ends the execution. Only what is stored for good is acknowledged; the node says the rest again.
+    pub(super) async fn finish(
+        &mut self,
+        finished: Finished,
+        answer: Option<oneshot::Sender<Told>>,
+    ) -> Result<(), Error> {
+        if self.live.place().at < finished.log_end
+            && let Err(e) = self.read_to(&finished.job, finished.log_end).await
+        {
+            // The receipt counts for more than a part of the log; readers see a gap.
+            tracing::warn!(job = %self.live.key.job_id, error = %e.chain(), "a log was not read to its end");
+        }
+        // Who has the receipt reads what it has not seen: by then that must be stored.
+        let late = self.lacks(&finished);
+        if !late {
+            self.say_receipt(&finished).await;
+        }
+        let outcome = self.record(&finished).await;
+        if late && matches!(outcome, Ok(_) | Err(Error::Refused(_))) {
+            self.say_receipt(&finished).await;
+        }
+        let told = match outcome {
+            Ok(ended) => self.acknowledge(&finished, ended).await?,
+            Err(Error::Refused(why)) => {
+                let event = Event::new(EventType::ResultRejected)
+                    .with_id("job_id", &self.live.key.job_id)
+                    .with_id("node_id", &self.live.key.node_id);
+                let app = &self.link.app;
+                app.note(Some(&self.live.key.org), event.refused(&why)).await;
+                self.put_aside(&finished, why.code).await?;
+                Told::Refused(why)
+            }
+            Err(e) => return Err(e),
+        };
+        if let Some(answer) = answer {
+            let _ = answer.send(told);
+        }
+        Ok(())
+    }
+
+    async fn say_receipt(&mut self, finished: &Finished) {
+        let receipt = finished.receipt.clone();
+        self.live.event(StreamEvent::Receipt { receipt }).await;
+    }
+
+    async fn acknowledge(&mut self, finished: &Finished, ended: Ended) -> Result<Told, Error> {
+        if ended.recorded == Recorded::New {
+            metrics::counter!("lictor_hub_executions_ended_total", "state" => ended.state.as_str())
+                .increment(1);
+        }
+        if ended.recorded == Recorded::Conflict {
+            self.put_aside(finished, Code::ResultConflict).await?;
+            return Ok(Told::Conflict);
+        }
+        if ended.rest == Rest::Missing {
+            return Ok(Told::Incomplete);
+        }
+        let ack = Ack::Result {
+            job: finished.job,
+            receipt: ended.receipt,
+        };
+        self.link.tell(Request::Ack(ack));
+        Ok(Told::Stored)
+    }
+
+    /// Reads the log on to its end, for those who watch; stops at a stall.
+    async fn read_to(&mut self, job: &Digest, end: u64) -> Result<(), Error> {
+        self.job = Some(*job);
+        self.terms().await?;
+        self.open(job, self.live.place().at).await?;
+        while self.live.place().at < end && self.reading.is_wanted() {
+            match tokio::time::timeout(STALL, self.reading.next()).await {
+                Ok(read) => self.read(read).await?,
+                Err(_) => break,
+            }
+        }
+        self.reading.close();
+        Ok(())
+    }
+
+    async fn record(&mut self, finished: &Finished) -> Result<Ended, Error> {
+        let org = self.link.app.org(&self.live.key.org)?;
+        let (receipt, job) = org.with(|t| {
+            let receipt = t.verify_receipt(&self.link.node.keys, &finished.receipt)?;
+            receipt.check_for(&finished.job)?;
+            let job = t.historic_job(&finished.envelope)?;
+            if job.digest() == finished.job {
+                Ok((receipt, job))
+            } else {
+                Err(Refusal::from(Code::WrongJob))
+            }
+        })?;
+        let (objects, key, pending) = (&self.link.app.objects, &self.live.key, &self.pending);
+        let packed = self
+            .shelf
+            .patiently(|| objects.pack(key, pending.clone()))
+            .await?;
+        let rest = self.fetch_kept(finished, packed.as_ref()).await;
+        let upto = packed.as_ref().map(|s| s.to);
+        let result = self.result(finished, &receipt, &job, packed);
+        let store = &self.link.app.store;
+        let recorded = self
+            .shelf
+            .patiently(|| async { Ok(store.record_result(&org.id, result.clone()).await?) })
+            .await?;
+        if let Some(upto) = upto {
+            self.settled(upto);
+        }
+        Ok(Ended {
+            recorded,
+            receipt: receipt.digest(),
+            state: receipt.outcome.into(),
+            rest,
+        })
+    }
+
+    fn result(
+        &self,
+        finished: &Finished,
+        receipt: &Verified<Receipt>,
+        job: &Historic<Job>,
+        segment: Option<SegmentRow>,
+    ) -> ResultRow {
+        ResultRow {
+            job: JobRow {
+                job_id: JobId::from_digest(&finished.job),
+                digest: finished.job,
+                operator: job.operator.clone(),
+                profile: job.profile.clone(),
+                expires_at: job.expires_at,
+                created_at: Timestamp::now(),
+                envelope: finished.envelope.clone(),
+                nodes: job.nodes.clone(),
+                stdin: None,
+            },
+            node_id: self.live.key.node_id.clone(),
+            receipt_digest: receipt.digest(),
+            receipt: finished.receipt.clone(),
+            state: receipt.outcome.into(),
+            refusal: receipt.code.map(|c| Refusal::new(c, receipt.message.clone())),
+            started_at: receipt.started_at,
+            finished_at: receipt.finished_at,
+            segments: segment.into_iter().collect(),
+        }
+    }
+}
