@@ -15,7 +15,7 @@ use crate::app::stdin::StdinGate;
 use crate::app::{App, Error, Objects, OrgBook, Times, TokenBook};
 use crate::config::HubConfig;
 use crate::link::Registry;
-use crate::listener::Listener;
+use crate::listener::{Listener, Patience};
 use crate::relay::LiveBook;
 use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
@@ -111,6 +111,7 @@ impl Hub {
             router: api::router(app.clone(), recorder()),
             tasks: connections.clone(),
             stop: closing.clone(),
+            patience: Patience::default(),
         };
         connections.spawn(listener.serve(tcp, config.max_connections));
         app.tasks.spawn(tasks::reap(app.clone()));
