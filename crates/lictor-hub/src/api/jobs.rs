@@ -1,7 +1,6 @@
 //! Jobs, their documents, approvals, cancels, standard input.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -22,9 +21,6 @@ use super::streams::frames_body;
 use crate::store::{Inserted, JobFilter};
 
 type Reply<T> = Result<T, Trouble>;
-
-/// Standard input must have come within this.
-const UPLOAD: Duration = Duration::from_secs(70);
 
 /// Submit a signed job. The body is the envelope. With `Accept: application/vnd.lictor.frames` the answer is the
 /// job's stream, events and output (of a job on several nodes: events only, see `/api/v1/stream/{id}`); otherwise
@@ -193,9 +189,7 @@ pub(super) async fn put_blob(
     let pieces = body
         .into_data_stream()
         .map_err(|e| Refusal::new(Code::BadRequest, e.to_string()).into());
-    let stored = tokio::time::timeout(UPLOAD, api.app.put_stdin(&caller, &sha256, pieces)).await;
-    let stored = stored.map_err(|_| Trouble::new(Code::Timeout, "the body did not come in time"))?;
-    Ok(match stored? {
+    Ok(match api.app.put_stdin(&caller, &sha256, pieces).await? {
         Inserted::New => StatusCode::CREATED,
         Inserted::Same => StatusCode::OK,
     })

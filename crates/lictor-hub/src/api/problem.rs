@@ -20,6 +20,8 @@ use crate::app::Error;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// No handler may take longer to start its answer; the longest poll waits 60 s.
 const WITHIN: Duration = Duration::from_secs(75);
+/// Except one that takes a large body (standard input), which has a deadline for each piece.
+const UPLOAD: Duration = Duration::from_secs(3600);
 /// Seconds after which somebody whom a busy hub refused may come again.
 const RETRY_AFTER: &str = "5";
 
@@ -135,7 +137,8 @@ pub(super) async fn frame(State(api): State<Arc<Api>>, mut request: Request, nex
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let subject = Subject::default();
     request.extensions_mut().insert(subject.clone());
-    let mut response = match tokio::time::timeout(WITHIN, next.run(request)).await {
+    let within = if method == Method::PUT { UPLOAD } else { WITHIN };
+    let mut response = match tokio::time::timeout(within, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Trouble::new(Code::Timeout, Code::Timeout.sentence()).into_response(),
     };
