@@ -20,7 +20,7 @@ use lictor_proto::code::Refusal;
 use lictor_proto::doc::NodeKind;
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
-pub use retained::{Depth, Forgotten, Keep, Quarantined, Retained};
+pub use retained::{Depth, Followed, Forgotten, Keep, Quarantined, Retained};
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -407,6 +407,8 @@ pub trait Jobs: Send + Sync {
     async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<Vec<(JobRow, Vec<ExecutionRow>)>>;
     /// Every signed document about a job, oldest first.
     async fn documents(&self, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>>;
+    /// One execution, as who follows it needs it.
+    async fn followed(&self, key: &ExecutionKey) -> Result<Option<Followed>>;
     /// An approval or a cancel.
     async fn put_document(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Inserted>;
     /// An execution goes on; `false` when it was beyond that already.
@@ -428,8 +430,8 @@ pub trait Jobs: Send + Sync {
 pub trait Logs: Send + Sync {
     /// A piece of a log.
     async fn put_segment(&self, key: &ExecutionKey, segment: SegmentRow) -> Result<()>;
-    /// The pieces that end after `from`, in order, at most 64.
-    async fn segments(&self, key: &ExecutionKey, from: u64) -> Result<Vec<SegmentRow>>;
+    /// The pieces that end after `from`, in order.
+    async fn segments(&self, key: &ExecutionKey, from: u64, limit: u32) -> Result<Vec<SegmentRow>>;
     /// Standard input was stored, and is kept until then at least.
     async fn put_blob(
         &self,

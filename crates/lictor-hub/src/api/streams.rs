@@ -129,7 +129,7 @@ fn wants_frames(headers: &HeaderMap) -> bool {
     headers.get(header::ACCEPT).is_some_and(|a| a == FRAMES)
 }
 
-/// Whatever the followers of a job see, as it comes.
+/// Whatever the followers of a job see, as it comes, until the hub stops.
 fn merged(followers: Vec<Follower>) -> impl Stream<Item = Out> + Send {
     let one = |follower: Follower| {
         stream::unfold(
@@ -138,7 +138,9 @@ fn merged(followers: Vec<Follower>) -> impl Stream<Item = Out> + Send {
         )
         .boxed()
     };
-    followers.into_iter().map(one).collect::<SelectAll<_>>()
+    let stop = followers.first().map(Follower::stop).unwrap_or_default();
+    let all = followers.into_iter().map(one).collect::<SelectAll<_>>();
+    all.take_until(async move { stop.cancelled().await })
 }
 
 /// An answer whose body is the followers' frames.

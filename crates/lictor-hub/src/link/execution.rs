@@ -323,7 +323,7 @@ impl Execution {
     async fn stored_end(&mut self) -> Result<Place, Error> {
         let mut end = Place::default();
         loop {
-            let segments = self.link.app.store.segments(&self.live.key, end.at).await?;
+            let segments = self.link.app.store.segments(&self.live.key, end.at, 64).await?;
             let Some(last) = segments.last() else {
                 return Ok(end);
             };

@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lictor_proto::Timestamp;
-use lictor_proto::api::StreamEvent;
+use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::frame::{Frame, FrameKind, Gap};
+
+use tokio_util::sync::CancellationToken;
 
 use super::chunk::Chunk;
 use super::live::{Item, Live, Snapshot, Subscription};
 use super::splitter::Place;
 use crate::app::{App, Error};
-use crate::store::JobDocument;
+use crate::store::Followed;
 
 /// A stream is never silent for longer.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -103,6 +105,11 @@ impl Follower {
         follower.behind = false;
         follower.out.push_back(Out::Event(Arc::new(first)));
         follower
+    }
+
+    /// Cancelled when the hub stops.
+    pub fn stop(&self) -> CancellationToken {
+        self.app.stop.clone()
     }
 
     /// What comes next; `None` at the end.
@@ -204,7 +211,7 @@ impl Follower {
         // Where a follower joins at `from`, the segment before it says where the streams stood there.
         let joining = self.seen.at < self.wish.from;
         let after = self.reached().saturating_sub(u64::from(joining));
-        let segments = self.app.store.segments(&self.live.key, after).await?;
+        let segments = self.app.store.segments(&self.live.key, after, 1).await?;
         let Some(segment) = segments.first() else {
             return Ok(false);
         };
@@ -219,24 +226,16 @@ impl Follower {
             return Ok(());
         }
         let key = &self.live.key;
-        let Some((_, executions)) = self.app.store.job(&key.org, &key.job_id).await? else {
-            return Ok(());
-        };
-        let Some(execution) = executions.into_iter().find(|e| e.node_id == key.node_id) else {
+        let Some(Followed {
+            execution,
+            ask,
+            receipt,
+        }) = self.app.store.followed(key).await?
+        else {
             return Ok(());
         };
         let state = crate::app::views::state_event(&execution);
-        let docs = self.app.store.documents(&key.org, &key.job_id).await?;
-        let mine = |kind| {
-            let of_node = docs.iter().filter(move |d| d.kind == kind);
-            of_node
-                .filter(|d| d.node_id.as_ref() == Some(&key.node_id))
-                .map(|d| d.wire.clone())
-                .next_back()
-        };
-        let ask = mine(JobDocument::Ask)
-            .filter(|_| execution.state == lictor_proto::api::ExecutionState::AwaitingApproval);
-        let receipt = mine(JobDocument::Receipt);
+        let ask = ask.filter(|_| execution.state == ExecutionState::AwaitingApproval);
         if let Some(receipt) = receipt {
             // As it came live: the receipt says everything, and is the last event.
             self.event(Arc::new(StreamEvent::Receipt { receipt }));

@@ -44,6 +44,17 @@ pub struct Forgotten {
     pub blobs: Vec<(OrgId, Digest)>,
 }
 
+/// One execution with its newest documents.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// It.
+    pub execution: super::ExecutionRow,
+    /// Its newest ask.
+    pub ask: Option<lictor_proto::agent::Wire>,
+    /// Its receipt.
+    pub receipt: Option<lictor_proto::agent::Wire>,
+}
+
 /// A result that was refused.
 #[derive(Debug, Clone)]
 pub struct Quarantined {

@@ -1,5 +1,6 @@
 //! The store on SQLite: WAL, one writer task that batches steps per transaction, a read pool apart.
 
+mod followed;
 mod jobs;
 mod logs;
 mod nodes;

@@ -90,7 +90,7 @@ impl Shelf {
         let mut at = from;
         loop {
             let before = at;
-            for segment in self.link.app.store.segments(&self.key, at).await? {
+            for segment in self.link.app.store.segments(&self.key, at, 64).await? {
                 if segment.from > at {
                     return Ok(at);
                 }

@@ -7,12 +7,13 @@ use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::SqliteStore;
+use super::followed::{self, ExecutionColumns, read_execution};
 use super::results::{Expire, Lapse, RecordResult};
 use super::rows::{digest, ms, text, time, word};
 use super::writer::{Tx, Write};
 use crate::store::{
-    DocumentRow, Durability, ExecutionKey, ExecutionRow, Inserted, JobDocument, JobFilter, JobRow, Jobs,
-    Pending, Recorded, ResultRow, Step, StoreError, refusal,
+    DocumentRow, Durability, ExecutionKey, ExecutionRow, Followed, Inserted, JobDocument, JobFilter, JobRow,
+    Jobs, Pending, Recorded, ResultRow, Step, StoreError,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -295,31 +296,6 @@ fn read_job(row: JobColumns) -> Result<JobRow> {
     })
 }
 
-type ExecutionColumns = (
-    String,
-    Option<String>,
-    String,
-    Option<String>,
-    String,
-    Option<i64>,
-    Option<i64>,
-    i64,
-);
-
-fn read_execution(row: ExecutionColumns) -> Result<ExecutionRow> {
-    let (node_id, name, state, code, message, started, finished, log_bytes) = row;
-    Ok(ExecutionRow {
-        // A job may name a node that never enrolled here; its id then stands for its name.
-        node_name: text(name.as_deref().unwrap_or(&node_id))?,
-        node_id: text(&node_id)?,
-        state: word(&state)?,
-        refusal: refusal(code.as_deref(), message)?,
-        started_at: started.map(time),
-        finished_at: finished.map(time),
-        log_bytes: log_bytes.unsigned_abs(),
-    })
-}
-
 impl SqliteStore {
     async fn executions(&self, org: &OrgId, job: &JobId) -> Result<Vec<ExecutionRow>> {
         let rows: Vec<ExecutionColumns> = sqlx::query_as(
@@ -398,6 +374,10 @@ impl Jobs for SqliteStore {
     async fn documents(&self, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>> {
         let mut conn = self.settled().await?.acquire().await?;
         documents(&mut conn, org, job).await
+    }
+
+    async fn followed(&self, key: &ExecutionKey) -> Result<Option<Followed>> {
+        followed::read(&self.reads, key).await
     }
 
     async fn put_document(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Inserted> {

@@ -131,15 +131,16 @@ impl Logs for SqliteStore {
         self.writer.run(PutSegment { key, segment }).await
     }
 
-    async fn segments(&self, key: &ExecutionKey, from: u64) -> Result<Vec<SegmentRow>> {
+    async fn segments(&self, key: &ExecutionKey, from: u64, limit: u32) -> Result<Vec<SegmentRow>> {
         let rows: Vec<Columns> = sqlx::query_as(
             "SELECT from_pos, to_pos, stdout_at, stderr_at, inline, object FROM segments
-             WHERE org = ?1 AND job_id = ?2 AND node_id = ?3 AND to_pos > ?4 ORDER BY from_pos LIMIT 64",
+             WHERE org = ?1 AND job_id = ?2 AND node_id = ?3 AND to_pos > ?4 ORDER BY from_pos LIMIT ?5",
         )
         .bind(key.org.as_str())
         .bind(key.job_id.as_str())
         .bind(key.node_id.as_str())
         .bind(i64::try_from(from).unwrap_or(i64::MAX))
+        .bind(limit)
         .fetch_all(&self.reads)
         .await?;
         rows.into_iter().map(read).collect()
