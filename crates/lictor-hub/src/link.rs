@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use lictor_link::h2::UPLOADS;
 use lictor_proto::agent::{Heartbeat, LawDocs, LawHeld, Reply, Request};
 use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
@@ -42,6 +43,8 @@ pub struct NodeLink {
     pub node: KnownNode,
     peer: Arc<dyn NodePeer>,
     offers: Semaphore,
+    /// Pieces of standard input under way.
+    uploads: Semaphore,
     held: Mutex<Option<LawHeld>>,
     mail: mpsc::Sender<tracker::Mail>,
     /// Ends the link.
@@ -60,6 +63,7 @@ impl NodeLink {
             node,
             peer,
             offers: Semaphore::new(OFFERS),
+            uploads: Semaphore::new(UPLOADS),
             held: Mutex::default(),
             mail,
             stop: app.stop.child_token(),

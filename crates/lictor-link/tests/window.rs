@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use lictor_link::h2::{self, BODY_STREAMS, CONNECTION_WINDOW, STREAM_WINDOW};
+use lictor_link::h2::{self, BODY_STREAMS, CONNECTION_WINDOW, STREAM_WINDOW, UPLOADS};
 use lictor_link::peer::Peer;
 use lictor_link::ws::{self, WebSocketStream, WsStream};
 use lictor_link::{LinkError, hyper};
@@ -56,6 +56,7 @@ async fn agent(given: Arc<Given>, tasks: &TaskTracker) -> WsStream<DuplexStream>
     let router = Router::new()
         .route("/flood", get(flood))
         .route("/echo", post(echo))
+        .route("/hold", post(hold))
         .with_state(given);
     let (near, far) = tokio::io::duplex(256 * 1024);
     let io = TokioIo::new(socket(far, Role::Client).await);
@@ -104,6 +105,31 @@ async fn a_post_flows_beside_as_many_unread_streams_as_the_link_allows() {
     unread.pop();
     unread.push(peer.stream("/flood", WITHIN).await.unwrap());
     assert_eq!(post().await.unwrap().body, "small");
+}
+
+/// A route that never reads its body, but says that one came.
+async fn hold(State(given): State<Arc<Given>>, body: Body) {
+    given.bytes.fetch_add(1, Ordering::Relaxed);
+    given.more.notify_waiters();
+    std::future::pending::<()>().await;
+    drop(body);
+}
+
+#[tokio::test]
+async fn a_post_flows_beside_as_many_unread_uploads_as_the_hub_sends() {
+    let (tasks, given) = (TaskTracker::new(), Arc::new(Given::default()));
+    let (peer, driver) = Peer::start(agent(given.clone(), &tasks).await, &tasks)
+        .await
+        .unwrap();
+    tasks.spawn(driver);
+    let piece = Bytes::from(vec![0; 2 * STREAM_WINDOW as usize]);
+    for _ in 0..UPLOADS {
+        let (peer, piece) = (peer.clone(), piece.clone());
+        tasks.spawn(async move { peer.call(Method::POST, "/hold", piece, 100, WITHIN).await.ok() });
+    }
+    given.reaches(UPLOADS).await;
+    let answer = peer.call(Method::POST, "/echo", Bytes::from_static(b"small"), 100, WITHIN);
+    assert_eq!(answer.await.unwrap().body, "small");
 }
 
 /// Why the rule is there: without it the link is dead, and this is what the test above would see.

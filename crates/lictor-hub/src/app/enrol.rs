@@ -171,6 +171,16 @@ impl App {
         })
     }
 
+    /// Whether a node's record still holds.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it does not; [`Error::Store`].
+    pub async fn still_stands(&self, node: &KnownNode) -> Result<(), Error> {
+        let org = self.org(&node.org)?;
+        let row = self.store.node(&node.org, &node.node_id).await?;
+        node_keys(&org, &row.ok_or(Error::NotFound)?).map(drop)
+    }
+
     /// Nodes of the caller's org, in order of id.
     ///
     /// # Errors

@@ -149,9 +149,11 @@ impl App {
         if let Err(why) = check_job(expected, &id) {
             return Err(self.refuse(Some(&org.id), EventType::ApprovalRejected, why).await);
         }
-        let (row, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
+        self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
         let doc = document(JobDocument::Approval, approval.digest(), wire);
         self.store.put_document(&org.id, &id, doc).await?;
+        // Read after the approval is there: an ask that comes later finds the approval.
+        let (row, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
         let waiting = executions
             .iter()
             .filter(|e| e.state == ExecutionState::AwaitingApproval);

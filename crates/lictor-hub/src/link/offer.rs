@@ -14,7 +14,7 @@ use super::{NodeLink, PeerError};
 use crate::app::Error;
 use crate::app::submit::Admission;
 use crate::relay::Live;
-use crate::store::{JobRow, Step};
+use crate::store::{JobDocument, JobRow, Step};
 
 /// Bytes of standard input per piece.
 const PIECE: u64 = 1024 * 1024;
@@ -63,10 +63,13 @@ impl NodeLink {
 
     async fn offer_until_settled(&self, mut offered: Offered) -> Result<(), PeerError> {
         let mut again = AGAIN_FIRST;
+        let mut said = None;
+        // A small input costs less than a round trip to find out whether the node has it, but only once.
+        let mut ahead = offered.stdin.filter(|(_, size)| *size <= PIECE);
         while offered.row.expires_at > Timestamp::now() {
             let reply = {
                 let _slot = self.offers.acquire().await.map_err(|_| PeerError::Gone)?;
-                self.send(&offered).await
+                self.send(&offered, ahead.take()).await
             };
             if matches!(reply, Ok(OfferReply::Accepted)) {
                 offered.live.begin();
@@ -76,7 +79,22 @@ impl NodeLink {
                 return Ok(());
             }
             match reply {
-                Ok(OfferReply::Later(why)) => self.handed_back(&offered, &why).await,
+                // Told once, not each time that it is still so.
+                Ok(OfferReply::Later(why)) if said == Some(why.code) => {}
+                Ok(OfferReply::Later(why)) => {
+                    said = Some(why.code);
+                    self.handed_back(&offered, &why).await;
+                }
+                Ok(OfferReply::Ask(ask)) => {
+                    self.asked(&offered, ask).await;
+                    // An approval that came meanwhile found no execution that waits for it.
+                    let approvals = self.approvals(&offered).await;
+                    if approvals.len() <= offered.approvals.len() {
+                        return Ok(());
+                    }
+                    offered.approvals = approvals;
+                    continue;
+                }
                 Ok(reply) => {
                     self.settle(&offered, reply).await;
                     return Ok(());
@@ -93,22 +111,52 @@ impl NodeLink {
         Ok(())
     }
 
-    async fn send(&self, offered: &Offered) -> Result<OfferReply, PeerError> {
-        if let Some((sha256, size)) = offered.stdin {
+    /// Offers it, and once more at once when the node lacks something that the hub has: law, or standard input.
+    async fn send(&self, offered: &Offered, ahead: Option<(Digest, u64)>) -> Result<OfferReply, PeerError> {
+        if let Some((sha256, size)) = ahead {
             self.send_stdin(&sha256, size).await?;
         }
         let offer = Offer {
             job: offered.row.envelope.clone(),
             approvals: offered.approvals.clone(),
         };
-        match self.ask_offer(offer.clone()).await? {
-            // The node lacks law that we may have: bring it, and offer once more at once.
-            OfferReply::Later(why) if is_about_law(why.code) => {
-                *self.held() = None;
-                self.push_law().await?;
-                self.ask_offer(offer).await
+        let held = self.held().clone();
+        let mut reply = self.ask_offer(offer.clone()).await?;
+        if let OfferReply::Later(why) | OfferReply::Refused(why) = &reply
+            && is_about_law(why.code)
+        {
+            self.push_law().await?;
+            // Or it was brought while the node answered.
+            if *self.held() != held {
+                reply = self.ask_offer(offer.clone()).await?;
             }
-            reply => Ok(reply),
+        }
+        if let (OfferReply::Later(why), Some((sha256, size))) = (&reply, offered.stdin)
+            && why.code == Code::StdinMissing
+        {
+            self.send_stdin(&sha256, size).await?;
+            reply = self.ask_offer(offer).await?;
+        }
+        Ok(reply)
+    }
+
+    /// Every approval of the job so far.
+    async fn approvals(&self, offered: &Offered) -> Vec<Wire> {
+        let documents = self
+            .app
+            .store
+            .documents(&self.node.org, &offered.row.job_id)
+            .await;
+        match documents {
+            Ok(documents) => documents
+                .into_iter()
+                .filter(|d| d.kind == JobDocument::Approval)
+                .map(|d| d.wire)
+                .collect(),
+            Err(e) => {
+                tracing::error!(error = %Error::from(e).chain(), "approvals were not read");
+                Vec::new()
+            }
         }
     }
 
@@ -138,6 +186,8 @@ impl NodeLink {
                 last: end == size,
                 bytes: bytes.to_vec(),
             };
+            // Few at once: pieces that the node does not read must not fill the connection's window.
+            let _upload = self.uploads.acquire().await.map_err(|_| PeerError::Gone)?;
             if let Reply::Refused(why) = self.peer.ask(Request::Stdin(piece)).await? {
                 return Err(PeerError::Protocol(format!("standard input: {why}")));
             }
@@ -156,13 +206,12 @@ impl NodeLink {
                 self.advance(offered, Step::Leased { until }, ExecutionState::Leased, None)
                     .await;
             }
-            OfferReply::Ask(ask) => self.asked(offered, ask).await,
             OfferReply::Refused(why) => {
                 let step = Step::Refused(why.clone());
                 self.advance(offered, step, ExecutionState::Denied, Some(why))
                     .await;
             }
-            OfferReply::Later(why) => self.handed_back(offered, &why).await,
+            OfferReply::Ask(_) | OfferReply::Later(_) => {} // does not settle it
         }
     }
 

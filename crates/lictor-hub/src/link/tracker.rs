@@ -158,7 +158,7 @@ impl Tracker {
                     None => return Ok(()),
                 },
                 Some(letter) = letters.recv() => self.open(letter).await?,
-                Ok(()) = law.changed() => self.push_law(),
+                Ok(()) = law.changed() => self.law_changed(),
                 _ = probe.tick() => self.probe(),
             }
         }
@@ -241,9 +241,15 @@ impl Tracker {
         });
     }
 
-    fn push_law(&self) {
+    /// A node that the law no longer knows loses its link; the others get the law.
+    fn law_changed(&self) {
         let link = self.link.clone();
         self.link.spawn(async move {
+            if let Err(Error::Refused(why)) = link.app.still_stands(&link.node).await {
+                tracing::info!(node = %link.node.node_id, %why, "the node does not stand any more; its link is ended");
+                link.stop.cancel();
+                return;
+            }
             if let Err(e) = link.push_law().await {
                 tracing::debug!(node = %link.node.node_id, error = %e, "law not pushed");
             }

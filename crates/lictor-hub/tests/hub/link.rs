@@ -306,3 +306,38 @@ async fn a_lapsed_lease_is_lost_is_not_offered_again_and_a_late_receipt_wins() {
     assert!(world.audit(&org).await.iter().any(|a| a == "job_lost"));
     world.hub.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_stops_ends_the_streams_of_its_followers() {
+    let world = World::with(|c| c.grace_seconds = 60).await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let job = org.job(&node.id, &["true"]);
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
+        .await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    let id = JobId::from_digest(&job_digest(&job));
+    let client = world.client();
+    let mut bodies = Vec::new();
+    for accept in [FRAMES, "text/event-stream"] {
+        let request = Request::get(format!("/api/v1/stream/{id}"))
+            .header("accept", accept)
+            .header("authorization", format!("Bearer {}", org.secret));
+        let answer = client
+            .send(request.body(full("")).unwrap(), DEADLINE)
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        bodies.push(answer.into_body());
+    }
+    let read = async {
+        for body in bodies {
+            let _ = lictor_link::http::collect(body, 1024 * 1024).await;
+        }
+    };
+    let stopped = async { tokio::join!(world.hub.shutdown(), read) };
+    tokio::time::timeout(DEADLINE, stopped)
+        .await
+        .expect("long before the grace is over");
+}

@@ -10,4 +10,6 @@ mod node;
 mod offers;
 mod poll;
 mod routes;
+mod surface;
+mod tokens;
 mod world;

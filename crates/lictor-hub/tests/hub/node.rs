@@ -21,7 +21,7 @@ use lictor_link::ws::{WsStream, connect};
 use lictor_proto::agent::stream::Message;
 use lictor_proto::agent::{Ack, CancelJob, Event, Finished, LawHeld, LogRange, OfferReply, Reply, Request};
 use lictor_proto::api::EnrollRequest;
-use lictor_proto::doc::{Empty, Exit, Outcome, Receipt, StreamSummary};
+use lictor_proto::doc::{Ask, Empty, Exit, OpenGate, Outcome, Receipt, StreamSummary};
 use lictor_proto::frame::{Frame, FrameKind};
 use lictor_proto::{Digest, Envelope, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::enrol::RecordOf;
@@ -227,6 +227,28 @@ impl Node {
                 stderr_at: 0,
             }],
         }
+    }
+}
+
+impl Node {
+    /// A signed ask for one approval.
+    pub fn ask(&self, job: &str) -> String {
+        let ask = Ask {
+            tag: Default::default(),
+            org: self.org.clone(),
+            job_digest: job_digest(job),
+            node_id: self.id.clone(),
+            bundle_version: 1,
+            facts: "{}".to_owned(),
+            facts_digest: Digest::of(b"{}"),
+            gates: vec![OpenGate {
+                policy_id: "all".to_owned(),
+                n: 1,
+                group: name("admins"),
+            }],
+            issued_at: Timestamp::now(),
+        };
+        to_wire(&sign(&ask, &[&self.secrets.identity]))
     }
 }
 

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lictor_link::hyper::{Method, StatusCode};
-use lictor_proto::JobId;
-use lictor_proto::agent::{Event, Request};
+use lictor_proto::agent::{Event, LawDocs, LawHeld, OfferReply, Reply, Request};
+use lictor_proto::api::ExecutionState;
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{Revocation, RevocationKind};
+use lictor_proto::{Code, Digest, JobId, Timestamp};
 
-use super::link::heartbeat;
+use super::link::{heartbeat, view};
 use super::node::{Answering, Node, job_digest};
-use super::world::{DEADLINE, Org, World};
+use super::world::{DEADLINE, Org, World, name, until, wire};
 
 /// Fails the first `times` requests of a kind; the link lives.
 pub fn failing(times: usize, kind: fn(&Request) -> bool) -> (Answering, Arc<AtomicUsize>) {
@@ -85,5 +88,147 @@ async fn what_waits_is_offered_although_the_store_could_not_be_read_at_first() {
     assert!(early.is_err(), "the store cannot be read");
     world.sql("ALTER TABLE elsewhere RENAME TO documents").await;
     assert_eq!(link.offer().await, job);
+    world.hub.shutdown().await;
+}
+
+fn held(bundle: u64) -> LawHeld {
+    LawHeld {
+        root: 1,
+        bundle,
+        bundle_digest: None,
+        freshness: None,
+        revocations: 0,
+        deny_all: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_signer_the_node_does_not_know_yet_is_offered_again_with_the_law() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let mut knows = false;
+    let answering: Answering = Box::new(move |request| match request {
+        Request::Law(law) => {
+            knows |= law.bundle.is_some();
+            Some(Ok(Reply::Law(held(1))))
+        }
+        Request::Offer(_) if !knows => {
+            Some(Ok(Reply::Offer(OfferReply::Refused(Code::SignerUnknown.into()))))
+        }
+        _ => None,
+    });
+    let mut link = node.link_answering(&world, answering).await;
+    let job = org.job(&node.id, &["true"]);
+    submit(&world, &org, &job).await;
+    assert_eq!(link.offer().await, job);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_goes_ahead_once_and_again_only_when_the_node_lacks_it() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let input = b"input";
+    let hex = Digest::of(input).to_string().replace("sha256:", "");
+    let path = format!("/api/v1/blobs/{hex}");
+    let answer = world.call(Some(&org.secret), Method::PUT, &path, "input").await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+    let asked: Arc<std::sync::Mutex<Vec<&str>>> = Arc::default();
+    let log = asked.clone();
+    let mut replies = vec![Code::StdinMissing, Code::TooManyJobs, Code::TooManyJobs].into_iter();
+    let answering: Answering = Box::new(move |request| {
+        match request {
+            Request::Stdin(_) => log.lock().unwrap().push("input"),
+            Request::Offer(_) => {
+                log.lock().unwrap().push("offer");
+                let later = replies.next()?;
+                return Some(Ok(Reply::Offer(OfferReply::Later(Refusal::plain(later)))));
+            }
+            _ => {}
+        }
+        None
+    });
+    let mut link = node.link_answering(&world, answering).await;
+    let job = org.job_reading(&node.id, &["cat"], input);
+    submit(&world, &org, &job).await;
+    assert_eq!(link.offer().await, job);
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked, ["input", "offer", "input", "offer", "offer", "offer"]);
+    let audit = world.audit(&org).await;
+    let told = audit.iter().filter(|a| *a == "job_handed_back");
+    assert_eq!(told.count(), 1, "the same reason is told once");
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_comes_before_the_ask_is_stored_is_offered_all_the_same() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let job = org.job(&node.id, &["true"]);
+    let ask = node.ask(&job);
+    submit(&world, &org, &job).await;
+    // No execution waits for approval when it comes: the job has not been offered.
+    let approval = org.approval(&job);
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/approvals", &approval)
+        .await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    // As the offer that the submission began: it knows of no approval.
+    let answering: Answering = Box::new(move |request| match request {
+        Request::Offer(offer) if offer.approvals.is_empty() => {
+            Some(Ok(Reply::Offer(OfferReply::Ask(ask.clone()))))
+        }
+        _ => None,
+    });
+    let mut link = node.link_answering(&world, answering).await;
+    let app = world.hub.app();
+    let key = lictor_hub::store::ExecutionKey {
+        org: org.id.clone(),
+        job_id: JobId::from_digest(&job_digest(&job)),
+        node_id: node.id.clone(),
+    };
+    let (row, _) = app.store.job(&org.id, &key.job_id).await.unwrap().unwrap();
+    let live = app.live.enter(&key);
+    let offered = lictor_hub::link::Offered::stored(row, None, Vec::new(), live);
+    app.links.get(&org.id, &node.id).unwrap().offer(offered);
+    assert_eq!(link.offer().await, job, "with the approval");
+    until("the job is leased", async || {
+        view(&world, &org, &key.job_id).await.executions[0].state == ExecutionState::Leased
+    })
+    .await;
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_node_loses_its_link_at_once() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let other = Node::enrol(&world, &org, "web-2").await;
+    let _links = (node.link(&world).await, other.link(&world).await);
+    let revocation = Revocation {
+        tag: Default::default(),
+        org: org.id.clone(),
+        operator: name("alice"),
+        kind: RevocationKind::Node,
+        target: node.id.to_string(),
+        reason: "stolen".to_owned(),
+        issued_at: Timestamp::now(),
+    };
+    let docs = LawDocs {
+        revocations: vec![wire(&revocation, &[&org.alice])],
+        ..LawDocs::default()
+    };
+    let body = serde_json::to_string(&docs).unwrap();
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/trust", &body)
+        .await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    let links = &world.hub.app().links;
+    until("the link ends", async || links.get(&org.id, &node.id).is_none()).await;
+    assert!(links.get(&org.id, &other.id).is_some(), "the other's stays");
     world.hub.shutdown().await;
 }

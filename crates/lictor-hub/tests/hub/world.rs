@@ -286,6 +286,16 @@ impl Org {
     pub fn job_keeping(&self, node: &NodeId, argv: &[&str], keep_bytes: Option<u64>) -> String {
         let mut exec = Exec::new(argv.iter().map(|a| (*a).to_owned()).collect());
         exec.keep_bytes = keep_bytes;
+        self.job_of(node, exec, Stdin::NONE)
+    }
+
+    /// A job with standard input.
+    pub fn job_reading(&self, node: &NodeId, argv: &[&str], input: &[u8]) -> String {
+        let exec = Exec::new(argv.iter().map(|a| (*a).to_owned()).collect());
+        self.job_of(node, exec, Stdin::bytes(input))
+    }
+
+    fn job_of(&self, node: &NodeId, exec: Exec, stdin: Stdin) -> String {
         let nonce = SecretKey::generate().unwrap().seed()[..16].to_vec();
         let job = Job {
             tag: Default::default(),
@@ -296,7 +306,7 @@ impl Org {
             kind: JobKind::Exec,
             spec: Spec::Exec(exec),
             profile: name("host"),
-            stdin: Stdin::NONE,
+            stdin,
             secrets: Empty,
             after: Empty,
             expect: EmptyObject {},
