@@ -151,7 +151,7 @@ impl Expected<'_> {
                 .collect::<Vec<_>>()
         });
         let id = JobId::from_digest(&self.job);
-        let mut stream = hub.output(&id, 0).await.map_err(unread)?;
+        let mut stream = hub.output(&id, self.node.id()).await.map_err(unread)?;
         let mut again = Follower::new();
         while let Some(item) = again.next(&mut stream).await.map_err(unread)? {
             let Item::Output {

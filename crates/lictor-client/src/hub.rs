@@ -118,12 +118,12 @@ impl Hub {
         self.open(request).await
     }
 
-    /// The output that the hub holds now.
+    /// The output of one node that the hub holds now.
     ///
     /// # Errors
     /// [`Error`]
-    pub async fn output(&self, job: &JobId, from: u64) -> Result<FrameStream, Error> {
-        let path = format!("/api/v1/jobs/{job}/output?from={from}&follow=false");
+    pub async fn output(&self, job: &JobId, node: &NodeId) -> Result<FrameStream, Error> {
+        let path = format!("/api/v1/jobs/{job}/output?node={node}&follow=false");
         let mut request = self.request(Method::GET, &path, Bytes::new())?;
         request
             .headers_mut()

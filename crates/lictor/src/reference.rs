@@ -25,12 +25,14 @@ Written from the program by `LICTOR_BLESS=1 cargo test -p lictor reference`; a t
 | 126 | denied: by policy, or by a rule of the trust documents |
 | 128 + n | `run`, `logs -f`: signal n ended the remote command |
 
-A remote command may itself exit with 124 to 126; `--json` tells them apart.
+A remote command may itself exit with 124 to 126; `--json` tells them apart. `logs` without `-f` exits with 0 when what it
+printed is what the node signed, however the command ended. Of a job that has no receipt yet it also exits with 0, says on
+standard error that the output is provisional, and its `--json` result has `confirmed` false.
 
 ## JSON
 
-With `--json` every command prints one JSON value; `run` and `logs` print one object per line. The last line of
-`run --json` is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
+With `--json` every command prints one JSON value; `run` and `logs` print one object per line. The last line of both
+is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
 `expired`, or `unconfirmed`), `exit_code`, `signal`, `stdout_bytes`, `stderr_bytes`, `stdout_truncated`,
 `stderr_truncated`, `cpu_user_us`, `cpu_system_us`, `max_rss_bytes`, `sandbox`, `decision`, `rules`, `job_id`,
 `started_at`, `finished_at`, `confirmed`, `code`, `message`, `unseen_bytes` (of output that was not shown; where a

@@ -94,6 +94,20 @@ impl Client {
         Ok(())
     }
 
+    /// Runs the same job, and gives its id.
+    ///
+    /// # Errors
+    /// When it doesn't succeed.
+    pub async fn runs_job(&self) -> Result<String> {
+        let mut words = vec!["--json"];
+        words.extend(RUN);
+        let done = self.types(&words).await?;
+        ensure!(done.code()? == 0, "{}: {}", done.status, done.stderr);
+        let result = done.result()?;
+        let id = result["job_id"].as_str().context("a result without a job")?;
+        Ok(id.to_owned())
+    }
+
     /// Runs the same job, and must be refused loudly: exit status 125, and this code.
     ///
     /// # Errors

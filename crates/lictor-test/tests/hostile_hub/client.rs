@@ -33,6 +33,26 @@ fn hub_hides_output_behind_a_gap() {
 }
 
 #[test]
+fn hub_changes_stored_output() {
+    holds("hub_changes_stored_output");
+}
+
+#[test]
+fn hub_leaves_stored_output_out() {
+    holds("hub_leaves_stored_output_out");
+}
+
+#[test]
+fn hub_leaves_the_receipt_of_stored_output_out() {
+    holds("hub_leaves_the_receipt_of_stored_output_out");
+}
+
+#[test]
+fn hub_forges_a_receipt_of_stored_output() {
+    holds("hub_forges_a_receipt_of_stored_output");
+}
+
+#[test]
 fn hub_forges_a_receipt() {
     holds("hub_forges_a_receipt");
 }

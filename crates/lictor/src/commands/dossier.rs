@@ -1,6 +1,6 @@
 //! Everything about one job that signatures prove; what does not hold is named, never shown as fact.
 
-use lictor_client::{Error, Hub, TrustStore};
+use lictor_client::{Hub, TrustStore};
 use lictor_proto::JobId;
 use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
@@ -152,9 +152,4 @@ fn any_node<T>(
         }
     }
     Err(last)
-}
-
-/// A home that cannot prove something, in the words of a failed call.
-pub(crate) fn untrusted(what: &str, refusal: Refusal) -> Failure {
-    failed(what, &Error::Untrusted(refusal))
 }

@@ -5,6 +5,8 @@
 //!                |                          Ctrl-C once: a signed cancel; twice: leave, the job goes on
 //!                '--> receipt --> Outcome --> exit status
 //! ```
+//!
+//! What is stored so far is read and judged in the same way, only that a job which goes on has no receipt yet.
 
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,22 @@ pub(crate) struct Watch<'a> {
     pub(crate) expected: Expected<'a>,
     /// Whose key cancels on Ctrl-C; nobody's for somebody who only looks.
     pub(crate) canceler: Option<(&'a Name, &'a SecretKey)>,
+    pub(crate) until: Until,
+}
+
+/// How far an execution is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// To its end; its exit status becomes ours.
+    End,
+    /// What is there now. Without a receipt it is provisional, unless the hub has shown one before.
+    Now { receipt_seen: bool },
+}
+
+impl Until {
+    fn is_now(self) -> bool {
+        self != Self::End
+    }
 }
 
 /// Why watching stopped.
@@ -68,14 +86,14 @@ impl Watch<'_> {
         let mut said = Word::default();
         let end = self.follow(stream, &mut follower, &mut screen, &mut said).await;
         let outcome = match end {
-            Ok(End::Over) => {
-                if follower.receipt().is_none() {
-                    Outcome::Unconfirmed(said.without_receipt().into())
-                } else {
-                    let tracker = ReceiptTracker::below(&self.session.home.trust_dir());
-                    self.expected.conclude(self.hub, &follower, &tracker).await
-                }
+            Ok(End::Over) if follower.receipt().is_some() => {
+                let tracker = ReceiptTracker::below(&self.session.home.trust_dir());
+                self.expected.conclude(self.hub, &follower, &tracker).await
             }
+            Ok(End::Over) if self.until == (Until::Now { receipt_seen: false }) && !said.is_final() => {
+                return self.provisional(&mut screen, follower.seen()).await;
+            }
+            Ok(End::Over) => Outcome::Unconfirmed(said.without_receipt().into()),
             Ok(End::Left) => {
                 self.session
                     .out
@@ -122,18 +140,19 @@ impl Watch<'_> {
                     }
                     self.show(item, screen, said).await
                 }
-                Ok(None) if follower.receipt().is_some() || said.is_final() => {
+                Ok(None) if follower.receipt().is_some() || said.is_final() || self.until.is_now() => {
                     return Ok(match screen.finish().await {
                         Err(Unwritten::ReaderGone) => End::ReaderGone,
                         _ => End::Over,
                     });
                 }
                 // The hub went away or is being restarted: what it had not sent is still there.
-                Ok(None) | Err(Error::Link(_)) => {
+                Ok(None) | Err(Error::Link(_)) if !self.until.is_now() => {
                     let since = *lost_at.get_or_insert_with(Instant::now);
                     stream = self.again(follower, since, next.err()).await?;
                     continue;
                 }
+                Ok(None) => return Ok(End::Over),
                 Err(e) => return Err(e),
             };
             match shown {
@@ -268,7 +287,10 @@ impl Watch<'_> {
                 let line = ResultLine::confirmed(self.id(), &confirmed);
                 self.last_line(screen, &line).await?;
                 self.remarks(&confirmed);
-                Ok(Status::of(&confirmed.receipt))
+                Ok(match self.until {
+                    Until::End => Status::of(&confirmed.receipt),
+                    Until::Now { .. } => Status::OK,
+                })
             }
             Outcome::Unconfirmed(why) => {
                 let line = ResultLine::unconfirmed(self.id(), &why, seen);
@@ -276,11 +298,11 @@ impl Watch<'_> {
                 let what = format!("the result of job {} is unconfirmed", self.id());
                 let failure = Failure::refused(what, &why.refusal);
                 Err(match why.doubt {
-                    Some(_) => failure.hint(format!(
+                    Some(_) if !self.until.is_now() => failure.hint(format!(
                         "`lictor logs {}` shows what the node kept, and verifies it.",
                         self.id()
                     )),
-                    None => failure,
+                    _ => failure,
                 })
             }
         }
@@ -297,6 +319,19 @@ impl Watch<'_> {
             Ok(()) | Err(Unwritten::ReaderGone) => Ok(()),
             Err(Unwritten::Failed(e)) => Err(Failure::new("could not write the result").because(&e)),
         }
+    }
+
+    /// A job that goes on: there is nothing yet to hold its output against.
+    async fn provisional(&self, screen: &mut Screen, seen: (u64, u64)) -> Result {
+        let why = Refusal::new(
+            Code::Unconfirmed,
+            "this output is provisional: the job has no receipt yet",
+        );
+        let note = why.message.clone();
+        let line = ResultLine::unconfirmed(self.id(), &why.into(), seen);
+        self.last_line(screen, &line).await?;
+        self.session.out.note(note);
+        Ok(Status::OK)
     }
 
     /// What a person should know besides the exit status.
@@ -319,6 +354,9 @@ impl Watch<'_> {
         }
         if r.break_glass {
             out.note("break-glass: this ran without the approvals that policy asks for");
+        }
+        if self.until.is_now() {
+            return;
         }
         if !matches!(r.outcome, doc::Outcome::Succeeded | doc::Outcome::Failed) || r.code.is_some() {
             out.failure(&unhappy(r));

@@ -9,7 +9,7 @@ use lictor_proto::agent::LawDocs;
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::doc::{Exit, Outcome, Receipt};
 use lictor_proto::frame::{Frame, FrameDecoder, FrameKind, Gap};
-use lictor_proto::{Code, Digest, Envelope, NodeId, Timestamp, limits};
+use lictor_proto::{Code, Digest, Envelope, Timestamp, limits};
 use lictor_trust::NodeSecrets;
 use lictor_trust::enrol::RecordOf;
 use lictor_trust::sign::to_wire;
@@ -27,6 +27,10 @@ attacks! {
     hub_forges_output_behind_a_gap => Some(Code::OutputMismatch),
     hub_invents_output_that_was_not_kept => Some(Code::Unconfirmed),
     hub_hides_output_behind_a_gap => Some(Code::Unconfirmed),
+    hub_changes_stored_output => Some(Code::OutputMismatch),
+    hub_leaves_stored_output_out => Some(Code::OutputMismatch),
+    hub_leaves_the_receipt_of_stored_output_out => Some(Code::Unconfirmed),
+    hub_forges_a_receipt_of_stored_output => Some(Code::ReceiptForged),
     hub_forges_a_receipt => Some(Code::ReceiptForged),
     hub_changes_a_receipt => Some(Code::ReceiptForged),
     hub_leaves_the_receipt_out => Some(Code::Unconfirmed),
@@ -71,15 +75,54 @@ fn in_receipt(items: Vec<Item>, change: impl Fn(String) -> Option<String>) -> Ve
     told.collect()
 }
 
+fn changed(log: &mut [u8]) {
+    let at = log.windows(3).position(|w| w == b"was").unwrap_or(0);
+    log[at..at + 3].copy_from_slice(b"is!");
+}
+
 async fn hub_changes_output() -> Result<Seen> {
     let (scene, client) = set().await?;
-    scene.hub.people().lie(|items| {
-        in_log(items, |log| {
-            let at = log.windows(3).position(|w| w == b"was").unwrap_or(0);
-            log[at..at + 3].copy_from_slice(b"is!");
-        })
-    });
+    let lie = |items| in_log(items, |log| changed(log));
+    scene.hub.people().lie(lie);
     client.refuses(Code::OutputMismatch).await
+}
+
+/// A job runs and is seen truly; what is told of it later is a lie.
+async fn later(lie: impl Fn(Vec<Item>) -> Vec<Item> + Send + Sync + 'static, code: Code) -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let id = client.runs_job().await?;
+    let honest = client.types(&["logs", &id]).await?;
+    ensure!(honest.code()? == 0, "an honest hub:\n{}", honest.stderr);
+    ensure!(honest.text() == "as it was\n", "{:?}", honest.text());
+    scene.hub.people().lie_later(lie);
+    let id = client.runs_job().await?;
+    client.refuses_to(&["logs", &id], code).await
+}
+
+async fn hub_changes_stored_output() -> Result<Seen> {
+    let lie = |items| in_log(items, |log| changed(log));
+    later(lie, Code::OutputMismatch).await
+}
+
+/// The stored log begins with a gap, and the rest is true.
+async fn hub_leaves_stored_output_out() -> Result<Seen> {
+    let lie = |items| {
+        in_frames(items, |frames| {
+            *frames = vec![gap(1, 6), frame(FrameKind::Stdout, 6, b"was\n")];
+        })
+    };
+    later(lie, Code::OutputMismatch).await
+}
+
+async fn hub_forges_a_receipt_of_stored_output() -> Result<Seen> {
+    let lie = |items| in_receipt(items, forged);
+    later(lie, Code::ReceiptForged).await
+}
+
+/// The job has ended, says the hub, and shows what it likes.
+async fn hub_leaves_the_receipt_of_stored_output_out() -> Result<Seen> {
+    let lie = |items| without_receipt(in_log(items, |log| changed(log)));
+    later(lie, Code::Unconfirmed).await
 }
 
 async fn hub_cuts_the_end_of_output_off() -> Result<Seen> {
@@ -180,15 +223,15 @@ fn read(receipt: &str) -> Option<Receipt> {
     lictor_proto::json::from_slice(&envelope.payload).ok()
 }
 
+fn forged(receipt: String) -> Option<String> {
+    let mut forged = read(&receipt)?;
+    (forged.outcome, forged.exit) = (Outcome::Failed, Some(Exit::Status(1)));
+    Some(signed(&forged, &["the hub"]))
+}
+
 async fn hub_forges_a_receipt() -> Result<Seen> {
     let (scene, client) = set().await?;
-    scene.hub.people().lie(|items| {
-        in_receipt(items, |receipt| {
-            let mut forged = read(&receipt)?;
-            (forged.outcome, forged.exit) = (Outcome::Failed, Some(Exit::Status(1)));
-            Some(signed(&forged, &["the hub"]))
-        })
-    });
+    scene.hub.people().lie(|items| in_receipt(items, forged));
     client.refuses(Code::ReceiptForged).await
 }
 
@@ -205,20 +248,24 @@ async fn hub_changes_a_receipt() -> Result<Seen> {
     client.refuses(Code::ReceiptForged).await
 }
 
-async fn hub_leaves_the_receipt_out() -> Result<Seen> {
-    let (scene, client) = set().await?;
-    let node_id: NodeId = scene.id.clone();
-    scene.hub.people().lie(move |items| {
-        let mut told = in_receipt(items, |_| None);
-        told.push(Item::Event(StreamEvent::State {
-            node_id: node_id.clone(),
+/// The hub's word for the receipt.
+fn without_receipt(items: Vec<Item>) -> Vec<Item> {
+    let told = items.into_iter().filter_map(|item| match item {
+        Item::Event(StreamEvent::Receipt { receipt }) => Some(Item::Event(StreamEvent::State {
+            node_id: read(&receipt)?.node_id,
             state: ExecutionState::Succeeded,
             code: None,
             message: String::new(),
             at: Timestamp::now(),
-        }));
-        told
+        })),
+        other => Some(other),
     });
+    told.collect()
+}
+
+async fn hub_leaves_the_receipt_out() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    scene.hub.people().lie(without_receipt);
     client.refuses(Code::Unconfirmed).await
 }
 

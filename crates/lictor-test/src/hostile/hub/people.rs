@@ -17,7 +17,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use lictor_proto::agent::stream::Message;
 use lictor_proto::agent::{Event, Finished, LawDocs, Offer, OfferReply, Reply, Request, Wire};
-use lictor_proto::api::{FRAMES, NodeView, Page, StreamEvent, TrustView};
+use lictor_proto::api::{FRAMES, JobDocuments, NodeView, Page, StreamEvent, TrustView};
 use lictor_proto::doc::NodeKind;
 use lictor_proto::frame::{Frame, FrameKind};
 use lictor_proto::{Digest, JobId, Name, NodeId, OrgId, Timestamp};
@@ -43,9 +43,27 @@ pub struct People {
     trust: Option<TrustView>,
     nodes: Vec<NodeView>,
     lie: Option<Lie>,
-    /// The stored output is told as it is, whatever was told live.
-    true_store: bool,
-    answers: HashMap<JobId, Vec<Item>>,
+    told_to: Audience,
+    answers: HashMap<JobId, Stored>,
+}
+
+/// Who is lied to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Audience {
+    /// Everybody: the same story again and again.
+    #[default]
+    All,
+    /// Whoever looks on live.
+    Live,
+    /// Whoever asks for what is stored.
+    Later,
+}
+
+/// A job that has run, and what is told about it later.
+#[derive(Clone)]
+struct Stored {
+    job: Wire,
+    items: Vec<Item>,
 }
 
 impl People {
@@ -83,13 +101,25 @@ impl People {
     /// Lies from now on to whoever looks on live; who asks for the stored output later is told the truth.
     pub fn lie_live(&mut self, lie: impl Fn(Vec<Item>) -> Vec<Item> + Send + Sync + 'static) {
         self.lie(lie);
-        self.true_store = true;
+        self.told_to = Audience::Live;
     }
 
-    fn told(&self, honest: Vec<Item>) -> Vec<Item> {
-        match &self.lie {
-            Some(lie) => lie(honest),
-            None => honest,
+    /// Lies from now on to whoever asks for what is stored; live, the truth is told.
+    pub fn lie_later(&mut self, lie: impl Fn(Vec<Item>) -> Vec<Item> + Send + Sync + 'static) {
+        self.lie(lie);
+        self.told_to = Audience::Later;
+    }
+
+    /// What is told live, and what later.
+    fn told(&self, honest: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
+        let Some(lie) = &self.lie else {
+            return (honest.clone(), honest);
+        };
+        let told = lie(honest.clone());
+        match self.told_to {
+            Audience::All => (told.clone(), told),
+            Audience::Live => (told, honest),
+            Audience::Later => (honest, told),
         }
     }
 }
@@ -100,6 +130,7 @@ pub(super) fn routes() -> Router<Arc<HostileHub>> {
         .route("/api/v1/nodes", get(nodes))
         .route("/api/v1/jobs", post(submit))
         .route("/api/v1/jobs/{id}/output", get(output))
+        .route("/api/v1/jobs/{id}/documents", get(documents))
 }
 
 async fn trust(State(hub): State<Arc<HostileHub>>) -> Response {
@@ -125,24 +156,46 @@ async fn submit(State(hub): State<Arc<HostileHub>>, job: String) -> Response {
     }
 }
 
-/// The stored output, for a client that missed some of it: the same story again, unless only the live one is a lie.
+/// The stored output.
 async fn output(State(hub): State<Arc<HostileHub>>, Path(id): Path<String>) -> Response {
-    let items = id
-        .parse()
-        .ok()
-        .and_then(|id: JobId| hold(&hub.people).answers.get(&id).cloned());
-    match items {
-        Some(items) => frames(&items),
+    match hub.stored(&id) {
+        Some(stored) => frames(&stored.items),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
+async fn documents(State(hub): State<Arc<HostileHub>>, Path(id): Path<String>) -> Response {
+    let Some(stored) = hub.stored(&id) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let receipts = stored.items.into_iter().filter_map(|item| match item {
+        Item::Event(StreamEvent::Receipt { receipt }) => Some(receipt),
+        _ => None,
+    });
+    Json(JobDocuments {
+        job: stored.job,
+        receipts: receipts.collect(),
+        asks: Vec::new(),
+        approvals: Vec::new(),
+        cancels: Vec::new(),
+    })
+    .into_response()
+}
+
 impl HostileHub {
+    fn stored(&self, id: &str) -> Option<Stored> {
+        let id: JobId = id.parse().ok()?;
+        hold(&self.people).answers.get(&id).cloned()
+    }
+
     /// Has a job run and gives the answer, with whatever lie is told at the moment.
     async fn run(&self, job: Wire) -> Result<Vec<Item>> {
         let id = digest(&job)?;
-        let approvals = Vec::new();
-        match self.ask(&Request::Offer(Offer { job, approvals })).await? {
+        let offer = Offer {
+            job: job.clone(),
+            approvals: Vec::new(),
+        };
+        match self.ask(&Request::Offer(offer)).await? {
             Reply::Offer(OfferReply::Accepted | OfferReply::Denied(_)) => {}
             other => bail!("the agent answered {other:?}"),
         }
@@ -160,9 +213,8 @@ impl HostileHub {
             }),
         ];
         let mut people = hold(&self.people);
-        let told = people.told(honest.clone());
-        let stored = if people.true_store { honest } else { told.clone() };
-        people.answers.insert(job_id, stored);
+        let (told, items) = people.told(honest);
+        people.answers.insert(job_id, Stored { job, items });
         Ok(told)
     }
 
