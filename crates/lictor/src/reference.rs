@@ -31,13 +31,14 @@ standard error that the output is provisional, and its `--json` result has `conf
 
 ## JSON
 
-With `--json` every command prints one JSON value; `run` and `logs` print one object per line. The last line of both
-is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
+With `--json` every command prints one JSON value; `run`, `logs` and `receipt verify` print one object per line. The last line of
+`run` and `logs` is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
 `expired`, or `unconfirmed`), `exit_code`, `signal`, `stdout_bytes`, `stderr_bytes`, `stdout_truncated`,
 `stderr_truncated`, `cpu_user_us`, `cpu_system_us`, `max_rss_bytes`, `sandbox`, `decision`, `rules`, `job_id`,
 `started_at`, `finished_at`, `confirmed`, `code`, `message`, `unseen_bytes` (of output that was not shown; where a
 result is `unconfirmed`, only those that the node kept), `unproven_bytes` (of output that was shown, and that nothing
-the node signed covers; then the result is `unconfirmed`). What is unknown is `null`. Errors are one object on
+the node signed covers; then the result is `unconfirmed`), `receipts_missing` (of this node, before this one, never seen
+by this home: other clients' jobs, or withheld). What is unknown is `null`. Errors are one object on
 standard error: `{\"error\": {\"code\", \"message\", \"causes\", \"hint\"}}`.
 ";
 

@@ -73,6 +73,11 @@ fn hub_shows_the_receipt_of_another_job() {
 }
 
 #[test]
+fn hub_withholds_one_receipt_of_two() {
+    holds("hub_withholds_one_receipt_of_two");
+}
+
+#[test]
 fn hub_shows_two_receipts() {
     holds("hub_shows_two_receipts");
 }

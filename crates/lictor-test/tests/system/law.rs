@@ -229,6 +229,28 @@ fn a_receipt_verifies_and_a_changed_one_does_not() -> Result<()> {
     let verified = lab.cli().json(&["receipt", "verify", &id])?;
     assert_eq!(verified["verified"], true);
     assert_eq!(verified["output_verified"], true);
+    assert_eq!(verified["output"], "whole");
+    assert_eq!(verified["receipts_missing"], 0);
+    let file = lab.home().join("receipt.json");
+    let path = file.to_str().context("path")?;
+    lab.cli().ok(&["receipt", "show", &id, "--out", path])?;
+    let bytes = fs::read(&file)?;
+    let shown = lab.cli().ok(&["receipt", "show", &id, "--node", "local"])?;
+    assert_eq!(shown.as_bytes(), bytes);
+    let of_file = lab.cli().json(&["receipt", "verify", path])?;
+    assert_eq!(of_file["receipt"], verified["receipt"]);
+    assert_eq!(of_file["output_verified"], false, "nobody read it");
+    // The key id at the end is only a hint.
+    for at in (0..bytes.len() * 3 / 4).step_by(bytes.len() / 16) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        fs::write(&file, changed)?;
+        assert_eq!(
+            lab.cli().run(&["receipt", "verify", path])?.code()?,
+            125,
+            "byte {at}"
+        );
+    }
     let unknown = "j_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     assert_eq!(lab.cli().run(&["receipt", "verify", unknown])?.code()?, 125);
     Ok(())

@@ -131,8 +131,23 @@ pub(crate) struct Receipt {
 /// What to do with a receipt.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReceiptCommand {
-    /// Verify a job's receipt: signature, chain of keys, job, and the output that the hub holds
+    /// Verify a job's receipts, one of each node: signature, chain of keys, job, and the output that the hub holds
     Verify(ReceiptVerify),
+    /// Print a job's receipt exactly as its node signed it, or write it to a file to verify later
+    Show(ReceiptShow),
+}
+
+/// `lictor receipt show`.
+#[derive(Debug, Args)]
+pub(crate) struct ReceiptShow {
+    /// Write it to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Of this node, by name or id; needed where the job is for several
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
 }
 
 /// `lictor receipt verify`.

@@ -89,6 +89,17 @@ impl Dossier {
         }
     }
 
+    /// Nothing that the hub handed over was refused.
+    pub(crate) fn all_hold(&self) -> Result<()> {
+        match self.refused.first() {
+            Some(refusal) => {
+                let what = format!("a document about job {} does not hold", self.job.id());
+                Err(Failure::refused(what, refusal))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The one node of a job for one node.
     pub(crate) fn only_node(&self) -> Result<&Node> {
         match self.nodes.as_slice() {

@@ -5,17 +5,14 @@ use lictor_client::Expected;
 use crate::args::Follow;
 use crate::commands::dossier::Dossier;
 use crate::commands::watch::{Until, Watch};
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::session::{Session, failed};
 
 pub(crate) async fn run(session: &Session, args: &Follow) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
     let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
-    if let Some(refusal) = dossier.refused.first() {
-        let what = format!("a document about job {} does not hold", args.id);
-        return Err(Failure::refused(what, refusal));
-    }
+    dossier.all_hold()?;
     let stream = if args.follow {
         hub.follow(&args.id, 0).await
     } else {

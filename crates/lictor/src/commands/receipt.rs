@@ -1,26 +1,29 @@
-//! `lictor receipt verify`: is this what the node said, and is the output what it signed?
+//! `lictor receipt`: is this what the node said, and is the output what it signed? And the signed receipt itself.
 
 use std::path::Path;
 
-use lictor_client::{Expected, ReceiptTracker};
+use lictor_client::{Compared, Expected, Noted, ReceiptTracker};
 use lictor_proto::doc::{DocKind, Receipt};
 use lictor_proto::envelope::Envelope;
-use lictor_proto::{Digest, JobId};
+use lictor_proto::{Code, Digest, JobId};
 use lictor_trust::Verified;
 use serde_json::json;
 
-use crate::args::{Receipt as Args, ReceiptCommand, ReceiptVerify};
+use crate::args::{Receipt as Args, ReceiptCommand, ReceiptShow, ReceiptVerify};
 use crate::commands::dossier::Dossier;
 use crate::commands::jobs;
+use crate::commands::watch::missing_receipts;
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::session::{Session, failed};
 
 pub(crate) async fn run(session: &Session, args: &Args) -> Result {
-    let ReceiptCommand::Verify(args) = &args.command;
-    match args.subject.parse::<JobId>() {
-        Ok(id) => of_job(session, &id).await,
-        Err(_) => of_file(session, args),
+    match &args.command {
+        ReceiptCommand::Verify(args) => match args.subject.parse::<JobId>() {
+            Ok(id) => of_job(session, &id).await,
+            Err(_) => of_file(session, args),
+        },
+        ReceiptCommand::Show(args) => show(session, args).await,
     }
 }
 
@@ -28,18 +31,9 @@ async fn of_job(session: &Session, id: &JobId) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
     let dossier = Dossier::fetch(session, &hub, &mut store, id).await?;
-    if let Some(refusal) = dossier.refused.first() {
-        return Err(Failure::refused(
-            format!("a document about job {id} does not hold"),
-            refusal,
-        ));
-    }
-    if dossier.receipts.is_empty() {
-        return Err(
-            Failure::new(format!("there is no receipt for job {id}")).code(lictor_proto::Code::Unconfirmed)
-        );
-    }
+    dossier.all_hold()?;
     let tracker = ReceiptTracker::below(&session.home.trust_dir());
+    let doubt = |r| Failure::refused(format!("the receipt of job {id} cannot be confirmed"), &r);
     for receipt in &dossier.receipts {
         let node = dossier
             .nodes
@@ -51,13 +45,55 @@ async fn of_job(session: &Session, id: &JobId) -> Result {
             node,
             job: dossier.job.digest(),
         };
-        let doubt = |r| Failure::refused(format!("the receipt of job {id} cannot be confirmed"), &r);
-        tracker.note(receipt, receipt.digest()).map_err(doubt)?;
-        if dossier.nodes.len() == 1 {
-            expected.reread(&hub, receipt).await.map_err(doubt)?;
-        }
-        say(session, receipt, true)?;
+        let noted = tracker.note(receipt, receipt.digest()).map_err(doubt)?;
+        let output = expected.reread(&hub, receipt).await.map_err(doubt)?;
+        say(session, receipt, noted, Some(output))?;
     }
+    // One receipt for each node that the job names: a hub may have more reasons than one to show fewer.
+    let without = dossier.nodes.iter().filter(|n| {
+        let mut receipts = dossier.receipts.iter();
+        !receipts.any(|r| r.node_id == *n.id())
+    });
+    let without: Vec<String> = without.map(|n| n.name().to_string()).collect();
+    if without.is_empty() {
+        return Ok(Status::OK);
+    }
+    let what = format!("there is no receipt of {} for job {id}", without.join(", "));
+    Err(Failure::new(what).code(Code::Unconfirmed))
+}
+
+/// The receipt as its node signed it: `receipt verify FILE` reads it again, here or elsewhere.
+async fn show(session: &Session, args: &ReceiptShow) -> Result {
+    let hub = session.hub()?;
+    let mut store = session.fresh_trust(&hub).await?;
+    let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
+    dossier.all_hold()?;
+    let of_node = |r: &&Verified<Receipt>| {
+        let node = dossier.nodes.iter().find(|n| *n.id() == r.node_id);
+        let named =
+            |text: &String| *text == r.node_id.to_string() || node.is_some_and(|n| n.name().as_str() == text);
+        args.node.as_ref().is_none_or(named)
+    };
+    let receipts: Vec<&Verified<Receipt>> = dossier.receipts.iter().filter(of_node).collect();
+    let receipt = match receipts.as_slice() {
+        [one] => *one,
+        [] => {
+            let what = format!("there is no such receipt for job {}", args.id);
+            return Err(Failure::new(what).code(Code::Unconfirmed));
+        }
+        _ => {
+            return Err(Failure::new("this job has receipts of several nodes").hint("Say which with --node."));
+        }
+    };
+    let Some(path) = &args.out else {
+        session.out.line(receipt.wire())?;
+        return Ok(Status::OK);
+    };
+    std::fs::write(path, format!("{}\n", receipt.wire())).doing(format!("write {}", path.display()))?;
+    let value = json!({ "file": path, "receipt_digest": receipt.digest() });
+    session.out.either(&value, || {
+        format!("receipt {} is in {}", receipt.digest(), path.display())
+    })?;
     Ok(Status::OK)
 }
 
@@ -90,7 +126,11 @@ fn of_file(session: &Session, args: &ReceiptVerify) -> Result {
     let receipt = expected
         .verify(wire.trim_end())
         .map_err(|r| Failure::refused("the receipt does not hold", &r))?;
-    say(session, &receipt, false)?;
+    let tracker = ReceiptTracker::below(&session.home.trust_dir());
+    let noted = tracker
+        .note(&receipt, receipt.digest())
+        .map_err(|r| Failure::refused("the receipt cannot be confirmed", &r))?;
+    say(session, &receipt, noted, None)?;
     Ok(Status::OK)
 }
 
@@ -99,19 +139,32 @@ fn read(path: &Path) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-fn say(session: &Session, receipt: &Verified<Receipt>, output: bool) -> Result<()> {
+/// `output` is how much of the output was read and held against it; nothing where there was no hub to ask.
+fn say(session: &Session, receipt: &Verified<Receipt>, noted: Noted, output: Option<Compared>) -> Result<()> {
+    let missing = missing_receipts(noted);
+    let (word, what) = match output {
+        Some(Compared::Whole) => ("whole", "signature, node, job and output hold"),
+        Some(_) => (
+            "kept",
+            "signature, node, job and what was kept of the output hold",
+        ),
+        None => ("not_read", "signature and node hold; the output was not read"),
+    };
     let value = json!({
         "verified": true,
-        "output_verified": output,
+        "output_verified": output.is_some(),
+        "output": word,
+        "receipts_missing": missing,
         "receipt_digest": receipt.digest(),
         "receipt": receipt.doc(),
     });
     session.out.either(&value, || {
-        let what = if output {
-            "signature, node, job and output hold"
-        } else {
-            "signature and node hold"
-        };
         format!("{}\nverified   {what}", jobs::receipt(receipt.doc()))
-    })
+    })?;
+    if missing > 0 && !session.out.is_json() {
+        session.out.note(format!(
+            "{missing} receipts of this node before this one were not seen here: other clients' jobs, or withheld"
+        ));
+    }
+    Ok(())
 }

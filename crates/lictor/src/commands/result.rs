@@ -5,6 +5,8 @@ use lictor_proto::doc::{Exit, Outcome};
 use lictor_proto::{Code, JobId, Timestamp};
 use serde::Serialize;
 
+use crate::commands::watch::missing_receipts;
+
 /// The result of one execution. What is unknown is `null`.
 #[derive(Debug, Serialize)]
 pub(crate) struct ResultLine {
@@ -36,6 +38,8 @@ pub(crate) struct ResultLine {
     pub(crate) finished_at: Option<Timestamp>,
     /// Whether a receipt that verifies says all this.
     pub(crate) confirmed: bool,
+    /// How many receipts of this node before this one were never seen here; `null` when there is none.
+    pub(crate) receipts_missing: Option<u64>,
     pub(crate) code: Option<Code>,
     pub(crate) message: String,
 }
@@ -75,6 +79,7 @@ impl ResultLine {
             started_at: r.started_at,
             finished_at: Some(r.finished_at),
             confirmed: true,
+            receipts_missing: Some(missing_receipts(confirmed.noted)),
             code: r.code,
             message: r.message.clone(),
         }
@@ -103,6 +108,7 @@ impl ResultLine {
             started_at: None,
             finished_at: None,
             confirmed: false,
+            receipts_missing: None,
             code: Some(why.refusal.code),
             message: why.refusal.message.clone(),
         }

@@ -341,7 +341,8 @@ impl Watch<'_> {
         if out.is_json() {
             return;
         }
-        if let Noted::Missing(n) = confirmed.noted {
+        let n = missing_receipts(confirmed.noted);
+        if n > 0 {
             out.progress(format!(
                 "{n} receipts of this node were not seen here: other clients' jobs, or withheld"
             ));
@@ -361,6 +362,14 @@ impl Watch<'_> {
         if !matches!(r.outcome, doc::Outcome::Succeeded | doc::Outcome::Failed) || r.code.is_some() {
             out.failure(&unhappy(r));
         }
+    }
+}
+
+/// How many receipts of a node before the one just seen are not known here.
+pub(crate) fn missing_receipts(noted: Noted) -> u64 {
+    match noted {
+        Noted::Missing(n) => n,
+        Noted::InOrder | Noted::Known => 0,
     }
 }
 

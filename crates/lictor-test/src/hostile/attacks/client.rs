@@ -9,7 +9,7 @@ use lictor_proto::agent::LawDocs;
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::doc::{Exit, Outcome, Receipt};
 use lictor_proto::frame::{Frame, FrameDecoder, FrameKind, Gap};
-use lictor_proto::{Code, Digest, Envelope, Timestamp, limits};
+use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, limits};
 use lictor_trust::NodeSecrets;
 use lictor_trust::enrol::RecordOf;
 use lictor_trust::sign::to_wire;
@@ -35,6 +35,7 @@ attacks! {
     hub_changes_a_receipt => Some(Code::ReceiptForged),
     hub_leaves_the_receipt_out => Some(Code::Unconfirmed),
     hub_shows_the_receipt_of_another_job => Some(Code::WrongJob),
+    hub_withholds_one_receipt_of_two => Some(Code::Unconfirmed),
     hub_shows_two_receipts => Some(Code::ReceiptConflict),
     hub_lists_a_node_with_keys_of_its_own => Some(Code::NodeUnknown),
     hub_lists_a_node_under_a_record_of_its_own => Some(Code::NodeUnknown),
@@ -283,6 +284,25 @@ async fn hub_shows_the_receipt_of_another_job() -> Result<Seen> {
     client.refuses(Code::WrongJob).await
 }
 
+/// A job for two machines; of one the hub says nothing.
+async fn hub_withholds_one_receipt_of_two() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let id = client.runs_job().await?;
+    let honest = client.types(&["receipt", "verify", &id]).await?;
+    ensure!(honest.code()? == 0, "an honest hub:\n{}", honest.stderr);
+    let (other, papers) = second_machine(&scene, "web-2")?;
+    scene.hub.people().show_node(&other, &name("web-2"), papers);
+    let mut job = scene.job("alice", &["true"]);
+    job.nodes.push(other);
+    job.nodes.sort();
+    let job = signed(&job, &["alice"]);
+    let id = JobId::from_digest(&digest(&job)?).to_string();
+    scene.hub.run(job).await?;
+    client
+        .refuses_to(&["receipt", "verify", &id], Code::Unconfirmed)
+        .await
+}
+
 async fn hub_shows_two_receipts() -> Result<Seen> {
     let (scene, client) = set().await?;
     let former: Arc<Mutex<Option<Item>>> = Arc::default();
@@ -361,22 +381,27 @@ async fn hub_forges_the_labels_in_a_listing() -> Result<Seen> {
     .await
 }
 
-/// Two machines enrolled under one name, both truly; which one it is, only a person can say.
-async fn hub_lists_a_second_record_for_a_name() -> Result<Seen> {
-    let (scene, _) = set().await?;
-    let client = Client::of(&scene)?;
-    let grant = signed(&scene.org.grant(NODE, "another join", &[]), &["alice"]);
+/// Another machine, truly enrolled under this name: its id, grant and record.
+fn second_machine(scene: &Scene, called: &str) -> Result<(NodeId, (String, String))> {
+    let grant = signed(&scene.org.grant(called, "another join", &[]), &["alice"]);
     let stand = RecordOf {
         org: &scene.org.id,
         grant: digest(&grant)?,
-        name: &name(NODE),
+        name: &name(called),
         epoch: 1,
         issued_at: scene.org.now(),
     };
     let secrets = NodeSecrets::generate()?;
     let record = to_wire(&secrets.record(&stand, &key("another join")));
-    let id = secrets.node_id(&scene.org.id);
-    scene.hub.people().show_node(&id, &name(NODE), (grant, record));
+    Ok((secrets.node_id(&scene.org.id), (grant, record)))
+}
+
+/// Two machines enrolled under one name, both truly; which one it is, only a person can say.
+async fn hub_lists_a_second_record_for_a_name() -> Result<Seen> {
+    let (scene, _) = set().await?;
+    let client = Client::of(&scene)?;
+    let (id, papers) = second_machine(&scene, NODE)?;
+    scene.hub.people().show_node(&id, &name(NODE), papers);
     client.refuses(Code::AmbiguousName).await
 }
 

@@ -189,7 +189,10 @@ impl HostileHub {
     }
 
     /// Has a job run and gives the answer, with whatever lie is told at the moment.
-    async fn run(&self, job: Wire) -> Result<Vec<Item>> {
+    ///
+    /// # Errors
+    /// When the agent doesn't take it, or it doesn't end.
+    pub async fn run(&self, job: Wire) -> Result<Vec<Item>> {
         let id = digest(&job)?;
         let offer = Offer {
             job: job.clone(),
