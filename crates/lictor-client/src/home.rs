@@ -222,7 +222,8 @@ pub fn make_passage(path: &Path) -> Result<(), HomeError> {
     Ok(())
 }
 
-/// Replaces a file whole, readable by its owner only: a crash leaves the old one or the new one.
+/// Replaces a file whole, readable by its owner only: a crash leaves the old one or the new one, and once this
+/// returns it is the new one.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -237,7 +238,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
         let mut file = options.open(&scratch)?;
         file.write_all(bytes)?;
         file.sync_data()?;
-        fs::rename(&scratch, path)
+        fs::rename(&scratch, path)?;
+        #[cfg(unix)]
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            fs::File::open(dir)?.sync_all()?;
+        }
+        Ok(())
     };
     write().map_err(HomeError::io(path))
 }

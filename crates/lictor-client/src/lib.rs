@@ -20,6 +20,7 @@ pub mod error;
 pub mod follow;
 pub mod home;
 pub mod hub;
+mod lock;
 mod probe;
 pub mod receipts;
 pub mod sign;

@@ -2,7 +2,8 @@
 //!
 //! A node numbers its receipts and chains them by digest. Other clients' jobs take numbers too, so a missing
 //! number proves nothing by itself; two receipts for one number or one job do, and so does a chain that does not
-//! fit, or a low number on a late receipt. One line per receipt is appended to `receipts/<node>`.
+//! fit, or a low number on a late receipt. One line per receipt is appended to `receipts/<node>`, under the lock of
+//! the home's trust, so that two receipts which two processes note at once are held against each other.
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -13,7 +14,8 @@ use lictor_proto::code::Refusal;
 use lictor_proto::doc::Receipt;
 use lictor_proto::{Code, Digest, NodeId, Timestamp};
 
-use crate::home::{HomeError, make_dir};
+use crate::home::{HomeError, make_dir, replace};
+use crate::lock::Lock;
 
 /// How much of a node's file is looked at: some 300 receipts.
 const WINDOW: u64 = 64 * 1024;
@@ -25,6 +27,7 @@ const TOLERANCE: Duration = Duration::from_secs(60);
 /// All receipts seen.
 #[derive(Debug, Clone)]
 pub struct ReceiptTracker {
+    trust_dir: PathBuf,
     dir: PathBuf,
 }
 
@@ -54,6 +57,7 @@ impl ReceiptTracker {
     #[must_use]
     pub fn below(trust_dir: &Path) -> Self {
         Self {
+            trust_dir: trust_dir.to_owned(),
             dir: trust_dir.join("receipts"),
         }
     }
@@ -78,6 +82,7 @@ impl ReceiptTracker {
                 format!("cannot remember receipts: {e}{reason}"),
             )
         };
+        let _lock = Lock::take(&self.trust_dir).map_err(own_file)?;
         let known = self.read(&receipt.node_id).map_err(own_file)?;
         let noted = judge(&known, &line)?;
         if noted != Noted::Known {
@@ -112,16 +117,27 @@ impl ReceiptTracker {
     fn append(&self, node: &NodeId, line: &Line) -> Result<(), HomeError> {
         make_dir(&self.dir)?;
         let path = self.dir.join(node.as_str());
+        if fs::metadata(&path).is_ok_and(|m| m.len() > MAX_FILE) {
+            let bytes = fs::read(&path).map_err(HomeError::io(&path))?;
+            let tail = &bytes[bytes.len().saturating_sub(WINDOW as usize)..];
+            let border = tail.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
+            replace(&path, &tail[border..])?;
+        }
         let write = || {
-            if fs::metadata(&path).is_ok_and(|m| m.len() > MAX_FILE) {
-                let bytes = fs::read(&path)?;
-                let tail = &bytes[bytes.len().saturating_sub(WINDOW as usize)..];
-                let border = tail.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
-                fs::write(&path, &tail[border..])?;
+            let mut options = fs::OpenOptions::new();
+            let mut file = options.read(true).append(true).create(true).open(&path)?;
+            let mut text = line.to_text();
+            let mut last = [b'\n'];
+            if file.metadata()?.len() > 0 {
+                file.seek(SeekFrom::End(-1))?;
+                file.read_exact(&mut last)?;
             }
-            let mut file = fs::OpenOptions::new().append(true).create(true).open(&path)?;
-            // One write of one short line: appends of several processes do not mix.
-            file.write_all(line.to_text().as_bytes())
+            // A line that a crash tore stays by itself. What a crash of the machine takes from the end is known to
+            // the node still, and shows as missing: not worth a sync for every job.
+            if last != [b'\n'] {
+                text.insert(0, '\n');
+            }
+            file.write_all(text.as_bytes())
         };
         write().map_err(HomeError::io(&path))
     }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 
-use lictor_client::trust::TrustStore;
+use lictor_client::trust::{Refreshed, TrustStore};
 use lictor_client::{Config, Error, Home, HomeError, Hub};
 use lictor_proto::Code;
 use lictor_trust::SecretKey;
@@ -90,35 +90,14 @@ impl Session {
             .refresh(hub)
             .await
             .map_err(|e| failed("ask the hub for law and nodes", &e))?;
-        for (kind, refusal) in &news.law.refused {
-            self.out.note(format!(
-                "warning: the hub offers a {} that does not hold: {}",
-                kind.as_str(),
-                escape(&refusal.to_string())
-            ));
-        }
-        if let Some(refusal) = &news.law.unloadable {
-            self.out.note(format!(
-                "warning: the newest law cannot be loaded: {}",
-                escape(&refusal.to_string())
-            ));
-        }
-        for (record, refusal) in &news.nodes {
-            // A node that was revoked or replaced is no news to anybody.
-            if !matches!(refusal.code, Code::NodeRevoked | Code::GrantRevoked) {
-                self.out.note(format!(
-                    "warning: the node record {record} does not hold: {}",
-                    escape(&refusal.to_string())
-                ));
-            }
-        }
+        warn(self.out, &news);
         Ok(())
     }
 
-    /// The one node that `text` means; asks the hub when this home does not know it.
+    /// The one node that `text` means; asks the hub when this home does not know it, or no longer accepts it.
     pub(crate) async fn node(&self, store: &mut TrustStore, hub: &Hub, text: &str) -> Result<Node> {
         match store.resolve(text) {
-            Err(e) if e.code() == Code::NodeUnknown => {
+            Err(Error::Untrusted(_)) => {
                 self.refresh(store, hub).await?;
                 store
                     .resolve(text)
@@ -131,6 +110,47 @@ impl Session {
     /// The key that signs: the one named, else the configured one.
     pub(crate) fn key(&self, named: Option<&lictor_proto::Name>) -> Result<SecretKey> {
         keys::load(&self.home, named.unwrap_or(&self.config.key))
+    }
+}
+
+/// Says loudly what of the hub's news does not hold, and what it did not take from us.
+pub(crate) fn warn(out: Out, news: &Refreshed) {
+    for (kind, refusal) in &news.law.refused {
+        out.note(format!(
+            "warning: the hub offers a {} that does not hold: {}",
+            kind.as_str(),
+            escape(&refusal.to_string())
+        ));
+    }
+    if let Some(refusal) = &news.law.unloadable {
+        out.note(format!(
+            "warning: the newest law cannot be loaded: {}",
+            escape(&refusal.to_string())
+        ));
+    }
+    for (record, refusal) in &news.nodes {
+        // A node that was revoked or replaced is no news to anybody.
+        if !matches!(refusal.code, Code::NodeRevoked | Code::GrantRevoked) {
+            out.note(format!(
+                "warning: the node record {record} does not hold: {}",
+                escape(&refusal.to_string())
+            ));
+        }
+    }
+    let untaken = match &news.pushed {
+        None => None,
+        Some(Ok(pushed)) if pushed.changed => {
+            out.progress("the hub had older law than this home; it has the newer now");
+            None
+        }
+        Some(Ok(pushed)) => pushed.refused.first().map(ToString::to_string),
+        Some(Err(e)) => Some(failed("push", e).to_string()),
+    };
+    if let Some(why) = untaken {
+        let why = escape(&why.replace('\n', ";"));
+        out.note(format!(
+            "warning: the hub has older law than this home, and did not take the newer: {why}"
+        ));
     }
 }
 

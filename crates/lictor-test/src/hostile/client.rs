@@ -68,6 +68,14 @@ impl Client {
         Ok(())
     }
 
+    /// Lets the home ask the hub for news with its next command.
+    ///
+    /// # Errors
+    /// When it has never asked.
+    pub fn asks_again(&self) -> Result<()> {
+        std::fs::remove_file(self.home.trust_dir().join("refreshed")).context("it has not asked yet")
+    }
+
     /// Types `lictor ...`.
     ///
     /// # Errors

@@ -98,6 +98,11 @@ fn hub_lists_a_second_record_for_a_name() {
 }
 
 #[test]
+fn hub_lists_a_second_machine_on_one_grant() {
+    holds("hub_lists_a_second_machine_on_one_grant");
+}
+
+#[test]
 fn hub_forges_the_labels_in_a_listing() {
     holds("hub_forges_the_labels_in_a_listing");
 }

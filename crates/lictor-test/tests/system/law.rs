@@ -1,10 +1,10 @@
 //! Policy, approvals, revocation, a second node; receipts and audit logs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Lab, LabOptions, Program, wait_until};
+use lictor_test::{Cli, Done, Lab, LabOptions, Program, wait_until};
 
 use crate::steps::{SOON, ended, id_of, reach, receipt, sh};
 
@@ -39,15 +39,25 @@ fn second_operator(lab: &Lab, name: &str, groups: &str) -> Result<Cli> {
     );
     change_law(first, "roster.toml", &entry)?;
     let token = first.json(&["tokens", "new", "--scope", "submit", name])?;
-    let token_file = lab.home().join(format!("{name}.token"));
-    fs::write(&token_file, token["secret"].as_str().context("token")?)?;
+    fs::write(token_file(lab, name), token["secret"].as_str().context("token")?)?;
+    let done = connect(lab, &cli, name)?;
+    ensure!(done.code()? == 0, "{}", done.stderr);
+    Ok(cli)
+}
+
+fn token_file(lab: &Lab, name: &str) -> PathBuf {
+    lab.home().join(format!("{name}.token"))
+}
+
+/// Types `lictor connect` with the token made before.
+fn connect(lab: &Lab, cli: &Cli, name: &str) -> Result<Done> {
     let config: String = fs::read_to_string(lab.home().join("config.toml"))?;
     let org = config
         .lines()
         .find_map(|l| l.strip_prefix("org = "))
         .context("org in config.toml")?;
-    let token_file = token_file.to_str().context("path")?;
-    let words = [
+    let token_file = token_file(lab, name);
+    cli.run(&[
         "connect",
         "--org",
         org.trim_matches('"'),
@@ -56,11 +66,51 @@ fn second_operator(lab: &Lab, name: &str, groups: &str) -> Result<Cli> {
         "--key",
         name,
         "--token-file",
-        token_file,
+        token_file.to_str().context("path")?,
         lab.url(),
-    ];
-    cli.ok(&words)?;
-    Ok(cli)
+    ])
+}
+
+/// Lets a home ask the hub for news with its next command.
+fn asks_again(cli: &Cli) -> Result<()> {
+    fs::remove_file(cli.home().join("trust/refreshed")).context("it has not asked yet")
+}
+
+#[test]
+fn a_home_that_is_pinned_stays_pinned_whatever_is_wrong_with_it() -> Result<()> {
+    let lab = starter()?;
+    let bob = second_operator(&lab, "bob", "\"ops\"")?;
+    let again = connect(&lab, &bob, "bob")?;
+    assert_eq!(again.code()?, 0, "once more is fine: {}", again.stderr);
+    let law = bob.home().join("trust/law.json");
+    fs::write(&law, "{\"roots\":[],")?;
+    let broken = connect(&lab, &bob, "bob")?;
+    assert_eq!(broken.code()?, 125, "{}", broken.stderr);
+    assert_eq!(
+        fs::read_to_string(&law)?,
+        "{\"roots\":[],",
+        "nothing was pinned anew"
+    );
+    Ok(())
+}
+
+#[test]
+fn law_that_a_home_has_and_the_hub_has_not_is_handed_to_it() -> Result<()> {
+    let lab = starter()?;
+    let bob = second_operator(&lab, "bob", "\"ops\"")?;
+    let before = bob.json(&["org", "show"])?["bundle"]
+        .as_u64()
+        .context("a version")?;
+    lab.cli().ok(&["org", "sign"])?;
+    lab.cli().ok(&["org", "revoke", "operator", "mallory"])?;
+    asks_again(lab.cli())?;
+    lab.cli().ok(&["approvals"])?;
+    asks_again(&bob)?;
+    bob.ok(&["approvals"])?;
+    let after = bob.json(&["org", "show"])?;
+    assert_eq!(after["bundle"].as_u64(), Some(before + 1), "{after}");
+    assert_eq!(after["revocations"], 1, "{after}");
+    Ok(())
 }
 
 #[test]

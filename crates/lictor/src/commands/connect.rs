@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use lictor_client::{Config, Home, Hub, HubAddress, TrustStore};
+use lictor_client::{Config, Error, Home, HomeError, Hub, HubAddress, TrustStore};
 use serde_json::json;
 
 use crate::args::Connect;
@@ -10,7 +10,7 @@ use crate::commands::keys;
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::out::Out;
-use crate::session::failed;
+use crate::session::{failed, warn};
 
 pub(crate) async fn run(home: &Home, args: &Connect, out: Out) -> Result {
     // Fails here, before anything is written, when there is no such key.
@@ -31,12 +31,20 @@ pub(crate) async fn run(home: &Home, args: &Connect, out: Out) -> Result {
         .ok_or_else(|| Failure::new("the hub has no root of this org"))?;
     let mut store = match TrustStore::open(home, &args.org) {
         Ok(store) => store,
-        Err(_) => TrustStore::pin(home, &args.org, root).map_err(|e| failed("pin the org", &e))?,
+        Err(Error::Home(HomeError::Missing(_))) => {
+            TrustStore::pin(home, &args.org, root).map_err(|e| failed("pin the org", &e))?
+        }
+        // What is pinned is never given up for what a hub shows, whatever is wrong with it.
+        Err(e) => {
+            return Err(failed("read the pinned trust of this home", &e)
+                .hint("A home acts for one org: LICTOR_HOME, or --home, names another."));
+        }
     };
-    store
+    let news = store
         .refresh(&hub)
         .await
         .map_err(|e| failed("fetch law and nodes", &e))?;
+    warn(out, &news);
     home.write_token(&token).doing("write the API token")?;
     home.write_config(&Config {
         org: args.org.clone(),
@@ -46,7 +54,8 @@ pub(crate) async fn run(home: &Home, args: &Connect, out: Out) -> Result {
     })
     .doing("write the configuration")?;
     let version = store.trust().bundle().map(|b| b.version);
-    let value = json!({ "org": args.org, "operator": args.operator, "bundle": version });
+    let refused: Vec<_> = news.law.refused.iter().map(|(_, r)| r).collect();
+    let value = json!({ "org": args.org, "operator": args.operator, "bundle": version, "refused": refused });
     out.either(&value, || {
         let law = version.map_or_else(|| "no law yet".to_owned(), |v| format!("law {v}"));
         format!("this home acts as {} for org {} ({law})", args.operator, args.org)

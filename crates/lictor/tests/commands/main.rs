@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, missing_docs)]
 
 mod errors;
+mod homes;
 mod keys;
 mod org;
 

@@ -40,6 +40,7 @@ attacks! {
     hub_lists_a_node_with_keys_of_its_own => Some(Code::NodeUnknown),
     hub_lists_a_node_under_a_record_of_its_own => Some(Code::NodeUnknown),
     hub_lists_a_second_record_for_a_name => Some(Code::AmbiguousName),
+    hub_lists_a_second_machine_on_one_grant => Some(Code::GrantUsed),
     hub_forges_the_labels_in_a_listing => Some(Code::NodeUnknown),
     hub_serves_older_law_to_a_client => Some(Code::BundleOlder),
     another_hub_answers_a_client => Some(Code::HubPin),
@@ -379,6 +380,28 @@ async fn hub_forges_the_labels_in_a_listing() -> Result<Seen> {
         Ok((String::from_utf8(envelope.to_bytes())?, record))
     })
     .await
+}
+
+/// Whoever stole the token enrolled a machine of theirs: which of the two is it? The home knew only one so far.
+async fn hub_lists_a_second_machine_on_one_grant() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let grant = scene.papers.0.clone();
+    let stand = RecordOf {
+        org: &scene.org.id,
+        grant: digest(&grant)?,
+        name: &name(NODE),
+        epoch: 1,
+        issued_at: scene.org.now(),
+    };
+    let secrets = NodeSecrets::generate()?;
+    let record = to_wire(&secrets.record(&stand, &key("join")));
+    let id = secrets.node_id(&scene.org.id);
+    scene.hub.people().show_node(&id, &name(NODE), (grant, record));
+    client.asks_again()?;
+    client.refuses(Code::GrantUsed).await?;
+    // By its id as well, which the home had accepted.
+    let by_id = ["run", "--profile", "host", scene.id.as_str(), "--", "true"];
+    client.refuses_to(&by_id, Code::GrantUsed).await
 }
 
 /// Another machine, truly enrolled under this name: its id, grant and record.

@@ -135,20 +135,24 @@ pub(crate) fn sign_files(
     signers: &[Name],
     terms: Terms,
 ) -> Result<(SignedDoc, u64)> {
-    let version = store.trust().bundle().map_or(0, |b| b.version) + 1;
-    let bundle = draft(files, store.trust(), version, terms);
-    loaded(&load_bundle(&bundle, store.trust())?)?;
     let secrets = signers
         .iter()
         .map(|n| keys::load(home, n))
         .collect::<Result<Vec<_>>>()?;
     let secrets: Vec<&SecretKey> = secrets.iter().collect();
+    // Nobody else signs the same version meanwhile. What could wait for a person is done.
+    let mut held = store
+        .hold()
+        .map_err(|e| failed("read the pinned trust of this home", &e))?;
+    let version = held.trust().bundle().map_or(0, |b| b.version) + 1;
+    let bundle = draft(files, held.trust(), version, terms);
+    loaded(&load_bundle(&bundle, held.trust())?)?;
     let signed = SignedDoc::of(&seal(&bundle, &secrets));
     let docs = LawDocs {
         bundle: Some(signed.wire.clone()),
         ..LawDocs::default()
     };
-    let report = store
+    let report = held
         .accept(&docs)
         .map_err(|e| failed("keep the signed law", &e))?;
     if let Some((_, refusal)) = report.refused.first() {

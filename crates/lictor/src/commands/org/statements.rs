@@ -1,6 +1,7 @@
 //! `lictor org freshness` and `lictor org revoke`: small signed statements between two bundles.
 
-use lictor_client::SignedDoc;
+use lictor_client::trust::Held;
+use lictor_client::{SignedDoc, TrustStore};
 use lictor_proto::Timestamp;
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{Document, Freshness, Revocation, RevocationKind, RevocationSet};
@@ -15,12 +16,13 @@ use crate::failure::{Failure, Result};
 use crate::session::failed;
 
 pub(super) fn freshness(desk: &Desk<'_>, args: &OrgFreshness) -> Result {
-    let store = desk.session.trust()?;
-    let trust = store.trust();
+    let mut store = desk.session.trust()?;
+    let key = keys::load(&desk.session.home, &args.key)?;
+    let mut held = hold(&mut store)?;
+    let trust = held.trust();
     let bundle = trust.bundle().ok_or_else(|| {
         Failure::new("there is no law yet").hint("`lictor org sign` makes the first bundle.")
     })?;
-    let key = keys::load(&desk.session.home, &args.key)?;
     let now = Timestamp::now();
     let statement = Freshness {
         tag: Default::default(),
@@ -37,7 +39,7 @@ pub(super) fn freshness(desk: &Desk<'_>, args: &OrgFreshness) -> Result {
         freshness: Some(signed.wire.clone()),
         ..LawDocs::default()
     };
-    keep(desk, &docs, "freshness.json", &signed)?;
+    keep(desk, &mut held, &docs, "freshness.json", &signed)?;
     let value = json!({ "bundle": statement.bundle_version, "revocations": statement.revocations.count,
         "expires_at": statement.expires_at });
     desk.session.out.either(&value, || {
@@ -52,10 +54,11 @@ pub(super) fn freshness(desk: &Desk<'_>, args: &OrgFreshness) -> Result {
 pub(super) fn revoke(desk: &Desk<'_>, args: &OrgRevoke) -> Result {
     let session = desk.session;
     let key = session.key(None)?;
-    let store = session.trust()?;
+    let mut store = session.trust()?;
+    let mut held = hold(&mut store)?;
     let revocation = Revocation {
         tag: Default::default(),
-        org: store.trust().org().clone(),
+        org: held.trust().org().clone(),
         operator: session.config.operator.clone(),
         kind: match args.kind {
             RevokeKind::Key => RevocationKind::Key,
@@ -74,7 +77,13 @@ pub(super) fn revoke(desk: &Desk<'_>, args: &OrgRevoke) -> Result {
         ..LawDocs::default()
     };
     let hex = signed.digest.to_string().replace("sha256:", "");
-    keep(desk, &docs, &format!("revocation.{}.json", &hex[..16]), &signed)?;
+    keep(
+        desk,
+        &mut held,
+        &docs,
+        &format!("revocation.{}.json", &hex[..16]),
+        &signed,
+    )?;
     let value = json!({ "revocation": signed.digest, "target": args.target });
     session.out.either(&value, || {
         "revoked, for good\nnext: lictor org freshness (where the org has that role); lictor org push"
@@ -89,10 +98,16 @@ fn seal<T: Document>(doc: &T, key: &SecretKey) -> Result<SignedDoc> {
     Ok(SignedDoc::of(&sign(doc, &[key])))
 }
 
+/// Nobody else changes the law while a statement about it is made.
+fn hold(store: &mut TrustStore) -> Result<Held<'_>> {
+    store
+        .hold()
+        .map_err(|e| failed("read the pinned trust of this home", &e))
+}
+
 /// Believed here first, by the same rules as everywhere; then written beside the directory.
-fn keep(desk: &Desk<'_>, docs: &LawDocs, name: &str, signed: &SignedDoc) -> Result<()> {
-    let mut store = desk.session.trust()?;
-    let report = store.accept(docs).map_err(|e| failed("keep the statement", &e))?;
+fn keep(desk: &Desk<'_>, held: &mut Held<'_>, docs: &LawDocs, name: &str, signed: &SignedDoc) -> Result<()> {
+    let report = held.accept(docs).map_err(|e| failed("keep the statement", &e))?;
     if let Some((_, refusal)) = report.refused.first() {
         return Err(Failure::refused("the statement does not hold", refusal));
     }
