@@ -28,14 +28,18 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            // clap prints help and version to standard output and mistakes to standard error.
+        // Help and version, on standard output.
+        Err(e) if !e.use_stderr() => {
             let _ = e.print();
-            return if e.use_stderr() {
-                exit::Status(exit::OWN_ERROR).into()
+            return ExitCode::SUCCESS;
+        }
+        Err(e) => {
+            if asks_for_json() {
+                out::Out::new(true).failure(&mistyped(&e));
             } else {
-                ExitCode::SUCCESS
-            };
+                let _ = e.print();
+            }
+            return exit::Status(exit::OWN_ERROR).into();
         }
     };
     let out = out::Out::new(cli.global.json);
@@ -46,4 +50,20 @@ fn main() -> ExitCode {
             failure.status().into()
         }
     }
+}
+
+/// Whether the program that typed this reads JSON, as far as arguments that cannot be read show it.
+fn asks_for_json() -> bool {
+    let own = std::env::args_os().skip(1).take_while(|a| a != "--");
+    own.into_iter().any(|a| a == "--json")
+}
+
+/// What is wrong with the arguments, in clap's words.
+fn mistyped(e: &clap::Error) -> failure::Failure {
+    let text = e.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let what = failure::Failure::new(first.trim_start_matches("error: "));
+    let failure = lines.fold(what, |failure, line| failure.why(line));
+    failure.hint("`lictor help COMMAND` shows the arguments.")
 }

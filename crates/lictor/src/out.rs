@@ -1,7 +1,7 @@
 //! Everything that is printed goes through here: text for people, JSON for programs, colour only on a terminal.
 //!
 //! # Invariants
-//! - With `--json`, standard output carries JSON lines and nothing else.
+//! - With `--json`, standard output carries JSON lines and nothing else; what we say on standard error is JSON lines too.
 //! - Text that comes from elsewhere is escaped by whoever formats it ([`crate::escape`]); the bytes of a job's
 //!   own output pass unchanged.
 
@@ -64,14 +64,15 @@ impl Out {
         }
     }
 
-    /// Something a person should know, on standard error, whatever the mode.
+    /// Something that should be known, on standard error, whatever the mode.
     pub(crate) fn note(self, text: impl AsRef<str>) {
-        let _ = writeln!(
-            io::stderr().lock(),
-            "{} {}",
-            self.paint("2", "lictor:"),
-            text.as_ref()
-        );
+        let text = text.as_ref();
+        let mut stderr = io::stderr().lock();
+        let _ = if self.json {
+            writeln!(stderr, "{}", serde_json::json!({ "note": text }))
+        } else {
+            writeln!(stderr, "{} {text}", self.paint("2", "lictor:"))
+        };
     }
 
     /// How things go on: only when a person watches.

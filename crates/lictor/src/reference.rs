@@ -38,8 +38,10 @@ With `--json` every command prints one JSON value; `run`, `logs` and `receipt ve
 `started_at`, `finished_at`, `confirmed`, `code`, `message`, `unseen_bytes` (of output that was not shown; where a
 result is `unconfirmed`, only those that the node kept), `unproven_bytes` (of output that was shown, and that nothing
 the node signed covers; then the result is `unconfirmed`), `receipts_missing` (of this node, before this one, never seen
-by this home: other clients' jobs, or withheld). What is unknown is `null`. Errors are one object on
-standard error: `{\"error\": {\"code\", \"message\", \"causes\", \"hint\"}}`.
+by this home: other clients' jobs, or withheld). What is unknown is `null`. `decision` is `null`
+also where policy decided nothing: a job that was canceled, or expired, while it waited. Errors are one object on standard
+error, `{\"error\": {\"code\", \"message\", \"causes\", \"hint\"}}`, wrong arguments included; notes and warnings before it are
+`{\"note\": TEXT}` on a line each. What the job itself wrote to its standard error is on standard output, as an event.
 ";
 
 fn reference() -> String {

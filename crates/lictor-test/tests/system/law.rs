@@ -158,7 +158,11 @@ fn a_job_that_waits_runs_once_a_second_person_approves() -> Result<()> {
 
     let listed = bob.json(&["approvals"])?;
     assert_eq!(listed[0]["job_id"], id.as_str());
-    bob.ok(&["approve", "--yes", &id])?;
+    let asked = bob.run(&["approve", "--json", &id])?;
+    assert_eq!(asked.code()?, 125, "nobody was shown what is approved");
+    assert!(asked.stderr.contains("nobody is shown"), "{}", asked.stderr);
+    let shown = bob.ok(&["approve", "--yes", &id])?;
+    assert!(shown.contains("law        "), "{shown}");
     assert_eq!(ended(lab.cli(), &id)?, "succeeded");
     assert_eq!(lab.cli().ok(&["logs", &id])?, "changed\n");
     let receipt = receipt(lab.cli(), &id)?;

@@ -82,7 +82,7 @@ pub(crate) struct Cancel {
 /// `lictor approve`.
 #[derive(Debug, Args)]
 pub(crate) struct Approve {
-    /// Do not ask for confirmation
+    /// Do not ask for confirmation; needed with --json, which shows nothing to confirm
     #[arg(long, short)]
     pub(crate) yes: bool,
     /// How long the approval counts

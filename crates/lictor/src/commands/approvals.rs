@@ -68,11 +68,18 @@ pub(crate) async fn approve(session: &Session, args: &Approve) -> Result {
             .code(lictor_proto::Code::SelfApproval)
             .exit(crate::exit::DENIED));
     }
-    if !session.out.is_json() {
+    if session.out.is_json() {
+        if !args.yes {
+            return Err(
+                Failure::new("nothing was signed: with --json nobody is shown the job and asked")
+                    .hint("Look at it with `lictor job ID`, then use --yes."),
+            );
+        }
+    } else {
         session.out.line(question(&dossier))?;
-    }
-    if !args.yes && !confirmed()? {
-        return Err(Failure::new("nothing was signed"));
+        if !args.yes && !confirmed()? {
+            return Err(Failure::new("nothing was signed"));
+        }
     }
     let key = session.key(args.key.as_ref().or(args.approver.as_ref()))?;
     let facts = dossier.asks.iter().map(|ask| ApprovalFacts {

@@ -142,10 +142,20 @@ impl Dossier {
         if let Some(timeout) = exec.timeout() {
             lines.push(format!("timeout    {timeout:?}"));
         }
+        if let Some(grace) = exec.grace_ms {
+            lines.push(format!("grace      {grace} ms between SIGTERM and SIGKILL"));
+        }
+        if let Some(keep) = exec.keep_bytes {
+            lines.push(format!("keeps      {keep} bytes of output"));
+        }
+        if let Some(former) = job.retry_of {
+            lines.push(format!("retry of   {former}"));
+        }
         if !job.reason.is_empty() {
             lines.push(format!("reason     {}", escape(&job.reason)));
         }
         lines.push(format!("valid      {} to {}", job.not_before, job.expires_at));
+        lines.push(format!("law        {} or newer", job.min_bundle));
         lines.join("\n")
     }
 }

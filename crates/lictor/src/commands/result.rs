@@ -1,7 +1,7 @@
 //! The last line of `lictor run --json`: how it ended. These names are kept.
 
 use lictor_client::{Confirmed, Unconfirmed};
-use lictor_proto::doc::{Exit, Outcome};
+use lictor_proto::doc::{Exit, Outcome, Receipt};
 use lictor_proto::{Code, JobId, Timestamp};
 use serde::Serialize;
 
@@ -29,7 +29,7 @@ pub(crate) struct ResultLine {
     pub(crate) max_rss_bytes: Option<u64>,
     /// The backend that it really ran in.
     pub(crate) sandbox: Option<String>,
-    /// `allow`, `deny`, or `null` when unknown.
+    /// `allow`, `deny`, or `null` when policy decided nothing, or nobody knows.
     pub(crate) decision: Option<&'static str>,
     /// The policies that decided.
     pub(crate) rules: Vec<String>,
@@ -53,11 +53,6 @@ impl ResultLine {
             Some(Exit::Signal(n)) => (None, Some(n)),
             None => (None, None),
         };
-        let decision = match r.outcome {
-            Outcome::Denied => "deny",
-            Outcome::Expired if r.started_at.is_none() => "deny",
-            _ => "allow",
-        };
         Self {
             event: "result",
             status: word(r.outcome).to_owned(),
@@ -73,7 +68,7 @@ impl ResultLine {
             cpu_system_us: r.usage.map(|u| u.cpu_system_us),
             max_rss_bytes: r.usage.map(|u| u.max_rss_bytes),
             sandbox: r.backend.as_ref().map(|b| b.name.clone()),
-            decision: Some(decision),
+            decision: decision(r),
             rules: r.policy_ids.clone(),
             job_id,
             started_at: r.started_at,
@@ -111,6 +106,18 @@ impl ResultLine {
             receipts_missing: None,
             code: Some(why.refusal.code),
             message: why.refusal.message.clone(),
+        }
+    }
+}
+
+/// What policy decided, as far as the receipt shows it.
+fn decision(r: &Receipt) -> Option<&'static str> {
+    match r.outcome {
+        Outcome::Denied => Some("deny"),
+        Outcome::Succeeded | Outcome::Failed | Outcome::TimedOut => Some("allow"),
+        // It may have ended while it waited for approval, or for its turn.
+        Outcome::Canceled | Outcome::Interrupted | Outcome::Expired => {
+            (r.started_at.is_some() || r.plan_digest.is_some()).then_some("allow")
         }
     }
 }

@@ -21,6 +21,30 @@ fn wrong_arguments_are_lictors_own_error_and_not_a_remote_status() {
 }
 
 #[test]
+fn with_json_wrong_arguments_are_one_object_too() {
+    let home = Home::new();
+    for arguments in [
+        &["--json", "run", "web-1"][..],
+        &["frobnicate", "--json"],
+        &["run", "--json", "--timeout", "soon", "n", "--", "true"],
+    ] {
+        let done = home.run(arguments);
+        assert_eq!(done.status, Some(125), "{done:?}");
+        let error: serde_json::Value = serde_json::from_str(&done.stderr).expect("one JSON object");
+        assert!(
+            error["error"]["message"].as_str().is_some_and(|m| !m.is_empty()),
+            "{error}"
+        );
+    }
+    let done = home.run(&["run", "web-1", "x", "--", "--json"]);
+    assert!(
+        done.stderr.starts_with("error:"),
+        "that one is the command's: {}",
+        done.stderr
+    );
+}
+
+#[test]
 fn a_home_that_is_not_set_up_says_how_to_set_one_up() {
     let home = Home::new();
     let done = home.run(&["run", "web-1", "--", "true"]);
