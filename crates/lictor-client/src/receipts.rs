@@ -5,6 +5,7 @@
 //! fit, or a low number on a late receipt. One line per receipt is appended to `receipts/<node>`, under the lock of
 //! the home's trust, so that two receipts which two processes note at once are held against each other.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ struct Line {
     prev: Option<Digest>,
     job: Digest,
     finished_at: Timestamp,
+    /// Head of the node's audit log before it; absent in lines of older versions.
+    audit_head: Option<Digest>,
 }
 
 /// What the tracker has to say about a receipt that is new to it and fits.
@@ -74,6 +77,7 @@ impl ReceiptTracker {
             prev: receipt.prev,
             job: receipt.job_digest,
             finished_at: receipt.finished_at,
+            audit_head: Some(receipt.audit_head),
         };
         let own_file = |e: HomeError| {
             let reason = std::error::Error::source(&e).map_or_else(String::new, |s| format!(": {s}"));
@@ -89,6 +93,27 @@ impl ReceiptTracker {
             self.append(&receipt.node_id, &line).map_err(own_file)?;
         }
         Ok(noted)
+    }
+
+    /// Heads of the node's audit log that its newest known receipts carry: each must occur in the log.
+    ///
+    /// # Errors
+    /// When the tracker's own file cannot be read.
+    pub fn audit_heads(&self, node: &NodeId) -> Result<BTreeSet<Digest>, HomeError> {
+        Ok(self
+            .read(node)?
+            .into_iter()
+            .filter_map(|l| l.audit_head)
+            .collect())
+    }
+
+    /// The nodes whose receipts were seen.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries
+            .filter_map(|e| e.file_name().to_str()?.parse().ok())
+            .collect()
     }
 
     fn read(&self, node: &NodeId) -> Result<Vec<Line>, HomeError> {
@@ -145,7 +170,7 @@ impl ReceiptTracker {
 
 /// Whether `new` fits what is known of its node.
 fn judge(known: &[Line], new: &Line) -> Result<Noted, Refusal> {
-    if known.contains(new) {
+    if known.iter().any(|old| old.receipt == new.receipt) {
         return Ok(Noted::Known);
     }
     let conflict = |why: &str| Refusal::new(Code::ReceiptConflict, why);
@@ -178,11 +203,12 @@ impl Line {
     fn to_text(&self) -> String {
         let prev = self.prev.map_or_else(|| "-".to_owned(), |d| d.to_string());
         format!(
-            "{} {} {prev} {} {}\n",
+            "{} {} {prev} {} {}{}\n",
             self.seq,
             self.receipt,
             self.job,
-            self.finished_at.as_millis()
+            self.finished_at.as_millis(),
+            self.audit_head.map_or_else(String::new, |h| format!(" {h}"))
         )
     }
 
@@ -197,6 +223,10 @@ impl Line {
             },
             job: words.next()?.parse().ok()?,
             finished_at: Timestamp::from_millis(words.next()?.parse().ok()?),
+            audit_head: match words.next() {
+                Some(head) => Some(head.parse().ok()?),
+                None => None,
+            },
         };
         words.next().is_none().then_some(line)
     }
@@ -213,6 +243,7 @@ mod tests {
             prev: prev.map(|p| Digest::of(p.as_bytes())),
             job: Digest::of(format!("job {id}").as_bytes()),
             finished_at: Timestamp::from_millis(seq * 1000),
+            audit_head: Some(Digest::of(b"head")),
         }
     }
 
@@ -222,6 +253,9 @@ mod tests {
             assert_eq!(Line::parse(l.to_text().trim_end()), Some(l));
         }
         assert_eq!(Line::parse("5 sha256:00"), None);
+        let mut old = line(2, Some("a"), "b");
+        old.audit_head = None;
+        assert_eq!(Line::parse(old.to_text().trim_end()), Some(old));
     }
 
     #[test]

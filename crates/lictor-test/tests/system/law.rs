@@ -311,6 +311,45 @@ fn a_receipt_verifies_and_a_changed_one_does_not() -> Result<()> {
 }
 
 #[test]
+fn a_log_that_was_cut_off_at_its_end_is_found_by_the_receipts_of_its_node() -> Result<()> {
+    let lab = Lab::start()?;
+    assert_eq!(sh(lab.cli(), &[], "echo one")?.code()?, 0);
+    let id = id_of(&sh(lab.cli(), &[], "echo two")?.result()?)?;
+    let head = receipt(lab.cli(), &id)?["audit_head"].clone();
+    let head = head.as_str().context("a head")?;
+    let agent = lab.home().join("agent");
+    let agent = agent.to_str().context("path")?;
+    let whole = lab
+        .cli()
+        .json(&["audit", "--agent", agent, "verify", "--head", head])?;
+    assert_eq!(whole["known_heads"], 2, "{whole}");
+    assert!(
+        whole["log"].as_str().is_some_and(|l| l.starts_with("n_")),
+        "{whole}"
+    );
+
+    let text = lab.cli().ok(&["audit", "--agent", agent, "export"])?;
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines
+        .iter()
+        .position(|l| l.contains(head))
+        .context("the head's record")?;
+    let file = lab.home().join("export.jsonl");
+    let path = file.to_str().context("path")?;
+    fs::write(&file, lines[..end].join("\n") + "\n")?;
+    let cut = lab.cli().run(&["audit", "verify", path])?;
+    assert_eq!(cut.code()?, 125, "{}", cut.text());
+    assert!(cut.stderr.contains("does not occur"), "{}", cut.stderr);
+
+    // Whoever has seen no receipts finds it by a head alone.
+    let stranger = Cli::new(&lab.home().join("stranger"))?;
+    assert_eq!(stranger.run(&["audit", "verify", path])?.code()?, 0);
+    let named = stranger.run(&["audit", "verify", "--head", head, path])?;
+    assert_eq!(named.code()?, 125, "{}", named.text());
+    Ok(())
+}
+
+#[test]
 fn any_record_changed_in_an_exported_audit_log_is_found() -> Result<()> {
     let lab = Lab::start()?;
     assert_eq!(sh(lab.cli(), &[], "echo audited")?.code()?, 0);

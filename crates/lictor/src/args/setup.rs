@@ -151,8 +151,11 @@ pub(crate) enum AuditCommand {
     Show,
     /// Print the records as JSON lines, exactly as they are chained
     Export,
-    /// Find any changed, removed or reordered record
+    /// Find any changed, removed or reordered record, and by receipts that this home has seen, any cut-off end
     Verify {
+        /// A head of this log that was kept elsewhere, which must occur; every receipt carries one (repeatable)
+        #[arg(long = "head", value_name = "sha256:HEX")]
+        heads: Vec<Digest>,
         /// Verify exported records in this file instead
         file: Option<PathBuf>,
     },
