@@ -129,3 +129,38 @@ fn an_interrupt_cancels_the_job() -> Result<()> {
     assert!(!status.success(), "{status}");
     gone(&format!("sleep {m}"))
 }
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_of_ours() -> Result<()> {
+    let lab = Lab::start()?;
+    let mut command = lab
+        .cli()
+        .command(&["run", "--profile", "host", "local", "--", "seq", "1", "100000"]);
+    let done = command.stdout(std::fs::File::create("/dev/full")?).output()?;
+    assert_eq!(done.status.code(), Some(125));
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("could not write the output"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn what_is_printed_of_a_job_that_goes_on_is_provisional() -> Result<()> {
+    let lab = Lab::start()?;
+    let go = lab.home().join("go");
+    let id = detached(lab.cli(), &in_two_parts(go.to_str().context("path")?, 60_000))?;
+    reach(lab.cli(), &id, &["running"], SOON)?;
+    let early = lab.cli().run(&["--json", "logs", &id])?;
+    assert_eq!(early.code()?, 0, "{}", early.stderr);
+    assert_eq!(early.result()?["confirmed"], false);
+    let note: serde_json::Value = serde_json::from_str(&early.stderr)?;
+    assert!(
+        note["note"].as_str().is_some_and(|n| n.contains("provisional")),
+        "{note}"
+    );
+    std::fs::write(&go, "")?;
+    ended(lab.cli(), &id)?;
+    let late = lab.cli().run(&["--json", "logs", &id])?;
+    assert_eq!(late.result()?["confirmed"], true);
+    assert_eq!(late.result()?["status"], "succeeded");
+    Ok(())
+}

@@ -68,7 +68,7 @@ impl ResultLine {
             cpu_system_us: r.usage.map(|u| u.cpu_system_us),
             max_rss_bytes: r.usage.map(|u| u.max_rss_bytes),
             sandbox: r.backend.as_ref().map(|b| b.name.clone()),
-            decision: decision(r),
+            decision: decision(r.outcome, r.started_at.is_some() || r.plan_digest.is_some()),
             rules: r.policy_ids.clone(),
             job_id,
             started_at: r.started_at,
@@ -110,19 +110,32 @@ impl ResultLine {
     }
 }
 
-/// What policy decided, as far as the receipt shows it.
-fn decision(r: &Receipt) -> Option<&'static str> {
-    match r.outcome {
+/// What policy decided, as far as the receipt shows it; `begun` when there was at least a plan.
+fn decision(outcome: Outcome, begun: bool) -> Option<&'static str> {
+    match outcome {
         Outcome::Denied => Some("deny"),
         Outcome::Succeeded | Outcome::Failed | Outcome::TimedOut => Some("allow"),
         // It may have ended while it waited for approval, or for its turn.
-        Outcome::Canceled | Outcome::Interrupted | Outcome::Expired => {
-            (r.started_at.is_some() || r.plan_digest.is_some()).then_some("allow")
-        }
+        Outcome::Canceled | Outcome::Interrupted | Outcome::Expired => begun.then_some("allow"),
     }
 }
 
 /// The word for an outcome.
 pub(crate) fn word(outcome: Outcome) -> &'static str {
     lictor_proto::api::ExecutionState::from(outcome).as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_began_was_not_allowed() {
+        for outcome in [Outcome::Canceled, Outcome::Interrupted, Outcome::Expired] {
+            assert_eq!(decision(outcome, false), None, "{outcome:?}");
+            assert_eq!(decision(outcome, true), Some("allow"), "{outcome:?}");
+        }
+        assert_eq!(decision(Outcome::Denied, false), Some("deny"));
+        assert_eq!(decision(Outcome::Failed, false), Some("allow"));
+    }
 }

@@ -69,6 +69,8 @@ enum End {
     Left,
     /// Nobody reads our output any more.
     ReaderGone,
+    /// Our output cannot be written: a full disk, say.
+    Unwritable(std::io::Error),
 }
 
 /// What the hub said last; shown only when there is no receipt.
@@ -101,6 +103,7 @@ impl Watch<'_> {
                 return Ok(LEFT);
             }
             Ok(End::ReaderGone) => return Ok(READER_GONE),
+            Ok(End::Unwritable(e)) => return Err(Failure::new("could not write the output").because(&e)),
             Err(Error::Untrusted(refusal)) => Outcome::Unconfirmed(refusal.into()),
             Err(e) => return Err(failed(&format!("follow job {}", self.id()), &e)),
         };
@@ -141,10 +144,11 @@ impl Watch<'_> {
                     self.show(item, screen, said).await
                 }
                 Ok(None) if follower.receipt().is_some() || said.is_final() || self.until.is_now() => {
-                    return Ok(match screen.finish().await {
-                        Err(Unwritten::ReaderGone) => End::ReaderGone,
-                        _ => End::Over,
-                    });
+                    return match screen.finish().await {
+                        Ok(()) => Ok(End::Over),
+                        Err(Unwritten::ReaderGone) => Ok(End::ReaderGone),
+                        Err(Unwritten::Failed(e)) => Ok(End::Unwritable(e)),
+                    };
                 }
                 // The hub went away or is being restarted: what it had not sent is still there.
                 Ok(None) | Err(Error::Link(_)) if !self.until.is_now() => {
@@ -158,11 +162,7 @@ impl Watch<'_> {
             match shown {
                 Ok(()) => {}
                 Err(Unwritten::ReaderGone) => return Ok(End::ReaderGone),
-                Err(Unwritten::Failed(e)) => {
-                    return Err(Error::Malformed(format!(
-                        "standard output cannot be written: {e}"
-                    )));
-                }
+                Err(Unwritten::Failed(e)) => return Ok(End::Unwritable(e)),
             }
         }
     }
