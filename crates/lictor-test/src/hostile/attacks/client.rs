@@ -190,9 +190,37 @@ async fn hub_forges_output_behind_a_gap() -> Result<Seen> {
 /// Prints more than is kept, in pieces.
 const LONG: [&str; 8] = ["run", "--profile", "narrow", NODE, "--", "seq", "1", "2000"];
 
+/// Just what the node signed as kept, as an honest hub stores it; live, more may have come.
+fn as_kept(items: Vec<Item>) -> Vec<Item> {
+    let receipt = items.iter().find_map(|item| match item {
+        Item::Event(StreamEvent::Receipt { receipt }) => read(receipt),
+        _ => None,
+    });
+    let Some(signed) = receipt.map(|r| r.stdout) else {
+        return items;
+    };
+    in_frames(items, |frames| {
+        let mut kept = Vec::new();
+        for range in &signed.kept {
+            kept.push(gap(1 << 20, range.from));
+            for f in frames.iter().filter(|f| f.kind == FrameKind::Stdout) {
+                let end = f.at + f.payload.len() as u64;
+                let (from, to) = (f.at.max(range.from), end.min(range.to));
+                if from < to {
+                    let slice = (from - f.at) as usize..(to - f.at) as usize;
+                    kept.push(frame(FrameKind::Stdout, from, &f.payload[slice]));
+                }
+            }
+        }
+        kept.push(gap(1 << 20, signed.bytes));
+        *frames = kept;
+    })
+}
+
 /// The node dropped the middle, and says so; the hub fills some of it in.
 async fn hub_invents_output_that_was_not_kept() -> Result<Seen> {
     let (scene, client) = set().await?;
+    scene.hub.people().lie(as_kept);
     let honest = client.types(&LONG).await?;
     ensure!(honest.code()? == 0, "an honest hub:\n{}", honest.stderr);
     ensure!(
@@ -201,10 +229,17 @@ async fn hub_invents_output_that_was_not_kept() -> Result<Seen> {
         honest.stderr
     );
     scene.hub.people().lie(|items| {
-        in_frames(items, |frames| {
-            let middle = frames.iter().position(|f| f.kind == FrameKind::Gap).unwrap_or(0);
-            let at = frames[..middle].iter().map(|f| f.payload.len() as u64).sum();
-            frames.insert(middle, frame(FrameKind::Stdout, at, b"invented\n"));
+        in_frames(as_kept(items), |frames| {
+            // Behind the head.
+            let at = frames
+                .iter()
+                .skip(1)
+                .position(|f| f.kind == FrameKind::Gap)
+                .unwrap_or(0)
+                + 1;
+            let head = frames[..at].iter().filter(|f| f.kind == FrameKind::Stdout);
+            let head: u64 = head.map(|f| f.payload.len() as u64).sum();
+            frames.insert(at, frame(FrameKind::Stdout, head, b"invented\n"));
         })
     });
     client.refuses_to(&LONG, Code::Unconfirmed).await
