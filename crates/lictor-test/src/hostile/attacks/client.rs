@@ -200,9 +200,10 @@ fn as_kept(items: Vec<Item>) -> Vec<Item> {
         return items;
     };
     in_frames(items, |frames| {
+        let on = |frames: usize| (frames as u64 + 1) << 20;
         let mut kept = Vec::new();
         for range in &signed.kept {
-            kept.push(gap(1 << 20, range.from));
+            kept.push(gap(on(kept.len()), range.from));
             for f in frames.iter().filter(|f| f.kind == FrameKind::Stdout) {
                 let end = f.at + f.payload.len() as u64;
                 let (from, to) = (f.at.max(range.from), end.min(range.to));
@@ -212,7 +213,7 @@ fn as_kept(items: Vec<Item>) -> Vec<Item> {
                 }
             }
         }
-        kept.push(gap(1 << 20, signed.bytes));
+        kept.push(gap(on(kept.len()), signed.bytes));
         *frames = kept;
     })
 }
