@@ -25,6 +25,9 @@ pub(super) fn check(code: &str) -> Result<(), &'static str> {
     if !code.chars().all(is_plain) {
         return Err("the code has characters that shells read differently");
     }
+    if swallowed(code) {
+        return Err("a sign after a letter beyond ASCII may be part of that letter in some locales");
+    }
     // Shells take these two away before they read words, so that what stands on either side becomes one: `$\<newline>(`.
     if code.contains("\\\n") {
         return Err("a backslash before a line's end joins what stands apart here");
@@ -57,6 +60,15 @@ pub(super) fn check(code: &str) -> Result<(), &'static str> {
 
 fn is_plain(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n') || c.is_ascii_graphic() || (!c.is_ascii() && c.is_alphanumeric())
+}
+
+/// Whether a sign follows a letter that is not ASCII. In locales such as GBK, SJIS and Big5, which a job can ask for
+/// by `LC_ALL`, the last byte of that letter begins a character whose second byte may be a backslash or a bar: bash
+/// then does not see these. Second bytes are 0x40 and above, and of those only signs mean something to a shell.
+fn swallowed(code: &str) -> bool {
+    let sign = |c: char| c.is_ascii_graphic() && c >= '@' && !c.is_ascii_alphanumeric();
+    let mut pairs = code.chars().zip(code.chars().skip(1));
+    pairs.any(|(before, c)| !before.is_ascii() && sign(c))
 }
 
 /// The most digits that stand right before a `<` or `>`.

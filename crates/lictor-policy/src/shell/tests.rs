@@ -202,6 +202,24 @@ fn nothing_forbidden_hides_behind_a_line_that_goes_on() {
 }
 
 #[test]
+fn no_locale_makes_a_letter_swallow_a_sign() {
+    for code in [
+        "echo \"\u{20ac}\"",
+        "echo \"\u{c1}\\\"; id; echo \\\"\"",
+        "echo \u{c1}|id",
+        "echo \u{4e2d}\\; id",
+        "echo '\u{c1}'\u{c1}}",
+        "echo \u{c1}@",
+    ] {
+        assert!(matches!(sh(code), Action::ShellOpaque { .. }), "{code}");
+    }
+    assert_eq!(
+        commands("echo \"Gr\u{fc}\u{df}e\" '\u{4e2d}\u{6587}' \u{e9}t\u{e9}; id"),
+        set(&["echo", "id"])
+    );
+}
+
+#[test]
 fn numbers_that_no_descriptor_has_are_opaque() {
     for code in [
         "echo 99999999999>x",
