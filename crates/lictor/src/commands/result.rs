@@ -1,7 +1,7 @@
 //! The last line of `lictor run --json`: how it ended. These names are kept.
 
 use lictor_client::{Confirmed, Unconfirmed};
-use lictor_proto::doc::{Exit, Outcome, Receipt};
+use lictor_proto::doc::{Exit, Outcome};
 use lictor_proto::{Code, JobId, Timestamp};
 use serde::Serialize;
 
