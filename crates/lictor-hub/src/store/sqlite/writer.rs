@@ -10,7 +10,7 @@
 //!
 //! A step that fails rolls the whole batch back, and each step is then tried alone, so that a bad one harms
 //! nobody else's. The sync of a commit in WAL mode covers the whole file: a [`Durability::Synced`] step makes
-//! every step before it durable too (docs/decisions/0010-hub-durability.md).
+//! every step before it durable too (docs/decisions/0008-hub-durability.md).
 //!
 //! # Invariants
 //! - Nobody gets an answer before the commit that holds their step.
