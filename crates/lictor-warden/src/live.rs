@@ -34,6 +34,8 @@ pub(crate) struct LiveJob {
 struct Stop {
     switch: Option<StopSwitch>,
     why: Option<Refusal>,
+    /// The agent goes down.
+    shutdown: bool,
 }
 
 impl LiveJob {
@@ -52,9 +54,11 @@ impl LiveJob {
         }
     }
 
-    /// Ends it because the agent goes down.
+    /// Ends it because the agent goes down, now or as soon as it is started.
     pub(crate) fn shut_down(&self) {
-        if let Some(switch) = &self.stop_state().switch {
+        let mut stop = self.stop_state();
+        stop.shutdown = true;
+        if let Some(switch) = &stop.switch {
             switch.stop(StopReason::Shutdown);
         }
     }
@@ -64,6 +68,8 @@ impl LiveJob {
         let mut stop = self.stop_state();
         if stop.why.is_some() {
             switch.stop(StopReason::Canceled);
+        } else if stop.shutdown {
+            switch.stop(StopReason::Shutdown);
         }
         stop.switch = Some(switch);
     }
