@@ -16,7 +16,7 @@
 //! | [`attacks`] | every attack, by family |
 //!
 //! # Invariants
-//! - Every attack first shows the honest version working, so that a refusal is known to be due to the lie alone.
+//! - Every attack shows the honest version working too, so that a refusal is known to be due to the lie alone.
 
 pub mod attacks;
 pub mod client;
