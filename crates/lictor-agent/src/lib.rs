@@ -35,4 +35,4 @@ pub mod run;
 pub use config::AgentConfig;
 pub use enroll::{EnrollError, Enrolled, Enrolment, enroll};
 pub use hub::HubFile;
-pub use run::{AgentError, agent, terminated};
+pub use run::{AgentError, agent};

@@ -168,24 +168,3 @@ async fn drain(port: &dyn WardenPort, grace: Duration) {
     }
     tracing::info!("some results have not reached the hub; they are kept");
 }
-
-/// Resolves when the system asks the process to end (SIGTERM or SIGINT; Ctrl-C elsewhere).
-pub async fn terminated() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::error!("signals cannot be watched; only a kill ends this process");
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
