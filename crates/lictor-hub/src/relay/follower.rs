@@ -186,23 +186,19 @@ impl Follower {
     }
 
     /// Reads what is stored, then what waits to be, and looks whether it is over.
+    ///
+    /// The relay is asked before the store: what it had stored by then is found, and what it stores later it has in
+    /// hand or sends. The other way round, output that is stored between the two questions would be missed.
     async fn catch_up(&mut self) -> Result<(), Error> {
+        let Snapshot { pending, last } = self.live.snapshot();
         if self.wish.output {
             if self.read_stored().await? {
                 // One segment at a time: what was read is sent before more is read.
                 self.behind = true;
                 return Ok(());
             }
-            let Snapshot { pending, last } = self.live.snapshot();
-            if pending.first().is_some_and(|c| c.start.at > self.reached()) && self.read_stored().await? {
-                // What was pending a moment ago has been stored: go on there.
-                self.behind = true;
-                return Ok(());
-            }
             pending.iter().for_each(|c| self.chunk(c));
-            return self.state(last).await;
         }
-        let last = self.live.snapshot().last;
         self.state(last).await
     }
 
@@ -237,6 +233,11 @@ impl Follower {
         let state = crate::app::views::state_event(&execution);
         let ask = ask.filter(|_| execution.state == ExecutionState::AwaitingApproval);
         if let Some(receipt) = receipt {
+            // Recorded after all of the log was stored, of which the end may not have been there yet.
+            if self.wish.output && self.read_stored().await? {
+                self.behind = true;
+                return Ok(());
+            }
             // As it came live: the receipt says everything, and is the last event.
             self.event(Arc::new(StreamEvent::Receipt { receipt }));
             return Ok(());

@@ -186,22 +186,30 @@ impl Live {
     /// Relays a change; it waits for nobody.
     pub(crate) async fn event(&self, event: StreamEvent) {
         let event = Arc::new(event);
-        let slots = {
-            let mut inner = self.lock();
-            let ended = matches!(inner.last.as_deref(), Some(StreamEvent::Receipt { .. }));
-            let runs = inner.last.as_deref().and_then(state) == Some(ExecutionState::Running);
-            // A node may say that it has started before its answer to the offer has been dealt with.
-            if (ended || runs) && state(&event) == Some(ExecutionState::Leased) {
-                return;
-            }
-            if !ended && !matches!(*event, StreamEvent::Ask { .. }) {
-                inner.last = Some(event.clone());
-            }
-            inner.followers.clone()
-        };
-        for slot in slots {
+        for slot in self.note(&event) {
             self.send(&slot, Item::Event(event.clone()), Overflow::Drop).await;
         }
+    }
+
+    /// The last event, where more is stored than was relayed: followers come to it after they have read that.
+    pub(crate) fn end(&self, event: StreamEvent) {
+        self.note(&Arc::new(event));
+        self.resync();
+    }
+
+    /// Takes note of a change; says who is to hear of it.
+    fn note(&self, event: &Arc<StreamEvent>) -> Vec<Arc<Slot>> {
+        let mut inner = self.lock();
+        let ended = matches!(inner.last.as_deref(), Some(StreamEvent::Receipt { .. }));
+        let runs = inner.last.as_deref().and_then(state) == Some(ExecutionState::Running);
+        // A node may say that it has started before its answer to the offer has been dealt with.
+        if (ended || runs) && state(event) == Some(ExecutionState::Leased) {
+            return Vec::new();
+        }
+        if !ended && !matches!(**event, StreamEvent::Ask { .. }) {
+            inner.last = Some(event.clone());
+        }
+        inner.followers.clone()
     }
 
     async fn send(&self, slot: &Arc<Slot>, item: Item, overflow: Overflow) {

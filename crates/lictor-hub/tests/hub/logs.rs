@@ -91,11 +91,13 @@ async fn whoever_has_the_receipt_can_read_all_that_was_kept() {
     let (log, middle) = ([head.clone(), tail.clone()].concat(), head.len() as u64);
     let open = watch::Sender::new(false);
     let gate = open.subscribe();
+    let (asked, mut fetching) = watch::channel(false);
     // The log is given at once; the kept part is given only when the gate is open.
     let reading = move |_: &str, from: u64| {
         if from < middle {
             return Body::from(log[from as usize..].to_vec());
         }
+        asked.send_replace(true);
         let (tail, mut gate) = (tail.clone(), gate.clone());
         Body::from_stream(futures_util::stream::once(async move {
             gate.wait_for(|open| *open).await.unwrap();
@@ -105,11 +107,13 @@ async fn whoever_has_the_receipt_can_read_all_that_was_kept() {
     let mut link = node.link_reading(&world, Box::new(reading)).await;
     submit(&world, &org, &job).await;
     assert_eq!(link.offer().await, job);
+    link.say(Event::OutputWaiting { job: digest, from: 0 });
+    link.say(Event::Finished(Box::new(finished)));
+    // Who comes now has missed what was relayed, and the end of it is not stored yet.
+    fetching.wait_for(|asked| *asked).await.unwrap();
     let path = format!("/api/v1/stream/{id}");
     let followed = read(&world, &org, Method::GET, &path, String::new());
     let mut followed = Box::pin(followed);
-    link.say(Event::OutputWaiting { job: digest, from: 0 });
-    link.say(Event::Finished(Box::new(finished)));
     let early = tokio::time::timeout(Duration::from_millis(500), followed.as_mut()).await;
     assert!(early.is_err(), "no receipt before everything is stored");
     open.send_replace(true);

@@ -37,12 +37,15 @@ impl Execution {
         }
         // Who has the receipt reads what it has not seen: by then that must be stored.
         let late = self.lacks(&finished);
+        let receipt = StreamEvent::Receipt {
+            receipt: finished.receipt.clone(),
+        };
         if !late {
-            self.say_receipt(&finished).await;
+            self.live.event(receipt.clone()).await;
         }
         let outcome = self.record(&finished).await;
         if late && matches!(outcome, Ok(_) | Err(Error::Refused(_))) {
-            self.say_receipt(&finished).await;
+            self.live.end(receipt);
         }
         let told = match outcome {
             Ok(ended) => self.acknowledge(&finished, ended).await?,
@@ -61,11 +64,6 @@ impl Execution {
             let _ = answer.send(told);
         }
         Ok(())
-    }
-
-    async fn say_receipt(&mut self, finished: &Finished) {
-        let receipt = finished.receipt.clone();
-        self.live.event(StreamEvent::Receipt { receipt }).await;
     }
 
     async fn acknowledge(&mut self, finished: &Finished, ended: Ended) -> Result<Told, Error> {
