@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! trust/law.json              root chain, bundle, freshness, revocations: exactly as signed
-//! trust/nodes/all.json        every (grant, record) seen
+//! trust/nodes/all.json        every (grant, record) that held when it was seen, bounded
 //! trust/nodes/by-name/NAME    the one node of that name, or why there is none
 //! trust/nodes/by-id/ID        one node, or why it is not accepted
 //! trust/refreshed             touched when the hub was last asked
@@ -12,13 +12,14 @@
 //! # Invariants
 //! - Law never goes back: a change starts from what is on disk, under the lock, whatever this process had read before.
 
+mod kept;
 mod nodes;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lictor_proto::agent::LawDocs;
 use lictor_proto::api::TrustPushed;
@@ -84,7 +85,11 @@ impl TrustStore {
         let trust = OrgTrust::pin(org, root_v1).map_err(Error::Untrusted)?;
         let _lock = Lock::take(&dir)?;
         let store = Self { dir, trust };
-        store.save()?;
+        // What a hub was asked for another org says nothing about this one.
+        match fs::remove_file(store.dir.join("refreshed")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(HomeError::io(&store.dir)(e).into()),
+            _ => store.save()?,
+        }
         Ok(store)
     }
 
@@ -123,11 +128,23 @@ impl TrustStore {
     /// Whether the hub has not been asked for a while.
     #[must_use]
     pub fn is_old(&self) -> bool {
-        let asked = fs::metadata(self.dir.join("refreshed")).and_then(|m| m.modified());
-        !asked.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < REFRESH_AFTER))
+        let asked = self.asked();
+        !asked.is_some_and(|at| at.elapsed().is_ok_and(|age| age < REFRESH_AFTER))
     }
 
-    /// Asks the hub for law and nodes, believes what holds, and keeps it. What the hub has not is handed to it.
+    /// When the hub was last asked; `None` in a home that never has.
+    fn asked(&self) -> Option<SystemTime> {
+        let file = fs::metadata(self.dir.join("refreshed"));
+        file.and_then(|m| m.modified()).ok()
+    }
+
+    fn asked_at(&self) -> Option<Timestamp> {
+        let since = self.asked()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok().map(Timestamp::from_millis)
+    }
+
+    /// Asks the hub for law and nodes, believes what holds, and keeps it. What the hub has not is handed to it, but for
+    /// a new root under which there is no law in force yet: that is for a person to push.
     ///
     /// # Errors
     /// When the hub cannot be asked or the home not written.
@@ -135,7 +152,9 @@ impl TrustStore {
         let view = hub.trust().await?;
         let law = self.accept(&view.docs)?;
         let own = self.trust.docs();
-        let pushed = if lacks(&view.docs, &own) {
+        // A new root may need law by its own keys first; without that, handing it on would stop all work.
+        let half_done = own.roots.len() > view.docs.roots.len() && self.trust.law(Timestamp::now()).is_err();
+        let pushed = if lacks(&view.docs, &own) && !half_done {
             Some(hub.push_trust(&own).await)
         } else {
             None

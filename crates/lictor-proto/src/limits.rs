@@ -20,6 +20,12 @@ pub const ENV_VARS: usize = 1024;
 pub const NODES: usize = 10_000;
 /// Revocations that one bundle vouches for.
 pub const REVOCATIONS: usize = 10_000;
+/// Authenticator data of a passkey's assertion: exactly its fixed head.
+pub const AUTHENTICATOR_DATA: usize = 37;
+/// Client data of a passkey's assertion.
+pub const CLIENT_DATA: usize = 4096;
+/// Records of nodes and grants that a client keeps; beyond them it takes no new ones from a hub.
+pub const RECORDS_KEPT: usize = 2 * NODES;
 /// Free text that says why.
 pub const REASON: usize = 1024;
 /// Longest validity of a job, approval or grant.

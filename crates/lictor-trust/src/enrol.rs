@@ -40,10 +40,19 @@ impl OrgTrust {
     /// # Errors
     /// [`Code::KeyExpired`], [`Code::SignerUnknown`].
     pub fn check_granter(&self, grant: &Verified<Grant>, system: Timestamp) -> Result<(), Refusal> {
+        self.check_granter_at(grant, self.now(system))
+    }
+
+    /// As [`OrgTrust::check_granter`], at a moment of the past. For whoever was shown all grants there were then, and
+    /// meets this one later.
+    ///
+    /// # Errors
+    /// [`Code::KeyExpired`], [`Code::SignerUnknown`].
+    pub fn check_granter_at(&self, grant: &Verified<Grant>, at: Timestamp) -> Result<(), Refusal> {
         let signer = grant.signers().first().ok_or(Code::SignerUnknown)?;
         let roster = &self.held()?.roster;
         let (operator, key) = roster.holder(signer).ok_or(Code::SignerUnknown)?;
-        check_expiry(operator, key, self.now(system))
+        check_expiry(operator, key, at)
     }
 
     /// A node record on its grant: signed by the join key and by the identity key, in the grant's time and name.

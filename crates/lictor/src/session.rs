@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use lictor_client::trust::{Refreshed, TrustStore};
 use lictor_client::{Config, Error, Home, HomeError, Hub};
 use lictor_proto::Code;
+use lictor_proto::code::Refusal;
 use lictor_trust::SecretKey;
 use lictor_trust::directory::Node;
 
@@ -14,6 +15,9 @@ use crate::commands::keys;
 use crate::escape::escape;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::out::Out;
+
+/// At most so many node records are spoken of one by one; a hub could make up any number.
+const WARNINGS: usize = 20;
 
 /// An opened home, and how to speak.
 pub(crate) struct Session {
@@ -128,14 +132,20 @@ pub(crate) fn warn(out: Out, news: &Refreshed) {
             escape(&refusal.to_string())
         ));
     }
-    for (record, refusal) in &news.nodes {
-        // A node that was revoked or replaced is no news to anybody.
-        if !matches!(refusal.code, Code::NodeRevoked | Code::GrantRevoked) {
-            out.note(format!(
-                "warning: the node record {record} does not hold: {}",
-                escape(&refusal.to_string())
-            ));
-        }
+    // A node that was revoked or replaced is no news to anybody.
+    let is_news = |r: &Refusal| !matches!(r.code, Code::NodeRevoked | Code::GrantRevoked);
+    let bad: Vec<_> = news.nodes.iter().filter(|(_, r)| is_news(r)).collect();
+    for (record, refusal) in bad.iter().take(WARNINGS) {
+        out.note(format!(
+            "warning: the node record {record} does not hold: {}",
+            escape(&refusal.to_string())
+        ));
+    }
+    if bad.len() > WARNINGS {
+        out.note(format!(
+            "warning: {} more node records do not hold",
+            bad.len() - WARNINGS
+        ));
     }
     let untaken = match &news.pushed {
         None => None,

@@ -4,8 +4,8 @@
 //! a command costs three signatures however large the fleet is.
 //!
 //! # Invariants
-//! - A record once seen is not forgotten because a hub stops showing it: a second machine under a name stays
-//!   ambiguous until a signed document settles it.
+//! - A record that held is not forgotten because a hub stops showing it: a second machine under a name stays
+//!   ambiguous until a signed document settles it. What never held is not kept ([`super::kept`]).
 //! - Whatever the directory of all nodes refuses is refused by name and by id as well. A record that does not hold
 //!   never takes the place of one that does.
 
@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 
 use lictor_proto::agent::Wire;
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::NodeRecord;
-use lictor_proto::{Digest, Envelope, Name, NodeId, json, limits};
+use lictor_proto::{Digest, Name, NodeId};
 use lictor_trust::directory::{Node, NodeDirectory};
 use serde::{Deserialize, Serialize};
 
+use super::kept::{Kept, claim};
 use super::{TrustStore, read_json, write_json};
 use crate::error::Error;
 use crate::lock::Lock;
@@ -57,7 +57,7 @@ impl From<Result<&Node, Refusal>> for Known {
 }
 
 impl TrustStore {
-    /// Judges these nodes together with all seen before, and keeps the result. Gives the records refused.
+    /// Judges these nodes together with all kept before, and keeps what is of use. Gives the records refused.
     ///
     /// # Errors
     /// [`Error::Home`] when it cannot be written.
@@ -74,13 +74,18 @@ impl TrustStore {
         _lock: &Lock,
         shown: impl IntoIterator<Item = NodeDocs>,
     ) -> Result<Vec<(Digest, Refusal)>, Error> {
-        let mut all: BTreeSet<NodeDocs> = read_json(&self.all_path())?.unwrap_or_default();
-        let before = all.len();
-        all.extend(shown);
+        let stored: BTreeSet<NodeDocs> = read_json(&self.all_path())?.unwrap_or_default();
+        let mut kept = Kept::of(stored.iter().cloned());
+        let asked_at = self.asked_at();
+        let mut refused = Vec::new();
+        for docs in shown {
+            refused.extend(kept.take(&self.trust, docs, asked_at).err());
+        }
+        let all = kept.docs();
         let pairs = all.iter().map(|d| (d.grant.as_str(), d.record.as_str()));
         let directory = NodeDirectory::build(&self.trust, pairs);
         // First, so that a crash in between leaves nothing behind that was judged without what is new.
-        if all.len() != before {
+        if !all.iter().copied().eq(&stored) {
             write_json(&self.all_path(), &all)?;
         }
         self.write_refused(&directory, &all)?;
@@ -89,12 +94,13 @@ impl TrustStore {
             let known = Known::from(directory.resolve(node.name()));
             write_json(&self.name_path(node.name()), &known)?;
         }
-        Ok(directory.refused().to_vec())
+        refused.extend_from_slice(directory.refused());
+        Ok(refused)
     }
 
     /// Leaves the reason where a record that was accepted before no longer is, and no other took its place. What was
     /// never accepted stays unknown: a hub could make up any number of names.
-    fn write_refused(&self, directory: &NodeDirectory, all: &BTreeSet<NodeDocs>) -> Result<(), Error> {
+    fn write_refused(&self, directory: &NodeDirectory, all: &BTreeSet<&NodeDocs>) -> Result<(), Error> {
         let refused: BTreeMap<&Digest, &Refusal> = directory.refused().iter().map(|(d, r)| (d, r)).collect();
         if refused.is_empty() {
             return Ok(());
@@ -167,13 +173,6 @@ impl TrustStore {
     fn id_path(&self, id: &NodeId) -> PathBuf {
         self.dir.join("nodes/by-id").join(id.as_str())
     }
-}
-
-/// Which node a record says it is of, unverified, and the digest that a refusal of it goes by.
-fn claim(record: &str) -> Option<(Digest, NodeRecord)> {
-    let envelope = Envelope::parse(record.as_bytes(), limits::ENVELOPE).ok()?;
-    let claim = json::from_slice(&envelope.payload).ok()?;
-    Some((envelope.digest(), claim))
 }
 
 fn unknown(text: &str) -> Error {

@@ -1,0 +1,295 @@
+//! What a home keeps of the nodes that a hub lists: what holds, what is of use, and no more than that.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
+
+use lictor_client::trust::NodeDocs;
+use lictor_client::{Home, TrustStore};
+use lictor_proto::agent::LawDocs;
+use lictor_proto::doc::{Bundle, Grant, MinVersions, NodeKind, Role, Root, RootRoles};
+use lictor_proto::{Code, Digest, Name, OrgId, Timestamp};
+use lictor_trust::enrol::RecordOf;
+use lictor_trust::keys::PublicLine;
+use lictor_trust::sign::to_wire;
+use lictor_trust::{NodeSecrets, SecretKey, sign};
+use tempfile::TempDir;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// An hour before the test, when everything was signed.
+fn began() -> Timestamp {
+    Timestamp::from_millis(Timestamp::now().as_millis() - HOUR.as_millis() as u64)
+}
+
+/// An org whose operators are alice, and robert, whose key expired half an hour ago; and a home that pins it.
+struct Scene {
+    _dir: TempDir,
+    home: Home,
+    org: OrgId,
+    store: TrustStore,
+}
+
+impl Scene {
+    fn set() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        let root = sign(&root(), &[&key(1)]);
+        let org = OrgId::from_root(&root.digest());
+        let mut store = TrustStore::pin(&home, &org, &to_wire(&root)).unwrap();
+        let docs = LawDocs {
+            bundle: Some(to_wire(&sign(&bundle(&org), &[&key(2)]))),
+            ..LawDocs::default()
+        };
+        let report = store.accept(&docs).unwrap();
+        assert!(
+            report.refused.is_empty() && report.unloadable.is_none(),
+            "{report:?}"
+        );
+        Self {
+            _dir: dir,
+            home,
+            org,
+            store,
+        }
+    }
+
+    /// The home has asked a hub so long ago.
+    fn asked(&self, ago: Duration) {
+        let file = File::create(self.home.trust_dir().join("refreshed")).unwrap();
+        file.set_modified(SystemTime::now() - ago).unwrap();
+    }
+
+    fn grant(&self, operator: &str, signer: u8, node: &str, max_uses: u32) -> (String, Digest) {
+        let grant = Grant {
+            tag: Default::default(),
+            org: self.org.clone(),
+            operator: name(operator),
+            join_key: key(50).public(),
+            name: (max_uses == 1).then(|| name(node)),
+            name_prefix: (max_uses > 1).then(|| name(node)),
+            kind: NodeKind::Server,
+            labels: BTreeMap::new(),
+            max_uses,
+            issued_at: began(),
+            expires_at: began().plus(DAY),
+            replaces: None,
+        };
+        let envelope = sign(&grant, &[&key(signer)]);
+        (to_wire(&envelope), envelope.digest())
+    }
+
+    fn record(&self, grant: &(String, Digest), node: &str, secrets: &NodeSecrets, epoch: u64) -> NodeDocs {
+        let node = name(node);
+        let of = RecordOf {
+            org: &self.org,
+            grant: grant.1,
+            name: &node,
+            epoch,
+            issued_at: began(),
+        };
+        NodeDocs {
+            grant: grant.0.clone(),
+            record: to_wire(&secrets.record(&of, &key(50))),
+        }
+    }
+
+    fn kept(&self) -> usize {
+        let path = self.home.trust_dir().join("nodes/all.json");
+        let Ok(text) = fs::read(path) else { return 0 };
+        serde_json::from_slice::<Vec<serde_json::Value>>(&text)
+            .unwrap()
+            .len()
+    }
+
+    /// What the home says of records that a hub lists.
+    fn remember(&self, shown: impl IntoIterator<Item = NodeDocs>) -> Vec<Code> {
+        let refused = self.store.remember(shown).unwrap();
+        refused.into_iter().map(|(_, r)| r.code).collect()
+    }
+}
+
+fn root() -> Root {
+    let role = |seeds: &[u8]| Role {
+        keys: seeds.iter().map(|s| key(*s).public()).collect(),
+        threshold: u32::from(!seeds.is_empty()),
+    };
+    Root {
+        tag: Default::default(),
+        org: None,
+        version: 1,
+        name: name("example"),
+        roles: RootRoles {
+            root: role(&[1]),
+            bundle: role(&[2]),
+            freshness: role(&[]),
+            release: role(&[]),
+        },
+        issued_at: began(),
+        expires_at: began().plus(365 * DAY),
+    }
+}
+
+fn bundle(org: &OrgId) -> Bundle {
+    let line = |seed| PublicLine {
+        key: key(seed).public(),
+        comment: None,
+    };
+    let until = began().plus(HOUR / 2);
+    let roster = format!(
+        "groups = [\"admins\"]\n\
+         [operators.alice]\nkind = \"person\"\ngroups = [\"admins\"]\nkeys = [{{ public = \"{}\" }}]\n\
+         [operators.robert]\nkind = \"person\"\ngroups = [\"admins\"]\n\
+         keys = [{{ public = \"{}\", expires_at = \"{until}\" }}]\n",
+        line(10),
+        line(11),
+    );
+    let files = [
+        ("roster.toml", roster.as_str()),
+        ("fleet.toml", "[enrollers.admins]\nlabels = \"any\"\n"),
+        (
+            "profiles.toml",
+            "[profiles.host]\nbackend = \"host\"\nnetwork = \"host\"\n",
+        ),
+    ];
+    Bundle {
+        tag: Default::default(),
+        org: org.clone(),
+        version: 1,
+        min_root: 1,
+        schema_version: 1,
+        min_versions: MinVersions::default(),
+        issued_at: began(),
+        expires_at: began().plus(30 * DAY),
+        max_staleness: 7 * 24 * 3600,
+        files: files.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        revocations: Vec::new(),
+    }
+}
+
+fn secrets() -> NodeSecrets {
+    NodeSecrets::generate().unwrap()
+}
+
+#[test]
+fn records_that_do_not_hold_are_said_and_not_kept() {
+    let scene = Scene::set();
+    let good = scene.grant("alice", 10, "web-1", 1);
+    assert_eq!(scene.remember([scene.record(&good, "web-1", &secrets(), 1)]), []);
+    assert_eq!(scene.kept(), 1);
+    let forged = scene.grant("alice", 99, "web-2", 1);
+    let garbage = (0..50).map(|i| NodeDocs {
+        grant: format!("garbage {i}"),
+        record: "garbage".repeat(i),
+    });
+    let strangers = (0..50).map(|_| scene.record(&forged, "web-2", &secrets(), 1));
+    let refused = scene.remember(garbage.chain(strangers));
+    assert_eq!(refused.len(), 100);
+    assert!(
+        refused[50..].iter().all(|c| *c == Code::SignerUnknown),
+        "{refused:?}"
+    );
+    assert_eq!(scene.kept(), 1, "no more than before");
+    scene.store.resolve("web-1").unwrap();
+}
+
+#[test]
+fn a_record_is_one_however_it_is_written() {
+    let scene = Scene::set();
+    let grant = scene.grant("alice", 10, "web-1", 1);
+    let record = scene.record(&grant, "web-1", &secrets(), 1);
+    let spaced = (0..20).map(|i| NodeDocs {
+        grant: record.grant.clone() + &" ".repeat(i),
+        record: record.record.clone() + &" ".repeat(i),
+    });
+    assert_eq!(scene.remember(spaced), []);
+    assert_eq!(scene.kept(), 1);
+}
+
+#[test]
+fn of_a_grant_that_was_used_too_often_enough_is_kept_to_prove_it() {
+    let scene = Scene::set();
+    let grant = scene.grant("alice", 10, "web-", 2);
+    let leaked: Vec<_> = (0..20)
+        .map(|i| scene.record(&grant, &format!("web-{i}"), &secrets(), 1))
+        .collect();
+    let refused = scene.remember(leaked);
+    assert_eq!(scene.kept(), 3, "one more than it allows");
+    assert!(refused.iter().all(|c| *c == Code::GrantUsed), "{refused:?}");
+    assert_eq!(refused.len(), 20, "none of them counts");
+    // A hub that stops showing them heals nothing.
+    assert_eq!(scene.remember([]).len(), 3);
+}
+
+#[test]
+fn of_a_node_the_newest_epoch_is_kept_and_a_second_of_it_voids_both() {
+    let scene = Scene::set();
+    let grant = scene.grant("alice", 10, "web-1", 1);
+    let first = secrets();
+    let rekeyed = |epoch| {
+        let keys = NodeSecrets {
+            identity: first.identity.clone(),
+            ..secrets()
+        };
+        scene.record(&grant, "web-1", &keys, epoch)
+    };
+    assert_eq!(scene.remember((1..=30).map(rekeyed)), []);
+    assert_eq!(scene.kept(), 1);
+    assert_eq!(scene.remember([rekeyed(29)]), [], "an older one changes nothing");
+    scene.store.resolve("web-1").unwrap();
+    let refused = scene.remember((0..5).map(|_| rekeyed(30)));
+    assert_eq!(scene.kept(), 2);
+    assert!(
+        refused.iter().all(|c| *c == Code::NodeRecordInvalid),
+        "{refused:?}"
+    );
+    assert!(scene.store.resolve("web-1").is_err());
+}
+
+#[test]
+fn a_grant_of_an_expired_key_counts_only_where_it_can_have_been_there_before() {
+    let granted = |scene: &Scene| {
+        let grant = scene.grant("robert", 11, "web-1", 1);
+        scene.remember([scene.record(&grant, "web-1", &secrets(), 1)])
+    };
+    let scene = Scene::set();
+    assert_eq!(
+        granted(&scene),
+        [],
+        "a home that has asked nobody cannot know better"
+    );
+    let scene = Scene::set();
+    scene.asked(HOUR * 3 / 4);
+    assert_eq!(granted(&scene), [], "the key was good when the hub was asked");
+    let scene = Scene::set();
+    scene.asked(HOUR / 4);
+    assert_eq!(
+        granted(&scene),
+        [Code::KeyExpired],
+        "it was not there after the key's end"
+    );
+    assert_eq!(scene.kept(), 0);
+    assert!(scene.store.resolve("web-1").is_err());
+}
+
+#[test]
+fn what_was_met_before_a_key_expired_stands() {
+    let scene = Scene::set();
+    let grant = scene.grant("robert", 11, "web-1", 1);
+    let record = scene.record(&grant, "web-1", &secrets(), 1);
+    assert_eq!(scene.remember([record.clone()]), []);
+    scene.asked(Duration::ZERO);
+    assert_eq!(scene.remember([record]), []);
+    scene.store.resolve("web-1").unwrap();
+}
