@@ -69,6 +69,7 @@ codes! {
     DuplicateKey = "duplicate_key", "A public key occurs more than once in root, roster and node records.", "Give each holder a key of its own.";
     ThresholdNotMet = "threshold_not_met", "Too few distinct keys of the role have signed.", "Have more holders of the role sign.";
     KeyClass = "key_class", "The key is one that a page of the hub could use, and such keys sign nothing.", "Sign with a key that is kept outside the browser.";
+    AssertionUnsupported = "assertion_unsupported", "A passkey signed this, and signatures of passkeys are not verified yet.", "Sign with a key of `lictor keys`: `lictor approve`.";
     KeyExpired = "key_expired", "The key's time in the roster is over.", "Renew the key in roster.toml.";
     KeyRevoked = "key_revoked", "The key has been revoked.", "Sign with another key; if nobody revoked it on purpose, find out who did.";
     OperatorRevoked = "operator_revoked", "The operator has been revoked.", "Ask whoever keeps the roster.";

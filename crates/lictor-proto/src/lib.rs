@@ -11,6 +11,7 @@
 //! | [`time`] | the one time form, `YYYY-MM-DDTHH:MM:SS.mmmZ` |
 //! | [`json`] | strict JSON: no duplicate keys, floats, big integers or deep nesting |
 //! | [`envelope`] | DSSE envelope and its PAE |
+//! | [`webauthn`] | what a passkey signs, as types; refused so far |
 //! | [`doc`] | one type per signed document |
 //! | [`code`] | every stable refusal and error code, with a sentence and a hint |
 //! | [`frame`] | the output frame: spool, link, segment and follower share it |
@@ -30,6 +31,7 @@ pub mod limits;
 #[cfg(feature = "openapi")]
 mod openapi;
 pub mod time;
+pub mod webauthn;
 
 pub use code::Code;
 pub use envelope::Envelope;

@@ -35,6 +35,7 @@ pub fn cosign(envelope: &mut Envelope, key: &SecretKey) {
     envelope.signatures.push(Signature {
         keyid: id,
         sig: key.sign(&envelope.pae()).to_vec(),
+        assertion: None,
     });
 }
 

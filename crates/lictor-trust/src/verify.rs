@@ -149,6 +149,10 @@ impl<'a> Sealed<'a> {
                 format!("expected a {} document, got {got:?}", kind.as_str()),
             ));
         }
+        // Unknown means deny: an envelope that needs more than this version verifies is not half believed.
+        if envelope.signatures.iter().any(|s| s.assertion.is_some()) {
+            return Err(Code::AssertionUnsupported.into());
+        }
         let pae = envelope.pae();
         Ok(Self { envelope, pae, wire })
     }

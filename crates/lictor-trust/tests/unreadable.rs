@@ -28,6 +28,7 @@ fn strange_bundle(w: &World, seeds: &[u8], change: impl Fn(&mut serde_json::Valu
         .map(|s| Signature {
             keyid: key(*s).public().id(),
             sig: key(*s).sign(&pae).to_vec(),
+            assertion: None,
         })
         .collect();
     LawDocs {

@@ -70,6 +70,22 @@ pub enum RoleName {
     Release,
 }
 
+impl RoleName {
+    /// All of them, in the order of the document.
+    pub const ALL: [Self; 4] = [Self::Root, Self::Bundle, Self::Freshness, Self::Release];
+
+    /// The word in the document.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Bundle => "bundle",
+            Self::Freshness => "freshness",
+            Self::Release => "release",
+        }
+    }
+}
+
 impl RootRoles {
     /// The role of that name.
     #[must_use]
@@ -79,6 +95,16 @@ impl RootRoles {
             RoleName::Bundle => &self.bundle,
             RoleName::Freshness => &self.freshness,
             RoleName::Release => &self.release,
+        }
+    }
+
+    /// The role of that name, to change it.
+    pub fn get_mut(&mut self, name: RoleName) -> &mut Role {
+        match name {
+            RoleName::Root => &mut self.root,
+            RoleName::Bundle => &mut self.bundle,
+            RoleName::Freshness => &mut self.freshness,
+            RoleName::Release => &mut self.release,
         }
     }
 }

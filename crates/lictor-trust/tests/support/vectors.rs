@@ -2,6 +2,7 @@
 
 use lictor_proto::doc::{Document, MinVersions, Receipt, RevocationKind, RevocationSet, Root, Token};
 use lictor_proto::envelope::{Envelope, pae};
+use lictor_proto::webauthn::{Assertion, challenge_of};
 use lictor_proto::{Digest, JobId, NodeId, json};
 use lictor_trust::sign;
 use serde_json::{Value, json};
@@ -63,6 +64,7 @@ pub fn all() -> Vec<(&'static str, String)> {
         ("cancel.json", vector(&w.cancel(), &[seed::ALICE])),
         ("ask.json", vector(&w.ask(), &[seed::NODE])),
         ("receipt.json", vector(&receipt, &[seed::NODE])),
+        ("assertion.json", assertion(&w)),
     ];
     let text = |v: &Value| format!("{}\n", serde_json::to_string_pretty(&sorted(v)).unwrap());
     files.iter().map(|(n, v)| (*n, text(v))).collect()
@@ -86,6 +88,30 @@ fn vector<T: Document>(doc: &T, seeds: &[u8]) -> Value {
         "digest": envelope.digest(),
         "seeds_base64": keys.iter().map(|k| json::encode_base64(k.seed().as_slice())).collect::<Vec<_>>(),
         "envelope": String::from_utf8(envelope.to_bytes()).unwrap(),
+    })
+}
+
+/// An approval that a passkey signed. No key is behind its signature: what it shows is what a passkey is asked to sign,
+/// where that stands in the envelope, and that it is refused.
+fn assertion(w: &World) -> Value {
+    let mut envelope = sign(&w.approval(), &[&key(seed::BOB)]);
+    let challenge = challenge_of(&envelope.digest());
+    let client_data = format!(
+        r#"{{"type":"webauthn.get","challenge":"{challenge}","origin":"https://hub.example","crossOrigin":false}}"#
+    );
+    // Present and verified; the count is 0.
+    let authenticator_data = [Digest::of(b"hub.example").0.as_slice(), &[5, 0, 0, 0, 0]].concat();
+    envelope.signatures[0].sig = vec![0; 64];
+    envelope.signatures[0].assertion = Some(Assertion {
+        authenticator_data,
+        client_data: client_data.clone().into_bytes(),
+    });
+    json!({
+        "digest": envelope.digest(),
+        "challenge": challenge,
+        "client_data": client_data,
+        "assertion_envelope": String::from_utf8(envelope.to_bytes()).unwrap(),
+        "refused": "assertion_unsupported",
     })
 }
 
