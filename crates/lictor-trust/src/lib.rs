@@ -5,6 +5,7 @@
 //! | [`keys`], [`keyfile`] | Ed25519 keys, in memory and on disk |
 //! | [`sign`](mod@sign), [`verify`] | document to envelope, and the one way back |
 //! | [`org_trust`] | [`OrgTrust`]: what one party believes about one org |
+//! | [`rotation`] | the next root, while it is being signed |
 //! | [`law`], [`roster`], [`fleet`], [`profiles`] | the bundle as it is loaded |
 //! | [`revocation`] | what has been taken away |
 //! | `people` | jobs, approvals, cancels, revocations: methods of [`OrgTrust`] |
@@ -29,6 +30,7 @@ pub mod receipt;
 pub mod revocation;
 mod root;
 pub mod roster;
+pub mod rotation;
 pub mod sign;
 pub mod verify;
 mod window;
@@ -41,5 +43,6 @@ pub use law::LawFiles;
 pub use org_trust::{AcceptReport, OrgTrust};
 pub use receipt::NodeKeys;
 pub use roster::Roster;
+pub use rotation::NextRoot;
 pub use sign::sign;
 pub use verify::{Historic, Verified};

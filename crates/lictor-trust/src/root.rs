@@ -111,7 +111,7 @@ fn check_role(sealed: &Sealed<'_>, role: &Role) -> Result<Vec<lictor_proto::KeyI
 }
 
 /// All keys of a root are good ones, and each is in one role only.
-fn check_keys(root: &Root) -> Result<(), Refusal> {
+pub(crate) fn check_keys(root: &Root) -> Result<(), Refusal> {
     let mut seen = std::collections::BTreeSet::new();
     for key in root_keys(root) {
         let id = crate::keys::VerifyKey::new(key)?.id();

@@ -5,6 +5,7 @@ mod agent;
 mod approvals;
 mod audit;
 mod cancel;
+mod confirm;
 mod connect;
 #[cfg(any(feature = "hub", feature = "agent"))]
 mod daemon;

@@ -43,6 +43,11 @@ fn hub_leaves_out_a_root_version() {
 }
 
 #[test]
+fn hub_makes_itself_the_next_root() {
+    holds("hub_makes_itself_the_next_root");
+}
+
+#[test]
 fn hub_withholds_a_revocation_past_max_staleness() {
     holds("hub_withholds_a_revocation_past_max_staleness");
 }

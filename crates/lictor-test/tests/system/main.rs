@@ -6,6 +6,7 @@
 //! | `exact` | how a command runs and ends, and what its result says |
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
+//! | `roots` | the org's own keys change hands |
 //! | `apart` | hub and agent as processes that stop, crash and come back |
 //! | `network` | a cable that is cut, half open, or long |
 //! | `kills` | SIGKILL at random moments (`LICTOR_KILLS=200` for the nightly size) |
@@ -22,4 +23,5 @@ mod follow;
 mod kills;
 mod law;
 mod network;
+mod roots;
 mod steps;

@@ -1,10 +1,12 @@
 //! Arguments of `lictor keys` and `lictor org`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use lictor_proto::Name;
+use lictor_proto::doc::RoleName;
 use lictor_trust::profiles::parse_duration;
 
 /// `lictor keys`.
@@ -77,6 +79,8 @@ pub(crate) enum OrgCommand {
     Freshness(OrgFreshness),
     /// Take a key, operator, node, job or grant away for good
     Revoke(OrgRevoke),
+    /// Change the org's own keys: make, sign and take the next root
+    Root(OrgRoot),
 }
 
 /// `lictor org init`.
@@ -104,6 +108,84 @@ pub(crate) struct OrgSign {
     /// Sign with these keys of the home (repeatable)
     #[arg(long = "key", value_name = "NAME", default_value = "bundle")]
     pub(crate) keys: Vec<Name>,
+}
+
+/// `lictor org root`.
+#[derive(Debug, Args)]
+pub(crate) struct OrgRoot {
+    #[command(subcommand)]
+    pub(crate) command: OrgRootCommand,
+}
+
+/// What to do with roots.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrgRootCommand {
+    /// Show the root held, or what the root in a file changes and who has signed it
+    Show {
+        /// A root that is being signed
+        file: Option<PathBuf>,
+    },
+    /// Write the next root, to be signed by the holders of the old and of the new root keys
+    New(OrgRootNew),
+    /// Show what a root changes, and sign it with root keys of this home
+    Sign(OrgRootSign),
+    /// Collect the signatures of copies that were signed apart
+    Merge {
+        /// The file that gets the signatures
+        file: PathBuf,
+        /// Copies of it
+        #[arg(required = true, value_name = "OTHER")]
+        others: Vec<PathBuf>,
+    },
+    /// Take a root that enough have signed as this home's; `lictor org push` hands it on
+    Take {
+        /// The signed root
+        file: PathBuf,
+    },
+}
+
+/// `lictor org root new`.
+#[derive(Debug, Args)]
+pub(crate) struct OrgRootNew {
+    /// Give a role a key: root, bundle, freshness or release; a key of this home by name, or a public key as
+    /// `lictor keys export-public` prints it (repeatable)
+    #[arg(long, value_name = "ROLE=KEY", value_parser = parse_role::<String>)]
+    pub(crate) add: Vec<(RoleName, String)>,
+    /// Take a key from a role: a key of this home by name, a key id, or a public key (repeatable)
+    #[arg(long, value_name = "ROLE=KEY", value_parser = parse_role::<String>)]
+    pub(crate) remove: Vec<(RoleName, String)>,
+    /// How many distinct keys of a role must sign (repeatable) [default: as before; 1 for a role that had no keys]
+    #[arg(long, value_name = "ROLE=N", value_parser = parse_role::<u32>)]
+    pub(crate) threshold: Vec<(RoleName, u32)>,
+    /// How long bundles are taken under it
+    #[arg(long, value_parser = parse_duration, default_value = "3650d")]
+    pub(crate) valid: Duration,
+    /// Where to write it [default: root.N.json in the org directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `lictor org root sign`.
+#[derive(Debug, Args)]
+pub(crate) struct OrgRootSign {
+    /// Sign with these keys of the home (repeatable)
+    #[arg(long = "key", value_name = "NAME", default_value = "root")]
+    pub(crate) keys: Vec<Name>,
+    /// Do not ask for confirmation; needed with --json, which shows nothing to confirm
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// The root
+    pub(crate) file: PathBuf,
+}
+
+fn parse_role<T: FromStr>(text: &str) -> Result<(RoleName, T), String> {
+    let (role, value) = text.split_once('=').ok_or("write ROLE=VALUE")?;
+    let role = RoleName::ALL
+        .into_iter()
+        .find(|r| r.as_str() == role)
+        .ok_or("the roles are root, bundle, freshness and release")?;
+    let value = value.parse().map_err(|_| format!("{value:?} is no number"))?;
+    Ok((role, value))
 }
 
 /// `lictor org freshness`.

@@ -4,17 +4,16 @@
 //! - What is shown before a signature is made comes from verified documents only; the hub's own words are not
 //!   shown, and what does not verify cannot be approved.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-
 use lictor_client::Signer;
 use lictor_proto::doc::ApprovalFacts;
 use serde_json::json;
 
 use crate::args::Approve;
+use crate::commands::confirm;
 use crate::commands::dossier::Dossier;
 use crate::escape::{command_line, escape};
 use crate::exit::Status;
-use crate::failure::{Doing as _, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::out::table;
 use crate::session::{Session, failed};
 
@@ -77,8 +76,8 @@ pub(crate) async fn approve(session: &Session, args: &Approve) -> Result {
         }
     } else {
         session.out.line(question(&dossier))?;
-        if !args.yes && !confirmed()? {
-            return Err(Failure::new("nothing was signed"));
+        if !args.yes {
+            confirm::signing("Look at it with `lictor job ID`, then use --yes.")?;
         }
     }
     let key = session.key(args.key.as_ref().or(args.approver.as_ref()))?;
@@ -136,22 +135,4 @@ fn facts(text: &str) -> Vec<String> {
             .collect(),
         Err(_) => vec![format!("    {}", escape(text))],
     }
-}
-
-fn confirmed() -> Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Err(
-            Failure::new("there is nobody to ask").hint("Look at it with `lictor job ID`, then use --yes.")
-        );
-    }
-    let mut err = std::io::stderr();
-    write!(err, "Sign this? Type yes: ")
-        .and_then(|()| err.flush())
-        .doing("ask")?;
-    let mut line = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .doing("read the answer")?;
-    Ok(line.trim() == "yes")
 }

@@ -5,6 +5,7 @@ use std::fs;
 use lictor_client::Home;
 use lictor_client::home::make_dir;
 use lictor_proto::Name;
+use lictor_proto::ids::PublicKey;
 use lictor_trust::keys::PublicLine;
 use lictor_trust::{SecretKey, keyfile};
 use serde::Serialize;
@@ -115,21 +116,30 @@ fn look(home: &Home, name: &Name) -> Result<KeyView> {
             .because(&e)
             .hint("`lictor keys list` shows the keys of this home.")
     })?;
-    let beside = path.with_extension("pub");
-    // The file beside it is a convenience that anybody may have changed: an unencrypted key speaks for itself.
-    let line = if encrypted {
-        let text = fs::read_to_string(&beside).doing(format!("read {}", beside.display()))?;
-        text.parse::<PublicLine>()
-            .doing(format!("read {}", beside.display()))?
-    } else {
-        public_line(&load(home, name)?, name)
-    };
+    let line = line(home, name, encrypted)?;
     Ok(KeyView {
         name: name.to_string(),
         key_id: line.key.id().to_string(),
         public: line.to_string(),
         encrypted,
     })
+}
+
+/// The public half of a key of this home.
+pub(crate) fn public(home: &Home, name: &Name) -> Result<PublicKey> {
+    let view = look(home, name)?;
+    let line: PublicLine = view.public.parse().doing(format!("read key {name}"))?;
+    Ok(line.key)
+}
+
+fn line(home: &Home, name: &Name, encrypted: bool) -> Result<PublicLine> {
+    // The file beside it is a convenience that anybody may have changed: an unencrypted key speaks for itself.
+    if !encrypted {
+        return Ok(public_line(&load(home, name)?, name));
+    }
+    let beside = home.key_path(name).with_extension("pub");
+    let text = fs::read_to_string(&beside).doing(format!("read {}", beside.display()))?;
+    text.parse().doing(format!("read {}", beside.display()))
 }
 
 fn list(home: &Home, out: Out) -> Result<()> {

@@ -3,6 +3,7 @@
 //! ```text
 //! org/roster.toml fleet.toml profiles.toml policies/*.cedar scripts/*    what a bundle is made of
 //! org/tests/*.toml                                                       the org's own policy cases
+//! org/root.N.json                                                        the next root, while it is being signed
 //! org/signed/root.N.json bundle.json freshness.json revocation.*.json    what was signed, exactly
 //! ```
 
@@ -10,6 +11,7 @@ mod diff;
 pub(crate) mod directory;
 mod init;
 mod law;
+mod root;
 mod statements;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +52,7 @@ pub(crate) fn run(global: &Global, args: &Org, out: Out) -> Result {
         OrgCommand::Diff => law::difference(&desk),
         OrgCommand::Freshness(args) => statements::freshness(&desk, args),
         OrgCommand::Revoke(args) => statements::revoke(&desk, args),
+        OrgCommand::Root(args) => root::run(&desk, &args.command),
     }
 }
 

@@ -5,6 +5,7 @@ mod errors;
 mod homes;
 mod keys;
 mod org;
+mod root;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;

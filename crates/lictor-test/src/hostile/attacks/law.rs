@@ -18,6 +18,7 @@ attacks! {
     hub_withholds_the_law_that_a_job_asks_for => Some(Code::StaleBundle),
     hub_serves_an_older_root => Some(Code::RootOlder),
     hub_leaves_out_a_root_version => Some(Code::RootVersion),
+    hub_makes_itself_the_next_root => Some(Code::SignerUnknown),
     hub_withholds_a_revocation_past_max_staleness => Some(Code::Stale),
     hub_withholds_a_revocation_that_a_fresh_statement_names => Some(Code::FreshnessMismatch),
     hub_signs_a_revocation_itself => Some(Code::SignerUnknown),
@@ -146,6 +147,25 @@ async fn hub_leaves_out_a_root_version() -> Result<Seen> {
         .refuses_request(&Request::Law(third), Code::RootVersion)
         .await?;
     scene.push(scene.org.docs()).await?;
+    Ok(seen)
+}
+
+/// A root that hands the org to the hub, signed by the key that it names itself.
+async fn hub_makes_itself_the_next_root() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let roots = |wire: String| LawDocs {
+        roots: vec![wire],
+        ..LawDocs::default()
+    };
+    let coup = roots(scene.org.root_for(2, "the hub", &["the hub"]));
+    let seen = scene
+        .refuses_request(&Request::Law(coup), Code::SignerUnknown)
+        .await?;
+    // The old key and a new one together may do what the hub may not.
+    let next = roots(scene.org.root_for(2, "next root", &["root", "next root"]));
+    scene.push(next).await?;
+    scene.honest().await?;
     Ok(seen)
 }
 

@@ -48,7 +48,7 @@ pub(super) fn check(desk: &Desk<'_>) -> Result {
     if store.trust().root().roles.freshness.keys.is_empty() {
         warnings.push(
             "the root names no freshness keys: a revocation that a hub withholds takes effect only when the bundle \
-             expires (30 days by default)"
+             expires (30 days by default); `lictor org root new --add freshness=KEY` names some"
                 .to_owned(),
         );
     }
@@ -169,6 +169,12 @@ pub(crate) fn sign_files(
 pub(super) async fn push(desk: &Desk<'_>) -> Result {
     let hub = desk.session.hub()?;
     let store = desk.session.trust()?;
+    if let Err(refusal) = store.trust().law(Timestamp::now()) {
+        let why = escape(&refusal.to_string());
+        desk.session
+            .out
+            .note(format!("warning: under what is pushed nothing new runs: {why}"));
+    }
     let pushed = hub
         .push_trust(&store.trust().docs())
         .await

@@ -1,0 +1,291 @@
+//! The next root while it is being signed: what changes, who must sign, who has, who is missing.
+//!
+//! The holders of the old and of the new keys sit at different machines, so a root travels as a file until enough of
+//! them have signed. Nobody but they counts: what comes back is judged by [`OrgTrust::accept`] like any other root.
+//!
+//! ```text
+//! draft --sign--> some signatures --sign, merge--> old threshold and new threshold met --OrgTrust::accept--> root N+1
+//! ```
+//!
+//! # Invariants
+//! - It is version N+1 of this org, its keys are good ones, each in one role and in nobody's roster entry.
+//! - Only signatures that hold, by keys of the old or of the new role `root`, are kept.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{DocKind, Document as _, Role, RoleName, Root, RootRoles};
+use lictor_proto::envelope::Envelope;
+use lictor_proto::ids::PublicKey;
+use lictor_proto::{Code, Digest, KeyId, Timestamp, json, limits};
+
+use crate::keys::{SecretKey, VerifyKey};
+use crate::law::root_keys;
+use crate::org_trust::OrgTrust;
+use crate::root::check_keys;
+use crate::sign::{cosign, sign, to_wire};
+
+/// What the next root does otherwise than the one held. Removals come first, thresholds last.
+#[derive(Debug, Clone, Default)]
+pub struct RootChange {
+    /// Keys that lose a role.
+    pub remove: Vec<(RoleName, KeyId)>,
+    /// Keys that get a role. A role that had none begins with threshold 1.
+    pub add: Vec<(RoleName, PublicKey)>,
+    /// How many distinct keys of a role must sign.
+    pub threshold: Vec<(RoleName, u32)>,
+    /// For how long bundles are taken under it.
+    pub valid: Duration,
+}
+
+/// Root N+1, perhaps not signed by enough yet.
+#[derive(Debug, Clone)]
+pub struct NextRoot {
+    root: Root,
+    /// Who must sign besides the root's own holders.
+    old: Role,
+    envelope: Envelope,
+    left_out: usize,
+}
+
+/// One of the two thresholds that a root must meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quorum {
+    /// How many distinct keys it takes.
+    pub needed: u32,
+    /// Whose signatures hold.
+    pub signed: Vec<KeyId>,
+    /// Who may still sign.
+    pub missing: Vec<KeyId>,
+}
+
+impl Quorum {
+    /// Whether enough have signed.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.signed.len() >= self.needed.max(1) as usize
+    }
+}
+
+impl RootChange {
+    fn apply(&self, roles: &mut RootRoles) -> Result<(), Refusal> {
+        for (name, key) in &self.remove {
+            let role = roles.get_mut(*name);
+            let before = role.keys.len();
+            role.keys.retain(|k| k.id() != *key);
+            if role.keys.len() == before {
+                let text = format!("the role {} has no key {key}", name.as_str());
+                return Err(Refusal::new(Code::DocumentInvalid, text));
+            }
+        }
+        for (name, key) in &self.add {
+            roles.get_mut(*name).keys.push(*key);
+        }
+        for name in RoleName::ALL {
+            let role = roles.get_mut(name);
+            role.threshold = match (role.keys.is_empty(), role.threshold) {
+                (true, _) => 0,
+                (false, n) => n.max(1),
+            };
+        }
+        for (name, n) in &self.threshold {
+            roles.get_mut(*name).threshold = *n;
+        }
+        Ok(())
+    }
+}
+
+impl NextRoot {
+    /// The root after the one held, with these changes, signed by nobody yet.
+    ///
+    /// # Errors
+    /// [`Code::DocumentInvalid`], [`Code::LimitExceeded`], [`Code::WeakKey`], [`Code::DuplicateKey`].
+    pub fn draft(trust: &OrgTrust, change: &RootChange, now: Timestamp) -> Result<Self, Refusal> {
+        let held = trust.root();
+        let mut root = Root {
+            org: Some(trust.org().clone()),
+            version: held.version + 1,
+            issued_at: now,
+            expires_at: now.plus(change.valid),
+            ..held.doc().clone()
+        };
+        change.apply(&mut root.roles)?;
+        Self::checked(trust, root.clone(), sign(&root, &[]))
+    }
+
+    /// Reads a root that follows the one held, with the signatures that it has so far.
+    ///
+    /// # Errors
+    /// As [`NextRoot::draft`]; [`Code::EnvelopeMalformed`], [`Code::WrongType`], [`Code::PayloadMalformed`],
+    /// [`Code::WrongOrg`]; [`Code::RootOlder`] or [`Code::RootVersion`] when it does not follow.
+    pub fn read(trust: &OrgTrust, text: &str) -> Result<Self, Refusal> {
+        let envelope = Envelope::parse_draft(text.as_bytes(), limits::ENVELOPE)
+            .map_err(|e| Refusal::new(e.code(), e.to_string()))?;
+        if envelope.payload_type != DocKind::Root.payload_type() {
+            return Err(Refusal::new(Code::WrongType, "this is no root"));
+        }
+        let root: Root = json::from_slice(&envelope.payload)
+            .map_err(|e| Refusal::new(Code::PayloadMalformed, e.to_string()))?;
+        Self::checked(trust, root, envelope)
+    }
+
+    fn checked(trust: &OrgTrust, root: Root, envelope: Envelope) -> Result<Self, Refusal> {
+        root.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
+        let (held, got) = (trust.root().version, root.version);
+        if root.org.as_ref() != Some(trust.org()) {
+            let text = format!("the root is not bound to {}", trust.org());
+            return Err(Refusal::new(Code::WrongOrg, text));
+        }
+        if got != held + 1 {
+            let code = if got <= held {
+                Code::RootOlder
+            } else {
+                Code::RootVersion
+            };
+            let text = format!("root version {got} does not follow {held}, which is held here");
+            return Err(Refusal::new(code, text));
+        }
+        check_keys(&root)?;
+        check_roster(trust, &root)?;
+        let mut next = Self {
+            old: trust.root().roles.root.clone(),
+            root,
+            envelope,
+            left_out: 0,
+        };
+        next.drop_what_does_not_hold();
+        Ok(next)
+    }
+
+    fn drop_what_does_not_hold(&mut self) {
+        let keys = self.old.keys.iter().chain(&self.root.roles.root.keys);
+        let holders: Vec<VerifyKey> = keys.filter_map(|k| VerifyKey::new(k).ok()).collect();
+        let (pae, before) = (self.envelope.pae(), self.envelope.signatures.len());
+        let mut seen = BTreeSet::new();
+        self.envelope.signatures.retain(|s| {
+            let mut own = holders.iter().filter(|k| k.id() == s.keyid);
+            let holds = s.assertion.is_none() && own.any(|k| k.verifies(&pae, &s.sig));
+            holds && seen.insert(s.keyid)
+        });
+        self.left_out = before - self.envelope.signatures.len();
+    }
+
+    fn quorum(&self, role: &Role) -> Quorum {
+        let pae = self.envelope.pae();
+        let has_signed = |key: &PublicKey| {
+            VerifyKey::new(key).is_ok_and(|k| {
+                let mut own = self.envelope.signatures.iter().filter(|s| s.keyid == k.id());
+                own.any(|s| k.verifies(&pae, &s.sig))
+            })
+        };
+        let (signed, missing): (Vec<_>, Vec<_>) = role.keys.iter().partition(|k| has_signed(k));
+        let ids = |keys: Vec<&PublicKey>| keys.into_iter().map(PublicKey::id).collect();
+        Quorum {
+            needed: role.threshold,
+            signed: ids(signed),
+            missing: ids(missing),
+        }
+    }
+
+    /// The root.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Its digest.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.envelope.digest()
+    }
+
+    /// The threshold of the root held now.
+    #[must_use]
+    pub fn by_old(&self) -> Quorum {
+        self.quorum(&self.old)
+    }
+
+    /// The threshold of the root itself.
+    #[must_use]
+    pub fn by_new(&self) -> Quorum {
+        self.quorum(&self.root.roles.root)
+    }
+
+    /// How many signatures of the file were left out, since they do not hold or are of nobody who counts.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// Whether every party that holds the old root would take it.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.by_old().is_met() && self.by_new().is_met()
+    }
+
+    /// Adds one holder's signature.
+    ///
+    /// # Errors
+    /// [`Code::SignerUnknown`] when the key counts for neither root, [`Code::SignatureCount`] when there are 16 already.
+    pub fn sign(&mut self, key: &SecretKey) -> Result<(), Refusal> {
+        let public = key.public();
+        if ![&self.old, &self.root.roles.root]
+            .into_iter()
+            .any(|role| role.keys.contains(&public))
+        {
+            let text = format!(
+                "key {} signs neither for the old root nor for the new one",
+                key.id()
+            );
+            return Err(Refusal::new(Code::SignerUnknown, text));
+        }
+        let others = self.envelope.signatures.iter().filter(|s| s.keyid != key.id());
+        if others.count() >= limits::SIGNATURES {
+            let text = "an envelope carries at most 16 signatures";
+            return Err(Refusal::new(Code::SignatureCount, text));
+        }
+        cosign(&mut self.envelope, key);
+        Ok(())
+    }
+
+    /// Takes over the signatures of another copy.
+    ///
+    /// # Errors
+    /// [`Code::DocumentInvalid`] when it is a copy of another root, [`Code::SignatureCount`] when they are too many.
+    pub fn merge(&mut self, other: &Self) -> Result<(), Refusal> {
+        if other.envelope.payload != self.envelope.payload {
+            let text = format!("{} is another root than {}", other.digest(), self.digest());
+            return Err(Refusal::new(Code::DocumentInvalid, text));
+        }
+        for signature in &other.envelope.signatures {
+            let mut own = self.envelope.signatures.iter();
+            if own.all(|s| s.keyid != signature.keyid) {
+                self.envelope.signatures.push(signature.clone());
+            }
+        }
+        if self.envelope.signatures.len() > limits::SIGNATURES {
+            let text = "an envelope carries at most 16 signatures";
+            return Err(Refusal::new(Code::SignatureCount, text));
+        }
+        Ok(())
+    }
+
+    /// The file to pass on; complete, it is the root as everybody takes it.
+    #[must_use]
+    pub fn wire(&self) -> String {
+        to_wire(&self.envelope)
+    }
+}
+
+/// A key of the root that somebody in the roster holds would make the law held unloadable everywhere.
+fn check_roster(trust: &OrgTrust, root: &Root) -> Result<(), Refusal> {
+    let Ok(law) = trust.held() else {
+        return Ok(());
+    };
+    let mut taken = root_keys(root).filter_map(|k| law.roster.holder(&k.id()));
+    taken.next().map_or(Ok(()), |(operator, key)| {
+        let text = format!("key {} is {}'s in the roster", key.key.id(), operator.name);
+        Err(Refusal::new(Code::DuplicateKey, text))
+    })
+}
