@@ -4,116 +4,144 @@
 //! and shown as assumed: a bare name is taken to be below the first directory of the profile's path that has it
 //! here, and not writable.
 
-use lictor_policy::evaluate::{Outcome, Question, evaluate};
+use lictor_client::{Hub, TrustStore};
+use lictor_policy::evaluate::{Outcome, Question, Verdict, evaluate};
 use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_policy::{Law, NodeContext};
 use lictor_proto::Digest;
 use lictor_proto::doc::{Exec, Job, JobKind, Spec, Stdin};
-use lictor_proto::{Name, NodeId, Timestamp};
+use lictor_proto::{Code, Name, NodeId, Timestamp};
 use lictor_trust::LawFiles;
+use lictor_trust::directory::Node;
 use lictor_trust::profiles::{Network, Profile};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::Explain;
 use crate::commands::org;
 use crate::escape::{command_line, escape};
 use crate::exit::{self, Status};
 use crate::failure::{Doing as _, Failure, Result};
-use crate::session::Session;
+use crate::session::{Session, failed};
 
 pub(crate) async fn run(session: &Session, args: &Explain) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
-    let node = match &args.node {
-        Some(name) => session.node(&mut store, &hub, name).await?,
-        None => {
-            let directory = store
-                .directory()
-                .map_err(|e| crate::session::failed("read the nodes", &e))?;
-            let mut nodes = directory.iter().filter(|n| !n.replaced);
-            match (nodes.next(), nodes.next()) {
-                (Some(node), None) => node.clone(),
-                (None, _) => return Err(Failure::new("there is no node yet")),
-                _ => return Err(Failure::new("there are several nodes").hint("Name one with --node.")),
-            }
-        }
-    };
-    let files: LawFiles = match &args.dir {
-        Some(dir) => org::load_dir(dir, store.trust())?,
-        None => {
-            let law = store.trust().law(Timestamp::now());
-            LawFiles::clone(law.map_err(|r| Failure::refused("the pinned law is not in force", &r))?)
-        }
-    };
+    let node = node(session, &hub, &mut store, args).await?;
+    let files = files(&store, args)?;
     let law = Law::load(&files).doing("load the policies")?;
     let profile = files.profiles.profiles.get(&args.profile).ok_or_else(|| {
-        Failure::new(format!("there is no profile {}", args.profile)).code(lictor_proto::Code::ProfileUnknown)
+        Failure::new(format!("there is no profile {}", args.profile)).code(Code::ProfileUnknown)
     })?;
     let operator = args.operator.as_ref().unwrap_or(&session.config.operator);
     let job = job(session, args, operator, node.id());
     let facts = assume(&args.profile, profile, job.exec());
     let context = NodeContext::from(&node);
-    let verdict = evaluate(
-        &law,
-        &Question {
-            files: &files,
-            job: &job,
-            job_digest: Digest::of(b"prediction"),
-            node: &context,
-            facts: &facts,
-            approvals: &[],
-            now: Timestamp::now(),
-        },
-    );
-    let (word, status, why) = match &verdict.outcome {
-        Outcome::Permit => ("allow", Status::OK, Vec::new()),
-        Outcome::BreakGlass(gates) => (
-            "allow by break-glass",
-            Status::OK,
-            gates.iter().map(gate).collect(),
-        ),
-        Outcome::Ask(gates) => ("ask", Status::OK, gates.iter().map(gate).collect()),
-        Outcome::Deny(r) => (
-            "deny",
-            Status(exit::DENIED),
-            vec![format!("[{}] {}", r.code, escape(&r.message))],
-        ),
+    let question = Question {
+        files: &files,
+        job: &job,
+        job_digest: Digest::of(b"prediction"),
+        node: &context,
+        facts: &facts,
+        approvals: &[],
+        now: Timestamp::now(),
     };
-    let rules: Vec<_> = verdict
-        .rules
-        .iter()
-        .map(|id| {
-            let found = law.policy(id);
+    let verdict = evaluate(&law, &question);
+    let told = Told {
+        law: &law,
+        question: &question,
+        verdict: &verdict,
+    };
+    session.out.either(&told.json(), || told.text())?;
+    Ok(match verdict.outcome {
+        Outcome::Deny(_) => Status(exit::DENIED),
+        _ => Status::OK,
+    })
+}
+
+/// The node that is named, or the only one there is.
+async fn node(session: &Session, hub: &Hub, store: &mut TrustStore, args: &Explain) -> Result<Node> {
+    if let Some(name) = &args.node {
+        return session.node(store, hub, name).await;
+    }
+    let directory = store.directory().map_err(|e| failed("read the nodes", &e))?;
+    let mut nodes = directory.iter().filter(|n| !n.replaced);
+    match (nodes.next(), nodes.next()) {
+        (Some(node), None) => Ok(node.clone()),
+        (None, _) => Err(Failure::new("there is no node yet")),
+        _ => Err(Failure::new("there are several nodes").hint("Name one with --node.")),
+    }
+}
+
+/// The law to predict by: the pinned one, or a directory as if it were signed now.
+fn files(store: &TrustStore, args: &Explain) -> Result<LawFiles> {
+    if let Some(dir) = &args.dir {
+        return org::load_dir(dir, store.trust());
+    }
+    let law = store.trust().law(Timestamp::now());
+    let law = law.map_err(|r| Failure::refused("the pinned law is not in force", &r))?;
+    Ok(LawFiles::clone(law))
+}
+
+/// A verdict, with what it was asked about.
+struct Told<'a> {
+    law: &'a Law,
+    question: &'a Question<'a>,
+    verdict: &'a Verdict,
+}
+
+impl Told<'_> {
+    /// The prediction in a word, and why it is not simply allowed.
+    fn outcome(&self) -> (&'static str, Vec<String>) {
+        match &self.verdict.outcome {
+            Outcome::Permit => ("allow", Vec::new()),
+            Outcome::BreakGlass(gates) => ("allow by break-glass", gates.iter().map(gate).collect()),
+            Outcome::Ask(gates) => ("ask", gates.iter().map(gate).collect()),
+            Outcome::Deny(r) => ("deny", vec![format!("[{}] {}", r.code, escape(&r.message))]),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let (word, why) = self.outcome();
+        let rule = |id: &String| {
+            let found = self.law.policy(id);
             json!({ "id": id, "file": found.as_ref().map(|(f, _)| f), "text": found.as_ref().map(|(_, t)| t) })
+        };
+        let rules: Vec<_> = self.verdict.rules.iter().map(rule).collect();
+        json!({
+            "prediction": word, "action": self.verdict.action, "why_opaque": self.verdict.why_opaque, "rules": rules,
+            "why": why, "assumed_facts": self.question.facts, "node": self.question.node.name,
+            "operator": self.question.job.operator, "bundle_version": self.question.files.meta.version,
         })
-        .collect();
-    let value = json!({
-        "prediction": word, "action": verdict.action, "why_opaque": verdict.why_opaque, "rules": rules, "why": why,
-        "assumed_facts": facts, "node": node.name(), "operator": operator, "bundle_version": files.meta.version,
-    });
-    session.out.either(&value, || {
+    }
+
+    fn text(&self) -> String {
+        let (word, why) = self.outcome();
+        let (job, facts) = (self.question.job, self.question.facts);
         let mut lines = vec![
             format!("prediction: {word} (only the node's own verdict counts)"),
             format!(
-                "  {operator} asks for {} on {} in {}",
-                verdict.action,
-                node.name(),
-                args.profile
+                "  {} asks for {} on {} in {}",
+                job.operator, self.verdict.action, self.question.node.name, job.profile
             ),
-            format!("  command: {}", command_line(&args.command)),
+            format!("  command: {}", command_line(&job.exec().argv)),
             format!("  assumed: the program is {}", escape(&facts.program.path)),
         ];
-        lines.extend(verdict.why_opaque.map(|w| format!("  opaque, because {w}")));
+        lines.extend(
+            self.verdict
+                .why_opaque
+                .iter()
+                .map(|w| format!("  opaque, because {w}")),
+        );
         lines.extend(why.iter().map(|w| format!("  {w}")));
-        for id in &verdict.rules {
-            let place = law
+        for id in &self.verdict.rules {
+            let place = self
+                .law
                 .policy(id)
                 .map_or_else(String::new, |(file, _)| format!(" ({file})"));
             lines.push(format!("  decided by: {}{place}", escape(id)));
         }
         lines.join("\n")
-    })?;
-    Ok(status)
+    }
 }
 
 fn gate(gate: &lictor_proto::doc::OpenGate) -> String {
