@@ -4,6 +4,7 @@
 //! stands still blocks neither Ctrl-C nor the hub, and hashing and writing go on side by side.
 
 use std::io::{self, Write as _};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use lictor_client::Stream;
@@ -47,7 +48,10 @@ pub(crate) struct Screen {
 #[derive(Debug)]
 struct Writer {
     queue: mpsc::Sender<(Stream, Bytes)>,
-    done: oneshot::Receiver<Written>,
+    done: oneshot::Receiver<()>,
+    /// Joined once it is done. A screen that is dropped before does not wait: the thread may hang in a write to a
+    /// reader that stands still, and ends with the process.
+    thread: JoinHandle<Written>,
 }
 
 impl Screen {
@@ -115,8 +119,10 @@ impl Screen {
         match self.writer.take() {
             Some(writer) => {
                 drop(writer.queue);
-                let gone = || Unwritten::Failed(io::Error::other("the writing thread has gone"));
-                writer.done.await.map_err(|_| gone())?
+                // Whether it said so or broke down, it is at its end, and joining it waits for nothing.
+                let _ = writer.done.await;
+                let gone = |_| Unwritten::Failed(io::Error::other("the writing thread has gone"));
+                writer.thread.join().map_err(gone)?
             }
             None => Ok(()),
         }
@@ -127,14 +133,15 @@ impl Writer {
     fn start() -> Self {
         let (queue, mut frames) = mpsc::channel::<(Stream, Bytes)>(QUEUE);
         let (tell, done) = oneshot::channel();
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             let mut result = Ok(());
             while let (Ok(()), Some((stream, bytes))) = (&result, frames.blocking_recv()) {
                 result = put(stream, &bytes);
             }
-            let _ = tell.send(result);
+            let _ = tell.send(());
+            result
         });
-        Self { queue, done }
+        Self { queue, done, thread }
     }
 }
 
