@@ -7,6 +7,7 @@ pub mod control;
 pub mod enrolment;
 pub mod jobs;
 pub mod law;
+pub mod listing;
 pub mod stdin;
 pub mod time;
 
@@ -38,6 +39,7 @@ pub const FAMILIES: &[(&str, &[Attack])] = &[
     ("bytes", bytes::ATTACKS),
     ("enrolment", enrolment::ATTACKS),
     ("client", client::ATTACKS),
+    ("listing", listing::ATTACKS),
 ];
 
 /// All of them.

@@ -10,5 +10,6 @@ mod control;
 mod enrolment;
 mod jobs;
 mod law;
+mod listing;
 mod stdin;
 mod time;

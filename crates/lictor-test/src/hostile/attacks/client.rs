@@ -9,15 +9,13 @@ use lictor_proto::agent::LawDocs;
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::doc::{Exit, Outcome, Receipt};
 use lictor_proto::frame::{Frame, FrameDecoder, FrameKind, Gap};
-use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, limits};
-use lictor_trust::NodeSecrets;
-use lictor_trust::enrol::RecordOf;
-use lictor_trust::sign::to_wire;
+use lictor_proto::{Code, Digest, Envelope, JobId, Timestamp, limits};
 
 use super::attacks;
+use super::listing::second_machine;
 use crate::hostile::client::Client;
 use crate::hostile::hub::Item;
-use crate::hostile::org::{NODE, digest, key, name, signed};
+use crate::hostile::org::{NODE, digest, name, signed};
 use crate::hostile::{Scene, Seen};
 
 attacks! {
@@ -37,16 +35,12 @@ attacks! {
     hub_shows_the_receipt_of_another_job => Some(Code::WrongJob),
     hub_withholds_one_receipt_of_two => Some(Code::Unconfirmed),
     hub_shows_two_receipts => Some(Code::ReceiptConflict),
-    hub_lists_a_node_with_keys_of_its_own => Some(Code::NodeUnknown),
-    hub_lists_a_node_under_a_record_of_its_own => Some(Code::NodeUnknown),
-    hub_lists_a_second_record_for_a_name => Some(Code::AmbiguousName),
-    hub_lists_a_second_machine_on_one_grant => Some(Code::GrantUsed),
-    hub_forges_the_labels_in_a_listing => Some(Code::NodeUnknown),
     hub_serves_older_law_to_a_client => Some(Code::BundleOlder),
     another_hub_answers_a_client => Some(Code::HubPin),
 }
 
-async fn set() -> Result<(Scene, Client)> {
+/// A scene with a client for whom all works.
+pub(super) async fn set() -> Result<(Scene, Client)> {
     let scene = Scene::set().await?;
     let client = Client::of(&scene)?;
     client.runs().await?;
@@ -354,114 +348,6 @@ async fn hub_shows_two_receipts() -> Result<Seen> {
     });
     client.runs().await?;
     client.refuses(Code::ReceiptConflict).await
-}
-
-/// What a hub shows instead of the node; the home has not seen the node before.
-async fn listing(papers: impl FnOnce(&Scene) -> Result<(String, String)>) -> Result<Seen> {
-    let (scene, before) = set().await?;
-    let client = Client::of(&scene)?;
-    scene.hub.people().hide_nodes();
-    let papers = papers(&scene)?;
-    scene.hub.people().show_node(&scene.id, &name(NODE), papers);
-    let done = client
-        .types(&["run", "--profile", "host", NODE, "--", "true"])
-        .await?;
-    ensure!(
-        done.stderr.contains("does not hold"),
-        "said nothing of the record:\n{}",
-        done.stderr
-    );
-    let seen = client.refuses(Code::NodeUnknown).await?;
-    // A home that knows the node is not impressed.
-    before.runs().await?;
-    Ok(seen)
-}
-
-/// The true record, with the hub's own keys in it.
-async fn hub_lists_a_node_with_keys_of_its_own() -> Result<Seen> {
-    listing(|scene| {
-        let (grant, record) = scene.papers.clone();
-        let mut envelope = Envelope::parse(record.as_bytes(), limits::ENVELOPE)?;
-        let mut doc: lictor_proto::doc::NodeRecord = lictor_proto::json::from_slice(&envelope.payload)?;
-        doc.e2e_key = key("the hub").public();
-        envelope.payload = lictor_proto::json::to_vec(&doc)?;
-        Ok((grant, String::from_utf8(envelope.to_bytes())?))
-    })
-    .await
-}
-
-/// A record of a machine of the hub's, on the true grant, without the join key.
-async fn hub_lists_a_node_under_a_record_of_its_own() -> Result<Seen> {
-    listing(|scene| {
-        let grant = scene.papers.0.clone();
-        let stand = RecordOf {
-            org: &scene.org.id,
-            grant: digest(&grant)?,
-            name: &name(NODE),
-            epoch: 1,
-            issued_at: scene.org.now(),
-        };
-        let record = NodeSecrets::generate()?.record(&stand, &key("the hub"));
-        Ok((grant, to_wire(&record)))
-    })
-    .await
-}
-
-async fn hub_forges_the_labels_in_a_listing() -> Result<Seen> {
-    listing(|scene| {
-        let (grant, record) = scene.papers.clone();
-        let mut envelope = Envelope::parse(grant.as_bytes(), limits::ENVELOPE)?;
-        let payload = String::from_utf8(envelope.payload)?;
-        envelope.payload = payload.replace("\"web\"", "\"vault\"").into_bytes();
-        Ok((String::from_utf8(envelope.to_bytes())?, record))
-    })
-    .await
-}
-
-/// Whoever stole the token enrolled a machine of theirs: which of the two is it? The home knew only one so far.
-async fn hub_lists_a_second_machine_on_one_grant() -> Result<Seen> {
-    let (scene, client) = set().await?;
-    let grant = scene.papers.0.clone();
-    let stand = RecordOf {
-        org: &scene.org.id,
-        grant: digest(&grant)?,
-        name: &name(NODE),
-        epoch: 1,
-        issued_at: scene.org.now(),
-    };
-    let secrets = NodeSecrets::generate()?;
-    let record = to_wire(&secrets.record(&stand, &key("join")));
-    let id = secrets.node_id(&scene.org.id);
-    scene.hub.people().show_node(&id, &name(NODE), (grant, record));
-    client.asks_again()?;
-    client.refuses(Code::GrantUsed).await?;
-    // By its id as well, which the home had accepted.
-    let by_id = ["run", "--profile", "host", scene.id.as_str(), "--", "true"];
-    client.refuses_to(&by_id, Code::GrantUsed).await
-}
-
-/// Another machine, truly enrolled under this name: its id, grant and record.
-fn second_machine(scene: &Scene, called: &str) -> Result<(NodeId, (String, String))> {
-    let grant = signed(&scene.org.grant(called, "another join", &[]), &["alice"]);
-    let stand = RecordOf {
-        org: &scene.org.id,
-        grant: digest(&grant)?,
-        name: &name(called),
-        epoch: 1,
-        issued_at: scene.org.now(),
-    };
-    let secrets = NodeSecrets::generate()?;
-    let record = to_wire(&secrets.record(&stand, &key("another join")));
-    Ok((secrets.node_id(&scene.org.id), (grant, record)))
-}
-
-/// Two machines enrolled under one name, both truly; which one it is, only a person can say.
-async fn hub_lists_a_second_record_for_a_name() -> Result<Seen> {
-    let (scene, _) = set().await?;
-    let client = Client::of(&scene)?;
-    let (id, papers) = second_machine(&scene, NODE)?;
-    scene.hub.people().show_node(&id, &name(NODE), papers);
-    client.refuses(Code::AmbiguousName).await
 }
 
 /// The client keeps the law that it has seen, goes on by it, and says what it was offered.
