@@ -6,6 +6,7 @@
 //! | `exact` | how a command runs and ends, and what its result says |
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
+//! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `roots` | the org's own keys change hands |
 //! | `apart` | hub and agent as processes that stop, crash and come back |
 //! | `network` | a cable that is cut, half open, or long |
@@ -17,6 +18,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod apart;
+mod commands;
 mod contract;
 mod exact;
 mod follow;

@@ -6,6 +6,7 @@ mod homes;
 mod keys;
 mod org;
 mod root;
+mod terminal;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
