@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 use lictor_client::trust::NodeDocs;
 use lictor_client::{Home, TrustStore};
 use lictor_proto::agent::LawDocs;
-use lictor_proto::doc::{Bundle, Grant, MinVersions, NodeKind, Role, Root, RootRoles};
-use lictor_proto::{Code, Digest, Name, OrgId, Timestamp};
+use lictor_proto::doc::{Bundle, Grant, MinVersions, NodeKind, NodeRecord, Role, Root, RootRoles};
+use lictor_proto::envelope::Signature;
+use lictor_proto::ids::PublicKey;
+use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::enrol::RecordOf;
 use lictor_trust::keys::PublicLine;
 use lictor_trust::sign::to_wire;
@@ -292,4 +294,45 @@ fn what_was_met_before_a_key_expired_stands() {
     scene.asked(Duration::ZERO);
     assert_eq!(scene.remember([record]), []);
     scene.store.resolve("web-1").unwrap();
+}
+
+/// A home whose file is full, with records that nobody ever verified: as an attacker would like it.
+#[test]
+fn a_full_home_takes_no_more_and_keeps_what_it_has() {
+    let scene = Scene::set();
+    let claims = (0..limits::RECORDS_KEPT as u32).map(|i| {
+        let mut identity = [0; 32];
+        identity[..4].copy_from_slice(&i.to_be_bytes());
+        let record = NodeRecord {
+            tag: Default::default(),
+            org: scene.org.clone(),
+            grant_digest: Digest::of(&i.to_be_bytes()),
+            node_id: NodeId::derive(&scene.org, &identity),
+            name: name("web-1"),
+            identity_key: PublicKey::ed25519(identity),
+            e2e_key: PublicKey::ed25519(identity),
+            seal_key: identity,
+            link_key: PublicKey::ed25519(identity),
+            epoch: 1,
+            issued_at: began(),
+        };
+        let mut envelope = sign(&record, &[]);
+        envelope.signatures.push(Signature {
+            keyid: PublicKey::ed25519(identity).id(),
+            sig: Vec::new(),
+            assertion: None,
+        });
+        NodeDocs {
+            grant: String::new(),
+            record: to_wire(&envelope),
+        }
+    });
+    let full: Vec<NodeDocs> = claims.collect();
+    let path = scene.home.trust_dir().join("nodes/all.json");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, serde_json::to_vec(&full).unwrap()).unwrap();
+    let grant = scene.grant("alice", 10, "web-2", 1);
+    let refused = scene.remember([scene.record(&grant, "web-2", &secrets(), 1)]);
+    assert_eq!(refused[0], Code::LimitExceeded);
+    assert_eq!(scene.kept(), limits::RECORDS_KEPT);
 }
