@@ -103,6 +103,33 @@ async fn writable_means_by_a_directory_above_or_a_link_on_the_way() {
 }
 
 #[tokio::test]
+async fn in_a_directory_with_the_sticky_bit_only_ones_own_entries_are_writable() {
+    let Some(bench) = bench_of_nobody().await else {
+        return;
+    };
+    let place = place();
+    let open = place.path().join("open");
+    fs::create_dir(&open).expect("made");
+    let path = open.join("program");
+    let program = write_program(&path, "#!/bin/sh\n");
+    let link = open.join("link");
+    symlink(&path, &link).expect("linked");
+    let link = link.to_str().expect("UTF-8");
+    let writable = |p: &str| facts(&bench, p).expect("there").program.writable;
+    set_mode(&open, 0o777);
+    assert!(writable(&program) && writable(link), "anybody can swap it");
+    set_mode(&open, 0o1777);
+    assert!(!writable(&program) && !writable(link), "as below /tmp");
+    std::os::unix::fs::lchown(link, Some(NOBODY), None).expect("given away");
+    assert!(!writable(&program) && writable(link), "a link of one's own");
+    chown(&path, Some(NOBODY), None).expect("given away");
+    assert!(writable(&program), "a file of one's own");
+    chown(&path, Some(0), None).expect("taken back");
+    chown(&open, Some(NOBODY), None).expect("given away");
+    assert!(writable(&program), "the directory's owner can swap everything");
+}
+
+#[tokio::test]
 async fn jobs_of_root_could_change_everything() {
     let Some(mut bench) = bench_of_nobody().await else {
         return;

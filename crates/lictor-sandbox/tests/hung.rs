@@ -132,7 +132,7 @@ async fn sandbox_that_cannot_be_set_up_or_taken_down_is_given_up() {
 async fn keeper_that_stands_still_never_starts_what_was_given_up() {
     let bench = bench(Backend::Host).await;
     assert!(bench.run(&["true"]).await.succeeded());
-    let keepers = common::children(std::process::id(), "lictor-keeper");
+    let keepers = common::keepers();
     let [keeper] = keepers[..] else {
         panic!("one keeper: {keepers:?}");
     };
@@ -148,9 +148,7 @@ async fn keeper_that_stands_still_never_starts_what_was_given_up() {
         .expect("nobody answers");
     assert!(is_late(&error), "{error:?}");
     rustix::process::kill_process(keeper, Signal::CONT).expect("goes on");
-    common::eventually("it has looked and ended", || {
-        common::children(std::process::id(), "lictor-keeper").is_empty()
-    });
+    common::eventually("it has looked and ended", || common::keepers().is_empty());
     assert!(!trace.exists());
     assert!(bench.run_with(&exec, StdinSource::Null).await.succeeded());
     assert!(trace.exists());

@@ -8,16 +8,37 @@
 //! # Invariants
 //! - A keeper goes back only when it has said that nobody is left below it, or that nothing was started.
 
+use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use lictor_proto::Digest;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::ready;
 use super::table::{EMPTY, FAILED, MAIN_ENDED, MAX_FDS, Record};
 use crate::handle::ProcessId;
+
+/// What the keeper of the job with this directory is called: all that a later agent process has to find it by when
+/// the start was never written down. At most the 15 bytes that the kernel keeps of a name.
+///
+/// # Errors
+/// When the directory that it lies in is not there.
+pub(super) fn name_for(job_dir: &Path) -> io::Result<CString> {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let (Some(above), Some(own)) = (job_dir.parent(), job_dir.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // However the agent was told its directory this time.
+    let path = above.canonicalize()?.join(own);
+    let digest = Digest::of(path.as_os_str().as_encoded_bytes());
+    let mut name = b"lictor-".to_vec();
+    name.extend(digest.0.iter().take(8).map(|b| LETTERS[usize::from(b % 32)]));
+    Ok(CString::new(name)?)
+}
 
 /// A keeper that has no job.
 #[derive(Debug)]

@@ -17,7 +17,6 @@ use tokio::sync::watch;
 
 use super::cgroup::{Cgroup, CgroupRoot};
 use super::pipe::PipeReader;
-use super::process;
 use super::recover::Recovered;
 use super::remove::remove_dir;
 use super::resolve::Resolver;
@@ -26,6 +25,7 @@ use super::supervisor::Supervisor;
 use super::tree::Tree;
 use super::users::User;
 use super::zygote::Zygote;
+use super::{keeper, process};
 use crate::backend::{RecoverError, StartError};
 use crate::handle::{Handle, ProcessId};
 use crate::host::Config;
@@ -207,7 +207,9 @@ impl Job {
                 .map(|(k, v)| text(&format!("{k}={v}")))
                 .collect::<Result<_, _>>()?,
             cwd: text(&spec.cwd)?,
-            job_dir: Some(text(&spec.dir.to_string_lossy())?),
+            keeper_name: Some(
+                keeper::name_for(&spec.dir).map_err(StartError::failed("find the job's directory"))?,
+            ),
             cwd_before_ids: Path::new(&spec.cwd) == spec.dir,
             user: spec.changes_user.then_some(&spec.user),
             confine: false,

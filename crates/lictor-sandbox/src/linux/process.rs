@@ -85,19 +85,25 @@ pub(crate) fn descendants(root: u32) -> Vec<ProcessId> {
     found
 }
 
-/// Every live process called `name` whose working directory this is.
-pub(crate) fn standing_in(dir: &Path, name: &str) -> Vec<ProcessId> {
-    let Ok(dir) = dir.canonicalize() else {
-        return Vec::new();
-    };
+/// Every live process called `name` of the agent's own user; others may call themselves what they like.
+pub(crate) fn own_called(name: &[u8]) -> Vec<ProcessId> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let there = pids.filter(|pid| {
-        let own = read_page(Path::new(&format!("/proc/{pid}/comm"))).unwrap_or_default();
-        own.trim_ascii_end() == name.as_bytes()
-            && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
+        let called = read_page(Path::new(&format!("/proc/{pid}/comm"))).unwrap_or_default();
+        called.trim_ascii_end() == name && is_own(*pid)
     });
     there.filter_map(identify).filter(|p| is_alive(*p)).collect()
+}
+
+/// Whether it runs as the agent's user. Its status says so also when it may not be traced, and its files below
+/// `/proc` then belong to root.
+fn is_own(pid: u32) -> bool {
+    let status = read_page(Path::new(&format!("/proc/{pid}/status"))).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let ids = status.lines().find_map(|l| l.strip_prefix("Uid:"));
+    let effective = ids.and_then(|ids| ids.split_ascii_whitespace().nth(1)?.parse::<u32>().ok());
+    effective == Some(rustix::process::geteuid().as_raw())
 }
 
 /// A descriptor for exactly this process.

@@ -98,6 +98,9 @@ fn may_write(path: &Path, meta: &Metadata, user: &User) -> bool {
     if meta.is_symlink() {
         return false; // cannot be written, only replaced, and that is the directory's matter
     }
+    if meta.is_dir() && meta.mode() & 0o1000 != 0 {
+        return false; // with the sticky bit an entry is its owner's alone, and who owns it is looked at there
+    }
     let group_bit = meta.mode() & 0o020 != 0;
     let member = user.gid == meta.gid() || user.groups.contains(&meta.gid());
     meta.mode() & 0o002 != 0 || group_bit && (member || has_acl(path))

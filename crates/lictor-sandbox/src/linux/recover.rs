@@ -7,9 +7,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::cgroup::{self, Cgroup};
-use super::process;
 use super::remove::remove_dir;
 use super::supervisor::{Timer, expiry};
+use super::{keeper, process};
 use crate::backend::RecoverError;
 use crate::handle::{Handle, ProcessId};
 
@@ -61,12 +61,12 @@ impl Recovered {
     }
 
     /// What a job with this directory has left, as far as it can be told without anything written down: the keeper
-    /// stands in the directory from before the start until nobody is left, and the cgroup has the directory's name.
+    /// is called after the directory from before the start until nobody is left, and so is the cgroup.
     pub(crate) fn look_for(backend: &str, dir: &Path) -> Handle {
         Handle {
             backend: backend.to_owned(),
             boot_id: process::boot_id(),
-            roots: process::standing_in(dir, "lictor-keeper"),
+            roots: keeper::name_for(dir).map_or_else(|_| Vec::new(), |n| process::own_called(n.as_bytes())),
             cgroup: dir.file_name().and_then(cgroup::left_behind),
             dir: dir.to_owned(),
         }

@@ -18,8 +18,7 @@ use super::keeper::Keeper;
 use super::process;
 use super::supervisor::{Timer, expiry};
 use super::table::{
-    Arena, ExecBy, FileCheck, FileIdentity, Full, MAX_FDS, MAX_FILES, MAX_GROUPS, Record, STARTED, Step,
-    Table,
+    Arena, ExecBy, FileCheck, FileIdentity, Full, MAX_FDS, MAX_FILES, Record, STARTED, Step, Table,
 };
 use super::users::User;
 use super::zygote::{Lease, MOST_IDLE, Zygote};
@@ -36,8 +35,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) argv: Vec<CString>,
     pub(crate) env: Vec<CString>,
     pub(crate) cwd: CString,
-    /// Where the keeper stands meanwhile, so that the job is found by its directory alone.
-    pub(crate) job_dir: Option<CString>,
+    /// What the keeper is called meanwhile, so that the job is found by its directory alone.
+    pub(crate) keeper_name: Option<CString>,
     pub(crate) cwd_before_ids: bool,
     /// Whose ids to take; `None` when it runs as the agent does.
     pub(crate) user: Option<&'a User>,
@@ -212,52 +211,16 @@ fn failure_of(record: Record, launch: &Launch<'_>) -> StartError {
     }
 }
 
+/// Puts a start into its slot, as a table.
 fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
     let slot = lease.memory();
     // SAFETY: the lease makes this caller the only user of the slot until it is sent.
     let mut arena = unsafe { Arena::after_table(slot) };
-    if launch.files.len() > MAX_FILES
-        || launch.inherit.len() + launch.files.len() + 2 > MAX_FDS
-        || launch.files.is_empty()
-    {
-        return Err(Full);
-    }
-    let unused = FileIdentity {
-        dev: 0,
-        ino: 0,
-        ctime: 0,
-        ctime_nsec: 0,
-        size: 0,
+    let text = |arena: &mut Arena, text: &Option<CString>| match text {
+        Some(text) => arena.text(text),
+        None => Ok(std::ptr::null()),
     };
-    let mut files = [FileCheck {
-        path: std::ptr::null(),
-        identity: unused,
-        copy: -1,
-        held_at: -1,
-    }; MAX_FILES];
-    let mut copies = 0..;
-    for (slot, file) in files.iter_mut().zip(&launch.files) {
-        let copy = file.copy.and_then(|_| copies.next());
-        *slot = FileCheck {
-            path: arena.text(&file.path)?,
-            identity: file.identity,
-            copy: copy.unwrap_or(-1),
-            held_at: file.held_at.map_or(-1, |n| n as i32),
-        };
-    }
-    let mut rlimits = [(0, 0, 0); 8];
-    let rlimit_count = launch.rlimits.len();
-    rlimits
-        .get_mut(..rlimit_count)
-        .ok_or(Full)?
-        .copy_from_slice(&launch.rlimits);
-    let mut groups = [0; MAX_GROUPS];
-    let own = launch.user.map_or(&[][..], |u| &u.groups);
-    groups.get_mut(..own.len()).ok_or(Full)?.copy_from_slice(own);
-    let filter = match launch.filter {
-        Some(program) => arena.copy(program)?,
-        None => std::ptr::null(),
-    };
+    let groups = launch.user.map_or(&[][..], |u| &u.groups);
     let table = Table {
         inherit: launch.inherit.len() as u32,
         has_cgroup: launch.cgroup.is_some(),
@@ -265,27 +228,26 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         set_ids: launch.user.is_some(),
         uid: launch.user.map_or(0, |u| u.uid),
         gid: launch.user.map_or(0, |u| u.gid),
-        groups,
-        group_count: own.len(),
+        groups: padded(groups, 0)?,
+        group_count: groups.len(),
         ignore_sigchld: launch.ignore_sigchld,
         die_with_keeper: launch.die_with_keeper,
         confine: launch.confine,
         cwd: arena.text(&launch.cwd)?,
-        job_dir: match &launch.job_dir {
-            Some(dir) => arena.text(dir)?,
+        keeper_name: text(&mut arena, &launch.keeper_name)?,
+        cwd_before_ids: launch.cwd_before_ids,
+        rlimits: padded(&launch.rlimits, (0, 0, 0))?,
+        rlimit_count: launch.rlimits.len(),
+        filter: match launch.filter {
+            Some(program) => arena.copy(program)?,
             None => std::ptr::null(),
         },
-        cwd_before_ids: launch.cwd_before_ids,
-        rlimits,
-        rlimit_count,
-        filter,
         filter_len: launch.filter.map_or(0, |f| f.len() as u16),
         exec_by: launch.exec_by,
-        files,
-        file_count: if launch.exec_by == ExecBy::Trusted {
-            0
-        } else {
-            launch.files.len()
+        files: files(&mut arena, launch)?,
+        file_count: match launch.exec_by {
+            ExecBy::Trusted => 0,
+            ExecBy::Descriptor | ExecBy::Path => launch.files.len(),
         },
         argv: arena.texts(&launch.argv)?,
         envp: arena.texts(&launch.env)?,
@@ -297,4 +259,31 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
     // SAFETY: the slot starts on a page, so it is aligned, and is larger than a table; see above for who uses it.
     unsafe { slot.cast::<Table>().write(table) };
     Ok(())
+}
+
+/// The files to compare, as the table has them.
+fn files(arena: &mut Arena, launch: &Launch<'_>) -> Result<[FileCheck; MAX_FILES], Full> {
+    let descriptors = launch.inherit.len() + launch.files.len() + 2;
+    if launch.files.is_empty() || descriptors > MAX_FDS {
+        return Err(Full);
+    }
+    let mut copies = 0..;
+    let mut checks = Vec::with_capacity(launch.files.len());
+    for file in &launch.files {
+        let copy = file.copy.and_then(|_| copies.next());
+        checks.push(FileCheck {
+            path: arena.text(&file.path)?,
+            identity: file.identity,
+            copy: copy.unwrap_or(-1),
+            held_at: file.held_at.map_or(-1, |n| n as i32),
+        });
+    }
+    padded(&checks, FileCheck::NONE)
+}
+
+/// A list in the fixed room that the table has for it.
+fn padded<T: Copy, const N: usize>(list: &[T], filler: T) -> Result<[T; N], Full> {
+    let mut room = [filler; N];
+    room.get_mut(..list.len()).ok_or(Full)?.copy_from_slice(list);
+    Ok(room)
 }

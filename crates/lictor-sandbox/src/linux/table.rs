@@ -36,6 +36,27 @@ pub(super) struct FileCheck {
     pub(super) held_at: i32,
 }
 
+impl FileIdentity {
+    /// That of no file: what is compared with nothing.
+    pub(super) const NONE: Self = Self {
+        dev: 0,
+        ino: 0,
+        ctime: 0,
+        ctime_nsec: 0,
+        size: 0,
+    };
+}
+
+impl FileCheck {
+    /// What stands where there is no file.
+    pub(super) const NONE: Self = Self {
+        path: ptr::null(),
+        identity: FileIdentity::NONE,
+        copy: -1,
+        held_at: -1,
+    };
+}
+
 /// What a child does; see `child/program.rs` for the order.
 #[repr(C)]
 pub(super) struct Table {
@@ -57,8 +78,8 @@ pub(super) struct Table {
     /// Whether all privileges go for good: bounding set, capabilities, new privileges, session keyring.
     pub(super) confine: bool,
     pub(super) cwd: *const c_char,
-    /// The job's own directory; null for what is no job. The keeper stands in it while it has the job.
-    pub(super) job_dir: *const c_char,
+    /// What the keeper is called while it has the job; null for what is no job.
+    pub(super) keeper_name: *const c_char,
     /// Whether `cwd` is entered before the ids change: the job's own directory, below ones closed to its user.
     pub(super) cwd_before_ids: bool,
     /// Resource, soft limit, hard limit.

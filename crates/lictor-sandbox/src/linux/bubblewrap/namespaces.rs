@@ -188,27 +188,20 @@ fn launch<'a>(
 ) -> Result<Launch<'a>, StartError> {
     let bwrap = kernel.config.bwrap.to_string_lossy().into_owned();
     let text = |s: &str| CString::new(s).map_err(|e| StartError::failed("use a NUL byte")(e.into()));
-    let unused = FileIdentity {
-        dev: 0,
-        ino: 0,
-        ctime: 0,
-        ctime_nsec: 0,
-        size: 0,
-    };
     // There is no such program: whatever lets bwrap go on makes it end.
     let argv = ["bwrap", "--args", "3", "--", "/.lictor-end"];
     Ok(Launch {
         exec_by: ExecBy::Trusted,
         files: vec![LaunchFile {
             path: text(&bwrap)?,
-            identity: unused,
+            identity: FileIdentity::NONE,
             held_at: None,
             copy: None,
         }],
         argv: argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?,
         env: Vec::new(),
         cwd: text("/")?,
-        job_dir: None,
+        keeper_name: None,
         cwd_before_ids: false,
         user: parts.changes_user.then_some(parts.user),
         confine: false,

@@ -6,7 +6,7 @@
 //!        '----------------------------------'--------------------------------------------------------'
 //! ```
 
-use std::ffi::{c_char, c_int, c_long, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
@@ -19,6 +19,8 @@ use crate::linux::table::{
 
 /// The agent's socket, in a keeper.
 const SOCKET: c_int = 0;
+/// What a keeper without a job is called.
+const NAME: &CStr = c"lictor-keeper";
 
 /// Never returns; ends when the agent has closed the other end and no job is left.
 ///
@@ -28,7 +30,7 @@ pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
     // SAFETY: plain system calls in a process of its own. The stacks are fresh private memory.
     let stacks = unsafe {
         keep_only(socket);
-        libc::prctl(libc::PR_SET_NAME, c"lictor-keeper".as_ptr());
+        be_called(NAME.as_ptr());
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
         let (access, kind) = (
             libc::PROT_READ | libc::PROT_WRITE,
@@ -56,21 +58,22 @@ pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
         if table.die_with_keeper {
             die_with_agent(libc::SIGKILL);
         }
-        if !table.job_dir.is_null() {
-            stand_in(table.job_dir);
+        if !table.keeper_name.is_null() {
+            be_called(table.keeper_name);
         }
         // SAFETY: the mapping above is used by one start at a time.
         let started = unsafe { start(table, &fds[..count], stacks.cast()) };
         attend(started, &fds[..count]);
         die_with_agent(0);
-        stand_in(c"/".as_ptr());
+        be_called(NAME.as_ptr());
     }
 }
 
-/// An agent that comes back finds the keeper of a job by this, also when its start was never written down.
-fn stand_in(dir: *const c_char) {
-    // SAFETY: `dir` is a path that the agent has put into the table, or a literal; changes this process alone.
-    unsafe { libc::chdir(dir) };
+/// An agent that comes back finds the keeper of a job by this, also when its start was never written down. A name is
+/// what anybody may read of a process that nobody may trace, so it serves an agent that is not root, too.
+fn be_called(name: *const c_char) {
+    // SAFETY: `name` is a string that the agent has put into the table, or a literal; changes this process alone.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name) };
 }
 
 /// A sandbox ends with its agent: the keeper with the agent, bwrap with the keeper, everything else with bwrap.
