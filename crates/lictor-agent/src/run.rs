@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   start --> serving --stop--> draining (no new work, running jobs end) --> delivering (results go out) --> ended
+//!                 '--the journal broke--> running jobs are stopped --> ended with an error, to be started again
 //! ```
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use lictor_link::http::HttpClient;
 use lictor_proto::agent::{Reply, Request};
 use lictor_trust::keyfile::{self, KeyFileError};
 use lictor_warden::node_dir::{NodeDir, NodeDirError};
-use lictor_warden::{Host, StartError, Warden};
+use lictor_warden::{Host, JournalError, StartError, Warden};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,6 +44,9 @@ pub enum AgentError {
     /// The warden cannot start.
     #[error("the warden cannot start")]
     Warden(#[from] StartError),
+    /// The journal failed while the agent ran. Started again, it recovers.
+    #[error("the agent must be started again")]
+    Journal(#[source] JournalError),
     /// The hub's address or this node's certificate is unusable.
     #[error("the hub cannot be addressed")]
     Hub(#[from] LinkError),
@@ -52,7 +56,8 @@ pub enum AgentError {
 /// and closes it. `host` should have been started before any thread was.
 ///
 /// # Errors
-/// [`AgentError`] before anything is served.
+/// [`AgentError`] before anything is served, and [`AgentError::Journal`] at any time: an agent that can take nothing
+/// ends, so that whoever looks after it starts it again.
 pub async fn agent(
     config: &AgentConfig,
     host: Host,
@@ -61,15 +66,38 @@ pub async fn agent(
     lictor_link::install_crypto_provider();
     let hub = open_hub(config)?;
     let warden = Warden::start(config.warden(), host).await?;
+    carry(warden, hub, config, stop).await
+}
+
+/// As [`agent`], with a warden that has been started.
+///
+/// # Errors
+/// [`AgentError::Journal`].
+pub async fn carry(
+    warden: Warden,
+    hub: Hub,
+    config: &AgentConfig,
+    stop: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
     let port = Arc::new(warden.clone());
-    serve(port, hub, config.transport, config.drain_grace(), stop).await;
+    let mut broken = None;
+    let end = async {
+        tokio::select! {
+            () = stop => {}
+            why = warden.broken() => broken = Some(why),
+        }
+    };
+    serve(port, hub, config.transport, config.drain_grace(), end).await;
     warden.close().await;
     // The writer's thread ends once nobody can write; it is waited for, so that the journal is closed in order.
     let joined = tokio::task::spawn_blocking(|| warden.join());
     if tokio::time::timeout(DELIVER_WITHIN, joined).await.is_err() {
         tracing::warn!("the journal's writer did not end in time");
     }
-    Ok(())
+    match broken {
+        Some(why) => Err(AgentError::Journal(why)),
+        None => Ok(()),
+    }
 }
 
 /// Serves a warden to its hub until `stop` resolves; then drains it and returns.

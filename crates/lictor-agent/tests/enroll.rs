@@ -7,19 +7,22 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use lictor_agent::{EnrollError, Enrolled, Enrolment, HubFile, enroll};
-use lictor_proto::agent::LawDocs;
+use lictor_agent::run::{carry, open_hub};
+use lictor_agent::{AgentConfig, AgentError, EnrollError, Enrolled, Enrolment, HubFile, enroll};
+use lictor_proto::agent::{LawDocs, Request};
 use lictor_proto::api::{EnrollReply, EnrollRequest};
 use lictor_proto::doc::{Bundle, Document, Grant, MinVersions, NodeKind, Role, Root, RootRoles, Token};
 use lictor_proto::{Code, Envelope, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
 use lictor_trust::sign::to_wire;
 use lictor_trust::{SecretKey, sign};
+use lictor_warden::{Host, Warden};
 
 fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed(&[seed; 32])
@@ -216,8 +219,7 @@ async fn a_machine_with_a_token_becomes_a_node_and_stays_the_same_one() {
         "again is the same node"
     );
     assert_eq!(scene.hub.records.lock().unwrap().len(), 1);
-    let config = lictor_agent::AgentConfig::new(&dir);
-    assert!(lictor_agent::run::open_hub(&config).is_ok());
+    assert!(open_hub(&AgentConfig::new(&dir)).is_ok());
     let other = Token {
         grant_digest: scene.file.pins[0],
         ..scene.token.clone()
@@ -226,6 +228,40 @@ async fn a_machine_with_a_token_becomes_a_node_and_stays_the_same_one() {
         join(&other, &dir).await,
         Err(EnrollError::AlreadyNode(..))
     ));
+}
+
+#[tokio::test]
+async fn the_agent_of_a_node_whose_journal_broke_ends_with_an_error() {
+    let scene = scene(honest()).await;
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("agent");
+    join(&scene.token, &dir).await.unwrap();
+    let config = AgentConfig::new(&dir);
+    let hub = open_hub(&config).unwrap();
+    let host = Host::start(lictor_sandbox::Config::default()).unwrap();
+    let rotating = lictor_warden::Config {
+        rotate_after: 1,
+        ..config.warden()
+    };
+    let warden = Warden::start(rotating, host).await.unwrap();
+    let asked = warden.clone();
+    let breaking = async move {
+        // Nothing can take the journal's place, and whether it is still in its place is unsure.
+        let journal = dir.join("journal.log");
+        std::fs::rename(&journal, dir.join("aside")).unwrap();
+        std::fs::create_dir(&journal).unwrap();
+        let told = || tokio::time::timeout(Duration::ZERO, asked.broken());
+        while told().await.is_err() {
+            // Its refusal is a record; sooner or later one makes the journal grow enough to be rotated.
+            asked.ask(Request::Approval("{}".to_owned())).await;
+        }
+    };
+    let running = carry(warden, hub, &config, std::future::pending());
+    let both = async { tokio::join!(running, breaking).0 };
+    let ended = tokio::time::timeout(support::WITHIN, both)
+        .await
+        .expect("it ends");
+    assert!(matches!(ended, Err(AgentError::Journal(_))), "{ended:?}");
 }
 
 #[tokio::test]

@@ -121,7 +121,8 @@ impl Core {
         let mut wait = std::time::Duration::from_millis(100);
         loop {
             match self.journal.commit(make()).await {
-                // The warden is ending: the next start finds the job taken, and ends it as interrupted.
+                // Neither when the warden is ending nor for a journal that is broken: the next start finds the job taken,
+                // and ends it as interrupted.
                 Err(e @ (JournalError::DiskFull(_) | JournalError::Failed(_))) if !self.is_closed() => {
                     tracing::error!(error = %e, "an end waits for the journal");
                     tokio::time::sleep(wait).await;

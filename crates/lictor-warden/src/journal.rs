@@ -38,7 +38,7 @@ use lictor_proto::agent::Wire;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::Receipt;
 use lictor_proto::{Code, Digest};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use entry::{Entry, Log};
 use file::JournalFile;
@@ -46,6 +46,9 @@ use state::State;
 
 /// Steps that may wait for the writer; beyond that, callers wait for room.
 const QUEUE: usize = 1024;
+
+/// Why nothing can be written when nobody is there to write.
+const ENDED: &str = "its writer has ended";
 
 /// What is written as one record.
 #[derive(Debug, Default)]
@@ -97,9 +100,12 @@ pub enum JournalError {
     /// No room on the disk.
     #[error("no room for the journal: {0}")]
     DiskFull(String),
-    /// Any other failure of the file, or the writer has ended.
+    /// Any other failure of the file.
     #[error("the journal cannot be written: {0}")]
     Failed(String),
+    /// Nothing can be written any more until the agent is started again.
+    #[error("the journal cannot be relied on until the agent is started again: {0}")]
+    Broken(String),
     /// The step contradicts the state, for example takes a job a second time.
     #[error("the journal refuses the step: {0}")]
     Refused(&'static str),
@@ -109,7 +115,9 @@ impl From<&JournalError> for Refusal {
     fn from(e: &JournalError) -> Self {
         let code = match e {
             JournalError::DiskFull(_) => Code::DiskFull,
-            JournalError::Failed(_) | JournalError::Refused(_) => Code::JournalFailed,
+            JournalError::Failed(_) | JournalError::Broken(_) | JournalError::Refused(_) => {
+                Code::JournalFailed
+            }
         };
         Self::new(code, e.to_string())
     }
@@ -135,6 +143,8 @@ pub struct Journal {
     queue: mpsc::Sender<writer::Command>,
     state: Arc<Mutex<State>>,
     audit_head: Arc<Mutex<Digest>>,
+    /// Why nothing can be written any more, once that is so.
+    broken: watch::Receiver<Option<String>>,
 }
 
 /// The writer's thread, to be waited for at the end.
@@ -165,7 +175,13 @@ impl Journal {
         let state = Arc::new(Mutex::new(state));
         let (queue, commands) = mpsc::channel(QUEUE);
         let audit_head = Arc::new(Mutex::new(chain.head()));
-        let writer = writer::Writer::new(open, state.clone(), audit_head.clone(), chain, length);
+        let (breaks, broken) = watch::channel(None);
+        let shared = writer::Shared {
+            state: state.clone(),
+            audit_head: audit_head.clone(),
+            broken: breaks,
+        };
+        let writer = writer::Writer::new(open, shared, chain, length);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(commands))
@@ -174,6 +190,7 @@ impl Journal {
             queue,
             state,
             audit_head,
+            broken,
         };
         Ok((journal, WriterThread(thread), torn))
     }
@@ -184,12 +201,34 @@ impl Journal {
     /// When it is not in the journal; nothing of it is then.
     pub async fn commit(&self, step: Step) -> Result<Committed, JournalError> {
         let (answer, wait) = oneshot::channel();
-        let ended = || JournalError::Failed("its writer has ended".to_owned());
+        let ended = || JournalError::Broken(ENDED.to_owned());
         self.queue
             .send(writer::Command::synced(step, answer))
             .await
             .map_err(|_| ended())?;
         wait.await.map_err(|_| ended())?
+    }
+
+    /// Returns, with why, when nothing can be written any more until the agent is started again.
+    pub async fn broken(&self) -> JournalError {
+        let mut broken = self.broken.clone();
+        let why = broken.wait_for(Option::is_some).await;
+        let why = why.ok().and_then(|why| why.clone());
+        JournalError::Broken(why.unwrap_or_else(|| ENDED.to_owned()))
+    }
+
+    /// Whether something can be written.
+    ///
+    /// # Errors
+    /// [`JournalError::Broken`].
+    pub fn check(&self) -> Result<(), JournalError> {
+        if let Some(why) = &*self.broken.borrow() {
+            return Err(JournalError::Broken(why.clone()));
+        }
+        match self.broken.has_changed() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(JournalError::Broken(ENDED.to_owned())),
+        }
     }
 
     /// Writes a step without waiting and without a sync of its own: it becomes durable with the next one. For

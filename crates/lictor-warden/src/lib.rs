@@ -47,6 +47,7 @@ mod work_place;
 pub use clock::Clock;
 pub use config::Config;
 pub use feed::EventFeed;
+pub use journal::JournalError;
 pub use journal::export::audit_lines;
 pub use lictor_sandbox::Host;
 pub use warden::{StartError, Warden};

@@ -118,6 +118,10 @@ async fn judge(
         Ok(place) => place,
         Err(refusal) => return later(core, &digest, refusal).await,
     };
+    if core.is_draining() {
+        // It waited for a place meanwhile, and the job that left it was to be the last.
+        return later(core, &digest, Code::Draining.into()).await;
+    }
     let stdin = match stdin(core, &job) {
         Ok(stdin) => stdin,
         Err(refusal) => return later(core, &digest, refusal).await,

@@ -22,7 +22,7 @@ use crate::core::Core;
 use crate::feed::{EventFeed, Feeds};
 use crate::journal::file::{AuditArchive, DiskFile};
 use crate::journal::replay::OpenError;
-use crate::journal::{Journal, Open, Step, WriterThread};
+use crate::journal::{Journal, JournalError, Open, Step, WriterThread};
 use crate::law::LawDesk;
 use crate::live::LiveJobs;
 use crate::node_dir::{NodeDir, NodeDirError};
@@ -166,7 +166,8 @@ impl Warden {
             Request::Status => Reply::Status(Box::new(core.status())),
             Request::Drain { grace_ms } => {
                 self.drain(Duration::from_millis(grace_ms)).await;
-                Reply::Done
+                // Of a broken journal no results are to be waited for.
+                done(Ok(self.core.journal.check().map_err(|e| (&e).into())))
             }
         }
     }
@@ -204,14 +205,24 @@ impl Warden {
         self.core.law_held()
     }
 
-    /// Takes no new work from now on; returns when nothing runs any more. What still runs after `grace` is stopped
-    /// and ends as `interrupted`, so that its result goes out while there is somebody to send it.
+    /// Returns, with why, when the journal cannot be relied on any more. Only a new start helps, which recovers what
+    /// ran; until then everything is refused.
+    pub async fn broken(&self) -> JournalError {
+        self.core.journal.broken().await
+    }
+
+    /// Takes no new work from now on; returns when nothing runs any more. What still runs after `grace`, or when the
+    /// journal is broken, is stopped and ends as `interrupted`, so that its result goes out while there is somebody to
+    /// send it.
     pub async fn drain(&self, grace: Duration) {
         if !self.core.draining.swap(true, Ordering::SeqCst) {
             self.core.audit_always(Event::new(EventType::AgentDraining)).await;
         }
-        if tokio::time::timeout(grace, self.idle()).await.is_ok() {
-            return;
+        tokio::select! {
+            biased;
+            () = self.idle() => return,
+            () = tokio::time::sleep(grace) => {}
+            _ = self.broken() => {}
         }
         for (_, live) in self.core.live.all() {
             live.shut_down();

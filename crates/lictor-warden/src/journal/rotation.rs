@@ -43,7 +43,7 @@ impl Writer {
             }
         }
         match &self.condition {
-            Condition::Broken(why) => Err(JournalError::Failed(why.clone())),
+            Condition::Broken(why) => Err(JournalError::Broken(why.clone())),
             Condition::Sound | Condition::Doubtful => Ok(()),
         }
     }
@@ -62,9 +62,9 @@ impl Writer {
             }
             Err(ReplaceError::Kept(_)) => {}
             Err(ReplaceError::Unsure(e)) => {
-                self.condition = Condition::Broken(format!(
-                    "a new file may not be in its place for good, start again: {e}"
-                ));
+                let why = format!("a new file may not be in its place for good: {e}");
+                self.condition = Condition::Broken(why.clone());
+                self.shared.broken.send_replace(Some(why));
             }
         }
         replaced
@@ -74,7 +74,7 @@ impl Writer {
     fn next_file(&mut self) -> io::Result<Vec<u8>> {
         let records = self.audit_records()?;
         self.open.archive.append(&records)?;
-        let entries = lock(&self.state).snapshot(&self.chains.audit);
+        let entries = lock(&self.shared.state).snapshot(&self.chains.audit);
         let mut next = FILE_HEADER.to_vec();
         // Many records, not one: the limit of a payload holds whatever the state's size.
         let mut payload = String::new();

@@ -12,7 +12,7 @@ use lictor_audit::record::LINE;
 use lictor_audit::{Chain, Event, EventType};
 use lictor_proto::agent::Wire;
 use lictor_proto::{Digest, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ahead::Ahead;
 use super::entry::Entry;
@@ -83,10 +83,16 @@ struct Composed {
     longest_audit_line: usize,
 }
 
+/// What the handles see of the writer.
+pub(super) struct Shared {
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) audit_head: Arc<Mutex<Digest>>,
+    pub(super) broken: watch::Sender<Option<String>>,
+}
+
 pub(super) struct Writer {
     pub(super) open: Open,
-    pub(super) state: Arc<Mutex<State>>,
-    audit_head: Arc<Mutex<Digest>>,
+    pub(super) shared: Shared,
     pub(super) chains: Chains,
     pub(super) length: u64,
     pub(super) durable: u64,
@@ -97,18 +103,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
-        open: Open,
-        state: Arc<Mutex<State>>,
-        audit_head: Arc<Mutex<Digest>>,
-        audit: Chain,
-        length: u64,
-    ) -> Self {
-        let (receipts, last_receipt) = lock(&state).receipt_head();
+    pub(super) fn new(open: Open, shared: Shared, audit: Chain, length: u64) -> Self {
+        let (receipts, last_receipt) = lock(&shared.state).receipt_head();
         Self {
             open,
-            state,
-            audit_head,
+            shared,
             chains: Chains {
                 audit,
                 receipts,
@@ -173,7 +172,7 @@ impl Writer {
 
     /// Chains, signs and encodes one step, if a replay of the file would take it.
     fn prepare(&mut self, step: Step, ahead: &mut Ahead, out: &mut Vec<u8>) -> Result<Written, &'static str> {
-        let change = ahead.admit(&lock(&self.state), &step)?;
+        let change = ahead.admit(&lock(&self.shared.state), &step)?;
         let before = self.chains.clone();
         let composed = self.compose(step);
         let too_long = composed.payload.len() > STEP || composed.longest_audit_line > LINE;
@@ -290,10 +289,14 @@ impl Writer {
     }
 
     fn apply(&mut self, prepared: Vec<Prepared>) {
-        *self.audit_head.lock().unwrap_or_else(PoisonError::into_inner) = self.chains.audit.head();
+        *self
+            .shared
+            .audit_head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = self.chains.audit.head();
         for p in prepared {
             {
-                let mut state = lock(&self.state);
+                let mut state = lock(&self.shared.state);
                 for entry in p.entries {
                     if let Err(why) = state.apply(entry) {
                         tracing::error!(why, "an entry was written that the state refuses");

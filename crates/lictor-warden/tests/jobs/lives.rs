@@ -223,6 +223,33 @@ fn draining_takes_nothing_new_and_ends_what_outlasts_the_grace() {
 }
 
 #[test]
+fn an_offer_that_waits_for_a_place_is_handed_back_when_the_agent_is_asked_to_end() {
+    let world = World::new();
+    runtime().block_on(async {
+        let one_place = |c: &mut lictor_warden::Config| (c.max_jobs, c.queue_wait) = (1, MINUTE);
+        let warden = world.warden_with(one_place).await;
+        let mut feed = warden.events();
+        let go = world.dir.path().join("go");
+        let script = format!("while [ ! -e {} ]; do sleep 0.01; done", go.display());
+        let (first, o) = world.signed(&["sh", "-c", &script]);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        let (_, o) = world.signed(&["true"]);
+        let waiting = offer(&warden, o);
+        let draining = async {
+            // By then the other has been verified, or will find the agent draining.
+            listen(&mut feed, first, |h| h.order == ["started"]).await;
+            let drain = warden.ask(Request::Drain { grace_ms: 60_000 });
+            let (drained, ()) = tokio::join!(drain, async { std::fs::write(&go, "").unwrap() });
+            assert_eq!(drained, Reply::Done);
+        };
+        let (reply, ()) = tokio::join!(waiting, draining);
+        assert!(matches!(reply, OfferReply::Later(r) if r.code == Code::Draining));
+        let receipt = world.receipt(&finished(&mut feed, first).await.1);
+        assert_eq!(receipt.outcome, Outcome::Succeeded, "what ran may end");
+    });
+}
+
+#[test]
 fn newer_law_counts_at_once_and_one_that_cannot_be_loaded_denies_everything() {
     let mut world = World::new();
     let nothing = world.next_law("@id(\"none\") forbid(principal, action, resource);");

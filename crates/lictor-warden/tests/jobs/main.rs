@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // a failure here is a failed test
 
 mod audited;
+mod broken;
 mod lives;
+mod revoked;
 mod support;
 mod telling;
 mod verdicts;

@@ -31,6 +31,8 @@ pub const POLICY: &str = r#"
 @id("not-mallory") forbid(principal == Operator::"mallory", action, resource);
 @id("carol-asks") @approvals("1") @approvers("leads")
 forbid(principal == Operator::"carol", action == Action::"exec", resource);
+@id("erin-asks") @approvals("1") @approvers("leads")
+forbid(principal == Operator::"erin", action == Action::"exec", resource);
 "#;
 
 const PROFILES: &str = r#"
@@ -58,17 +60,19 @@ pub fn seed_of(operator: &str) -> u8 {
         "bob" => 11,
         "carol" => 12,
         "mallory" => 13,
+        "erin" => 14,
         other => panic!("nobody called {other}"),
     }
 }
 
 fn roster() -> String {
-    let mut toml = "groups = [\"admins\", \"leads\"]\n".to_owned();
+    let mut toml = "groups = [\"admins\", \"leads\", \"owners\"]\nbreak_glass = [\"owners\"]\n".to_owned();
     for (who, groups, rights) in [
         ("alice", "\"admins\"", "rights = [\"revoke\"]"),
         ("bob", "\"leads\"", ""),
         ("carol", "", ""),
         ("mallory", "", ""),
+        ("erin", "\"owners\"", ""),
     ] {
         let public = key(seed_of(who)).public();
         let line = PublicLine {
@@ -99,6 +103,8 @@ pub struct World {
     pub node_id: NodeId,
     pub trust: OrgTrust,
     pub node: NodeKeys,
+    /// Digest of the grant that the node was enrolled under.
+    pub grant: Digest,
     pub host: Host,
     version: u64,
 }
@@ -145,13 +151,14 @@ impl World {
             report.refused.is_empty() && report.unloadable.is_none(),
             "{report:?}"
         );
-        let node = enrol(&trust, &secrets, dir.path());
+        let (node, grant) = enrol(&trust, &secrets, dir.path());
         Self {
             dir,
             org,
             node_id,
             trust,
             node,
+            grant,
             host,
             version: 1,
         }
@@ -328,7 +335,7 @@ fn bundle(org: &OrgId, version: u64, policy: &str) -> Bundle {
     }
 }
 
-fn enrol(trust: &OrgTrust, secrets: &NodeSecrets, path: &std::path::Path) -> NodeKeys {
+fn enrol(trust: &OrgTrust, secrets: &NodeSecrets, path: &std::path::Path) -> (NodeKeys, Digest) {
     let now = Timestamp::now();
     let grant = Grant {
         tag: Default::default(),
@@ -366,7 +373,8 @@ fn enrol(trust: &OrgTrust, secrets: &NodeSecrets, path: &std::path::Path) -> Nod
         record: record.clone(),
     })
     .unwrap();
-    NodeKeys::of(&trust.verify_node(&verified, &record).unwrap()).unwrap()
+    let keys = NodeKeys::of(&trust.verify_node(&verified, &record).unwrap()).unwrap();
+    (keys, verified.digest())
 }
 
 pub async fn offer(warden: &Warden, offer: Offer) -> OfferReply {

@@ -87,14 +87,19 @@ fn a_new_file_that_may_not_stay_is_the_end_of_all_answers() {
         }
         assert!(answered.len() < 40, "the rotation failed on the way");
         file.disk().fail_replace = None;
-        assert!(matches!(
-            journal.commit(take(50)).await,
-            Err(JournalError::Failed(_))
-        ));
+        let refused = journal.commit(take(50)).await.expect_err("nothing is taken");
+        assert!(matches!(refused, JournalError::Broken(_)));
+        assert_eq!(
+            journal.broken().await,
+            refused,
+            "and whoever can start it again is told"
+        );
+        assert_eq!(journal.check(), Err(refused));
     });
     close(journal, thread);
     // The crash brings back the file from before the rename.
     let (journal, thread) = open(&file.after_power_cut(0), 2000);
+    assert_eq!(journal.check(), Ok(()));
     for n in answered {
         assert!(journal.state().is_seen(&job(n)), "{n} is forgotten");
     }
