@@ -257,7 +257,7 @@ async fn the_agent_of_a_node_whose_journal_broke_ends_with_an_error() {
         }
     };
     let running = carry(warden, hub, &config, std::future::pending());
-    let both = async { tokio::join!(running, breaking).0 };
+    let both = Box::pin(async { tokio::join!(running, breaking).0 });
     let ended = tokio::time::timeout(support::WITHIN, both)
         .await
         .expect("it ends");
