@@ -146,7 +146,6 @@ impl Hub {
 
     /// Ends in order: no new connections, links closed, followers' streams ended, everything taken committed.
     pub async fn shutdown(self) {
-        self.app.note(None, Event::new(EventType::HubStopped)).await;
         self.closing.cancel();
         self.app.stop.cancel();
         self.connections.close();
@@ -158,6 +157,7 @@ impl Hub {
         if tokio::time::timeout(self.grace, ended).await.is_err() {
             tracing::warn!("connections were still open at the end of the grace");
         }
+        self.app.note(None, Event::new(EventType::HubStopped)).await;
         self.app.store.close().await;
         self.writer.close();
         self.writer.wait().await;

@@ -128,6 +128,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_upload_that_brings_nothing_any_more_is_given_up_and_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let objects = super::super::Objects::local(dir.path()).expect("a place");
+        let whole = Digest::of(b"first and second");
+        let mut upload = objects.upload(&org("one"), &whole).await.expect("begins");
+        let first = futures_util::stream::iter([Ok(Bytes::from_static(b"first"))]);
+        let mut body = first.chain(futures_util::stream::pending());
+        let began = tokio::time::Instant::now();
+        let refused = receive(&mut upload, &whole, &mut body).await;
+        assert!(matches!(refused, Err(Error::Refused(why)) if why.code == Code::Timeout));
+        assert_eq!(began.elapsed(), SILENCE);
+        upload.abort().await;
+        assert_eq!(files_below(dir.path()), 0);
+    }
+
+    fn files_below(dir: &std::path::Path) -> usize {
+        let entries = std::fs::read_dir(dir).expect("a directory").flatten();
+        let count = |path: std::path::PathBuf| if path.is_dir() { files_below(&path) } else { 1 };
+        entries.map(|entry| count(entry.path())).sum()
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_org_whose_turns_are_taken_keeps_no_other_waiting() {
         let gate = StdinGate::default();
         let mut taken = Vec::new();

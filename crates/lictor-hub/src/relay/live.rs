@@ -271,10 +271,97 @@ impl LiveBook {
         book.entries.get(key).and_then(Weak::upgrade)
     }
 }
+
 /// The state that an event tells of.
 fn state(event: &StreamEvent) -> Option<ExecutionState> {
     match event {
         StreamEvent::State { state, .. } => Some(*state),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use lictor_proto::frame::{Frame, FrameKind};
+    use lictor_proto::{Digest, JobId, NodeId, OrgId, Timestamp};
+    use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+    use super::super::Splitter;
+    use super::*;
+
+    fn live() -> Arc<Live> {
+        let org = OrgId::from_root(&Digest::of(b"root"));
+        Live::new(ExecutionKey {
+            node_id: NodeId::derive(&org, &[3; 32]),
+            job_id: JobId::from_digest(&Digest::of(b"job")),
+            org,
+        })
+    }
+
+    /// Frames of one byte each.
+    fn chunks(n: usize) -> Vec<Chunk> {
+        let frame = |at: usize| Frame {
+            kind: FrameKind::Stdout,
+            time: Timestamp::default(),
+            at: at as u64,
+            payload: Bytes::from_static(b"x"),
+        };
+        let mut splitter = Splitter::at(Place::default());
+        let each = (0..n).map(|at| splitter.push(Bytes::from(frame(at).encode())));
+        each.flat_map(|c| c.expect("a frame")).collect()
+    }
+
+    /// What a counter says; nothing was counted yet when it is not there.
+    fn counted(recorder: &PrometheusRecorder, counter: &str) -> u64 {
+        let text = recorder.handle().render();
+        let value = text
+            .lines()
+            .find_map(|l| l.strip_prefix(counter)?.trim().parse().ok());
+        value.unwrap_or(0)
+    }
+
+    const LAGGED: &str = "lictor_hub_followers_lagged_total";
+    const EVICTED: &str = "lictor_hub_followers_evicted_total";
+
+    #[tokio::test]
+    async fn a_follower_that_lags_is_counted_once_until_it_has_caught_up() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _here = metrics::set_default_local_recorder(&recorder);
+        let live = live();
+        let mut slow = live.subscribe();
+        for chunk in chunks(QUEUE + 5) {
+            live.output(chunk, false, Overflow::Drop).await;
+        }
+        assert_eq!(
+            counted(&recorder, LAGGED),
+            1,
+            "not once more for each piece that it missed"
+        );
+        while slow.queue.try_recv().is_ok() {}
+        assert!(slow.shared.take_lag(), "it is told");
+        for chunk in chunks(QUEUE + 1) {
+            live.output(chunk, false, Overflow::Drop).await;
+        }
+        assert_eq!((counted(&recorder, LAGGED), counted(&recorder, EVICTED)), (2, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttled_job_waits_for_a_follower_so_long_and_then_lets_it_go() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _here = metrics::set_default_local_recorder(&recorder);
+        let live = live();
+        let mut stuck = live.subscribe();
+        let began = tokio::time::Instant::now();
+        for chunk in chunks(QUEUE + 5) {
+            live.output(chunk, false, Overflow::Throttle).await;
+        }
+        assert_eq!(began.elapsed(), STALL, "once, not for each piece");
+        assert_eq!((counted(&recorder, LAGGED), counted(&recorder, EVICTED)), (0, 1));
+        let mut got = 0;
+        while stuck.queue.recv().await.is_some() {
+            got += 1;
+        }
+        assert_eq!(got, QUEUE, "what it had is there, then its stream ends");
     }
 }

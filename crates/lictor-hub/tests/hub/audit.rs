@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use lictor_audit::{EventType, Record};
 use lictor_link::http::Answer;
 use lictor_link::hyper::{Method, StatusCode};
 use lictor_proto::agent::{OfferReply, Reply, Request};
@@ -246,13 +247,9 @@ async fn every_refusal_of_a_change_is_recorded() {
 
 /// Refusals in the hub's own log, which no org may read.
 async fn hub_log(world: World) -> Vec<String> {
-    let dir = world.dir;
-    world.hub.shutdown().await;
-    let url = format!("sqlite://{}?mode=ro", dir.path().join("hub.db").display());
-    let db = sqlx::SqlitePool::connect(&url).await.unwrap();
-    let query = "SELECT line FROM audit WHERE log = 'hub' AND line LIKE '%request_refused%'";
-    let lines: Vec<(String,)> = sqlx::query_as(query).fetch_all(&db).await.unwrap();
-    lines.into_iter().map(|(line,)| line).collect()
+    let records = world.stop_and_read("hub").await;
+    let refusals = records.iter().filter(|r| r.kind() == EventType::RequestRefused);
+    refusals.map(Record::line).collect()
 }
 
 /// Something was recorded since.

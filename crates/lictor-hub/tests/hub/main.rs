@@ -3,6 +3,8 @@
 
 mod audit;
 mod document;
+mod events;
+mod followed;
 mod limits;
 mod link;
 mod logs;

@@ -7,12 +7,12 @@ use lictor_link::hyper::{Method, StatusCode};
 use lictor_proto::agent::{Event, LawDocs, LawHeld, OfferReply, Reply, Request};
 use lictor_proto::api::ExecutionState;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Revocation, RevocationKind};
-use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_proto::doc::RevocationKind;
+use lictor_proto::{Code, Digest, JobId};
 
 use super::link::{heartbeat, view};
 use super::node::{Answering, Node, job_digest};
-use super::world::{DEADLINE, Org, World, name, until, wire};
+use super::world::{DEADLINE, Org, World, until};
 
 /// Fails the first `times` requests of a kind; the link lives.
 pub fn failing(times: usize, kind: fn(&Request) -> bool) -> (Answering, Arc<AtomicUsize>) {
@@ -209,17 +209,8 @@ async fn a_revoked_node_loses_its_link_at_once() {
     let node = Node::enrol(&world, &org, "web-1").await;
     let other = Node::enrol(&world, &org, "web-2").await;
     let _links = (node.link(&world).await, other.link(&world).await);
-    let revocation = Revocation {
-        tag: Default::default(),
-        org: org.id.clone(),
-        operator: name("alice"),
-        kind: RevocationKind::Node,
-        target: node.id.to_string(),
-        reason: "stolen".to_owned(),
-        issued_at: Timestamp::now(),
-    };
     let docs = LawDocs {
-        revocations: vec![wire(&revocation, &[&org.alice])],
+        revocations: vec![org.revocation(RevocationKind::Node, node.id.as_str())],
         ..LawDocs::default()
     };
     let body = serde_json::to_string(&docs).unwrap();

@@ -2,13 +2,14 @@
 
 use lictor_link::hyper::{Method, StatusCode};
 use lictor_proto::JobId;
-use lictor_proto::agent::{OfferReply, Reply, Request};
+use lictor_proto::agent::{LawDocs, OfferReply, Reply, Request};
 use lictor_proto::api::{ExecutionState, PollAnswer, PollOrder, PollOrders};
+use lictor_proto::doc::RevocationKind;
 
 use super::link::{heartbeat, view};
 use super::node::{Node, job_digest};
 use super::offers::submit;
-use super::world::{Org, World, until};
+use super::world::{DEADLINE, Org, World, until};
 
 pub async fn begin(node: &Node, org: &Org) {
     let beat = serde_json::to_vec(&heartbeat(org, node)).unwrap();
@@ -55,6 +56,38 @@ async fn an_order_comes_again_under_its_number_until_it_is_answered() {
         second.iter().all(|o| o.order > first[0].order),
         "what is answered does not come again"
     );
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn law_and_a_revocation_that_comes_later_reach_a_polling_node() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let other = Node::enrol(&world, &org, "web-2").await;
+    begin(&node, &org).await;
+    let stolen = org.revocation(RevocationKind::Node, other.id.as_str());
+    let docs = LawDocs {
+        revocations: vec![stolen.clone()],
+        ..LawDocs::default()
+    };
+    let body = serde_json::to_string(&docs).unwrap();
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/trust", &body)
+        .await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    let brought = async {
+        loop {
+            for order in orders(&node).await {
+                if matches!(&order.request, Request::Law(law) if law.revocations.contains(&stolen)) {
+                    return;
+                }
+                let held = heartbeat(&org, &node).law;
+                reply(&node, order.order, Reply::Law(held)).await;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, brought).await.expect("it comes");
     world.hub.shutdown().await;
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lictor_audit::Record;
 use lictor_hub::{Hub, HubConfig};
 use lictor_link::dial::HubUrl;
 use lictor_link::http::{Answer, HttpClient, full};
@@ -10,7 +11,7 @@ use lictor_link::hyper::{Method, Request};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
     Approval, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Grant, Job, JobKind, MinVersions, NodeKind,
-    Role, Root, RootRoles, Spec, Stdin,
+    Revocation, RevocationKind, Role, Root, RootRoles, Spec, Stdin,
 };
 use lictor_proto::{Name, NodeId, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
@@ -142,6 +143,17 @@ impl World {
         db.close().await;
     }
 
+    /// Stops the hub and reads one of its audit logs whole: an org's, or its own, `hub`.
+    pub async fn stop_and_read(self, log: &str) -> Vec<Record> {
+        let dir = self.dir;
+        self.hub.shutdown().await;
+        let url = format!("sqlite://{}?mode=ro", dir.path().join("hub.db").display());
+        let db = sqlx::SqlitePool::connect(&url).await.unwrap();
+        let query = "SELECT line FROM audit WHERE log = ?1 ORDER BY seq";
+        let lines: Vec<(String,)> = sqlx::query_as(query).bind(log).fetch_all(&db).await.unwrap();
+        lines.iter().map(|(line,)| Record::parse(line).unwrap()).collect()
+    }
+
     /// The types of the org's audit events, in order.
     pub async fn audit(&self, org: &Org) -> Vec<String> {
         let answer = self
@@ -264,6 +276,19 @@ impl Org {
         wire(&cancel, &[&self.alice])
     }
 
+    pub fn revocation(&self, kind: RevocationKind, target: &str) -> String {
+        let revocation = Revocation {
+            tag: Default::default(),
+            org: self.id.clone(),
+            operator: name("alice"),
+            kind,
+            target: target.to_owned(),
+            reason: "stolen".to_owned(),
+            issued_at: Timestamp::now(),
+        };
+        wire(&revocation, &[&self.alice])
+    }
+
     pub fn approval(&self, job: &str) -> String {
         let approval = Approval {
             tag: Default::default(),
@@ -289,6 +314,13 @@ impl Org {
         self.job_of(node, exec, Stdin::NONE)
     }
 
+    /// A job that ends by itself so soon.
+    pub fn job_valid_for(&self, node: &NodeId, valid: Duration) -> String {
+        let mut job = self.unsigned(node, Exec::new(vec!["true".to_owned()]), Stdin::NONE);
+        job.expires_at = job.issued_at.plus(valid);
+        wire(&job, &[&self.alice])
+    }
+
     /// A job with standard input.
     pub fn job_reading(&self, node: &NodeId, argv: &[&str], input: &[u8]) -> String {
         let exec = Exec::new(argv.iter().map(|a| (*a).to_owned()).collect());
@@ -296,8 +328,12 @@ impl Org {
     }
 
     fn job_of(&self, node: &NodeId, exec: Exec, stdin: Stdin) -> String {
+        wire(&self.unsigned(node, exec, stdin), &[&self.alice])
+    }
+
+    fn unsigned(&self, node: &NodeId, exec: Exec, stdin: Stdin) -> Job {
         let nonce = SecretKey::generate().unwrap().seed()[..16].to_vec();
-        let job = Job {
+        Job {
             tag: Default::default(),
             org: self.id.clone(),
             operator: name("alice"),
@@ -317,7 +353,6 @@ impl Org {
             issued_at: Timestamp::now(),
             not_before: Timestamp::now(),
             expires_at: Timestamp::now().plus(Duration::from_secs(300)),
-        };
-        wire(&job, &[&self.alice])
+        }
     }
 }

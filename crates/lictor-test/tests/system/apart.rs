@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Result, anyhow};
-use lictor_test::{Cli, Done, Split, SplitOptions};
+use lictor_test::{Cli, Done, Split, SplitOptions, poll};
 
 use crate::steps::{
     SOON, appears, assert_same, audits_hold, detached, ended, gone, mark, reach, receipt, seq, state,
@@ -148,6 +148,11 @@ fn an_agent_that_is_asked_to_end_lets_its_job_finish() -> Result<()> {
     split.agent()?.signal(rustix::process::Signal::TERM);
     // No new work from now on: this one waits for the next start.
     let waiting = detached(split.cli(), "echo later")?;
+    poll("the offer to be handed back", SOON, || {
+        let job = split.cli().json(&["job", &waiting]).ok()?;
+        (job["executions"][0]["code"] == "draining").then_some(())
+    })?;
+    assert_eq!(state(split.cli(), &waiting)?, "queued");
     job.go()?;
     assert!(split.agent()?.wait(SOON)?.success(), "it ends in order");
     let done = join(client)?;
