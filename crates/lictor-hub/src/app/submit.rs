@@ -15,6 +15,7 @@ use lictor_proto::api::{JobView, StreamEvent, TokenScope};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Document as _, Job, Stdin};
 use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, json, limits};
+use lictor_trust::Verified;
 use tokio::sync::watch;
 
 use super::{App, Caller, Error, Org};
@@ -68,9 +69,12 @@ impl App {
         }
         // The offers go out before this thread is kept busy with a signature.
         tokio::task::yield_now().await;
-        if let Err(e) = self.check(&org, &shaped.row).await {
-            decide.send_replace(Admission::Refused);
-            return Err(e);
+        match self.check(&org, &shaped.row).await {
+            Ok(job) => lives.iter().for_each(|l| l.admit(&job)),
+            Err(e) => {
+                decide.send_replace(Admission::Refused);
+                return Err(e);
+            }
         }
         decide.send_replace(Admission::Taken);
         self.store_beside(&org, shaped.row, lives);
@@ -160,9 +164,9 @@ impl App {
         Err(Refusal::new(Code::NodeUnknown, format!("no node {node} has enrolled")).into())
     }
 
-    async fn check(&self, org: &Org, row: &JobRow) -> Result<(), Error> {
+    async fn check(&self, org: &Org, row: &JobRow) -> Result<Arc<Verified<Job>>, Error> {
         match org.with(|t| t.verify_job(&row.envelope, Timestamp::now())) {
-            Ok(_) => Ok(()),
+            Ok(job) => Ok(Arc::new(job)),
             Err(why) => Err(self.refuse(Some(&org.id), EventType::JobRejected, why).await),
         }
     }

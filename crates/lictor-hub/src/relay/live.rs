@@ -8,10 +8,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use lictor_proto::api::{ExecutionState, StreamEvent};
+use lictor_proto::doc::Job;
+use lictor_trust::Verified;
 use lictor_trust::profiles::Overflow;
 use tokio::sync::{Notify, mpsc};
 
@@ -79,6 +81,8 @@ pub struct Live {
     inner: Mutex<Inner>,
     /// Its node has only just taken it.
     fresh: AtomicBool,
+    /// The job, where this hub has checked it since it started.
+    admitted: OnceLock<Arc<Verified<Job>>>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +107,7 @@ impl Live {
             key,
             inner: Mutex::default(),
             fresh: AtomicBool::new(false),
+            admitted: OnceLock::new(),
         })
     }
 
@@ -138,6 +143,17 @@ impl Live {
         for slot in slots {
             slot.shared.skip();
         }
+    }
+
+    /// The job was checked.
+    pub(crate) fn admit(&self, job: &Arc<Verified<Job>>) {
+        // Where it was before, it is the same: the key is its digest.
+        let _ = self.admitted.set(job.clone());
+    }
+
+    /// The job, if exactly this envelope was checked before.
+    pub(crate) fn admitted(&self, wire: &str) -> Option<Arc<Verified<Job>>> {
+        self.admitted.get().filter(|job| job.wire() == wire).cloned()
     }
 
     /// The node took it, and had not seen it before: no output of it can have been stored.

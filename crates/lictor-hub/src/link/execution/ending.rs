@@ -6,7 +6,7 @@ use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Job, Receipt};
 use lictor_proto::{Code, Digest, JobId, Timestamp};
-use lictor_trust::{Historic, Verified};
+use lictor_trust::Verified;
 use tokio::sync::oneshot;
 
 use super::kept::Rest;
@@ -103,11 +103,19 @@ impl Execution {
 
     async fn record(&mut self, finished: &Finished) -> Result<Ended, Error> {
         let org = self.link.app.org(&self.live.key.org)?;
+        // A job that was checked when it came is not checked a second time.
+        let admitted = self.live.admitted(&finished.envelope);
         let (receipt, job) = org.with(|t| {
             let receipt = t.verify_receipt(&self.link.node.keys, &finished.receipt)?;
             receipt.check_for(&finished.job)?;
-            let job = t.historic_job(&finished.envelope)?;
-            if job.digest() == finished.job {
+            let (digest, job) = match &admitted {
+                Some(job) => (job.digest(), job.doc().clone()),
+                None => {
+                    let job = t.historic_job(&finished.envelope)?;
+                    (job.digest(), (*job).clone())
+                }
+            };
+            if digest == finished.job {
                 Ok((receipt, job))
             } else {
                 Err(Refusal::from(Code::WrongJob))
@@ -141,7 +149,7 @@ impl Execution {
         &self,
         finished: &Finished,
         receipt: &Verified<Receipt>,
-        job: &Historic<Job>,
+        job: &Job,
         segment: Option<SegmentRow>,
     ) -> ResultRow {
         ResultRow {

@@ -32,6 +32,11 @@ impl Write for RecordResult {
             job_id: r.job.job_id.clone(),
             node_id: r.node_id.clone(),
         };
+        // Nearly always the job is there and has no receipt yet.
+        if self.mark(tx, &key).await? {
+            self.store(tx, &key, false).await?;
+            return Ok(Recorded::New);
+        }
         // A hub that lost the job takes it from the result, which carries it.
         let lost = insert_job(tx, &self.org, &r.job).await? == Inserted::New;
         let before: Option<(Option<Vec<u8>>,)> =
@@ -49,6 +54,7 @@ impl Write for RecordResult {
                 Ok(Recorded::Conflict)
             }
             None => {
+                self.mark(tx, &key).await?;
                 self.store(tx, &key, lost).await?;
                 Ok(Recorded::New)
             }
@@ -57,15 +63,13 @@ impl Write for RecordResult {
 }
 
 impl RecordResult {
-    async fn store(&self, tx: &mut Tx, key: &ExecutionKey, lost: bool) -> Result<()> {
+    /// Ends an execution that has no receipt; says whether there is one.
+    async fn mark(&self, tx: &mut Tx, key: &ExecutionKey) -> Result<bool> {
         let r = &self.result;
-        for segment in &r.segments {
-            insert_segment(tx, key, segment).await?;
-        }
-        sqlx::query(
+        let done = sqlx::query(
             "UPDATE executions SET state = ?4, code = ?5, message = ?6, started_at = COALESCE(?7, started_at),
                finished_at = ?8, lease_expires_at = NULL, receipt = ?9
-             WHERE org = ?1 AND job_id = ?2 AND node_id = ?3",
+             WHERE org = ?1 AND job_id = ?2 AND node_id = ?3 AND receipt IS NULL",
         )
         .bind(key.org.as_str())
         .bind(key.job_id.as_str())
@@ -78,6 +82,15 @@ impl RecordResult {
         .bind(r.receipt_digest.0.as_slice())
         .execute(&mut tx.conn)
         .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// What belongs to the end besides the state: the last output, the receipt, the audit record.
+    async fn store(&self, tx: &mut Tx, key: &ExecutionKey, lost: bool) -> Result<()> {
+        let r = &self.result;
+        for segment in &r.segments {
+            insert_segment(tx, key, segment).await?;
+        }
         let doc = DocumentRow {
             kind: JobDocument::Receipt,
             digest: r.receipt_digest,

@@ -57,6 +57,12 @@ pub(super) trait Write: Send + Sync + 'static {
     fn apply(&self, tx: &mut Tx) -> impl Future<Output = Result<Self::Out, StoreError>> + Send;
 }
 
+macro_rules! insert_notes {
+    ($rows:literal) => {
+        concat!("INSERT INTO audit (log, seq, line) VALUES ", $rows)
+    };
+}
+
 /// The transaction that steps work in.
 pub(super) struct Tx {
     /// The connection, inside a transaction.
@@ -79,6 +85,7 @@ impl Tx {
     }
 
     async fn write_notes(&mut self) -> Result<(), StoreError> {
+        let mut lines = Vec::with_capacity(self.notes.len());
         for (log, event) in std::mem::take(&mut self.notes) {
             if !self.heads.contains_key(&log) {
                 let chain = read_head(&mut self.conn, &log).await?;
@@ -88,12 +95,28 @@ impl Tx {
                 continue;
             };
             let record = chain.append(self.now, event);
-            sqlx::query("INSERT INTO audit (log, seq, line) VALUES (?1, ?2, ?3)")
-                .bind(&log)
-                .bind(record.seq() as i64)
-                .bind(record.line())
-                .execute(&mut self.conn)
-                .await?;
+            lines.push((log, record.seq() as i64, record.line()));
+        }
+        let mut left = lines.as_slice();
+        while !left.is_empty() {
+            // Each statement is a trip to the connection's thread and back; few texts keep the cache of them small.
+            let (rows, statement) = match left.len() {
+                16.. => (
+                    16,
+                    insert_notes!(
+                        "(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?),(?,?,?)"
+                    ),
+                ),
+                4.. => (4, insert_notes!("(?,?,?),(?,?,?),(?,?,?),(?,?,?)")),
+                _ => (1, insert_notes!("(?,?,?)")),
+            };
+            let (now, rest) = left.split_at(rows);
+            let mut query = sqlx::query(statement);
+            for (log, seq, line) in now {
+                query = query.bind(log).bind(seq).bind(line);
+            }
+            query.execute(&mut self.conn).await?;
+            left = rest;
         }
         Ok(())
     }
