@@ -43,7 +43,7 @@ impl Config {
             max_unacknowledged: 4096,
             keep_results: Duration::from_secs(7 * 24 * 3600),
             heartbeat: Duration::from_secs(30),
-            rotate_after: 16 * 1024 * 1024,
+            rotate_after: 4 * 1024 * 1024,
             clock: Clock::default(),
         }
     }

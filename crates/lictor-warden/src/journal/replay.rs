@@ -68,6 +68,18 @@ pub fn lines(payload: &[u8]) -> Result<Vec<Line>, OpenError> {
         .collect()
 }
 
+/// The audit records of a payload; entries are passed over unread.
+///
+/// # Errors
+/// When a line that should be a record is none.
+pub(super) fn audit_records(payload: &[u8]) -> Result<Vec<Record>, OpenError> {
+    let text = std::str::from_utf8(payload).map_err(|e| OpenError::Unreadable(e.to_string()))?;
+    let records = text.lines().filter_map(|line| line.strip_prefix('A'));
+    records
+        .map(|line| Record::parse(line).map_err(|e| OpenError::Audit(e.to_string())))
+        .collect()
+}
+
 /// Reads the whole journal of the node called `log` and cuts a torn end.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::io;
 use super::JournalError;
 use super::file::ReplaceError;
 use super::record::{self, FILE_HEADER, PAYLOAD};
-use super::replay::{Line, lines};
+use super::replay::audit_records;
 use super::writer::{Condition, Writer, failure, lock};
 use lictor_audit::Record;
 
@@ -104,11 +104,7 @@ impl Writer {
         let scan = record::scan(&bytes).map_err(io::Error::other)?;
         let mut records = Vec::new();
         for payload in scan.payloads {
-            for line in lines(payload).map_err(io::Error::other)? {
-                if let Line::Audit(record) = line {
-                    records.push(record);
-                }
-            }
+            records.extend(audit_records(payload).map_err(io::Error::other)?);
         }
         if scan.length != self.length
             || records
