@@ -296,6 +296,22 @@ fn what_was_met_before_a_key_expired_stands() {
     scene.store.resolve("web-1").unwrap();
 }
 
+#[test]
+fn a_known_node_may_make_itself_new_keys_after_its_granter_has_left() {
+    let scene = Scene::set();
+    let grant = scene.grant("robert", 11, "web-1", 1);
+    let first = secrets();
+    assert_eq!(scene.remember([scene.record(&grant, "web-1", &first, 1)]), []);
+    scene.asked(Duration::ZERO);
+    let again = NodeSecrets {
+        identity: first.identity.clone(),
+        ..secrets()
+    };
+    assert_eq!(scene.remember([scene.record(&grant, "web-1", &again, 2)]), []);
+    let node = scene.store.resolve("web-1").unwrap();
+    assert_eq!(node.record.link_key, again.link.public());
+}
+
 /// A home whose file is full, with records that nobody ever verified: as an attacker would like it.
 #[test]
 fn a_full_home_takes_no_more_and_keeps_what_it_has() {

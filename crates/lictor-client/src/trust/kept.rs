@@ -55,8 +55,8 @@ impl Kept {
         self.records.values().map(|r| &r.docs).collect()
     }
 
-    /// Keeps a record that a hub shows if it holds and is of use. `asked_at` is when the hub was asked before: what
-    /// it shows only now was not there then, so whoever granted it must have been able to sign after that.
+    /// Keeps a record that a hub shows if it holds and is of use. `asked_at` is when the hub was asked before: a node
+    /// that it shows only now was not there then, so whoever granted it must have been able to sign after that.
     pub(super) fn take(
         &mut self,
         trust: &OrgTrust,
@@ -83,7 +83,9 @@ impl Kept {
         asked_at: Option<Timestamp>,
     ) -> Result<Option<Record>, Refusal> {
         let node = Node::verify(trust, &docs.grant, &docs.record)?;
-        if let Some(at) = asked_at {
+        // A node that is known stands, also when it has made itself new keys since.
+        let is_known = self.by_node.get(node.id()).is_some_and(|own| !own.is_empty());
+        if let (Some(at), false) = (asked_at, is_known) {
             trust.check_granter_at(&node.grant, at)?;
         }
         if !self.is_of_use(&node)? {
