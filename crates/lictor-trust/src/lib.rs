@@ -5,7 +5,7 @@
 //! | [`keys`], [`keyfile`] | Ed25519 keys, in memory and on disk |
 //! | [`sign`](mod@sign), [`verify`] | document to envelope, and the one way back |
 //! | [`org_trust`] | [`OrgTrust`]: what one party believes about one org |
-//! | [`rotation`] | the next root, while it is being signed |
+//! | [`rotation`], [`cosigned`] | the next root, law and statements, while several people sign them |
 //! | [`law`], [`roster`], [`fleet`], [`profiles`] | the bundle as it is loaded |
 //! | [`revocation`] | what has been taken away |
 //! | `people` | jobs, approvals, cancels, revocations: methods of [`OrgTrust`] |
@@ -17,9 +17,11 @@
 //! - No network, no clock, no environment; no files but key files. The caller says what time it is.
 #![forbid(unsafe_code)]
 
+pub mod cosigned;
 pub mod directory;
 pub mod enrol;
 pub mod fleet;
+mod gather;
 pub mod keyfile;
 pub mod keys;
 pub mod law;
@@ -35,6 +37,7 @@ pub mod sign;
 pub mod verify;
 mod window;
 
+pub use cosigned::Cosigned;
 pub use directory::NodeDirectory;
 pub use enrol::NodeSecrets;
 pub use fleet::Fleet;

@@ -9,22 +9,24 @@
 //!
 //! # Invariants
 //! - It is version N+1 of this org, its keys are good ones, each in one role and in nobody's roster entry.
-//! - Only signatures that hold, by keys of the old or of the new role `root`, are kept.
+//! - Only signatures by keys of the old or of the new role `root` count.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{DocKind, Document as _, Role, RoleName, Root, RootRoles};
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
-use lictor_proto::{Code, Digest, KeyId, Timestamp, json, limits};
+use lictor_proto::{Code, Digest, KeyId, Timestamp, json};
 
-use crate::keys::{SecretKey, VerifyKey};
+use crate::gather::{self, Gathering};
+use crate::keys::SecretKey;
 use crate::law::root_keys;
 use crate::org_trust::OrgTrust;
 use crate::root::check_keys;
-use crate::sign::{cosign, sign, to_wire};
+use crate::sign::sign;
+
+pub use crate::gather::Quorum;
 
 /// What the next root does otherwise than the one held. Removals come first, thresholds last.
 #[derive(Debug, Clone, Default)]
@@ -45,27 +47,7 @@ pub struct NextRoot {
     root: Root,
     /// Who must sign besides the root's own holders.
     old: Role,
-    envelope: Envelope,
-    left_out: usize,
-}
-
-/// One of the two thresholds that a root must meet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quorum {
-    /// How many distinct keys it takes.
-    pub needed: u32,
-    /// Whose signatures hold.
-    pub signed: Vec<KeyId>,
-    /// Who may still sign.
-    pub missing: Vec<KeyId>,
-}
-
-impl Quorum {
-    /// Whether enough have signed.
-    #[must_use]
-    pub fn is_met(&self) -> bool {
-        self.signed.len() >= self.needed.max(1) as usize
-    }
+    gathering: Gathering,
 }
 
 impl RootChange {
@@ -120,11 +102,7 @@ impl NextRoot {
     /// As [`NextRoot::draft`]; [`Code::EnvelopeMalformed`], [`Code::WrongType`], [`Code::PayloadMalformed`],
     /// [`Code::WrongOrg`]; [`Code::RootOlder`] or [`Code::RootVersion`] when it does not follow.
     pub fn read(trust: &OrgTrust, text: &str) -> Result<Self, Refusal> {
-        let envelope = Envelope::parse_draft(text.as_bytes(), limits::ENVELOPE)
-            .map_err(|e| Refusal::new(e.code(), e.to_string()))?;
-        if envelope.payload_type != DocKind::Root.payload_type() {
-            return Err(Refusal::new(Code::WrongType, "this is no root"));
-        }
+        let envelope = gather::open(DocKind::Root, text)?;
         let root: Root = json::from_slice(&envelope.payload)
             .map_err(|e| Refusal::new(Code::PayloadMalformed, e.to_string()))?;
         Self::checked(trust, root, envelope)
@@ -148,44 +126,13 @@ impl NextRoot {
         }
         check_keys(&root)?;
         check_roster(trust, &root)?;
-        let mut next = Self {
-            old: trust.root().roles.root.clone(),
+        let old = trust.root().roles.root.clone();
+        let holders = old.keys.iter().chain(&root.roles.root.keys);
+        Ok(Self {
+            gathering: Gathering::new(envelope, holders),
             root,
-            envelope,
-            left_out: 0,
-        };
-        next.drop_what_does_not_hold();
-        Ok(next)
-    }
-
-    fn drop_what_does_not_hold(&mut self) {
-        let keys = self.old.keys.iter().chain(&self.root.roles.root.keys);
-        let holders: Vec<VerifyKey> = keys.filter_map(|k| VerifyKey::new(k).ok()).collect();
-        let (pae, before) = (self.envelope.pae(), self.envelope.signatures.len());
-        let mut seen = BTreeSet::new();
-        self.envelope.signatures.retain(|s| {
-            let mut own = holders.iter().filter(|k| k.id() == s.keyid);
-            let holds = s.assertion.is_none() && own.any(|k| k.verifies(&pae, &s.sig));
-            holds && seen.insert(s.keyid)
-        });
-        self.left_out = before - self.envelope.signatures.len();
-    }
-
-    fn quorum(&self, role: &Role) -> Quorum {
-        let pae = self.envelope.pae();
-        let has_signed = |key: &PublicKey| {
-            VerifyKey::new(key).is_ok_and(|k| {
-                let mut own = self.envelope.signatures.iter().filter(|s| s.keyid == k.id());
-                own.any(|s| k.verifies(&pae, &s.sig))
-            })
-        };
-        let (signed, missing): (Vec<_>, Vec<_>) = role.keys.iter().partition(|k| has_signed(k));
-        let ids = |keys: Vec<&PublicKey>| keys.into_iter().map(PublicKey::id).collect();
-        Quorum {
-            needed: role.threshold,
-            signed: ids(signed),
-            missing: ids(missing),
-        }
+            old,
+        })
     }
 
     /// The root.
@@ -197,25 +144,25 @@ impl NextRoot {
     /// Its digest.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        self.envelope.digest()
+        self.gathering.digest()
     }
 
     /// The threshold of the root held now.
     #[must_use]
     pub fn by_old(&self) -> Quorum {
-        self.quorum(&self.old)
+        self.gathering.quorum(&self.old)
     }
 
     /// The threshold of the root itself.
     #[must_use]
     pub fn by_new(&self) -> Quorum {
-        self.quorum(&self.root.roles.root)
+        self.gathering.quorum(&self.root.roles.root)
     }
 
     /// How many signatures of the file were left out, since they do not hold or are of nobody who counts.
     #[must_use]
     pub fn left_out(&self) -> usize {
-        self.left_out
+        self.gathering.left_out()
     }
 
     /// Whether every party that holds the old root would take it.
@@ -229,24 +176,7 @@ impl NextRoot {
     /// # Errors
     /// [`Code::SignerUnknown`] when the key counts for neither root, [`Code::SignatureCount`] when there are 16 already.
     pub fn sign(&mut self, key: &SecretKey) -> Result<(), Refusal> {
-        let public = key.public();
-        if ![&self.old, &self.root.roles.root]
-            .into_iter()
-            .any(|role| role.keys.contains(&public))
-        {
-            let text = format!(
-                "key {} signs neither for the old root nor for the new one",
-                key.id()
-            );
-            return Err(Refusal::new(Code::SignerUnknown, text));
-        }
-        let others = self.envelope.signatures.iter().filter(|s| s.keyid != key.id());
-        if others.count() >= limits::SIGNATURES {
-            let text = "an envelope carries at most 16 signatures";
-            return Err(Refusal::new(Code::SignatureCount, text));
-        }
-        cosign(&mut self.envelope, key);
-        Ok(())
+        self.gathering.sign(key)
     }
 
     /// Takes over the signatures of another copy.
@@ -254,27 +184,13 @@ impl NextRoot {
     /// # Errors
     /// [`Code::DocumentInvalid`] when it is a copy of another root, [`Code::SignatureCount`] when they are too many.
     pub fn merge(&mut self, other: &Self) -> Result<(), Refusal> {
-        if other.envelope.payload != self.envelope.payload {
-            let text = format!("{} is another root than {}", other.digest(), self.digest());
-            return Err(Refusal::new(Code::DocumentInvalid, text));
-        }
-        for signature in &other.envelope.signatures {
-            let mut own = self.envelope.signatures.iter();
-            if own.all(|s| s.keyid != signature.keyid) {
-                self.envelope.signatures.push(signature.clone());
-            }
-        }
-        if self.envelope.signatures.len() > limits::SIGNATURES {
-            let text = "an envelope carries at most 16 signatures";
-            return Err(Refusal::new(Code::SignatureCount, text));
-        }
-        Ok(())
+        self.gathering.merge(&other.gathering)
     }
 
     /// The file to pass on; complete, it is the root as everybody takes it.
     #[must_use]
     pub fn wire(&self) -> String {
-        to_wire(&self.envelope)
+        self.gathering.wire()
     }
 }
 

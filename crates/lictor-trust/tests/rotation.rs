@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use lictor_proto::agent::LawDocs;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Document, RoleName, Root};
+use lictor_proto::doc::{Bundle, Document, Freshness, RoleName, Root};
 use lictor_proto::envelope::Envelope;
 use lictor_proto::{Code, Timestamp};
+use lictor_trust::cosigned::Cosigned;
 use lictor_trust::rotation::{NextRoot, RootChange};
 use lictor_trust::sign::to_wire;
 use lictor_trust::{AcceptReport, OrgTrust, sign};
@@ -129,6 +130,27 @@ fn signatures_that_do_not_count_are_left_out() {
     assert_eq!(read.by_old().signed, [key(seed::ROOT).id()]);
     let kept = Envelope::parse(read.wire().as_bytes(), 1 << 20).unwrap();
     assert_eq!(kept.signatures.len(), 1);
+}
+
+#[test]
+fn no_byte_of_a_signed_root_can_be_changed_on_its_way() {
+    let w = World::default();
+    let mut next = replaced(&w);
+    for holder in [seed::ROOT, seed::ROOT_2, seed::ROOT_NEXT] {
+        next.sign(&key(holder)).unwrap();
+    }
+    let wire = next.wire();
+    for at in 0..wire.len() {
+        let mut changed = wire.clone().into_bytes();
+        changed[at] ^= 1;
+        let Ok(text) = String::from_utf8(changed) else {
+            continue;
+        };
+        if let Ok(read) = NextRoot::read(&w.trust, &text) {
+            assert!(!read.is_complete(), "byte {at}: {text}");
+            assert_eq!(offer(&w.trust, &read).1.root, None, "byte {at}");
+        }
+    }
 }
 
 #[test]
@@ -273,6 +295,64 @@ fn new_bundle_keys_end_the_old_law_until_they_have_signed_the_next() {
     assert_eq!(
         (restored.root().version, restored.bundle().unwrap().version),
         (2, 2)
+    );
+}
+
+#[test]
+fn law_gathers_the_signatures_of_its_role() {
+    let mut w = World::default();
+    let change = RootChange {
+        add: vec![(RoleName::Bundle, key(seed::STRANGER).public())],
+        threshold: vec![(RoleName::Bundle, 2)],
+        ..change()
+    };
+    let mut next = draft(&w, &change).unwrap();
+    for holder in [seed::ROOT, seed::ROOT_2] {
+        next.sign(&key(holder)).unwrap();
+    }
+    w.trust = offer(&w.trust, &next).0;
+    let bundle = Bundle {
+        version: 2,
+        ..w.bundle()
+    };
+    let mut law = Cosigned::draft(&w.trust, bundle.clone()).unwrap();
+    let accepted = |law: &Cosigned<Bundle>| {
+        let docs = LawDocs {
+            bundle: Some(law.wire()),
+            ..LawDocs::default()
+        };
+        w.trust.clone().accept(&docs, now()).bundle
+    };
+    refused("a root key", law.sign(&key(seed::ROOT)), Code::SignerUnknown);
+    law.sign(&key(seed::BUNDLE)).unwrap();
+    assert_eq!(law.quorum().missing, [key(seed::STRANGER).id()]);
+    assert_eq!((law.quorum().is_met(), accepted(&law)), (false, None));
+    let mut passed_on = Cosigned::<Bundle>::read(&w.trust, &law.wire()).unwrap();
+    passed_on.sign(&key(seed::STRANGER)).unwrap();
+    assert_eq!(
+        (passed_on.quorum().is_met(), accepted(&passed_on)),
+        (true, Some(2))
+    );
+
+    let forged = wire(&bundle, &[seed::BUNDLE, seed::ALICE]);
+    let read = Cosigned::<Bundle>::read(&w.trust, &forged).unwrap();
+    assert_eq!((read.left_out(), read.quorum().signed.len()), (1, 1));
+    let fresh = wire(&w.freshness(), &[]);
+    refused(
+        "another kind",
+        Cosigned::<Bundle>::read(&w.trust, &fresh).map(drop),
+        Code::WrongType,
+    );
+    refused(
+        "no such role",
+        Cosigned::<Freshness>::read(&w.trust, &fresh).map(drop),
+        Code::SignerUnknown,
+    );
+    let other = World::with_freshness().bundle();
+    refused(
+        "another org's",
+        Cosigned::draft(&w.trust, other).map(drop),
+        Code::WrongOrg,
     );
 }
 

@@ -79,6 +79,13 @@ pub(crate) enum OrgCommand {
     Freshness(OrgFreshness),
     /// Take a key, operator, node, job or grant away for good
     Revoke(OrgRevoke),
+    /// Show a bundle or freshness statement that others have signed, and sign it too
+    Cosign(OrgCosign),
+    /// Take a bundle or freshness statement that enough have signed as this home's
+    Take {
+        /// The signed document
+        file: PathBuf,
+    },
     /// Change the org's own keys: make, sign and take the next root
     Root(OrgRoot),
 }
@@ -108,6 +115,22 @@ pub(crate) struct OrgSign {
     /// Sign with these keys of the home (repeatable)
     #[arg(long = "key", value_name = "NAME", default_value = "bundle")]
     pub(crate) keys: Vec<Name>,
+    /// Write it to this file for others to sign with `lictor org cosign`, instead of taking it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `lictor org cosign`.
+#[derive(Debug, Args)]
+pub(crate) struct OrgCosign {
+    /// Sign with these keys of the home (repeatable)
+    #[arg(long = "key", value_name = "NAME", required = true)]
+    pub(crate) keys: Vec<Name>,
+    /// Do not ask for confirmation; needed with --json, which shows nothing to confirm
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// The document
+    pub(crate) file: PathBuf,
 }
 
 /// `lictor org root`.
@@ -194,9 +217,12 @@ pub(crate) struct OrgFreshness {
     /// How long the statement is good
     #[arg(long, value_parser = parse_duration, default_value = "7d")]
     pub(crate) valid: Duration,
-    /// Sign with this key of the home
-    #[arg(long, value_name = "NAME", default_value = "freshness")]
-    pub(crate) key: Name,
+    /// Sign with these keys of the home (repeatable)
+    #[arg(long = "key", value_name = "NAME", default_value = "freshness")]
+    pub(crate) keys: Vec<Name>,
+    /// Write it to this file for others to sign with `lictor org cosign`, instead of taking it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// `lictor org revoke`.

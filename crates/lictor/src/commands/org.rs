@@ -7,6 +7,7 @@
 //! org/signed/root.N.json bundle.json freshness.json revocation.*.json    what was signed, exactly
 //! ```
 
+mod cosign;
 mod diff;
 pub(crate) mod directory;
 mod init;
@@ -52,6 +53,8 @@ pub(crate) fn run(global: &Global, args: &Org, out: Out) -> Result {
         OrgCommand::Diff => law::difference(&desk),
         OrgCommand::Freshness(args) => statements::freshness(&desk, args),
         OrgCommand::Revoke(args) => statements::revoke(&desk, args),
+        OrgCommand::Cosign(args) => cosign::cosign(&desk, args),
+        OrgCommand::Take { file } => cosign::take(&desk, file),
         OrgCommand::Root(args) => root::run(&desk, &args.command),
     }
 }

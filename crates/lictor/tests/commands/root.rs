@@ -142,6 +142,119 @@ fn an_org_founded_without_freshness_gets_it() {
     assert!(!warnings.contains("freshness"), "{warnings}");
 }
 
+/// Law and statements that alice and bob must both sign, each in a home of their own.
+#[test]
+fn law_of_several_keys_is_signed_in_several_homes() {
+    let alice = org();
+    let bob = colleague(&alice, "bob-law");
+    bob.ok(&["keys", "new", "bob-fresh"]);
+    alice.ok(&["keys", "new", "freshness"]);
+    let public = |name: &str| bob.ok(&["keys", "export-public", name]).trim().to_owned();
+    let (law, fresh) = (
+        format!("bundle={}", public("bob-law")),
+        format!("freshness={}", public("bob-fresh")),
+    );
+    let change = [
+        "--add",
+        &law,
+        "--threshold",
+        "bundle=2",
+        "--add",
+        "freshness=freshness",
+        "--add",
+        &fresh,
+        "--threshold",
+        "freshness=2",
+    ];
+    alice.ok(&[&["org", "root", "new"], &change[..]].concat());
+    let path = |home: &Home, name: &str| home.path(name).to_str().expect("UTF-8").to_owned();
+    let root = path(&alice, "org/root.2.json");
+    alice.ok(&["org", "root", "sign", "--yes", &root]);
+    for home in [&alice, &bob] {
+        home.ok(&["org", "root", "take", &root]);
+    }
+
+    let file = path(&alice, "law.json");
+    let alone = alice.run(&["org", "sign"]);
+    assert!(refusal(&alone).contains("[threshold_not_met]"), "{alone:?}");
+    let begun = alice.json(&["org", "sign", "--out", &file]);
+    assert_eq!((&begun["needed"], &begun["complete"]), (&json!(2), &json!(false)));
+    let early = bob.run(&["org", "take", &file]);
+    assert!(refusal(&early).contains("[threshold_not_met]"), "{early:?}");
+    let unseen = bob.run(&["org", "cosign", "--key", "bob-law", &file]);
+    assert!(
+        unseen.stdout.contains("against law 1:\n  no file differs"),
+        "{unseen:?}"
+    );
+    assert!(unseen.stderr.contains("there is nobody to ask"), "{unseen:?}");
+    let wrong = bob.run(&["org", "cosign", "--yes", "--key", "bob-fresh", &file]);
+    assert!(refusal(&wrong).contains("[signer_unknown]"), "{wrong:?}");
+    assert_eq!(
+        bob.json(&["org", "cosign", "--yes", "--key", "bob-law", &file])["complete"],
+        true
+    );
+    for home in [&alice, &bob] {
+        home.ok(&["org", "take", &file]);
+        assert_eq!(home.json(&["org", "show"])["bundle"], 2);
+    }
+    let again = bob.run(&["org", "take", &file]);
+    assert!(refusal(&again).contains("[bundle_older]"), "{again:?}");
+
+    let file = path(&alice, "fresh.json");
+    alice.ok(&["org", "freshness", "--out", &file]);
+    bob.ok(&["org", "cosign", "--yes", "--key", "bob-fresh", &file]);
+    alice.ok(&["org", "take", &file]);
+    assert_eq!(alice.json(&["org", "show"])["deny_all"], Value::Null);
+    assert_eq!(bob.json(&["org", "show"])["deny_all"]["code"], "stale");
+    let root = bob.run(&["org", "take", &root]);
+    assert!(refusal(&root).contains("this is a root"), "{root:?}");
+}
+
+#[test]
+fn nobody_says_what_is_fresh_of_law_that_they_do_not_hold() {
+    let alice = org();
+    let bob = colleague(&alice, "bob-fresh");
+    alice.ok(&["keys", "new", "freshness"]);
+    alice.ok(&["org", "root", "new", "--add", "freshness=freshness"]);
+    let root = alice.path("org/root.2.json");
+    let root = root.to_str().expect("UTF-8");
+    alice.ok(&["org", "root", "sign", "--yes", root]);
+    for home in [&alice, &bob] {
+        home.ok(&["org", "root", "take", root]);
+    }
+    alice.ok(&["org", "sign"]);
+    let file = alice.path("fresh.json");
+    let file = file.to_str().expect("UTF-8");
+    alice.ok(&["org", "freshness", "--out", file]);
+    let older = bob.run(&["org", "take", file]);
+    assert!(refusal(&older).contains("[freshness_mismatch]"), "{older:?}");
+    alice.ok(&["org", "take", file]);
+}
+
+#[test]
+fn a_statement_takes_as_many_keys_as_the_root_says() {
+    let home = org();
+    home.ok(&["keys", "new", "freshness"]);
+    home.ok(&["keys", "new", "second"]);
+    let add = [
+        "--add",
+        "freshness=freshness",
+        "--add",
+        "freshness=second",
+        "--threshold",
+        "freshness=2",
+    ];
+    home.ok(&[&["org", "root", "new"], &add[..]].concat());
+    let file = home.path("org/root.2.json");
+    let file = file.to_str().expect("UTF-8");
+    home.ok(&["org", "root", "sign", "--yes", file]);
+    home.ok(&["org", "root", "take", file]);
+    let alone = home.run(&["org", "freshness"]);
+    assert!(refusal(&alone).contains("[threshold_not_met]"), "{alone:?}");
+    home.ok(&["org", "freshness", "--key", "freshness", "--key", "second"]);
+    assert_eq!(home.json(&["org", "show"])["deny_all"], Value::Null);
+}
+
 #[test]
 fn nobody_signs_a_root_that_they_were_not_shown() {
     let home = org();

@@ -54,11 +54,17 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// A text file of sensible size.
 pub(crate) fn text(path: &Path) -> Result<String> {
+    text_within(path, FILE)
+}
+
+/// A text file of at most so many bytes.
+pub(crate) fn text_within(path: &Path, limit: u64) -> Result<String> {
     let size = fs::metadata(path)
         .doing(format!("read {}", path.display()))?
         .len();
-    if size > FILE {
-        return Err(Failure::new(format!("{} is over 4 MiB", path.display())));
+    if size > limit {
+        let text = format!("{} is over {} MiB", path.display(), limit >> 20);
+        return Err(Failure::new(text));
     }
     fs::read_to_string(path).doing(format!("read {}", path.display()))
 }

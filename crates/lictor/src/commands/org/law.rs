@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::args::OrgSign;
 use crate::commands::keys;
-use crate::commands::org::{Desk, diff, directory};
+use crate::commands::org::{Desk, cosign, diff, directory};
 use crate::escape::escape;
 use crate::exit::{self, Status};
 use crate::failure::{Doing as _, Failure, Result};
@@ -106,6 +106,12 @@ pub(super) fn sign(desk: &Desk<'_>, args: &OrgSign) -> Result {
         valid: args.valid,
         max_staleness: args.max_staleness,
     };
+    if let Some(file) = &args.out {
+        let version = store.trust().bundle().map_or(0, |b| b.version) + 1;
+        let bundle = draft(directory::read(&desk.dir)?, store.trust(), version, terms);
+        loads(&bundle, store.trust())?;
+        return cosign::begin(desk, bundle, &args.keys, file);
+    }
     let (bundle, version) = sign_bundle(&desk.session.home, &mut store, &desk.dir, &args.keys, terms)?;
     let value = json!({ "version": version, "digest": bundle.digest });
     desk.session.out.either(&value, || {
@@ -158,7 +164,7 @@ pub(crate) fn sign_files(
     if let Some((_, refusal)) = report.refused.first() {
         let failure = Failure::refused("the signed law does not hold", refusal);
         return Err(if refusal.code == Code::ThresholdNotMet {
-            failure.hint("Sign with more keys at once: --key A --key B.")
+            failure.hint("Sign with more keys at once: --key A --key B. Where they are in several homes: --out FILE, then `lictor org cosign`.")
         } else {
             failure
         });
@@ -256,6 +262,21 @@ pub(super) fn difference(desk: &Desk<'_>) -> Result {
     let empty = BTreeMap::new();
     let old = store.trust().bundle().map_or(&empty, |b| &b.files);
     let new = directory::read(&desk.dir)?;
+    let changed = changed(old, &new);
+    desk.session.out.either(&changed, || {
+        if changed.is_empty() {
+            return "the directory is what was signed last".to_owned();
+        }
+        differences(&changed)
+    })?;
+    Ok(Status::OK)
+}
+
+/// The files that differ, each with its lines.
+pub(super) fn changed(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+) -> BTreeMap<String, Vec<String>> {
     let mut changed = BTreeMap::new();
     for path in old.keys().chain(new.keys()) {
         let (a, b) = (old.get(path), new.get(path));
@@ -264,17 +285,18 @@ pub(super) fn difference(desk: &Desk<'_>) -> Result {
             changed.insert(path.clone(), lines);
         }
     }
-    desk.session.out.either(&changed, || {
-        if changed.is_empty() {
-            return "the directory is what was signed last".to_owned();
-        }
-        let files = changed.iter().map(|(path, lines)| {
-            let lines: Vec<_> = lines.iter().map(|l| format!("  {}", escape(l))).collect();
-            format!("{path}\n{}", lines.join("\n"))
-        });
-        files.collect::<Vec<_>>().join("\n")
-    })?;
-    Ok(Status::OK)
+    changed
+}
+
+pub(super) fn differences(changed: &BTreeMap<String, Vec<String>>) -> String {
+    if changed.is_empty() {
+        return "  no file differs".to_owned();
+    }
+    let files = changed.iter().map(|(path, lines)| {
+        let lines: Vec<_> = lines.iter().map(|l| format!("  {}", escape(l))).collect();
+        format!("{}\n{}", escape(path), lines.join("\n"))
+    });
+    files.collect::<Vec<_>>().join("\n")
 }
 
 /// The directory as if it were signed now.
@@ -301,6 +323,11 @@ fn draft(files: BTreeMap<String, String>, trust: &OrgTrust, version: u64, terms:
         files,
         revocations: trust.to_vouch_for(),
     }
+}
+
+/// Refuses a bundle that would deny everything.
+pub(super) fn loads(bundle: &Bundle, trust: &OrgTrust) -> Result<()> {
+    loaded(&load_bundle(bundle, trust)?).map(drop)
 }
 
 fn load_bundle(bundle: &Bundle, trust: &OrgTrust) -> Result<LawFiles> {

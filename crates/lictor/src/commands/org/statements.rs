@@ -5,36 +5,27 @@ use lictor_client::{SignedDoc, TrustStore};
 use lictor_proto::Timestamp;
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{Document, Freshness, Revocation, RevocationKind, RevocationSet};
-use lictor_trust::{SecretKey, sign};
+use lictor_trust::{OrgTrust, SecretKey, sign};
 use serde_json::json;
 
 use crate::args::{OrgFreshness, OrgRevoke, RevokeKind};
 use crate::commands::keys;
-use crate::commands::org::{Desk, directory};
+use crate::commands::org::{Desk, cosign, directory};
 use crate::exit::Status;
 use crate::failure::{Failure, Result};
 use crate::session::failed;
 
 pub(super) fn freshness(desk: &Desk<'_>, args: &OrgFreshness) -> Result {
     let mut store = desk.session.trust()?;
-    let key = keys::load(&desk.session.home, &args.key)?;
+    if let Some(file) = &args.out {
+        let statement = statement(store.trust(), args)?;
+        return cosign::begin(desk, statement, &args.keys, file);
+    }
+    let load = |name| keys::load(&desk.session.home, name);
+    let secrets = args.keys.iter().map(load).collect::<Result<Vec<_>>>()?;
     let mut held = hold(&mut store)?;
-    let trust = held.trust();
-    let bundle = trust.bundle().ok_or_else(|| {
-        Failure::new("there is no law yet").hint("`lictor org sign` makes the first bundle.")
-    })?;
-    let now = Timestamp::now();
-    let statement = Freshness {
-        tag: Default::default(),
-        org: trust.org().clone(),
-        root_version: trust.root().version,
-        bundle_version: bundle.version,
-        bundle_digest: bundle.digest(),
-        revocations: RevocationSet::of(trust.revocations().iter().map(|r| r.digest())),
-        issued_at: now,
-        expires_at: now.plus(args.valid),
-    };
-    let signed = seal(&statement, &key)?;
+    let statement = statement(held.trust(), args)?;
+    let signed = seal(&statement, &secrets.iter().collect::<Vec<_>>())?;
     let docs = LawDocs {
         freshness: Some(signed.wire.clone()),
         ..LawDocs::default()
@@ -49,6 +40,24 @@ pub(super) fn freshness(desk: &Desk<'_>, args: &OrgFreshness) -> Result {
         )
     })?;
     Ok(Status::OK)
+}
+
+/// All there is, as this home knows it.
+fn statement(trust: &OrgTrust, args: &OrgFreshness) -> Result<Freshness> {
+    let bundle = trust.bundle().ok_or_else(|| {
+        Failure::new("there is no law yet").hint("`lictor org sign` makes the first bundle.")
+    })?;
+    let now = Timestamp::now();
+    Ok(Freshness {
+        tag: Default::default(),
+        org: trust.org().clone(),
+        root_version: trust.root().version,
+        bundle_version: bundle.version,
+        bundle_digest: bundle.digest(),
+        revocations: RevocationSet::of(trust.revocations().iter().map(|r| r.digest())),
+        issued_at: now,
+        expires_at: now.plus(args.valid),
+    })
 }
 
 pub(super) fn revoke(desk: &Desk<'_>, args: &OrgRevoke) -> Result {
@@ -71,7 +80,7 @@ pub(super) fn revoke(desk: &Desk<'_>, args: &OrgRevoke) -> Result {
         reason: args.reason.clone(),
         issued_at: Timestamp::now(),
     };
-    let signed = seal(&revocation, &key)?;
+    let signed = seal(&revocation, &[&key])?;
     let docs = LawDocs {
         revocations: vec![signed.wire.clone()],
         ..LawDocs::default()
@@ -92,10 +101,10 @@ pub(super) fn revoke(desk: &Desk<'_>, args: &OrgRevoke) -> Result {
     Ok(Status::OK)
 }
 
-fn seal<T: Document>(doc: &T, key: &SecretKey) -> Result<SignedDoc> {
+fn seal<T: Document>(doc: &T, keys: &[&SecretKey]) -> Result<SignedDoc> {
     doc.validate()
         .map_err(|e| Failure::new("it cannot be signed").because(&e).code(e.code))?;
-    Ok(SignedDoc::of(&sign(doc, &[key])))
+    Ok(SignedDoc::of(&sign(doc, keys)))
 }
 
 /// Nobody else changes the law while a statement about it is made.
