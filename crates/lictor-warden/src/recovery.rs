@@ -3,7 +3,7 @@
 //! # Invariants
 //! - Nothing that was taken is started again. What is left of it is ended, and its receipt says `interrupted`.
 //! - Output is what was found of it, and the receipt speaks of exactly that. After a crash of the agent alone, that is
-//!   everything which the job had written and the agent had read.
+//!   everything which the job had written and the agent had read; a loss of power takes more (docs/decisions/0012).
 
 use std::collections::BTreeSet;
 

@@ -6,6 +6,7 @@ use lictor_proto::agent::{OfferReply, Reply, Request};
 use lictor_proto::doc::Outcome;
 use lictor_warden::JournalError;
 
+use crate::sleeper::Sleeper;
 use crate::support::*;
 
 #[test]
@@ -13,17 +14,11 @@ fn a_broken_journal_is_told_ends_what_runs_and_is_recovered_from_by_a_new_start(
     let world = World::new();
     let journal = world.dir.path().join("journal.log");
     let aside = world.dir.path().join("aside");
-    let pid_file = world.dir.path().join("pid");
-    let script = format!("echo before; echo $$ > {}; sleep 600", pid_file.display());
-    let (job, running) = world.signed(&["sh", "-c", &script]);
+    let sleeper = Sleeper::new(&world, |pid| format!("echo before; echo $$ > {pid}; sleep 600"));
     runtime().block_on(async {
         // Rotated at every chance.
         let warden = world.warden_with(|c| c.rotate_after = 1).await;
-        assert_eq!(offer(&warden, running.clone()).await, OfferReply::Accepted);
-        until("the job", || {
-            std::fs::read_to_string(&pid_file).is_ok_and(|t| t.ends_with('\n'))
-        })
-        .await;
+        sleeper.start(&warden).await;
         // Nothing can take the journal's place, and whether it is still in its place is unsure.
         std::fs::rename(&journal, &aside).unwrap();
         std::fs::create_dir(&journal).unwrap();
@@ -41,18 +36,17 @@ fn a_broken_journal_is_told_ends_what_runs_and_is_recovered_from_by_a_new_start(
         let drain = warden.ask(Request::Drain { grace_ms: 600_000 });
         let drained = tokio::time::timeout(MINUTE, drain).await.expect("at once");
         assert!(matches!(drained, Reply::Refused(r) if r.code == Code::JournalFailed));
-        let pid = std::fs::read_to_string(&pid_file).unwrap();
-        assert!(!std::path::Path::new(&format!("/proc/{}", pid.trim())).exists());
+        assert!(!sleeper.is_there());
         warden.close().await;
     });
     std::fs::remove_dir(&journal).unwrap();
     std::fs::rename(&aside, &journal).unwrap();
     runtime().block_on(async {
         let warden = world.warden().await;
-        let (heard, done) = finished(&mut warden.events(), job).await;
+        let (heard, done) = finished(&mut warden.events(), sleeper.job).await;
         assert_eq!(heard.stdout, b"before\n");
         assert_eq!(world.receipt(&done).outcome, Outcome::Interrupted);
-        assert_eq!(offer(&warden, running).await, OfferReply::Known);
+        assert_eq!(offer(&warden, sleeper.offer.clone()).await, OfferReply::Known);
         let (_, o) = world.signed(&["true"]);
         assert_eq!(
             offer(&warden, o).await,

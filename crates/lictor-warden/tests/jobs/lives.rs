@@ -1,9 +1,10 @@
 //! What happens to jobs while they run: input, output, restarts, drain, newer law, limits.
 
-use lictor_proto::agent::{OfferReply, ReadOutput, Reply, Request, StdinPiece};
+use lictor_proto::agent::{Ack, OfferReply, ReadOutput, Reply, Request, StdinPiece};
 use lictor_proto::doc::{LimitHit, Outcome, RevocationKind, Stdin};
 use lictor_proto::{Code, Digest, JobId};
 
+use crate::sleeper::Sleeper;
 use crate::support::*;
 
 #[test]
@@ -123,28 +124,11 @@ fn an_unacknowledged_result_is_said_again_after_a_restart_and_an_acknowledged_on
 #[test]
 fn a_job_that_ran_when_the_agent_went_down_ends_as_interrupted_and_its_tree_is_gone() {
     let world = World::new();
-    let pid_file = world.dir.path().join("pid");
-    let script = format!("echo before; echo $$ > {}; sleep 600", pid_file.display());
-    let (job, o) = world.signed(&["sh", "-c", &script]);
-    let rt = runtime();
-    rt.block_on(async {
-        let warden = world.warden().await;
-        assert_eq!(offer(&warden, o.clone()).await, OfferReply::Accepted);
-        until("the job", || {
-            std::fs::read_to_string(&pid_file).is_ok_and(|t| t.ends_with('\n'))
-        })
-        .await;
-        until("its start in the journal", || {
-            world.audit().iter().any(|k| k == "job_started")
-        })
-        .await;
-    });
-    // As near to a crash as one process comes: every task is dropped where it stands.
-    rt.shutdown_background();
-    let pid = std::fs::read_to_string(&pid_file).unwrap();
+    let sleeper = Sleeper::new(&world, |pid| format!("echo before; echo $$ > {pid}; sleep 600"));
+    sleeper.crash(&world, async |_| ());
     runtime().block_on(async {
         let warden = world.warden().await;
-        let (heard, done) = finished(&mut warden.events(), job).await;
+        let (heard, done) = finished(&mut warden.events(), sleeper.job).await;
         assert_eq!(heard.stdout, b"before\n", "output so far is kept");
         let receipt = world.receipt(&done);
         assert_eq!(
@@ -152,10 +136,9 @@ fn a_job_that_ran_when_the_agent_went_down_ends_as_interrupted_and_its_tree_is_g
             (Outcome::Interrupted, Some(Code::Interrupted))
         );
         assert_eq!(receipt.stdout.sha256, Digest::of(b"before\n"));
-        let proc = format!("/proc/{}", pid.trim());
-        until("the process to be gone", || !std::path::Path::new(&proc).exists()).await;
+        until("the process to be gone", || !sleeper.is_there()).await;
         assert_eq!(
-            offer(&warden, o).await,
+            offer(&warden, sleeper.offer.clone()).await,
             OfferReply::Known,
             "it never starts again"
         );
@@ -166,23 +149,10 @@ fn a_job_that_ran_when_the_agent_went_down_ends_as_interrupted_and_its_tree_is_g
 #[test]
 fn a_job_that_runs_though_its_start_was_never_written_down_is_found_and_ended() {
     let world = World::new();
-    let pid_file = world.dir.path().join("pid");
-    let script = format!("setsid sleep 600 & echo $! > {}; sleep 600", pid_file.display());
-    let (job, o) = world.signed(&["sh", "-c", &script]);
-    let rt = runtime();
-    rt.block_on(async {
-        let warden = world.warden().await;
-        assert_eq!(offer(&warden, o.clone()).await, OfferReply::Accepted);
-        until("the job", || {
-            std::fs::read_to_string(&pid_file).is_ok_and(|t| t.ends_with('\n'))
-        })
-        .await;
-        until("its start in the journal", || {
-            world.audit().iter().any(|k| k == "job_started")
-        })
-        .await;
+    let sleeper = Sleeper::new(&world, |pid| {
+        format!("setsid sleep 600 & echo $! > {pid}; sleep 600")
     });
-    rt.shutdown_background();
+    sleeper.crash(&world, async |_| ());
     // As if the agent had gone down before the writer came to it.
     let journal = world.dir.path().join("journal.log");
     let mut bytes = std::fs::read(&journal).unwrap();
@@ -190,16 +160,55 @@ fn a_job_that_runs_though_its_start_was_never_written_down_is_found_and_ended() 
     bytes.truncate(find(&bytes, b"\"job_started\""));
     bytes.truncate(find(&bytes, b"LJR1"));
     std::fs::write(&journal, &bytes).unwrap();
-    let proc = format!("/proc/{}", std::fs::read_to_string(&pid_file).unwrap().trim());
-    assert!(std::path::Path::new(&proc).exists(), "it goes on by itself");
+    assert!(sleeper.is_there(), "it goes on by itself");
     runtime().block_on(async {
         let warden = world.warden().await;
-        let receipt = world.receipt(&finished(&mut warden.events(), job).await.1);
+        let receipt = world.receipt(&finished(&mut warden.events(), sleeper.job).await.1);
         assert_eq!(
             (receipt.outcome, receipt.started_at),
             (Outcome::Interrupted, None)
         );
-        until("the process to be gone", || !std::path::Path::new(&proc).exists()).await;
+        until("the process to be gone", || !sleeper.is_there()).await;
+    });
+}
+
+#[test]
+fn a_machine_that_lost_power_says_what_it_still_has_also_when_the_hub_has_more() {
+    let world = World::new();
+    let sleeper = Sleeper::new(&world, |pid| {
+        format!("head -c 300000 /dev/zero; echo $$ > {pid}; sleep 600")
+    });
+    let mut acked = 0;
+    sleeper.crash(&world, async |warden| {
+        let of = async || match warden.ask(Request::Status).await {
+            Reply::Status(status) => status.executions[0].clone(),
+            reply => panic!("{reply:?}"),
+        };
+        acked = of().await.log_end;
+        let (job, upto) = (sleeper.job, acked);
+        assert_eq!(
+            warden.ask(Request::Ack(Ack::Output { job, upto })).await,
+            Reply::Done
+        );
+        // A note; it is in the journal before the record of a refusal that comes after it.
+        warden.ask(Request::Approval("{}".to_owned())).await;
+        assert_eq!(of().await.acked, acked);
+    });
+    // What was never written back: a frame is torn.
+    let id = JobId::from_digest(&sleeper.job);
+    let log = world.dir.path().join("spool").join(format!("{id}.log"));
+    let log = std::fs::File::options().write(true).open(log).unwrap();
+    log.set_len(log.metadata().unwrap().len() - 1).unwrap();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let (_, done) = finished(&mut warden.events(), sleeper.job).await;
+        let receipt = world.receipt(&done);
+        assert_eq!(receipt.outcome, Outcome::Interrupted);
+        assert!(done.log_end < acked);
+        let left = usize::try_from(receipt.stdout.bytes).unwrap();
+        assert!(left < 300_000, "{left}");
+        assert_eq!(receipt.stdout.sha256, Digest::of(&vec![0; left]));
+        ack(&warden, &done).await;
     });
 }
 
@@ -357,14 +366,11 @@ fn memory_stays_flat_whatever_a_job_prints() {
     runtime().block_on(async {
         let warden = world.warden().await;
         let mut feed = warden.events();
-        let (job, o) = world.signed(&["true"]);
-        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
-        finished(&mut feed, job).await;
+        world.run(&warden, &mut feed, &["true"]).await;
         let before = resident();
-        let (job, o) = world.signed(&["head", "-c", "400000000", "/dev/zero"]);
         let started = std::time::Instant::now();
-        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
-        let (_, done) = finished(&mut feed, job).await;
+        let zeros = ["head", "-c", "400000000", "/dev/zero"];
+        let (_, done) = world.run(&warden, &mut feed, &zeros).await;
         println!("400 MB in {:?}", started.elapsed());
         let grown = resident().saturating_sub(before);
         assert!(grown < 16, "grew by {grown} MB");
@@ -420,9 +426,7 @@ fn too_many_unacknowledged_results_hold_new_work_back() {
     runtime().block_on(async {
         let warden = world.warden_with(|c| c.max_unacknowledged = 1).await;
         let mut feed = warden.events();
-        let (job, o) = world.signed(&["true"]);
-        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
-        let (_, done) = finished(&mut feed, job).await;
+        let (_, done) = world.run(&warden, &mut feed, &["true"]).await;
         let (_, o) = world.signed(&["true"]);
         assert!(
             matches!(offer(&warden, o.clone()).await, OfferReply::Later(r) if r.code == Code::TooManyJobs)

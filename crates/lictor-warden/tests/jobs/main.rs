@@ -1,10 +1,11 @@
 //! Real jobs through a real warden on the real host backend: from signed bytes to a verified receipt.
-#![allow(clippy::unwrap_used)] // a failure here is a failed test
+#![allow(clippy::unwrap_used, unreachable_pub)] // a failure here is a failed test
 
 mod audited;
 mod broken;
 mod lives;
 mod revoked;
+mod sleeper;
 mod support;
 mod telling;
 mod verdicts;

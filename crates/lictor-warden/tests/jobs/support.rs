@@ -172,15 +172,24 @@ impl World {
         let mut config = Config::new(self.dir.path());
         change(&mut config);
         // The lock of a warden that is just going away may still be held for a moment.
-        let deadline = tokio::time::Instant::now() + DEADLINE;
-        loop {
-            match Warden::start(config.clone(), self.host.clone()).await {
-                Ok(warden) => return warden,
-                Err(e) if tokio::time::Instant::now() > deadline => panic!("{e}"),
-                Err(lictor_warden::StartError::Io(_)) => tokio::task::yield_now().await,
-                Err(e) => panic!("{e}: {e:?}"),
-            }
+        let journal = self.dir.path().join("journal.log");
+        let free = tokio::task::spawn_blocking(move || match std::fs::File::open(journal) {
+            Ok(journal) => journal.lock(),
+            Err(_) => Ok(()),
+        });
+        let free = tokio::time::timeout(DEADLINE, free).await;
+        free.expect("no other warden").unwrap().unwrap();
+        match Warden::start(config, self.host.clone()).await {
+            Ok(warden) => warden,
+            Err(e) => panic!("{e}: {e:?}"),
         }
+    }
+
+    /// Has a command of alice's run to its end.
+    pub async fn run(&self, warden: &Warden, feed: &mut EventFeed, argv: &[&str]) -> (Heard, Finished) {
+        let (job, o) = self.signed(argv);
+        assert_eq!(offer(warden, o).await, OfferReply::Accepted);
+        finished(feed, job).await
     }
 
     /// A newer bundle with this policy.
@@ -304,7 +313,8 @@ impl World {
     }
 }
 
-fn next() -> u64 {
+/// A number of its own for each who asks.
+pub fn next() -> u64 {
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
