@@ -108,6 +108,7 @@ pub enum StartError {
 }
 
 impl StartError {
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Failed { step, source }
     }

@@ -239,6 +239,7 @@ impl Plan {
         Body::new(resolved.spec, capabilities).map(|body| Self { body })
     }
 
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn spec(&self) -> &LaunchSpec {
         &self.body.spec
     }

@@ -22,9 +22,11 @@ pub(crate) struct FileIdentity {
 #[repr(u32)]
 pub(crate) enum ExecBy {
     /// The last file itself, by its descriptor: a binary, or the binary that a script's `#!` lines lead to.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     Descriptor,
     /// The path, right after the comparison: scripts that only root can change or put others in the place of, and
     /// their interpreters. An interpreter is told a path, and many scripts look at it.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     Path,
     /// The path, compared with nothing: tools of the backend itself.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
@@ -42,6 +44,7 @@ pub(crate) struct ProgramFile {
     pub(crate) held_at: Option<u32>,
     /// What was judged, where others than root could change the file meanwhile.
     #[serde(skip)]
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) copy: Option<Arc<File>>,
 }
 

@@ -9,7 +9,7 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Exit, Job, LimitHit, Outcome};
 use lictor_proto::frame::{FrameKind, HEADER};
-use lictor_proto::{Code, Timestamp};
+use lictor_proto::{Code, Digest, Timestamp};
 use lictor_sandbox::{
     Cause, Ended, OutputReader, Plan, Running, Sandbox, StartError, StdinSource, StopReason,
 };
@@ -102,25 +102,28 @@ pub(crate) async fn run(execution: Execution) {
         }
     };
     let (committed, ()) = tokio::join!(core.commit_surely(make), removed);
-    match (committed, &end.output) {
-        // Before that, the files were the only copy.
-        (Ok(_), Some(output)) => core.spool_paths(&digest).tidy(&output.log),
-        (Ok(_), None) => {}
-        (Err(e), _) => {
-            tracing::error!(job = %digest, error = %e, "the journal refuses the end of an execution");
-        }
+    if let Err(e) = &committed {
+        tracing::error!(job = %digest, error = %e, "the journal refuses the end of an execution");
     }
-    // What is kept is read from the journal's description from now on. The live window stays for a while when more
-    // than that was written, for readers who are about to come to its end.
-    let truncated = end.output.as_ref().is_some_and(spool::Ended::truncated);
-    if truncated {
-        live.ended();
-    } else {
-        core.live.forget(&digest);
-    }
+    let_go(&core, &live, &digest, end.output.filter(|_| committed.is_ok()));
     core.feeds.touch(digest);
     times.done(Timed::Receipt);
     times.report(&digest);
+}
+
+/// What is kept of the output is read from the journal's description from now on, if that has it.
+fn let_go(core: &Core, live: &LiveJob, job: &Digest, output: Option<spool::Ended>) {
+    if let Some(output) = &output {
+        // Before that, the files were the only copy.
+        core.spool_paths(job).tidy(&output.log);
+    }
+    // The live window stays for a while when more was written than is kept, for readers who are about to come to its
+    // end.
+    if output.is_some_and(|o| o.truncated()) {
+        live.ended();
+    } else {
+        core.live.forget(job);
+    }
 }
 
 async fn start(core: &Core, plan: Plan, stdin: StdinSource) -> Result<(Box<dyn Sandbox>, Running), Refusal> {
@@ -146,7 +149,7 @@ async fn tidy(mut sandbox: Box<dyn Sandbox>) {
 struct Output {
     core: Arc<Core>,
     live: Arc<LiveJob>,
-    job: lictor_proto::Digest,
+    job: Digest,
     spool: Arc<Spool>,
     writer: Writer,
 }
@@ -212,7 +215,7 @@ async fn end_log(writer: Writer, length: u64) -> spool::Ended {
 struct Pump<'a> {
     core: &'a Core,
     live: &'a LiveJob,
-    job: lictor_proto::Digest,
+    job: Digest,
     spool: &'a Spool,
     writer: &'a Mutex<Writer>,
 }

@@ -18,6 +18,7 @@
 //! - A full disk stops the keeping, never the job or the counting.
 
 mod head;
+mod positioned;
 mod recovery;
 mod slot;
 pub mod stdin;
@@ -370,8 +371,7 @@ fn read_frames(file: &std::fs::File, at: u64, available: u64, max: usize) -> Res
 }
 
 fn read_at(file: &std::fs::File, at: u64, len: usize) -> io::Result<BytesMut> {
-    use std::os::unix::fs::FileExt as _;
     let mut bytes = BytesMut::zeroed(len);
-    file.read_exact_at(&mut bytes, at)?;
+    positioned::read_exact_at(file, &mut bytes, at)?;
     Ok(bytes)
 }

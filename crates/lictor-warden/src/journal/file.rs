@@ -60,8 +60,39 @@ pub enum ReplaceError {
 pub struct DiskFile {
     path: PathBuf,
     file: File,
-    /// Its directory, open from the start: what makes a rename durable must not fail for want of a descriptor.
-    directory: File,
+    directory: Directory,
+}
+
+/// The directory of a file, open from the start: what makes a rename durable must not fail for want of a descriptor.
+#[cfg(unix)]
+#[derive(Debug)]
+struct Directory(File);
+
+#[cfg(unix)]
+impl Directory {
+    fn of(path: &Path) -> io::Result<Self> {
+        File::open(directory_of(path)).map(Self)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+/// The directory of a file. Where directories cannot be opened, the file system alone decides when a rename is durable.
+#[cfg(not(unix))]
+#[derive(Debug)]
+struct Directory;
+
+#[cfg(not(unix))]
+impl Directory {
+    fn of(path: &Path) -> io::Result<Self> {
+        std::fs::metadata(directory_of(path)).map(|_| Self)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl DiskFile {
@@ -72,8 +103,8 @@ impl DiskFile {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         file.try_lock().map_err(io::Error::from)?;
-        let directory = File::open(directory_of(path))?;
-        directory.sync_all()?;
+        let directory = Directory::of(path)?;
+        directory.sync()?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -82,10 +113,17 @@ impl DiskFile {
     }
 
     /// Whether the path still names the file that is written to.
+    #[cfg(unix)]
     fn is_in_place(&self) -> io::Result<bool> {
         use std::os::unix::fs::MetadataExt as _;
         let (there, own) = (std::fs::metadata(&self.path)?, self.file.metadata()?);
         Ok((there.dev(), there.ino()) == (own.dev(), own.ino()))
+    }
+
+    /// Whether the path still names the file that is written to: not known.
+    #[cfg(not(unix))]
+    fn is_in_place(&self) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -102,7 +140,7 @@ fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// The file system's.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(directory_of(path))?.sync_all()
+    Directory::of(path)?.sync()
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -166,7 +204,7 @@ impl JournalFile for DiskFile {
         }
         // The old file has no name any more: whatever happens next, nothing may be written to it.
         self.file = next;
-        self.directory.sync_all().map_err(ReplaceError::Unsure)
+        self.directory.sync().map_err(ReplaceError::Unsure)
     }
 }
 

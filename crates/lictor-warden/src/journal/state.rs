@@ -113,29 +113,14 @@ impl State {
     pub fn apply(&mut self, entry: Entry) -> Result<(), Impossible> {
         self.admits(&entry)?;
         match entry {
-            Entry::Base(base) => {
-                self.receipts = base.receipts;
-                self.last_receipt = base.last_receipt;
-                self.pruned_until = base.pruned_until;
-            }
-            Entry::Seen { job, expires_at } => {
-                self.seen.insert(job, expires_at);
-            }
-            Entry::Open { job, seen, open } => {
-                if seen {
-                    self.seen.insert(job, open.expires_at);
-                }
-                self.jobs.insert(job, *open);
-            }
+            Entry::Base(_) | Entry::Seen { .. } | Entry::Open { .. } => self.restore(entry),
             Entry::Waiting {
                 job,
                 envelope,
                 expires_at,
                 ask,
                 approvals,
-            } => {
-                self.open(job, envelope, expires_at, Phase::Waiting { ask, approvals });
-            }
+            } => self.open(job, envelope, expires_at, Phase::Waiting { ask, approvals }),
             Entry::Taken {
                 job,
                 envelope,
@@ -156,31 +141,7 @@ impl State {
                     job.acked = job.acked.max(upto);
                 }
             }
-            Entry::Finished {
-                job,
-                receipt,
-                digest,
-                node_seq,
-                at,
-                log,
-            } => {
-                self.receipts = node_seq;
-                self.last_receipt = Some(digest);
-                if let Some(open) = self.jobs.get_mut(&job) {
-                    let started_at = match &open.phase {
-                        Phase::Taken { started, .. } => started.as_ref().map(|(at, _)| *at),
-                        _ => None,
-                    };
-                    open.phase = Phase::Finished {
-                        receipt,
-                        digest,
-                        node_seq,
-                        at,
-                        started_at,
-                        log,
-                    };
-                }
-            }
+            Entry::Finished { .. } => self.finish(entry),
             Entry::Acked { job } | Entry::Archived { job } => {
                 self.jobs.remove(&job);
             }
@@ -192,6 +153,58 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// What a rotated journal begins with.
+    fn restore(&mut self, entry: Entry) {
+        match entry {
+            Entry::Base(base) => {
+                self.receipts = base.receipts;
+                self.last_receipt = base.last_receipt;
+                self.pruned_until = base.pruned_until;
+            }
+            Entry::Seen { job, expires_at } => {
+                self.seen.insert(job, expires_at);
+            }
+            Entry::Open { job, seen, open } => {
+                if seen {
+                    self.seen.insert(job, open.expires_at);
+                }
+                self.jobs.insert(job, *open);
+            }
+            _ => {}
+        }
+    }
+
+    /// The end of a job, and of the chain of receipts so far.
+    fn finish(&mut self, entry: Entry) {
+        let Entry::Finished {
+            job,
+            receipt,
+            digest,
+            node_seq,
+            at,
+            log,
+        } = entry
+        else {
+            return;
+        };
+        self.receipts = node_seq;
+        self.last_receipt = Some(digest);
+        if let Some(open) = self.jobs.get_mut(&job) {
+            let started_at = match &open.phase {
+                Phase::Taken { started, .. } => started.as_ref().map(|(at, _)| *at),
+                _ => None,
+            };
+            open.phase = Phase::Finished {
+                receipt,
+                digest,
+                node_seq,
+                at,
+                started_at,
+                log,
+            };
+        }
     }
 
     fn open(&mut self, job: Digest, envelope: Wire, expires_at: Timestamp, phase: Phase) {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use lictor_audit::{Event, EventType};
-use lictor_policy::{Asked, Authorise, Decision as Verdict, Denial, authorise};
+use lictor_policy::{Asked, Authorise, Decision as Verdict, Denial, Permit, authorise};
 use lictor_proto::agent::{OfferReply, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Approval, Ask, Job, Outcome};
 use lictor_proto::{Code, Digest, JobId};
-use lictor_sandbox::StdinSource;
+use lictor_sandbox::{Resolved, StdinSource};
 use lictor_trust::Verified;
+use lictor_trust::profiles::Profile;
 use lictor_trust::sign::{sign, to_wire};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
@@ -49,34 +50,10 @@ impl Case<'_> {
                 .deny(Outcome::Denied, Refusal::plain(Code::ProfileUnknown).into())
                 .await;
         };
-        let dir = self.core.work_dir(&self.digest);
-        let named = (&self.job.profile, profile);
-        let resolved = self
-            .core
-            .sandboxes
-            .resolve(named, self.job.exec(), dir)
-            .instrument(tracing::debug_span!("facts"))
-            .await;
-        if !std::ptr::eq(Arc::as_ptr(&self.core.law.current()), self.held) {
-            let refusal = Refusal::new(
-                Code::StaleBundle,
-                "newer law came while the program was looked at",
-            );
-            return later(self.core, &self.digest, refusal).await;
-        }
-        let resolved = match resolved {
-            Some(Ok(resolved)) => resolved,
-            None => {
-                let refusal = Refusal::new(Code::Internal, "looking at the program takes too long");
-                return later(self.core, &self.digest, refusal).await;
-            }
-            Some(Err(refusal)) => {
-                let outcome = match refusal.code {
-                    Code::ProgramNotFound | Code::StartFailed => Outcome::Failed,
-                    _ => Outcome::Denied,
-                };
-                return self.deny(outcome, refusal.into()).await;
-            }
+        let resolved = match self.look_at_program(profile).await {
+            Ok(resolved) => resolved,
+            Err(Unresolved::Later(refusal)) => return later(self.core, &self.digest, refusal).await,
+            Err(Unresolved::Denied(outcome, refusal)) => return self.deny(outcome, refusal.into()).await,
         };
         times.done(Timed::Facts);
         let counted = self.verified_approvals().await;
@@ -98,24 +75,7 @@ impl Case<'_> {
             Verdict::Ask(asked) => return self.ask(asked, counted).await,
             Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
         };
-        let mut decision = Decision {
-            text: if permit.break_glass() {
-                "permit (break glass)"
-            } else {
-                "permit"
-            }
-            .to_owned(),
-            bundle_version: permit.bundle_version(),
-            bundle_digest: permit.bundle_digest(),
-            policy_ids: permit.policy_ids().to_vec(),
-            approvals: permit.approvals().to_vec(),
-            break_glass: permit.break_glass(),
-            facts_digest: Some(resolved.facts().digest()),
-            profile: permit.profile_name().clone(),
-            backend: Some(profile.backend.as_str().to_owned()),
-            capabilities: Vec::new(),
-            plan_digest: None,
-        };
+        let mut decision = recorded(&permit, profile, &resolved);
         let plan = match self.core.sandboxes.plan(*permit, resolved) {
             Ok(plan) => plan,
             Err(refusal) => {
@@ -144,6 +104,36 @@ impl Case<'_> {
         };
         self.core.tasks.spawn(run(execution));
         OfferReply::Accepted
+    }
+
+    /// Finds the program and the facts about it.
+    async fn look_at_program(&self, profile: &Profile) -> Result<Resolved, Unresolved> {
+        let dir = self.core.work_dir(&self.digest);
+        let named = (&self.job.profile, profile);
+        let resolved = self
+            .core
+            .sandboxes
+            .resolve(named, self.job.exec(), dir)
+            .instrument(tracing::debug_span!("facts"))
+            .await;
+        let later = |code: Code, why: &str| Err(Unresolved::Later(Refusal::new(code, why)));
+        if !std::ptr::eq(Arc::as_ptr(&self.core.law.current()), self.held) {
+            return later(
+                Code::StaleBundle,
+                "newer law came while the program was looked at",
+            );
+        }
+        match resolved {
+            Some(Ok(resolved)) => Ok(resolved),
+            None => later(Code::Internal, "looking at the program takes too long"),
+            Some(Err(refusal)) => {
+                let outcome = match refusal.code {
+                    Code::ProgramNotFound | Code::StartFailed => Outcome::Failed,
+                    _ => Outcome::Denied,
+                };
+                Err(Unresolved::Denied(outcome, refusal))
+            }
+        }
     }
 
     /// The first of the two syncs of an execution.
@@ -261,6 +251,36 @@ impl Case<'_> {
             Ok(_) => OfferReply::Ask(ask),
             Err(e) => OfferReply::Later((&e).into()),
         }
+    }
+}
+
+/// Why there are no facts to judge by.
+enum Unresolved {
+    /// Something outside the job.
+    Later(Refusal),
+    /// The job is over.
+    Denied(Outcome, Refusal),
+}
+
+/// A permit in the journal's words; what it becomes on this machine is added when it is planned.
+fn recorded(permit: &Permit, profile: &Profile, resolved: &Resolved) -> Decision {
+    let text = if permit.break_glass() {
+        "permit (break glass)"
+    } else {
+        "permit"
+    };
+    Decision {
+        text: text.to_owned(),
+        bundle_version: permit.bundle_version(),
+        bundle_digest: permit.bundle_digest(),
+        policy_ids: permit.policy_ids().to_vec(),
+        approvals: permit.approvals().to_vec(),
+        break_glass: permit.break_glass(),
+        facts_digest: Some(resolved.facts().digest()),
+        profile: permit.profile_name().clone(),
+        backend: Some(profile.backend.as_str().to_owned()),
+        capabilities: Vec::new(),
+        plan_digest: None,
     }
 }
 

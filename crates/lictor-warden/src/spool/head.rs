@@ -1,11 +1,12 @@
 //! The first part of a log: frames in a file, from its first byte, never dropped.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 
+use super::positioned::{create, write_all_at};
 use super::{ReadError, read_frames};
 
 #[derive(Debug)]
@@ -57,12 +58,11 @@ impl Head {
 
     /// Takes one frame with `payload` bytes of stream `stream`.
     pub(super) fn push(&mut self, frame: &[u8], stream: usize, payload: u64) -> io::Result<()> {
-        use std::os::unix::fs::FileExt as _;
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(create(&self.path)?),
         };
-        if let Err(e) = file.write_all_at(frame, self.end) {
+        if let Err(e) = write_all_at(file, frame, self.end) {
             // No more frames after a hole: the head ends here.
             self.left = 0;
             return Err(e);
@@ -100,12 +100,4 @@ impl Head {
     pub(super) fn refuse_writes(&mut self) {
         self.file = Some(File::open(&self.path).expect("it is there"));
     }
-}
-
-/// A new file for output, readable by its owner only.
-pub(super) fn create(path: &std::path::Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true);
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }

@@ -15,7 +15,7 @@ use lictor_proto::doc::StdinBytes;
 use lictor_proto::{Code, Digest, limits};
 use sha2::{Digest as _, Sha256};
 
-use super::head::create;
+use super::positioned::create;
 
 /// Most inputs held at once.
 const COUNT: usize = 256;

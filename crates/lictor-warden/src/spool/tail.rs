@@ -17,7 +17,7 @@ use lictor_proto::frame::HEADER;
 use lictor_proto::limits;
 use sha2::Sha256;
 
-use super::head::create;
+use super::positioned::{create, write_all_at};
 use super::slot::{self, SlotHead};
 use super::{ReadError, headers, read_frames, stream_of};
 use crate::journal::entry::Kept;
@@ -112,7 +112,6 @@ impl Tail {
 
     /// Takes one frame; gives up nothing that reaches beyond `droppable`.
     pub(super) fn push(&mut self, frame: &[u8], before: &Before<'_>, droppable: u64) -> io::Result<()> {
-        use std::os::unix::fs::FileExt as _;
         let len = frame.len() as u64;
         let payload = len - HEADER as u64;
         let fits = self
@@ -127,10 +126,10 @@ impl Tail {
         };
         let at = slot.place * SLOT + HEAD + (slot.to - slot.from);
         if slot.fresh {
-            file.write_all_at(frame, at)?;
+            write_all_at(file, frame, at)?;
         } else {
-            file.write_all_at(&frame[HEADER..], at + HEADER as u64)?;
-            file.write_all_at(&frame[..HEADER], at)?;
+            write_all_at(file, &frame[HEADER..], at + HEADER as u64)?;
+            write_all_at(file, &frame[..HEADER], at)?;
         }
         slot.to += len;
         slot.payload += payload;
@@ -139,7 +138,6 @@ impl Tail {
     }
 
     fn begin_slot(&mut self, before: &Before<'_>, droppable: u64) -> io::Result<()> {
-        use std::os::unix::fs::FileExt as _;
         self.give_up(droppable);
         let file = match &mut self.file {
             Some(file) => file,
@@ -153,7 +151,7 @@ impl Tail {
             budget: self.budget,
             hashes: before.hashes.clone(),
         };
-        file.write_all_at(&head.encode(), place * SLOT)?;
+        write_all_at(file, &head.encode(), place * SLOT)?;
         self.made = self.made.max(place + 1);
         self.slots.push_back(Slot {
             place,

@@ -1,7 +1,6 @@
 //! The one writer of a log: cuts frames, counts and hashes everything, and at the end says what is kept.
 
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use lictor_proto::doc::{KeptRange, StreamSummary};
@@ -10,7 +9,7 @@ use lictor_proto::{Digest, Timestamp, limits};
 use sha2::{Digest as _, Sha256};
 
 use super::tail::Before;
-use super::{INLINE, Inner, Kept, Log, Paths, ReadError, Spool, headers, stream_of};
+use super::{INLINE, Inner, Kept, Log, Paths, ReadError, Spool, headers, positioned, stream_of};
 
 /// How much is read at once when the kept tail is moved.
 const COPY: usize = 256 * 1024;
@@ -233,7 +232,7 @@ impl Writer {
         let file = match inner.head.file() {
             Some(file) => file,
             None => {
-                created = super::head::create(&self.paths.log)?;
+                created = positioned::create(&self.paths.log)?;
                 &created
             }
         };
@@ -251,7 +250,7 @@ impl Writer {
                 }
                 at += header.len;
             }
-            file.write_all_at(&bytes, inner.head.end() + (from - tail.from))?;
+            positioned::write_all_at(file, &bytes, inner.head.end() + (from - tail.from))?;
             from += bytes.len() as u64;
         }
         if inner.head.file().is_none() {
