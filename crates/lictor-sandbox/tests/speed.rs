@@ -11,6 +11,8 @@ use common::Bench;
 use lictor_trust::profiles::Backend;
 
 const ROUNDS: usize = 60;
+/// The namespaces and mounts of a sandbox by hand, as the benchmark has them.
+const BARE_BWRAP: &str = include_str!("common/bare-bwrap");
 
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
@@ -22,17 +24,6 @@ async fn start_and_wait_of_true() {
     let host = Bench::new(Backend::Host).await;
     let boxed = Bench::new(Backend::Bubblewrap).await;
     let mut times = [const { Vec::new() }; 4];
-    let bwrap = "--unshare-all --unshare-user --disable-userns --die-with-parent --cap-drop ALL --clearenv \
-        --ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 \
-        --ro-bind-try /etc/alternatives /etc/alternatives --ro-bind-try /etc/ca-certificates /etc/ca-certificates \
-        --ro-bind-try /etc/host.conf /etc/host.conf --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache \
-        --ro-bind-try /etc/ld.so.conf /etc/ld.so.conf --ro-bind-try /etc/ld.so.conf.d /etc/ld.so.conf.d \
-        --ro-bind-try /etc/localtime /etc/localtime --ro-bind-try /etc/mime.types /etc/mime.types \
-        --ro-bind-try /etc/nsswitch.conf /etc/nsswitch.conf --ro-bind-try /etc/os-release /etc/os-release \
-        --ro-bind-try /etc/protocols /etc/protocols --ro-bind-try /etc/services /etc/services \
-        --ro-bind-try /etc/ssl/certs /etc/ssl/certs --ro-bind-try /etc/ssl/openssl.cnf /etc/ssl/openssl.cnf \
-        --ro-bind-try /etc/terminfo /etc/terminfo --ro-bind-try /etc/timezone /etc/timezone \
-        --proc /proc --ro-bind /proc/sys /proc/sys --dev /dev --tmpfs /tmp -- /usr/bin/true";
     for _ in 0..ROUNDS {
         let started = Instant::now();
         assert!(Command::new("/usr/bin/true").status().expect("runs").success());
@@ -43,7 +34,7 @@ async fn start_and_wait_of_true() {
         let started = Instant::now();
         assert!(
             Command::new("bwrap")
-                .args(bwrap.split_whitespace())
+                .args(BARE_BWRAP.split_whitespace())
                 .status()
                 .expect("runs")
                 .success()

@@ -19,6 +19,14 @@ const BACKENDS: [Backend; 2] = [Backend::Host, Backend::Bubblewrap];
 /// Somebody who is neither root nor anybody's run-as user.
 const STRANGER: u32 = 54_321;
 
+/// A bench that shows one more directory, a new one that anybody may read, and where a script lies in it.
+async fn stage(backend: Backend) -> (Bench, tempfile::TempDir, PathBuf) {
+    let place = tempfile::tempdir().expect("a directory");
+    let bench = bench_with(place.path(), backend).await;
+    let script = place.path().join("script");
+    (bench, place, script)
+}
+
 /// A bench that shows one more directory, which anybody may read.
 async fn bench_with(place: &Path, backend: Backend) -> Bench {
     fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("mode");
@@ -28,6 +36,11 @@ async fn bench_with(place: &Path, backend: Backend) -> Bench {
         bench.profile.read_only.push(shown);
     }
     bench
+}
+
+/// A script that prints a word once its interpreter goes on.
+fn slow_script(word: &str) -> String {
+    format!("{}print('{word}')\n", slow_line())
 }
 
 /// Waits until the job's directory has a file `go`, then runs the script that it was told; as one argument, and in a
@@ -75,12 +88,9 @@ async fn script_of_a_stranger_is_read_as_it_was_judged() {
     if !is_root() {
         return;
     }
-    let good = format!("{}print('good')\n", slow_line());
-    let evil = format!("{}print('evil')\n", slow_line());
+    let (good, evil) = (slow_script("good"), slow_script("evil"));
     for backend in BACKENDS {
-        let place = tempfile::tempdir().expect("a directory");
-        let bench = bench_with(place.path(), backend).await;
-        let script = place.path().join("script");
+        let (bench, place, script) = stage(backend).await;
         write_program(&script, good.as_bytes(), Some(STRANGER));
         let overwrite = || fs::write(&script, &evil).expect("overwritten in place");
         assert_eq!(output_of_slow_script(&bench, &script, overwrite).await, "good\n");
@@ -104,14 +114,8 @@ async fn script_of_root_in_a_strangers_directory_is_read_as_it_was_judged() {
         return;
     }
     for backend in BACKENDS {
-        let place = tempfile::tempdir().expect("a directory");
-        let bench = bench_with(place.path(), backend).await;
-        let script = place.path().join("script");
-        write_program(
-            &script,
-            format!("{}print('good')\n", slow_line()).as_bytes(),
-            None,
-        );
+        let (bench, place, script) = stage(backend).await;
+        write_program(&script, slow_script("good").as_bytes(), None);
         chown(place.path(), Some(STRANGER), None).expect("given away");
         let swap = || {
             fs::rename(&script, place.path().join("old")).expect("moved");
@@ -127,14 +131,8 @@ async fn link_of_a_stranger_is_not_followed_twice() {
         return;
     }
     for backend in BACKENDS {
-        let place = tempfile::tempdir().expect("a directory");
-        let bench = bench_with(place.path(), backend).await;
-        let script = place.path().join("script");
-        write_program(
-            &script,
-            format!("{}print('good')\n", slow_line()).as_bytes(),
-            None,
-        );
+        let (bench, place, script) = stage(backend).await;
+        write_program(&script, slow_script("good").as_bytes(), None);
         let links = place.path().join("links");
         fs::create_dir(&links).expect("made");
         let link = links.join("run");
@@ -155,9 +153,7 @@ async fn script_that_only_root_can_change_is_told_its_own_path() {
     }
     // A directory of root's in one with the sticky bit is root's all the same.
     for backend in BACKENDS {
-        let place = tempfile::tempdir().expect("a directory");
-        let bench = bench_with(place.path(), backend).await;
-        let script = place.path().join("script");
+        let (bench, _place, script) = stage(backend).await;
         write_program(&script, b"#!/bin/sh -e\necho $0 $- $*\n", None);
         let name = script.to_str().expect("UTF-8");
         let own = bench.run(&[name, "a", "b"]).await.stdout;

@@ -18,19 +18,7 @@ const WARM_UP: usize = 10;
 
 /// The namespaces and mounts of the `sandbox` profile, by hand; only the four small files that are made for each
 /// sandbox (`/etc/passwd` and the like) are left out.
-const BARE_BWRAP: &str = "--unshare-all --unshare-user --disable-userns --die-with-parent --new-session \
-    --cap-drop ALL --clearenv --uid 1000 --gid 1000 --hostname sandbox --ro-bind /usr /usr \
-    --symlink usr/bin /bin --symlink usr/sbin /sbin --symlink usr/lib /lib --symlink usr/lib64 /lib64 \
-    --ro-bind-try /etc/alternatives /etc/alternatives --ro-bind-try /etc/ca-certificates /etc/ca-certificates \
-    --ro-bind-try /etc/host.conf /etc/host.conf --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache \
-    --ro-bind-try /etc/ld.so.conf /etc/ld.so.conf --ro-bind-try /etc/ld.so.conf.d /etc/ld.so.conf.d \
-    --ro-bind-try /etc/localtime /etc/localtime --ro-bind-try /etc/mime.types /etc/mime.types \
-    --ro-bind-try /etc/nsswitch.conf /etc/nsswitch.conf --ro-bind-try /etc/os-release /etc/os-release \
-    --ro-bind-try /etc/protocols /etc/protocols --ro-bind-try /etc/services /etc/services \
-    --ro-bind-try /etc/ssl/certs /etc/ssl/certs --ro-bind-try /etc/ssl/openssl.cnf /etc/ssl/openssl.cnf \
-    --ro-bind-try /etc/terminfo /etc/terminfo --ro-bind-try /etc/timezone /etc/timezone \
-    --proc /proc --ro-bind /proc/sys /proc/sys --dev /dev --size 1073741824 --tmpfs /tmp --dir /run \
-    --symlink ../tmp /var/tmp --dir /workspace --remount-ro / --chdir /workspace -- /usr/bin/true";
+const BARE_BWRAP: &str = include_str!("../../../../lictor-sandbox/tests/common/bare-bwrap");
 
 #[derive(Default)]
 struct Measured {
