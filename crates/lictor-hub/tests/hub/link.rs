@@ -7,7 +7,7 @@ use lictor_proto::api::{ExecutionState, FRAMES, JobView, StreamEvent};
 use lictor_proto::frame::{FrameDecoder, FrameKind};
 use lictor_proto::{Code, JobId, Timestamp};
 
-use super::node::{Node, job_digest};
+use super::node::{Node, job_digest, one};
 use super::world::{DEADLINE, Org, World, until};
 
 /// Output and events of a whole stream.
@@ -53,9 +53,7 @@ pub async fn view(world: &World, org: &Org, id: &JobId) -> JobView {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attached_job_streams_and_its_result_is_acknowledged_and_kept() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let mut link = node.link(&world).await;
     let job = org.job(&node.id, &["true"]);
     let digest = job_digest(&job);
@@ -103,9 +101,7 @@ async fn an_attached_job_streams_and_its_result_is_acknowledged_and_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_for_an_absent_node_waits_for_it() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let job = org.job(&node.id, &["true"]);
     let answer = world
         .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
@@ -127,9 +123,7 @@ async fn a_job_for_an_absent_node_waits_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_for_a_lost_job_is_inserted_and_a_second_different_one_conflicts() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let mut link = node.link(&world).await;
     let job = org.job(&node.id, &["true"]);
     let id = JobId::from_digest(&job_digest(&job));
@@ -143,14 +137,10 @@ async fn a_result_for_a_lost_job_is_inserted_and_a_second_different_one_conflict
         "the same result again is acknowledged again"
     );
     link.say(Event::Finished(Box::new(node.finished(&job, b"", 2, 1))));
-    let conflicted = async {
-        while !world.audit(&org).await.iter().any(|a| a == "result_conflicted") {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, conflicted)
-        .await
-        .expect("the conflict is in the audit log");
+    until("the conflict is in the audit log", async || {
+        world.audit(&org).await.iter().any(|a| a == "result_conflicted")
+    })
+    .await;
     let execution = view(&world, &org, &id).await.executions.remove(0);
     assert_eq!(execution.state, ExecutionState::Succeeded);
     world.hub.shutdown().await;
@@ -181,9 +171,7 @@ pub fn heartbeat(org: &Org, node: &Node) -> lictor_proto::agent::Heartbeat {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_cancelled_while_its_node_is_away_is_handed_over_with_its_cancel_and_never_offered() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let job = org.job(&node.id, &["true"]);
     let (id, cancel) = (JobId::from_digest(&job_digest(&job)), org.cancel(&job));
     let post = |path: String, body: String| {
@@ -214,9 +202,7 @@ async fn a_job_cancelled_while_its_node_is_away_is_handed_over_with_its_cancel_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_result_is_recorded_put_aside_and_not_asked_for_again() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let other = Node::enrol(&world, &org, "web-2").await;
     let mut link = node.link(&world).await;
     let job = org.job(&node.id, &["true"]);
@@ -237,17 +223,9 @@ async fn a_forged_result_is_recorded_put_aside_and_not_asked_for_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn server_sent_events_tell_output_and_receipt_and_mark_the_last() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
-    let mut link = node.link(&world).await;
-    let job = org.job(&node.id, &["true"]);
+    let (world, org, node) = one().await;
+    let (mut link, job) = node.takes(&world, &org).await;
     let digest = job_digest(&job);
-    let answer = world
-        .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
-        .await;
-    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
-    assert_eq!(link.offer().await, job);
     link.print(digest, b"hello\n");
     link.say(Event::Finished(Box::new(node.finished(&job, b"hello\n", 1, 0))));
     link.ack_of_result().await;
@@ -278,15 +256,9 @@ async fn a_lapsed_lease_is_lost_is_not_offered_again_and_a_late_receipt_wins() {
     let world = World::with(|c| c.lease_seconds = 1).await;
     let org = world.org("one").await;
     let node = Node::enrol(&world, &org, "web-1").await;
-    let mut link = node.link(&world).await;
-    let job = org.job(&node.id, &["true"]);
+    let (link, job) = node.takes(&world, &org).await;
     let digest = job_digest(&job);
     let id = JobId::from_digest(&digest);
-    let answer = world
-        .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
-        .await;
-    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
-    assert_eq!(link.offer().await, job);
     link.say(Event::Started {
         job: digest,
         at: Timestamp::now(),

@@ -15,7 +15,7 @@ use lictor_proto::{JobId, Timestamp};
 use tokio::sync::{mpsc, watch};
 
 use super::link::read;
-use super::node::{Node, frame, frame_at, job_digest};
+use super::node::{Node, frame, frame_at, job_digest, one};
 use super::offers::submit;
 use super::poll;
 use super::world::{DEADLINE, Org, World};
@@ -59,13 +59,8 @@ fn long_log(node: &Node, job: &str) -> (Vec<u8>, Vec<u8>, Finished) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn output_and_result_outlast_a_store_that_fails_for_a_while() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
-    let mut link = node.link(&world).await;
-    let job = org.job(&node.id, &["true"]);
-    submit(&world, &org, &job).await;
-    assert_eq!(link.offer().await, job);
+    let (world, org, node) = one().await;
+    let (mut link, job) = node.takes(&world, &org).await;
     world
         .sql("CREATE TRIGGER broken BEFORE INSERT ON segments BEGIN SELECT RAISE(ABORT, 'broken'); END")
         .await;
@@ -82,9 +77,7 @@ async fn output_and_result_outlast_a_store_that_fails_for_a_while() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_has_the_receipt_can_read_all_that_was_kept() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let job = org.job_keeping(&node.id, &["true"], Some(1000));
     let (digest, id) = (job_digest(&job), JobId::from_digest(&job_digest(&job)));
     let (head, tail, finished) = long_log(&node, &job);
@@ -128,9 +121,7 @@ async fn whoever_has_the_receipt_can_read_all_that_was_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_comes_beside_an_open_log_stream_changes_nothing() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let job = org.job(&node.id, &["true"]);
     let (digest, id) = (job_digest(&job), JobId::from_digest(&job_digest(&job)));
     let (pieces, feed) = mpsc::unbounded_channel();
@@ -192,9 +183,7 @@ async fn output_that_comes_beside_an_open_log_stream_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_polling_node_brings_the_tail_before_its_result_counts() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     poll::begin(&node, &org).await;
     let job = org.job_keeping(&node.id, &["true"], Some(1000));
     let id = JobId::from_digest(&job_digest(&job));

@@ -30,7 +30,8 @@ use lictor_trust::{NodeSecrets, sign};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::task::TaskTracker;
 
-use super::world::{DEADLINE, Org, World, name};
+use super::offers::submit;
+use super::world::{DEADLINE, Org, World, name, until};
 
 pub struct Node {
     pub id: NodeId,
@@ -62,6 +63,14 @@ struct Script {
     acks: mpsc::UnboundedSender<Ack>,
     offers: mpsc::UnboundedSender<String>,
     events: Mutex<Option<mpsc::UnboundedReceiver<Message>>>,
+}
+
+/// A hub with one org and one node of it.
+pub async fn one() -> (World, Org, Node) {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    (world, org, node)
 }
 
 impl Node {
@@ -120,6 +129,15 @@ impl Node {
         self.link_answering(world, Box::new(|_| None)).await
     }
 
+    /// A link over which a job has come that was submitted for it.
+    pub async fn takes(&self, world: &World, org: &Org) -> (Linked, String) {
+        let mut link = self.link(world).await;
+        let job = org.job(&self.id, &["true"]);
+        submit(world, org, &job).await;
+        assert_eq!(link.offer().await, job);
+        (link, job)
+    }
+
     pub async fn link_answering(&self, world: &World, answering: Answering) -> Linked {
         self.link_scripted(world, answering, Box::new(|_, _| Body::empty()))
             .await
@@ -156,14 +174,8 @@ impl Node {
         let io = TokioIo::new(WsStream::new(socket));
         let served = h2::server(&tasks).serve_connection(io, TowerToHyperService::new(router));
         tasks.spawn(async move { drop(served.await) });
-        let linked = async {
-            while world.hub.app().links.get(&self.org, &self.id).is_none() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, linked)
-            .await
-            .expect("the link comes up");
+        let linked = async || world.hub.app().links.get(&self.org, &self.id).is_some();
+        until("the link comes up", linked).await;
         Linked {
             events,
             acks: acked,

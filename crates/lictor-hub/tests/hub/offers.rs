@@ -11,7 +11,7 @@ use lictor_proto::doc::RevocationKind;
 use lictor_proto::{Code, Digest, JobId};
 
 use super::link::{heartbeat, view};
-use super::node::{Answering, Node, job_digest};
+use super::node::{Answering, Node, job_digest, one};
 use super::world::{DEADLINE, Org, World, until};
 
 /// Fails the first `times` requests of a kind; the link lives.
@@ -37,9 +37,7 @@ pub async fn submit(world: &World, org: &Org, job: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offer_that_failed_on_a_living_link_is_made_again() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let (answering, left) = failing(2, |r| matches!(r, Request::Offer(_)));
     let mut link = node.link_answering(&world, answering).await;
     let job = org.job(&node.id, &["true"]);
@@ -51,9 +49,7 @@ async fn an_offer_that_failed_on_a_living_link_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_that_failed_is_told_again_and_holds_up_no_other_job() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let (canceled, other) = (org.job(&node.id, &["true"]), org.job(&node.id, &["true"]));
     submit(&world, &org, &canceled).await;
     submit(&world, &org, &other).await;
@@ -76,9 +72,7 @@ async fn a_cancel_that_failed_is_told_again_and_holds_up_no_other_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_offered_although_the_store_could_not_be_read_at_first() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let job = org.job(&node.id, &["true"]);
     submit(&world, &org, &job).await;
     world.sql("ALTER TABLE documents RENAME TO elsewhere").await;
@@ -104,9 +98,7 @@ fn held(bundle: u64) -> LawHeld {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_signer_the_node_does_not_know_yet_is_offered_again_with_the_law() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let mut knows = false;
     let answering: Answering = Box::new(move |request| match request {
         Request::Law(law) => {
@@ -127,9 +119,7 @@ async fn a_job_whose_signer_the_node_does_not_know_yet_is_offered_again_with_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn input_goes_ahead_once_and_again_only_when_the_node_lacks_it() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let input = b"input";
     let hex = Digest::of(input).to_string().replace("sha256:", "");
     let path = format!("/api/v1/blobs/{hex}");
@@ -164,9 +154,7 @@ async fn input_goes_ahead_once_and_again_only_when_the_node_lacks_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_approval_that_comes_before_the_ask_is_stored_is_offered_all_the_same() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let job = org.job(&node.id, &["true"]);
     let ask = node.ask(&job);
     submit(&world, &org, &job).await;
@@ -204,9 +192,7 @@ async fn an_approval_that_comes_before_the_ask_is_stored_is_offered_all_the_same
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_node_loses_its_link_at_once() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let other = Node::enrol(&world, &org, "web-2").await;
     let _links = (node.link(&world).await, other.link(&world).await);
     let docs = LawDocs {

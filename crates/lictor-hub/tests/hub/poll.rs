@@ -7,9 +7,9 @@ use lictor_proto::api::{ExecutionState, PollAnswer, PollOrder, PollOrders};
 use lictor_proto::doc::RevocationKind;
 
 use super::link::{heartbeat, view};
-use super::node::{Node, job_digest};
+use super::node::{Node, job_digest, one};
 use super::offers::submit;
-use super::world::{DEADLINE, Org, World, until};
+use super::world::{DEADLINE, Org, until};
 
 pub async fn begin(node: &Node, org: &Org) {
     let beat = serde_json::to_vec(&heartbeat(org, node)).unwrap();
@@ -33,9 +33,7 @@ pub async fn reply(node: &Node, order: u64, reply: Reply) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_comes_again_under_its_number_until_it_is_answered() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let job = org.job(&node.id, &["true"]);
     let id = JobId::from_digest(&job_digest(&job));
     begin(&node, &org).await;
@@ -61,9 +59,7 @@ async fn an_order_comes_again_under_its_number_until_it_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn law_and_a_revocation_that_comes_later_reach_a_polling_node() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let other = Node::enrol(&world, &org, "web-2").await;
     begin(&node, &org).await;
     let stolen = org.revocation(RevocationKind::Node, other.id.as_str());
@@ -93,9 +89,7 @@ async fn law_and_a_revocation_that_comes_later_reach_a_polling_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancels_come_before_offers_that_wait_longer() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     begin(&node, &org).await;
     let (first, second) = (org.job(&node.id, &["true"]), org.job(&node.id, &["true"]));
     submit(&world, &org, &first).await;

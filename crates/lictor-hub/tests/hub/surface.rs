@@ -14,20 +14,15 @@ use lictor_proto::api::{PROBLEM, Page, Problem, StreamFrame};
 use lictor_proto::{Code, JobId};
 
 use super::link::{read, view};
-use super::node::{Node, frame, job_digest};
+use super::node::{Node, frame, job_digest, one};
 use super::offers::submit;
 use super::poll;
 use super::world::{DEADLINE, Org, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_socket_tells_a_job_to_its_last_frame() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
-    let mut link = node.link(&world).await;
-    let job = org.job(&node.id, &["true"]);
-    submit(&world, &org, &job).await;
-    assert_eq!(link.offer().await, job);
+    let (world, org, node) = one().await;
+    let (link, job) = node.takes(&world, &org).await;
     let url: HubUrl = format!("http://{}", world.hub.addr).parse().unwrap();
     let io = dial(&url, None, DEADLINE).await.unwrap();
     let path = format!("/api/v1/stream/{}", JobId::from_digest(&job_digest(&job)));
@@ -59,9 +54,7 @@ async fn a_web_socket_tells_a_job_to_its_last_frame() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_lead_from_one_to_the_next_and_a_made_up_cursor_is_refused() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let mut jobs = BTreeSet::new();
     for _ in 0..3 {
         let job = org.job(&node.id, &["true"]);
@@ -92,9 +85,7 @@ async fn pages_lead_from_one_to_the_next_and_a_made_up_cursor_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_different_result_is_a_conflict_over_http() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     poll::begin(&node, &org).await;
     let job = org.job(&node.id, &["true"]);
     let id = JobId::from_digest(&job_digest(&job));
@@ -167,13 +158,8 @@ fn noise(n: usize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_log_is_an_object_and_is_read_back_whole() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
-    let mut link = node.link(&world).await;
-    let job = org.job(&node.id, &["true"]);
-    submit(&world, &org, &job).await;
-    assert_eq!(link.offer().await, job);
+    let (world, org, node) = one().await;
+    let (mut link, job) = node.takes(&world, &org).await;
     let out = noise(200 * 1024);
     link.print(job_digest(&job), &out);
     link.say(Event::Finished(Box::new(node.finished(&job, &out, 1, 0))));
@@ -265,13 +251,8 @@ async fn recorded(world: &World, org: &Org, kinds: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_does_not_read_is_passed_over_and_told_what_it_missed() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
-    let mut link = node.link(&world).await;
-    let job = org.job(&node.id, &["true"]);
-    submit(&world, &org, &job).await;
-    assert_eq!(link.offer().await, job);
+    let (world, org, node) = one().await;
+    let (mut link, job) = node.takes(&world, &org).await;
     let path = format!("/api/v1/stream/{}", JobId::from_digest(&job_digest(&job)));
     let request = Request::get(path)
         .header("accept", lictor_proto::api::FRAMES)

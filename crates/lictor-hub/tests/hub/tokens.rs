@@ -4,7 +4,7 @@ use lictor_link::hyper::{Method, StatusCode};
 use lictor_proto::api::{CreatedToken, Page, Problem, TokenView};
 use lictor_proto::{Code, Timestamp};
 
-use super::node::Node;
+use super::node::one;
 use super::world::{Org, World};
 
 async fn make(world: &World, org: &Org, scope: &str, expires_at: Option<Timestamp>) -> CreatedToken {
@@ -23,9 +23,7 @@ async fn make(world: &World, org: &Org, scope: &str, expires_at: Option<Timestam
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_does_what_its_scope_lets_it_until_it_is_deleted() {
-    let world = World::new().await;
-    let org = world.org("one").await;
-    let node = Node::enrol(&world, &org, "web-1").await;
+    let (world, org, node) = one().await;
     let made = make(&world, &org, "read", None).await;
     let call = async |method: Method, path: &str, body: &str| {
         world.call(Some(&made.secret), method, path, body).await

@@ -174,11 +174,12 @@ fn before_now(seconds: u64) -> Timestamp {
     Timestamp::from_millis(Timestamp::now().as_millis() - seconds * 1000)
 }
 
-/// Waits for something that another task does.
+/// Waits for something that another task does and that nobody is told of; looks now and then.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let mut look = tokio::time::interval(Duration::from_millis(5));
     let wait = async {
         while !condition().await {
-            tokio::task::yield_now().await;
+            look.tick().await;
         }
     };
     tokio::time::timeout(DEADLINE, wait)

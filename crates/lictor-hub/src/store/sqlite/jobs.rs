@@ -12,8 +12,8 @@ use super::results::{Expire, Lapse, RecordResult};
 use super::rows::{digest, ms, text, time, word};
 use super::writer::{Tx, Write};
 use crate::store::{
-    DocumentRow, Durability, ExecutionKey, ExecutionRow, Followed, Inserted, JobDocument, JobFilter, JobRow,
-    Jobs, Pending, Recorded, ResultRow, Step, StoreError,
+    DocumentRow, Durability, ExecutionKey, ExecutionRow, Executions, Followed, Inserted, JobDocument,
+    JobFilter, JobRow, Jobs, Leases, Pending, Recorded, ResultRow, Step, StoreError,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -376,13 +376,16 @@ impl Jobs for SqliteStore {
         documents(&mut conn, org, job).await
     }
 
-    async fn followed(&self, key: &ExecutionKey) -> Result<Option<Followed>> {
-        followed::read(&self.reads, key).await
-    }
-
     async fn put_document(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Inserted> {
         let (org, job_id) = (org.clone(), job.clone());
         self.writer.run(PutDocument { org, job_id, doc }).await
+    }
+}
+
+#[async_trait]
+impl Executions for SqliteStore {
+    async fn followed(&self, key: &ExecutionKey) -> Result<Option<Followed>> {
+        followed::read(&self.reads, key).await
     }
 
     async fn advance(&self, key: &ExecutionKey, step: Step) -> Result<bool> {
@@ -426,7 +429,10 @@ impl Jobs for SqliteStore {
         }
         Ok(pending)
     }
+}
 
+#[async_trait]
+impl Leases for SqliteStore {
     async fn lapse(&self, now: Timestamp) -> Result<Vec<ExecutionKey>> {
         self.writer.run(Lapse(now)).await
     }

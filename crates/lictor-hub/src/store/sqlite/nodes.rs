@@ -8,7 +8,7 @@ use lictor_proto::{Digest, Name, NodeId, OrgId, Timestamp};
 use super::SqliteStore;
 use super::rows::{as_word, digest, ms, text, time, word};
 use super::writer::{Tx, Write};
-use crate::store::{Durability, Enrolled, GrantRow, Inserted, NewNode, NodeRow, Nodes, StoreError};
+use crate::store::{Durability, Enrolled, GrantRow, Grants, Inserted, NewNode, NodeRow, Nodes, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -165,7 +165,7 @@ fn read(row: Columns) -> Result<NodeRow> {
 }
 
 #[async_trait]
-impl Nodes for SqliteStore {
+impl Grants for SqliteStore {
     async fn put_grant(&self, org: &OrgId, grant: GrantRow) -> Result<Inserted> {
         let org = org.clone();
         self.writer.run(PutGrant { org, grant }).await
@@ -194,7 +194,10 @@ impl Nodes for SqliteStore {
             .map(|(d, wire)| Ok((digest(&d)?, wire)))
             .collect()
     }
+}
 
+#[async_trait]
+impl Nodes for SqliteStore {
     async fn enroll(&self, org: &OrgId, node: NewNode) -> Result<Enrolled> {
         let org = org.clone();
         self.writer.run(Enroll { org, node }).await
