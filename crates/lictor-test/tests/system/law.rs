@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Done, Lab, LabOptions, Program, wait_until};
+use lictor_test::{Cli, Done, Lab, LabOptions, Program, Split, SplitOptions, wait_until};
 
-use crate::steps::{SOON, ended, id_of, reach, receipt, sh};
+use crate::steps::{SOON, detached, ended, id_of, reach, receipt, sh};
 
 /// `lictor up --starter-policy`.
 fn starter() -> Result<Lab> {
@@ -176,17 +176,36 @@ fn a_job_that_waits_runs_once_a_second_person_approves() -> Result<()> {
 
 #[test]
 fn a_new_bundle_reaches_the_node_and_counts_there() -> Result<()> {
-    let lab = Lab::start()?;
-    assert_eq!(sh(lab.cli(), &[], "true")?.code()?, 0);
+    new_law_counts(Lab::start()?.cli())
+}
+
+#[test]
+fn law_and_a_revocation_reach_an_agent_that_polls() -> Result<()> {
+    let split = Split::start_with(SplitOptions {
+        poll: true,
+        ..SplitOptions::default()
+    })?;
+    let id = detached(split.cli(), "sleep 600")?;
+    reach(split.cli(), &id, &["running"], SOON)?;
+    split.cli().ok(&["org", "revoke", "job", &id])?;
+    split.cli().ok(&["org", "push"])?;
+    assert_eq!(ended(split.cli(), &id)?, "canceled");
+    assert_eq!(receipt(split.cli(), &id)?["code"], "job_revoked");
+    new_law_counts(split.cli())
+}
+
+/// A job runs until a new rule forbids it.
+fn new_law_counts(cli: &Cli) -> Result<()> {
+    assert_eq!(sh(cli, &[], "true")?.code()?, 0);
     let rule = "\n@id(\"no-shells\")\n@reason(\"shells are over\")\nforbid (principal, action == Action::\"shell\", resource);\n";
-    let policies = lab.home().join("org/policies");
+    let policies = cli.home().join("org/policies");
     let file = fs::read_dir(policies)?
         .flatten()
         .next()
         .context("a policy file")?;
     let file = Path::new("policies").join(file.file_name());
-    change_law(lab.cli(), file.to_str().context("path")?, rule)?;
-    let denied = sh(lab.cli(), &[], "true")?;
+    change_law(cli, file.to_str().context("path")?, rule)?;
+    let denied = sh(cli, &[], "true")?;
     assert_eq!(denied.code()?, 126);
     assert_eq!(denied.result()?["rules"][0], "no-shells");
     assert_eq!(denied.result()?["code"], "forbidden");
