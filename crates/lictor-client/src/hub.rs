@@ -16,7 +16,7 @@ use lictor_proto::api::{
     PendingApproval, TokenView, TrustPushed, TrustView,
 };
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::{Digest, JobId, NodeId};
+use lictor_proto::{Digest, JobId, NodeId, limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::task::TaskTracker;
@@ -30,6 +30,13 @@ const CALL: Duration = Duration::from_secs(30);
 const UPLOAD: Duration = Duration::from_secs(600);
 /// The largest small answer: a full page of jobs with all their documents.
 const ANSWER: usize = 64 * 1024 * 1024;
+
+/// Entries that are asked for at once.
+const PAGE: u32 = 200;
+/// The longest listing: of twice as many nodes as an org may have ...
+const LISTING_PAGES: usize = 2 * limits::NODES / PAGE as usize;
+/// ... with some kilobytes each.
+const LISTING: usize = 256 * 1024 * 1024;
 
 /// A client of one org on one hub. Cheap to clone.
 #[derive(Clone)]
@@ -280,21 +287,26 @@ impl Hub {
         self.get("/health").await
     }
 
+    /// All pages of a listing; one without an end is an error, however its pages point at each other.
     async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
-        let mut items = Vec::new();
+        let (mut items, mut bytes) = (Vec::new(), 0);
         let mut cursor: Option<String> = None;
-        loop {
-            let next: Page<T> = self.get(&page(path, 200, cursor.as_deref())).await?;
-            // A hub that repeats its cursor would keep us here for ever.
-            if next.next_cursor.is_some() && next.next_cursor == cursor {
-                return Err(Error::Malformed("a page points at itself".to_owned()));
+        for _ in 0..LISTING_PAGES {
+            let path = page(path, PAGE, cursor.as_deref());
+            let answer = self.send(Method::GET, &path, Bytes::new(), CALL).await?;
+            bytes += answer.body.len();
+            if bytes > LISTING {
+                break;
             }
+            let next: Page<T> = read(&answer)?;
             items.extend(next.items);
-            match next.next_cursor {
-                Some(c) if items.len() < 100_000 => cursor = Some(c),
-                _ => return Ok(items),
+            cursor = next.next_cursor;
+            if cursor.is_none() {
+                return Ok(items);
             }
         }
+        let text = format!("a listing of over {LISTING_PAGES} pages or {} MiB", LISTING >> 20);
+        Err(Error::Untrusted(Refusal::new(Code::LimitExceeded, text)))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
