@@ -105,6 +105,23 @@ fn a_token_leads_to_the_hub_that_was_named() -> Result<()> {
     assert_eq!(token(&[])?.hub_url, own);
     let named = "https://hub.example:8443";
     assert_eq!(token(&["--hub-url", named])?.hub_url, named);
+    let wrong = lab
+        .cli()
+        .run(&["nodes", "grant", "web-1", "--hub-url", "hub.example"])?;
+    assert_eq!(wrong.code()?, 125);
+    assert!(wrong.stderr.contains("https://HOST:PORT"), "{}", wrong.stderr);
+    Ok(())
+}
+
+#[test]
+fn an_address_that_only_this_machine_reaches_is_said_to_be_one() -> Result<()> {
+    let lab = starter()?;
+    let said = |options: &[&str]| -> Result<String> {
+        let words = [&["nodes", "grant", "web-1"], options].concat();
+        Ok(lab.cli().run(&words)?.stderr)
+    };
+    assert!(said(&[])?.contains("--hub-url https://ADDRESS:8420"));
+    assert!(!said(&["--hub-url", "https://hub.example:8443"])?.contains("only this machine"));
     Ok(())
 }
 

@@ -1,6 +1,9 @@
 //! `lictor nodes`: the machines, as far as their documents hold, and signed leave for new ones to join.
 
+use std::net::IpAddr;
+
 use lictor_client::{GrantOptions, Hub, Signer, TrustStore};
+use lictor_link::dial::HubUrl;
 use lictor_proto::Code;
 use lictor_proto::doc::Token;
 use lictor_trust::SecretKey;
@@ -64,6 +67,14 @@ async fn make_grant(session: &Session, hub: &Hub, args: &Grant) -> Result {
     let store = session.fresh_trust(hub).await?;
     let token = token(session, hub, &store, args).await?;
     let value = json!({ "token": token.encode(), "grant": token.grant_digest, "name": args.name });
+    if is_only_here(&token.hub_url) {
+        session.out.note(format!(
+            "the token says {}, which only this machine reaches. For another one the hub must listen where that one \
+             reaches it (`lictor up --listen 0.0.0.0:8420`) and the grant must say so \
+             (`lictor nodes grant {} --hub-url https://ADDRESS:8420`)",
+            token.hub_url, args.name
+        ));
+    }
     session.out.either(&value, || {
         session
             .out
@@ -74,6 +85,15 @@ async fn make_grant(session: &Session, hub: &Hub, args: &Grant) -> Result {
         )
     })?;
     Ok(Status::OK)
+}
+
+/// Whether an address means the machine itself, wherever it is read.
+fn is_only_here(url: &str) -> bool {
+    let host = url.parse::<HubUrl>().map_or_else(|_| String::new(), |u| u.host);
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|ip: IpAddr| ip.is_loopback() || ip.is_unspecified())
 }
 
 /// Signs a grant, gives it to the hub, and makes the token, which the hub never sees.
@@ -90,6 +110,10 @@ pub(crate) async fn token(session: &Session, hub: &Hub, store: &TrustStore, args
         .as_deref()
         .unwrap_or(known)
         .replacen("http://", "https://", 1);
+    hub_url.parse::<HubUrl>().map_err(|e| {
+        Failure::new(format!("--hub-url: {e}"))
+            .hint("It is the hub as the new machine reaches it: https://HOST:PORT.")
+    })?;
     let key = session.key(None)?;
     let join = SecretKey::generate().doing("make the join key")?;
     let options = GrantOptions {
