@@ -312,6 +312,27 @@ fn a_known_node_may_make_itself_new_keys_after_its_granter_has_left() {
     assert_eq!(node.record.link_key, again.link.public());
 }
 
+#[test]
+fn a_known_node_is_believed_no_other_grant_of_a_granter_who_has_left() {
+    let scene = Scene::set();
+    let first = secrets();
+    let grant = scene.grant("robert", 11, "web-1", 1);
+    assert_eq!(scene.remember([scene.record(&grant, "web-1", &first, 1)]), []);
+    scene.asked(Duration::ZERO);
+    let backdated = scene.grant("robert", 11, "web-", 2);
+    let again = NodeSecrets {
+        identity: first.identity.clone(),
+        ..secrets()
+    };
+    assert_eq!(
+        scene.remember([scene.record(&backdated, "web-2", &again, 2)]),
+        [Code::KeyExpired]
+    );
+    let node = scene.store.resolve("web-1").unwrap();
+    assert_eq!(node.record.link_key, first.link.public());
+    assert!(scene.store.resolve("web-2").is_err());
+}
+
 /// A home whose file is full, with records that nobody ever verified: as an attacker would like it.
 #[test]
 fn a_full_home_takes_no_more_and_keeps_what_it_has() {

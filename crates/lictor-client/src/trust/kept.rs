@@ -83,8 +83,11 @@ impl Kept {
         asked_at: Option<Timestamp>,
     ) -> Result<Option<Record>, Refusal> {
         let node = Node::verify(trust, &docs.grant, &docs.record)?;
-        // A node that is known stands, also when it has made itself new keys since.
-        let is_known = self.by_node.get(node.id()).is_some_and(|own| !own.is_empty());
+        // A node that is known stands, also when it has made itself new keys since. By another grant it is new: whoever
+        // has its key and that of an operator who left could else date a grant back, and take names over with it.
+        let grant = node.grant.digest();
+        let own = self.by_node.get(node.id()).into_iter().flatten();
+        let is_known = own.filter_map(|d| self.records.get(d)).any(|r| r.grant == grant);
         if let (Some(at), false) = (asked_at, is_known) {
             trust.check_granter_at(&node.grant, at)?;
         }
