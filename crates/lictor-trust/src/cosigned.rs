@@ -2,7 +2,7 @@
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Bundle, Document, Freshness, Role, RoleName};
-use lictor_proto::{Code, Digest, json};
+use lictor_proto::{Code, Digest, Envelope, Timestamp, json};
 
 use crate::gather::{self, Gathering, Quorum};
 use crate::keys::SecretKey;
@@ -13,14 +13,25 @@ use crate::sign::sign;
 pub trait OfRole: Document {
     /// The role.
     const ROLE: RoleName;
+
+    /// When it was made.
+    fn issued_at(&self) -> Timestamp;
 }
 
 impl OfRole for Bundle {
     const ROLE: RoleName = RoleName::Bundle;
+
+    fn issued_at(&self) -> Timestamp {
+        self.issued_at
+    }
 }
 
 impl OfRole for Freshness {
     const ROLE: RoleName = RoleName::Freshness;
+
+    fn issued_at(&self) -> Timestamp {
+        self.issued_at
+    }
 }
 
 /// Such a document, perhaps not signed by enough yet.
@@ -35,25 +46,26 @@ impl<T: OfRole> Cosigned<T> {
     /// A document that nobody has signed yet.
     ///
     /// # Errors
-    /// [`Code::WrongOrg`], [`Code::SignerUnknown`] when the root names no keys for it, or what is wrong with it.
-    pub fn draft(trust: &OrgTrust, doc: T) -> Result<Self, Refusal> {
+    /// [`Code::WrongOrg`], [`Code::IssuedInFuture`], [`Code::SignerUnknown`] when the root names no keys for it, or what is wrong with it.
+    pub fn draft(trust: &OrgTrust, doc: T, now: Timestamp) -> Result<Self, Refusal> {
         let envelope = sign(&doc, &[]);
-        Self::checked(trust, doc, envelope)
+        Self::checked(trust, doc, envelope, now)
     }
 
     /// Reads one with the signatures that it has so far.
     ///
     /// # Errors
     /// As [`Cosigned::draft`]; [`Code::EnvelopeMalformed`], [`Code::WrongType`], [`Code::PayloadMalformed`].
-    pub fn read(trust: &OrgTrust, text: &str) -> Result<Self, Refusal> {
+    pub fn read(trust: &OrgTrust, text: &str, now: Timestamp) -> Result<Self, Refusal> {
         let envelope = gather::open(T::KIND, text)?;
         let doc: T = json::from_slice(&envelope.payload)
             .map_err(|e| Refusal::new(Code::PayloadMalformed, e.to_string()))?;
-        Self::checked(trust, doc, envelope)
+        Self::checked(trust, doc, envelope, now)
     }
 
-    fn checked(trust: &OrgTrust, doc: T, envelope: lictor_proto::Envelope) -> Result<Self, Refusal> {
+    fn checked(trust: &OrgTrust, doc: T, envelope: Envelope, now: Timestamp) -> Result<Self, Refusal> {
         doc.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
+        gather::check_date(doc.issued_at(), now)?;
         if doc.org() != Some(trust.org()) {
             let text = format!("it is not bound to {}", trust.org());
             return Err(Refusal::new(Code::WrongOrg, text));

@@ -10,7 +10,7 @@ use lictor_proto::code::Refusal;
 use lictor_proto::doc::{DocKind, Role};
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
-use lictor_proto::{Code, Digest, KeyId, limits};
+use lictor_proto::{Code, Digest, KeyId, Timestamp, limits};
 
 use crate::keys::{SecretKey, VerifyKey};
 use crate::sign::{cosign, to_wire};
@@ -40,6 +40,15 @@ impl Quorum {
     pub fn is_met(&self) -> bool {
         self.signed.len() >= self.needed.max(1) as usize
     }
+}
+
+/// Refuses what is dated further ahead than clocks may differ: once taken, it would hold every clock of the org up to it.
+pub(crate) fn check_date(issued_at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
+    if issued_at > now.plus(limits::CLOCK_AHEAD) {
+        let text = format!("it is dated {issued_at}, and it is {now}");
+        return Err(Refusal::new(Code::IssuedInFuture, text));
+    }
+    Ok(())
 }
 
 /// Reads an envelope of this kind that perhaps nobody has signed yet.

@@ -9,6 +9,7 @@
 //!
 //! # Invariants
 //! - It is version N+1 of this org, its keys are good ones, each in one role and in nobody's roster entry.
+//! - Nobody is asked to sign one that is dated ahead of their clock.
 //! - Only signatures by keys of the old or of the new role `root` count.
 
 use std::time::Duration;
@@ -93,23 +94,25 @@ impl NextRoot {
             ..held.doc().clone()
         };
         change.apply(&mut root.roles)?;
-        Self::checked(trust, root.clone(), sign(&root, &[]))
+        Self::checked(trust, root.clone(), sign(&root, &[]), now)
     }
 
     /// Reads a root that follows the one held, with the signatures that it has so far.
     ///
     /// # Errors
     /// As [`NextRoot::draft`]; [`Code::EnvelopeMalformed`], [`Code::WrongType`], [`Code::PayloadMalformed`],
-    /// [`Code::WrongOrg`]; [`Code::RootOlder`] or [`Code::RootVersion`] when it does not follow.
-    pub fn read(trust: &OrgTrust, text: &str) -> Result<Self, Refusal> {
+    /// [`Code::WrongOrg`]; [`Code::RootOlder`] or [`Code::RootVersion`] when it does not follow;
+    /// [`Code::IssuedInFuture`].
+    pub fn read(trust: &OrgTrust, text: &str, now: Timestamp) -> Result<Self, Refusal> {
         let envelope = gather::open(DocKind::Root, text)?;
         let root: Root = json::from_slice(&envelope.payload)
             .map_err(|e| Refusal::new(Code::PayloadMalformed, e.to_string()))?;
-        Self::checked(trust, root, envelope)
+        Self::checked(trust, root, envelope, now)
     }
 
-    fn checked(trust: &OrgTrust, root: Root, envelope: Envelope) -> Result<Self, Refusal> {
+    fn checked(trust: &OrgTrust, root: Root, envelope: Envelope, now: Timestamp) -> Result<Self, Refusal> {
         root.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
+        gather::check_date(root.issued_at, now)?;
         let (held, got) = (trust.root().version, root.version);
         if root.org.as_ref() != Some(trust.org()) {
             let text = format!("the root is not bound to {}", trust.org());

@@ -10,7 +10,7 @@ use lictor_proto::agent::LawDocs;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Bundle, Document, Freshness, RoleName, Root};
 use lictor_proto::envelope::Envelope;
-use lictor_proto::{Code, Timestamp};
+use lictor_proto::{Code, Timestamp, limits};
 use lictor_trust::cosigned::Cosigned;
 use lictor_trust::rotation::{NextRoot, RootChange};
 use lictor_trust::sign::to_wire;
@@ -89,7 +89,7 @@ fn it_says_who_has_signed_and_who_may_still() {
 #[test]
 fn it_is_signed_one_after_the_other_or_apart() {
     let w = World::default();
-    let passed_on = |next: &NextRoot| NextRoot::read(&w.trust, &next.wire()).unwrap();
+    let passed_on = |next: &NextRoot| NextRoot::read(&w.trust, &next.wire(), now()).unwrap();
     let mut first = passed_on(&replaced(&w));
     first.sign(&key(seed::ROOT)).unwrap();
     let mut second = passed_on(&first);
@@ -125,7 +125,7 @@ fn signatures_that_do_not_count_are_left_out() {
     envelope.signatures.push(forged);
     let again = envelope.signatures[0].clone();
     envelope.signatures.push(again);
-    let read = NextRoot::read(&w.trust, &to_wire(&envelope)).unwrap();
+    let read = NextRoot::read(&w.trust, &to_wire(&envelope), now()).unwrap();
     assert_eq!(read.left_out(), 3);
     assert_eq!(read.by_old().signed, [key(seed::ROOT).id()]);
     let kept = Envelope::parse(read.wire().as_bytes(), 1 << 20).unwrap();
@@ -146,7 +146,7 @@ fn no_byte_of_a_signed_root_can_be_changed_on_its_way() {
         let Ok(text) = String::from_utf8(changed) else {
             continue;
         };
-        if let Ok(read) = NextRoot::read(&w.trust, &text) {
+        if let Ok(read) = NextRoot::read(&w.trust, &text, now()) {
             assert!(!read.is_complete(), "byte {at}: {text}");
             assert_eq!(offer(&w.trust, &read).1.root, None, "byte {at}");
         }
@@ -216,7 +216,7 @@ fn what_no_party_would_take_is_not_drafted() {
 fn a_file_that_is_no_next_root_of_this_org_is_not_signed() {
     let w = World::default();
     let good = replaced(&w).root().clone();
-    let read = |root: &Root| NextRoot::read(&w.trust, &wire(root, &[])).map(drop);
+    let read = |root: &Root| NextRoot::read(&w.trust, &wire(root, &[]), now()).map(drop);
     read(&good).unwrap();
     let other = World::with_freshness().org;
     let spoilt = |change: &dyn Fn(&mut Root)| {
@@ -237,12 +237,12 @@ fn a_file_that_is_no_next_root_of_this_org_is_not_signed() {
     );
     refused(
         "no root",
-        NextRoot::read(&w.trust, &wire(&w.job(), &[])).map(drop),
+        NextRoot::read(&w.trust, &wire(&w.job(), &[]), now()).map(drop),
         Code::WrongType,
     );
     refused(
         "junk",
-        NextRoot::read(&w.trust, "{}").map(drop),
+        NextRoot::read(&w.trust, "{}", now()).map(drop),
         Code::EnvelopeMalformed,
     );
     let mut newer = World::default();
@@ -253,7 +253,7 @@ fn a_file_that_is_no_next_root_of_this_org_is_not_signed() {
     newer.trust = offer(&newer.trust, &second).0;
     refused(
         "taken already",
-        NextRoot::read(&newer.trust, &second.wire()).map(drop),
+        NextRoot::read(&newer.trust, &second.wire(), now()).map(drop),
         Code::RootOlder,
     );
 }
@@ -315,7 +315,7 @@ fn law_gathers_the_signatures_of_its_role() {
         version: 2,
         ..w.bundle()
     };
-    let mut law = Cosigned::draft(&w.trust, bundle.clone()).unwrap();
+    let mut law = Cosigned::draft(&w.trust, bundle.clone(), now()).unwrap();
     let accepted = |law: &Cosigned<Bundle>| {
         let docs = LawDocs {
             bundle: Some(law.wire()),
@@ -327,7 +327,7 @@ fn law_gathers_the_signatures_of_its_role() {
     law.sign(&key(seed::BUNDLE)).unwrap();
     assert_eq!(law.quorum().missing, [key(seed::STRANGER).id()]);
     assert_eq!((law.quorum().is_met(), accepted(&law)), (false, None));
-    let mut passed_on = Cosigned::<Bundle>::read(&w.trust, &law.wire()).unwrap();
+    let mut passed_on = Cosigned::<Bundle>::read(&w.trust, &law.wire(), now()).unwrap();
     passed_on.sign(&key(seed::STRANGER)).unwrap();
     assert_eq!(
         (passed_on.quorum().is_met(), accepted(&passed_on)),
@@ -335,23 +335,23 @@ fn law_gathers_the_signatures_of_its_role() {
     );
 
     let forged = wire(&bundle, &[seed::BUNDLE, seed::ALICE]);
-    let read = Cosigned::<Bundle>::read(&w.trust, &forged).unwrap();
+    let read = Cosigned::<Bundle>::read(&w.trust, &forged, now()).unwrap();
     assert_eq!((read.left_out(), read.quorum().signed.len()), (1, 1));
     let fresh = wire(&w.freshness(), &[]);
     refused(
         "another kind",
-        Cosigned::<Bundle>::read(&w.trust, &fresh).map(drop),
+        Cosigned::<Bundle>::read(&w.trust, &fresh, now()).map(drop),
         Code::WrongType,
     );
     refused(
         "no such role",
-        Cosigned::<Freshness>::read(&w.trust, &fresh).map(drop),
+        Cosigned::<Freshness>::read(&w.trust, &fresh, now()).map(drop),
         Code::SignerUnknown,
     );
     let other = World::with_freshness().bundle();
     refused(
         "another org's",
-        Cosigned::draft(&w.trust, other).map(drop),
+        Cosigned::draft(&w.trust, other, now()).map(drop),
         Code::WrongOrg,
     );
 }
@@ -390,4 +390,36 @@ fn a_role_that_loses_all_keys_is_none() {
     assert_eq!(next.root().name, name("example"));
     let issued: Timestamp = next.root().issued_at;
     assert!(issued > at(0) && next.root().validate().is_ok());
+}
+
+#[test]
+fn nobody_is_asked_to_sign_what_is_dated_ahead() {
+    let w = World::with_freshness();
+    let within = now().plus(limits::CLOCK_AHEAD);
+    let late = within.plus(Duration::from_millis(1));
+    let root = |issued_at| {
+        let mut root = draft(&w, &change()).unwrap().root().clone();
+        root.issued_at = issued_at;
+        NextRoot::read(&w.trust, &wire(&root, &[]), now()).map(drop)
+    };
+    let law = |issued_at| {
+        let bundle = Bundle {
+            issued_at,
+            ..w.bundle()
+        };
+        Cosigned::<Bundle>::read(&w.trust, &wire(&bundle, &[]), now()).map(drop)
+    };
+    let fresh = |issued_at| {
+        let statement = Freshness {
+            issued_at,
+            ..w.freshness()
+        };
+        Cosigned::<Freshness>::read(&w.trust, &wire(&statement, &[]), now()).map(drop)
+    };
+    root(within).unwrap();
+    law(within).unwrap();
+    fresh(within).unwrap();
+    refused("a root", root(late), Code::IssuedInFuture);
+    refused("law", law(late), Code::IssuedInFuture);
+    refused("a statement", fresh(late), Code::IssuedInFuture);
 }

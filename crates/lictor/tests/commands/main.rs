@@ -1,6 +1,7 @@
 //! The real binary in a home of its own: what people type, what they get, and what it exits with.
 #![allow(clippy::disallowed_methods, missing_docs)]
 
+mod cosign;
 mod errors;
 mod homes;
 mod keys;

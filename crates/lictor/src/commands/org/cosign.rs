@@ -5,8 +5,8 @@ use std::path::Path;
 
 use lictor_proto::agent::LawDocs;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Bundle, DocKind, Freshness, RevocationSet};
-use lictor_proto::{Code, Envelope, KeyId, Name, limits};
+use lictor_proto::doc::{Bundle, DocKind, Freshness, MinVersions, RevocationSet};
+use lictor_proto::{Code, Digest, Envelope, KeyId, Name, Timestamp, limits};
 use lictor_trust::cosigned::{Cosigned, OfRole};
 use lictor_trust::{OrgTrust, Verified};
 use serde_json::json;
@@ -27,17 +27,43 @@ pub(super) trait Proposal: OfRole {
     fn check(&self, trust: &OrgTrust) -> Result<()>;
     /// All of it, for whoever signs.
     fn describe(&self, trust: &OrgTrust) -> Vec<String>;
+    /// Which one this home holds.
+    fn held(trust: &OrgTrust) -> Option<Digest>;
     /// The document where law is accepted.
     fn docs(wire: String) -> LawDocs;
 }
 
 impl Proposal for Bundle {
+    /// What is not shown line by line must be as `org sign` makes it.
     fn check(&self, trust: &OrgTrust) -> Result<()> {
         let held = trust.bundle().map_or(0, |b| b.version);
-        if self.version <= held {
+        if self.version != held + 1 {
+            let code = if self.version <= held {
+                Code::BundleOlder
+            } else {
+                Code::DocumentInvalid
+            };
             let text = format!("version {} is offered, {held} is held", self.version);
-            let refusal = Refusal::new(Code::BundleOlder, text);
-            return Err(Failure::refused("this is not the next law", &refusal));
+            let refusal = Refusal::new(code, text);
+            return Err(Failure::refused("this is not the next law", &refusal)
+                .hint("Let this home ask the hub for news; or begin a new file."));
+        }
+        if self.revocations != trust.to_vouch_for() {
+            let text = "it names other revocations than this home knows";
+            let refusal = Refusal::new(Code::DocumentInvalid, text);
+            return Err(
+                Failure::refused("this home cannot vouch for its revocations", &refusal).hint(
+                    "Let this home ask the hub for news, or push there what it lacks; or begin a new file.",
+                ),
+            );
+        }
+        let is_ours = self.schema_version == lictor_policy::schema::VERSION
+            && self.min_versions == MinVersions::default();
+        if !is_ours {
+            let text = "it is for another schema, or ends the work of older agents";
+            let refusal = Refusal::new(Code::DocumentInvalid, text);
+            return Err(Failure::refused("this is no law as it is signed here", &refusal)
+                .hint("Begin and sign it with the same version of lictor."));
         }
         law::loads(self, trust)
     }
@@ -47,7 +73,8 @@ impl Proposal for Bundle {
             format!("law        {}, for root {} on", self.version, self.min_root),
             format!("dated      {}, until {}", self.issued_at, self.expires_at),
             format!("stale      {} s after a freshness statement", self.max_staleness),
-            format!("revokes    {}", self.revocations.len()),
+            format!("revokes    {}, all that this home knows", self.revocations.len()),
+            format!("schema     {}, for any version", self.schema_version),
         ];
         let none = std::collections::BTreeMap::new();
         let old = trust.bundle().map_or(&none, |b| &b.files);
@@ -55,6 +82,10 @@ impl Proposal for Bundle {
         lines.push(format!("against law {version}:"));
         lines.push(law::differences(&law::changed(old, &self.files)));
         lines
+    }
+
+    fn held(trust: &OrgTrust) -> Option<Digest> {
+        trust.bundle().map(Verified::digest)
     }
 
     fn docs(wire: String) -> LawDocs {
@@ -71,6 +102,7 @@ impl Proposal for Freshness {
         let known = RevocationSet::of(trust.revocations().iter().map(Verified::digest));
         let same = self.root_version == trust.root().version
             && Some(self.bundle_digest) == trust.bundle().map(Verified::digest)
+            && Some(self.bundle_version) == trust.bundle().map(|b| b.version)
             && self.revocations == known;
         if same {
             return Ok(());
@@ -92,6 +124,10 @@ impl Proposal for Freshness {
         ]
     }
 
+    fn held(trust: &OrgTrust) -> Option<Digest> {
+        trust.freshness().map(Verified::digest)
+    }
+
     fn docs(wire: String) -> LawDocs {
         LawDocs {
             freshness: Some(wire),
@@ -103,8 +139,8 @@ impl Proposal for Freshness {
 /// Begins a file: signed by these keys, and taken by nobody yet.
 pub(super) fn begin<T: Proposal>(desk: &Desk<'_>, doc: T, signers: &[Name], file: &Path) -> Result {
     let store = desk.session.trust()?;
-    let mut draft =
-        Cosigned::draft(store.trust(), doc).map_err(|r| Failure::refused("it cannot be signed", &r))?;
+    let mut draft = Cosigned::draft(store.trust(), doc, Timestamp::now())
+        .map_err(|r| Failure::refused("it cannot be signed", &r))?;
     add(desk, &mut draft, signers)?;
     if file.exists() {
         return Err(Failure::new(format!("{} exists already", file.display()))
@@ -165,6 +201,11 @@ fn keep<T: Proposal>(desk: &Desk<'_>, text: &str, name: &str) -> Result {
     if let Some((_, refusal)) = report.refused.first() {
         return Err(Failure::refused("it does not hold", refusal));
     }
+    if T::held(held.trust()) != Some(draft.digest()) {
+        return Err(Failure::new(
+            "this home holds a newer one already; nothing was taken",
+        ));
+    }
     directory::write(&directory::signed(&desk.dir, name), &wire)?;
     let value = json!({ "kind": T::KIND.as_str(), "digest": draft.digest() });
     desk.session.out.either(&value, || {
@@ -177,8 +218,8 @@ fn keep<T: Proposal>(desk: &Desk<'_>, text: &str, name: &str) -> Result {
 }
 
 fn open<T: Proposal>(desk: &Desk<'_>, trust: &OrgTrust, text: &str) -> Result<Cosigned<T>> {
-    let draft =
-        Cosigned::<T>::read(trust, text).map_err(|r| Failure::refused("this is nothing to sign here", &r))?;
+    let draft = Cosigned::<T>::read(trust, text, Timestamp::now())
+        .map_err(|r| Failure::refused("this is nothing to sign here", &r))?;
     if draft.left_out() > 0 {
         desk.session.out.note(format!(
             "warning: {} of its signatures do not count and were left out",

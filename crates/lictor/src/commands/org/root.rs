@@ -186,7 +186,7 @@ fn what_next(trust: &OrgTrust, report: &AcceptReport) -> Vec<&'static str> {
 }
 
 fn read(desk: &Desk<'_>, trust: &OrgTrust, file: &Path) -> Result<NextRoot> {
-    let next = NextRoot::read(trust, &directory::text(file)?)
+    let next = NextRoot::read(trust, &directory::text(file)?, Timestamp::now())
         .map_err(|r| Failure::refused(format!("{} is no root to sign here", file.display()), &r))?;
     if next.left_out() > 0 {
         desk.session.out.note(format!(
