@@ -152,9 +152,7 @@ impl TrustStore {
         let view = hub.trust().await?;
         let law = self.accept(&view.docs)?;
         let own = self.trust.docs();
-        // A new root may need law by its own keys first; without that, handing it on would stop all work.
-        let half_done = own.roots.len() > view.docs.roots.len() && self.trust.law(Timestamp::now()).is_err();
-        let pushed = if lacks(&view.docs, &own) && !half_done {
+        let pushed = if lacks(&view.docs, &own) && !self.is_half_done(&view.docs) {
             Some(hub.push_trust(&own).await)
         } else {
             None
@@ -166,6 +164,25 @@ impl TrustStore {
         let nodes = self.remember(shown)?;
         replace(&self.dir.join("refreshed"), b"")?;
         Ok(Refreshed { law, nodes, pushed })
+    }
+
+    /// Hands the hub all that is held, but for a new root under which there is no law in force yet: that is for a person
+    /// to push. `None` is such a root.
+    ///
+    /// # Errors
+    /// When the hub cannot be asked, or does not take anything.
+    pub async fn hand_over(&self, hub: &Hub) -> Result<Option<TrustPushed>, Error> {
+        let view = hub.trust().await?;
+        if self.is_half_done(&view.docs) {
+            return Ok(None);
+        }
+        hub.push_trust(&self.trust.docs()).await.map(Some)
+    }
+
+    /// A new root may need law by its own keys first; without that, handing it on would stop all work.
+    fn is_half_done(&self, hub: &LawDocs) -> bool {
+        let newest = self.trust.root().version;
+        newest > hub.roots.len() as u64 && self.trust.law(Timestamp::now()).is_err()
     }
 
     fn save(&self) -> Result<(), Error> {

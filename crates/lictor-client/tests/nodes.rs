@@ -4,11 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
 use lictor_client::trust::NodeDocs;
-use lictor_client::{Home, TrustStore};
+use lictor_client::{Home, Hub, HubAddress, TrustStore};
 use lictor_proto::agent::LawDocs;
+use lictor_proto::api::TrustView;
 use lictor_proto::doc::{Bundle, Grant, MinVersions, NodeKind, NodeRecord, Role, Root, RootRoles};
 use lictor_proto::envelope::Signature;
 use lictor_proto::ids::PublicKey;
@@ -17,6 +21,7 @@ use lictor_trust::enrol::RecordOf;
 use lictor_trust::keys::PublicLine;
 use lictor_trust::sign::to_wire;
 use lictor_trust::{NodeSecrets, SecretKey, sign};
+use serde_json::json;
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -331,6 +336,82 @@ fn a_known_node_is_believed_no_other_grant_of_a_granter_who_has_left() {
     let node = scene.store.resolve("web-1").unwrap();
     assert_eq!(node.record.link_key, first.link.public());
     assert!(scene.store.resolve("web-2").is_err());
+}
+
+/// A hub that holds the first root only. Gives its address, and each request that changes something.
+fn hub_of_root_1(org: &OrgId, root_1: String) -> (HubAddress, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = mpsc::channel();
+    let view = TrustView {
+        org: org.clone(),
+        docs: LawDocs {
+            roots: vec![root_1],
+            ..LawDocs::default()
+        },
+    };
+    let pushed = json!({ "root": 2, "bundle": 1, "changed": true, "refused": [] }).to_string();
+    let view = serde_json::to_string(&view).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut line, mut length) = (String::new(), String::new(), 0);
+            while line != "\r\n" {
+                line.clear();
+                reader.read_line(&mut line).unwrap();
+                head.push_str(&line);
+                if let Some(n) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = n.trim().parse().unwrap();
+                }
+            }
+            reader.read_exact(&mut vec![0; length]).unwrap();
+            let body = if head.starts_with("GET ") { &view } else { &pushed };
+            if !head.starts_with("GET ") {
+                tell.send(head).unwrap();
+            }
+            let head =
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length:";
+            write!(stream, "{head} {}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    let address = HubAddress {
+        url,
+        spki: None,
+        link_url: None,
+        link_spki: None,
+    };
+    (address, told)
+}
+
+#[test]
+fn a_new_root_without_law_in_force_is_not_handed_over() {
+    let handed = |freshness: &[u8]| {
+        let mut scene = Scene::set();
+        let mut next = root();
+        (next.version, next.org) = (2, Some(scene.org.clone()));
+        next.roles.freshness = Role {
+            keys: freshness.iter().map(|s| key(*s).public()).collect(),
+            threshold: freshness.len() as u32,
+        };
+        let docs = LawDocs {
+            roots: vec![to_wire(&sign(&next, &[&key(1)]))],
+            ..LawDocs::default()
+        };
+        assert_eq!(scene.store.accept(&docs).unwrap().root, Some(2));
+        let root_1 = scene.store.trust().docs().roots[0].clone();
+        let (address, told) = hub_of_root_1(&scene.org, root_1);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let hub = Hub::new(&address, None).unwrap();
+        let pushed = runtime.block_on(scene.store.hand_over(&hub)).unwrap();
+        assert_eq!(pushed.is_some(), told.try_recv().is_ok());
+        pushed.is_some()
+    };
+    assert!(handed(&[]), "the law so far is in force under it");
+    assert!(!handed(&[3]), "it lacks a statement by its keys");
 }
 
 /// A home whose file is full, with records that nobody ever verified: as an attacker would like it.

@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::args::Up;
 use crate::commands::{agent, daemon, org};
 use crate::exit::Status;
-use crate::failure::{Doing as _, Failure, Result};
+use crate::failure::{Doing as _, Result};
 use crate::out::Out;
 use crate::session::{Session, failed};
 
@@ -109,12 +109,8 @@ async fn renew_and_push(session: &Session) -> Result<()> {
     // From disk: another command may have brought newer law since.
     let mut store = session.trust()?;
     renew(session, &mut store)?;
-    let pushed = session.hub()?.push_trust(&store.trust().docs()).await;
-    let pushed = pushed.map_err(|e| failed("give the hub the law", &e))?;
-    match pushed.refused.first() {
-        Some(refusal) => Err(Failure::refused("the hub refused the law", refusal)),
-        None => Ok(()),
-    }
+    let pushed = store.hand_over(&session.hub()?).await;
+    control::taken(session, pushed.map_err(|e| failed("give the hub the law", &e))?)
 }
 
 /// The node first: what it still has to say, the hub still hears.

@@ -6,6 +6,7 @@ use lictor_client::{Hub as Client, HubAddress, TrustStore};
 use lictor_hub::{Hub, HubConfig};
 use lictor_link::dial::HubUrl;
 use lictor_proto::Code;
+use lictor_proto::api::TrustPushed;
 
 use crate::commands::hub;
 use crate::failure::{Doing as _, Failure, Result};
@@ -65,22 +66,17 @@ impl Control {
                 .write_config(&session.config)
                 .doing("write the configuration")?;
         }
-        let docs = store.trust().docs();
         for _ in 0..2 {
             if session.home.token().doing("read the API token")?.is_some() {
                 let client = session.hub()?;
-                match client.push_trust(&docs).await {
-                    Ok(pushed) => {
-                        return match pushed.refused.first() {
-                            Some(refusal) => Err(Failure::refused("the hub refused the law", refusal)),
-                            None => Ok(client),
-                        };
-                    }
+                match store.hand_over(&client).await {
+                    Ok(pushed) => return taken(session, pushed).map(|()| client),
                     // The hub's directory was thrown away, or this token revoked: it is asked anew.
                     Err(e) if matches!(e.code(), Code::Unauthenticated | Code::NotFound) => {}
                     Err(e) => return Err(failed("give the hub the law", &e)),
                 }
             }
+            let docs = store.trust().docs();
             let root = docs.roots.first().map_or("", String::as_str);
             let (_, token) = self
                 .hub
@@ -95,6 +91,20 @@ impl Control {
     /// Ends the hub in order.
     pub(super) async fn stop(self) {
         self.hub.shutdown().await;
+    }
+}
+
+/// What the hub said of the law that it was handed; nothing, when that is for a person to hand over.
+pub(super) fn taken(session: &Session, pushed: Option<TrustPushed>) -> Result<()> {
+    let Some(pushed) = pushed else {
+        session.out.note(
+            "warning: the hub is not given the new root, since no law is in force under it: sign that first, or `lictor org push`",
+        );
+        return Ok(());
+    };
+    match pushed.refused.first() {
+        Some(refusal) => Err(Failure::refused("the hub refused the law", refusal)),
+        None => Ok(()),
     }
 }
 
