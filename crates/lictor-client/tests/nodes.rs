@@ -16,7 +16,7 @@ use lictor_proto::api::TrustView;
 use lictor_proto::doc::{Bundle, Grant, MinVersions, NodeKind, NodeRecord, Role, Root, RootRoles};
 use lictor_proto::envelope::Signature;
 use lictor_proto::ids::PublicKey;
-use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp, limits};
+use lictor_proto::{Code, Digest, Envelope, Name, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::enrol::RecordOf;
 use lictor_trust::keys::PublicLine;
 use lictor_trust::sign::to_wire;
@@ -336,6 +336,36 @@ fn a_known_node_is_believed_no_other_grant_of_a_granter_who_has_left() {
     let node = scene.store.resolve("web-1").unwrap();
     assert_eq!(node.record.link_key, first.link.public());
     assert!(scene.store.resolve("web-2").is_err());
+}
+
+#[test]
+fn a_copy_without_its_signatures_keeps_no_good_one_away() {
+    let scene = Scene::set();
+    let grant = scene.grant("alice", 10, "web-1", 1);
+    let good = scene.record(&grant, "web-1", &secrets(), 1);
+    let mut envelope = Envelope::parse(good.record.as_bytes(), limits::ENVELOPE).unwrap();
+    envelope.signatures.truncate(1);
+    let stripped = NodeDocs {
+        grant: good.grant.clone(),
+        record: to_wire(&envelope),
+    };
+    let path = scene.home.trust_dir().join("nodes/all.json");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let write = |docs: &[&NodeDocs]| fs::write(&path, serde_json::to_vec(docs).unwrap()).unwrap();
+    write(&[&stripped]);
+    assert_eq!(scene.remember([]).len(), 1);
+    assert_eq!(scene.remember([good.clone()]), []);
+    scene.store.resolve("web-1").unwrap();
+    assert_eq!(
+        scene.remember([stripped.clone()]),
+        [],
+        "nor does it take its place"
+    );
+    for both in [[&stripped, &good], [&good, &stripped]] {
+        write(&both);
+        assert_eq!(scene.remember([]), []);
+        assert_eq!(scene.kept(), 1);
+    }
 }
 
 /// A hub that holds the first root only. Gives its address, and each request that changes something.

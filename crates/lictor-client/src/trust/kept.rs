@@ -34,10 +34,13 @@ struct Record {
 
 impl Kept {
     /// What was kept before.
-    pub(super) fn of(docs: impl IntoIterator<Item = NodeDocs>) -> Self {
+    pub(super) fn of(trust: &OrgTrust, docs: impl IntoIterator<Item = NodeDocs>) -> Self {
         let mut kept = Self::default();
         for docs in docs {
             if let Some((digest, claim)) = claim(&docs.record) {
+                if kept.records.contains_key(&digest) && !holds(trust, &docs) {
+                    continue;
+                }
                 let record = Record {
                     grant: claim.grant_digest,
                     node: claim.node_id,
@@ -64,8 +67,12 @@ impl Kept {
         asked_at: Option<Timestamp>,
     ) -> Result<(), (Digest, Refusal)> {
         let digest = digest_of(&docs.record);
-        if self.records.contains_key(&digest) {
-            return Ok(());
+        if let Some(known) = self.records.get(&digest) {
+            // A digest covers no signatures: a copy without good ones must not keep a good one away.
+            if known.docs == docs || holds(trust, &known.docs) || !holds(trust, &docs) {
+                return Ok(());
+            }
+            self.remove(&digest);
         }
         self.weigh(trust, docs, asked_at)
             .map(|new| {
@@ -158,6 +165,10 @@ pub(super) fn claim(record: &str) -> Option<(Digest, NodeRecord)> {
     let envelope = Envelope::parse(record.as_bytes(), limits::ENVELOPE).ok()?;
     let claim = json::from_slice(&envelope.payload).ok()?;
     Some((envelope.digest(), claim))
+}
+
+fn holds(trust: &OrgTrust, docs: &NodeDocs) -> bool {
+    Node::verify(trust, &docs.grant, &docs.record).is_ok()
 }
 
 fn digest_of(record: &str) -> Digest {

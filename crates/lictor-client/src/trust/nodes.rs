@@ -75,7 +75,7 @@ impl TrustStore {
         shown: impl IntoIterator<Item = NodeDocs>,
     ) -> Result<Vec<(Digest, Refusal)>, Error> {
         let stored: BTreeSet<NodeDocs> = read_json(&self.all_path())?.unwrap_or_default();
-        let mut kept = Kept::of(stored.iter().cloned());
+        let mut kept = Kept::of(&self.trust, stored.iter().cloned());
         let asked_at = self.asked_at();
         let mut refused = Vec::new();
         for docs in shown {
