@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "nodes/law.rs"]
+mod law;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -13,16 +16,17 @@ use lictor_client::trust::NodeDocs;
 use lictor_client::{Home, Hub, HubAddress, TrustStore};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::api::TrustView;
-use lictor_proto::doc::{Bundle, Grant, MinVersions, NodeKind, NodeRecord, Role, Root, RootRoles};
+use lictor_proto::doc::{Grant, NodeKind, NodeRecord, Revocation, RevocationKind, Role};
 use lictor_proto::envelope::Signature;
 use lictor_proto::ids::PublicKey;
 use lictor_proto::{Code, Digest, Envelope, Name, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::enrol::RecordOf;
-use lictor_trust::keys::PublicLine;
 use lictor_trust::sign::to_wire;
 use lictor_trust::{NodeSecrets, SecretKey, sign};
 use serde_json::json;
 use tempfile::TempDir;
+
+use law::{bundle, root};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -124,64 +128,6 @@ impl Scene {
     fn remember(&self, shown: impl IntoIterator<Item = NodeDocs>) -> Vec<Code> {
         let refused = self.store.remember(shown).unwrap();
         refused.into_iter().map(|(_, r)| r.code).collect()
-    }
-}
-
-fn root() -> Root {
-    let role = |seeds: &[u8]| Role {
-        keys: seeds.iter().map(|s| key(*s).public()).collect(),
-        threshold: u32::from(!seeds.is_empty()),
-    };
-    Root {
-        tag: Default::default(),
-        org: None,
-        version: 1,
-        name: name("example"),
-        roles: RootRoles {
-            root: role(&[1]),
-            bundle: role(&[2]),
-            freshness: role(&[]),
-            release: role(&[]),
-        },
-        issued_at: began(),
-        expires_at: began().plus(365 * DAY),
-    }
-}
-
-fn bundle(org: &OrgId) -> Bundle {
-    let line = |seed| PublicLine {
-        key: key(seed).public(),
-        comment: None,
-    };
-    let until = began().plus(HOUR / 2);
-    let roster = format!(
-        "groups = [\"admins\"]\n\
-         [operators.alice]\nkind = \"person\"\ngroups = [\"admins\"]\nkeys = [{{ public = \"{}\" }}]\n\
-         [operators.robert]\nkind = \"person\"\ngroups = [\"admins\"]\n\
-         keys = [{{ public = \"{}\", expires_at = \"{until}\" }}]\n",
-        line(10),
-        line(11),
-    );
-    let files = [
-        ("roster.toml", roster.as_str()),
-        ("fleet.toml", "[enrollers.admins]\nlabels = \"any\"\n"),
-        (
-            "profiles.toml",
-            "[profiles.host]\nbackend = \"host\"\nnetwork = \"host\"\n",
-        ),
-    ];
-    Bundle {
-        tag: Default::default(),
-        org: org.clone(),
-        version: 1,
-        min_root: 1,
-        schema_version: 1,
-        min_versions: MinVersions::default(),
-        issued_at: began(),
-        expires_at: began().plus(30 * DAY),
-        max_staleness: 7 * 24 * 3600,
-        files: files.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        revocations: Vec::new(),
     }
 }
 
@@ -366,6 +312,48 @@ fn a_copy_without_its_signatures_keeps_no_good_one_away() {
         assert_eq!(scene.remember([]), []);
         assert_eq!(scene.kept(), 1);
     }
+}
+
+#[test]
+fn what_was_revoked_does_not_fill_a_home() {
+    let mut scene = Scene::set();
+    let revoke = |scene: &mut Scene, kind, target: String| {
+        let revocation = Revocation {
+            tag: Default::default(),
+            org: scene.org.clone(),
+            operator: name("alice"),
+            kind,
+            target,
+            reason: String::new(),
+            issued_at: Timestamp::now(),
+        };
+        let docs = LawDocs {
+            revocations: vec![to_wire(&sign(&revocation, &[&key(10)]))],
+            ..LawDocs::default()
+        };
+        let report = scene.store.accept(&docs).unwrap();
+        assert!(report.refused.is_empty(), "{report:?}");
+    };
+    let leaked = scene.grant("alice", 10, "web-", 9);
+    let good = scene.grant("alice", 10, "db-1", 1);
+    let shown: Vec<_> = (0..9)
+        .map(|i| scene.record(&leaked, &format!("web-{i}"), &secrets(), 1))
+        .chain([scene.record(&good, "db-1", &secrets(), 1)])
+        .collect();
+    assert_eq!(scene.remember(shown.clone()), []);
+    assert_eq!(scene.kept(), 10);
+    revoke(&mut scene, RevocationKind::Grant, leaked.1.to_string());
+    assert_eq!(scene.kept(), 1);
+    let refused = scene.store.resolve("web-3").unwrap_err();
+    assert_eq!(refused.code(), Code::GrantRevoked, "it is still said why");
+    assert_eq!(scene.remember(shown.clone()), [Code::GrantRevoked; 9]);
+    assert_eq!(scene.kept(), 1);
+    let node = scene.store.resolve("db-1").unwrap().id().to_string();
+    revoke(&mut scene, RevocationKind::Node, node);
+    assert_eq!(scene.kept(), 0);
+    assert_eq!(scene.store.resolve("db-1").unwrap_err().code(), Code::NodeRevoked);
+    assert_eq!(scene.remember(shown).len(), 10);
+    assert_eq!(scene.kept(), 0);
 }
 
 /// A hub that holds the first root only. Gives its address, and each request that changes something.

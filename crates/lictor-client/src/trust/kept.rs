@@ -4,6 +4,8 @@
 //! - What does not verify is not kept; it is judged again whenever it is shown.
 //! - Of a node only the newest epoch is kept, and two records of it: the second one proves that both are void.
 //! - Of a grant one node more than it allows is kept: that one proves that it was used too often.
+//! - What has been revoked is not kept: that is for good, so it is refused whenever it is shown again. But a later
+//!   epoch of a node stays when only its grant was revoked, or the hub could bring back the keys that it replaced.
 //! - All together are bounded. Beyond that a home stays with what it knows.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +83,20 @@ impl Kept {
                 }
             })
             .map_err(|refusal| (digest, refusal))
+    }
+
+    /// Forgets what will never hold again. Whether anything did.
+    pub(super) fn forget(&mut self, refused: &[(Digest, Refusal)]) -> bool {
+        let before = self.records.len();
+        for (digest, refusal) in refused {
+            let is_first = self.records.get(digest).is_some_and(|r| r.epoch <= 1);
+            match refusal.code {
+                Code::NodeRevoked => self.remove(digest),
+                Code::GrantRevoked if is_first => self.remove(digest),
+                _ => {}
+            }
+        }
+        self.records.len() < before
     }
 
     fn weigh(

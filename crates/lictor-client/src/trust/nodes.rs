@@ -95,6 +95,10 @@ impl TrustStore {
             write_json(&self.name_path(node.name()), &known)?;
         }
         refused.extend_from_slice(directory.refused());
+        // Last, when names and ids that led to it say why they no longer do.
+        if kept.forget(directory.refused()) {
+            write_json(&self.all_path(), &kept.docs())?;
+        }
         Ok(refused)
     }
 
