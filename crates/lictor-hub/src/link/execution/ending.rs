@@ -115,11 +115,14 @@ impl Execution {
                     (job.digest(), (*job).clone())
                 }
             };
-            if digest == finished.job {
-                Ok((receipt, job))
-            } else {
-                Err(Refusal::from(Code::WrongJob))
+            if digest != finished.job {
+                return Err(Refusal::from(Code::WrongJob));
             }
+            // A node ends no job that was not for it, whatever it signs.
+            if !job.nodes.contains(&self.link.node.node_id) {
+                return Err(Refusal::from(Code::WrongNode));
+            }
+            Ok((receipt, job))
         })?;
         let (objects, key, pending) = (&self.link.app.objects, &self.live.key, &self.pending);
         let packed = self
