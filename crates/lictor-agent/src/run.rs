@@ -185,7 +185,9 @@ fn explained(e: LinkError) -> String {
 async fn drain(port: &dyn WardenPort, grace: Duration) {
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
     if let Reply::Refused(why) = port.ask(Request::Drain { grace_ms }).await {
+        // Nothing more will be journaled, so there is nothing to wait for.
         tracing::warn!(error = %why, "the warden did not drain");
+        return;
     }
     let deadline = Instant::now() + DELIVER_WITHIN;
     while Instant::now() < deadline {
