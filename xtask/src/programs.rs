@@ -20,6 +20,14 @@ pub(crate) fn demo(arguments: &[&str]) -> Result<()> {
     become_program("debug", "demo", arguments)
 }
 
+/// The demo from start to end, as a test: it fails when a scene does not show what it should.
+pub(crate) fn demo_once() -> Result<()> {
+    run(cargo(&["build", "--workspace", "--bins", "--quiet"]))?;
+    let mut demo = Command::new(target_dir().join("debug").join("demo"));
+    demo.arg("--once");
+    run(demo)
+}
+
 /// Measures, against floors and peers.
 pub(crate) fn bench(arguments: &[&str]) -> Result<()> {
     println!("== setup");
