@@ -20,7 +20,9 @@ use lictor_link::hyper::{Method, StatusCode};
 use lictor_link::peer::Peer;
 use lictor_link::ws::{WsStream, upgrade};
 use lictor_proto::agent::stream::{Decoder, Message};
-use lictor_proto::agent::{Ack, Event, LawDocs, Offer, OfferReply, ReadOutput, Reply, Request, StdinPiece};
+use lictor_proto::agent::{
+    Ack, CancelJob, Event, LawDocs, Offer, OfferReply, ReadOutput, Reply, Request, StdinPiece,
+};
 use lictor_proto::api::Problem;
 use lictor_proto::{Code, Digest, Timestamp, json, limits};
 use lictor_trust::SecretKey;
@@ -111,6 +113,10 @@ fn every_request() -> Vec<Request> {
         Request::Law(LawDocs::default()),
         Request::Approval("{}".into()),
         Request::Cancel("{}".into()),
+        Request::CancelJob(CancelJob {
+            cancel: "{}".into(),
+            job: "{}".into(),
+        }),
         Request::Ack(Ack::Output { job, upto: 0 }),
         Request::ReadOutput(ReadOutput {
             job,

@@ -172,11 +172,9 @@ async fn climbing_out_of_the_workspace_ends_at_the_sandboxs_own_root() {
 #[tokio::test]
 async fn workspace_is_the_only_place_of_the_host_that_is_written() {
     let bench = Bench::new(Backend::Bubblewrap).await;
-    let exec = common::command(&[
-        "/bin/sh",
-        "-c",
-        "echo kept > /workspace/file; echo gone > /tmp/file",
-    ]);
+    let own = format!("/tmp/lictor-escape-{}", std::process::id());
+    let script = format!("echo kept > /workspace/file; echo gone > {own} && cp {own} /workspace/own");
+    let exec = common::command(&["/bin/sh", "-c", &script]);
     let plan = bench.plan(&exec);
     let dir = plan.dir().to_owned();
     let mut sandbox = bench.backend.create(plan).await.expect("created");
@@ -189,6 +187,8 @@ async fn workspace_is_the_only_place_of_the_host_that_is_written() {
     let file = std::fs::File::open(dir.join("file")).expect("written through");
     file.take(64).read_to_string(&mut text).expect("readable");
     assert_eq!(text, "kept\n");
+    assert!(dir.join("own").exists(), "its own /tmp can be written");
+    assert!(!std::path::Path::new(&own).exists(), "and is not the host's");
     sandbox.destroy().await.expect("destroyed");
 }
 

@@ -178,7 +178,7 @@ fn the_warden_knows_no_network() {
 
 #[test]
 fn what_decides_knows_no_async_runtime() {
-    for package in ["lictor-proto", "lictor-trust", "lictor-policy"] {
+    for package in ["lictor-proto", "lictor-trust", "lictor-policy", "lictor-audit"] {
         assert_free_of(&["--package", package], &["tokio"]);
     }
     assert_free_of(&["--package=lictor-policy", "--features=authorise"], &["tokio"]);

@@ -151,7 +151,7 @@ async fn documents(life: &Life) {
 /// A job whose validity ends while its node is away.
 async fn nobody_takes(life: &Life) {
     let away = Node::enrol(&life.world, &life.org, "web-2").await;
-    let job = life.org.job_valid_for(&away.id, Duration::from_secs(1));
+    let job = life.org.job_valid_for(&away.id, Duration::from_secs(4));
     submit(&life.world, &life.org, &job).await;
     life.becomes(&job, ExecutionState::Expired).await;
     life.recorded(EventType::JobTimedOutInQueue).await;

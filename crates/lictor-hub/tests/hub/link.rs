@@ -222,6 +222,30 @@ async fn a_forged_result_is_recorded_put_aside_and_not_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_ends_no_job_that_is_not_for_it() {
+    let (world, org, node) = one().await;
+    let other = Node::enrol(&world, &org, "web-2").await;
+    let mut link = other.link(&world).await;
+    let job = org.job(&node.id, &["true"]);
+    link.say(Event::Finished(Box::new(other.finished(&job, b"", 1, 0))));
+    link.ack_of_result().await;
+    let audit = world.audit(&org).await;
+    assert!(audit.iter().any(|a| a == "result_rejected"), "{audit:?}");
+    let id = JobId::from_digest(&job_digest(&job));
+    let path = format!("/api/v1/jobs/{id}");
+    let answer = world.call(Some(&org.secret), Method::GET, &path, "").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND, "nothing of it is shown");
+
+    // The same from the node that it is for.
+    let mut link = node.link(&world).await;
+    link.say(Event::Finished(Box::new(node.finished(&job, b"", 1, 0))));
+    link.ack_of_result().await;
+    let answer = world.call(Some(&org.secret), Method::GET, &path, "").await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn server_sent_events_tell_output_and_receipt_and_mark_the_last() {
     let (world, org, node) = one().await;
     let (mut link, job) = node.takes(&world, &org).await;

@@ -88,9 +88,15 @@ async fn what_is_of_one_org_does_not_exist_for_another() {
             id.as_str().to_owned()
         };
         let real = path.replace("{id}", &own);
-        let body = if method == Method::POST { job.as_str() } else { "" };
+        // Documents that would be taken from somebody of the org.
+        let body = match () {
+            () if method != Method::POST => String::new(),
+            () if path.ends_with("/cancel") => mine.cancel(&job),
+            () if path.ends_with("/approvals") => mine.approval(&job),
+            () => job.clone(),
+        };
         let answer = world
-            .call(Some(&theirs.secret), method.clone(), &real, body)
+            .call(Some(&theirs.secret), method.clone(), &real, &body)
             .await;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         assert!(
@@ -114,6 +120,16 @@ async fn what_is_of_one_org_does_not_exist_for_another() {
         .call(Some(&mine.secret), Method::GET, "/api/v1/tokens", "")
         .await;
     assert_eq!(answer.status, StatusCode::OK, "the token still stands");
+    let audit = world.audit(&mine).await;
+    for kind in ["cancel_submitted", "approval_submitted"] {
+        assert!(!audit.iter().any(|a| a == kind), "{kind} in {audit:?}");
+    }
+    // The same documents count for somebody of the org.
+    for (path, body) in [("cancel", mine.cancel(&job)), ("approvals", mine.approval(&job))] {
+        let path = format!("/api/v1/jobs/{id}/{path}");
+        let answer = world.call(Some(&mine.secret), Method::POST, &path, &body).await;
+        assert!(answer.status.is_success(), "{path}: {answer:?}");
+    }
     world.hub.shutdown().await;
 }
 

@@ -10,6 +10,8 @@ use crate::steps::{SOON, assert_same, detached, ended, seq, sh};
 
 /// A dead connection is found within 30 s; the rest is for a slow machine.
 const FOUND: Duration = Duration::from_secs(35);
+/// How long both sides together may take to find a dead connection.
+const PROMISED: Duration = Duration::from_secs(30);
 
 /// Hub and agent with a cable between them, where this machine can.
 fn over_a_cable(arguments: &[&str]) -> Result<Option<Split>> {
@@ -38,7 +40,7 @@ fn agent_notices(split: &mut Split, said_before: usize) -> Result<()> {
         agent
             .stderr()
             .get(said_before..)
-            .is_some_and(|s| s.contains("connect"))
+            .is_some_and(|s| s.contains("no connection to the hub") || s.contains("ended the connection"))
     };
     wait_until("the agent to notice", FOUND, notices).with_context(|| agent.stderr())
 }
@@ -93,7 +95,7 @@ fn an_agent_that_hears_nothing_is_found_by_both_sides() -> Result<()> {
     split.cable()?.agent().swallow_incoming()?;
     wait_until("the hub to notice", FOUND, || !split.is_connected())?;
     agent_notices(&mut split, said)?;
-    assert!(swallowed_at.elapsed() < FOUND);
+    assert!(swallowed_at.elapsed() <= PROMISED);
     split.cable()?.agent().pass_incoming()?;
     wait_until("the agent to come back", FOUND, || split.is_connected())?;
     runs(&split)
@@ -110,7 +112,7 @@ fn a_hub_that_hears_nothing_is_found_by_both_sides() -> Result<()> {
     split.cable()?.hub().swallow_incoming()?;
     wait_until("the hub to notice", FOUND, || !split.is_connected())?;
     agent_notices(&mut split, said)?;
-    assert!(swallowed_at.elapsed() < FOUND);
+    assert!(swallowed_at.elapsed() <= PROMISED);
     split.cable()?.hub().pass_incoming()?;
     wait_until("the agent to come back", FOUND, || split.is_connected())?;
     runs(&split)
