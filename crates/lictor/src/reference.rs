@@ -31,7 +31,8 @@ standard error that the output is provisional, and its `--json` result has `conf
 
 ## JSON
 
-With `--json` every command prints one JSON value; `run`, `logs` and `receipt verify` print one object per line. The last line of
+With `--json` every command prints one JSON value; `run`, `logs`, `receipt verify`, `audit show` and `audit export` print one
+object per line, and `completions` prints its script. The last line of
 `run` and `logs` is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
 `expired`, or `unconfirmed`), `exit_code`, `signal`, `stdout_bytes`, `stderr_bytes`, `stdout_truncated`,
 `stderr_truncated`, `cpu_user_us`, `cpu_system_us`, `max_rss_bytes`, `sandbox`, `decision`, `rules`, `job_id`,
