@@ -81,6 +81,43 @@ impl Chunk {
             parts: self.parts_after(start.at - self.start.at),
         })
     }
+
+    /// The unbroken runs of frames that `keeps` says yes to.
+    #[must_use]
+    pub fn runs(&self, keeps: impl Fn(&Header) -> bool) -> Vec<Self> {
+        let (mut runs, mut begun, mut place) = (Vec::new(), None, self.start);
+        let mut reader = Reader::new(&self.parts);
+        loop {
+            let header = reader.header();
+            let kept = header.as_ref().is_some_and(&keeps);
+            match begun {
+                None if kept => begun = Some(place),
+                Some(start) if !kept => {
+                    runs.push(self.between(start, place));
+                    begun = None;
+                }
+                _ => {}
+            }
+            let Some(header) = header else { return runs };
+            place.pass(&header);
+            reader.skip(header.len);
+        }
+    }
+
+    fn between(&self, start: Place, after: Place) -> Self {
+        let mut left = (after.at - start.at) as usize;
+        let from_start = self.parts_after(start.at - self.start.at);
+        let mut parts = Vec::with_capacity(from_start.len());
+        for part in from_start.iter().filter(|p| !p.is_empty()) {
+            let taken = left.min(part.len());
+            if taken > 0 {
+                parts.push(part.slice(..taken));
+            }
+            left -= taken;
+        }
+        let parts = parts.into();
+        Self { start, after, parts }
+    }
 }
 
 impl Place {

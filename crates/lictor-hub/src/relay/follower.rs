@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lictor_proto::Timestamp;
 use lictor_proto::api::{ExecutionState, StreamEvent};
-use lictor_proto::frame::{Frame, FrameKind, Gap};
+use lictor_proto::doc::{KeptRange, Receipt};
+use lictor_proto::frame::{Frame, FrameKind, Gap, Header};
+use lictor_proto::{Envelope, Timestamp, json, limits};
 
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +71,33 @@ pub struct Wish {
     pub follow: bool,
 }
 
+/// The parts of both streams that a receipt covers; all of them, where nothing was left out or nothing has ended.
+#[derive(Debug, Default)]
+struct Covered([Option<Vec<KeptRange>>; 2]);
+
+impl Covered {
+    /// What this receipt says. Nothing of it is verified here: it only chooses what is sent.
+    fn by(receipt: &str) -> Self {
+        let envelope = Envelope::parse(receipt.as_bytes(), limits::ENVELOPE).ok();
+        let receipt: Option<Receipt> = envelope.and_then(|e| json::from_slice(&e.payload).ok());
+        Self(receipt.map_or([None, None], |r| {
+            [r.stdout, r.stderr].map(|s| (s.truncated() && !s.kept.is_empty()).then_some(s.kept))
+        }))
+    }
+
+    fn has(&self, frame: &Header) -> bool {
+        let ranges = match frame.kind {
+            FrameKind::Stdout => &self.0[0],
+            FrameKind::Stderr => &self.0[1],
+            _ => return true,
+        };
+        let end = frame.at + frame.len as u64;
+        ranges
+            .as_ref()
+            .is_none_or(|all| all.iter().any(|r| r.from <= frame.at && end <= r.to))
+    }
+}
+
 /// One follower of one execution.
 pub struct Follower {
     app: Arc<App>,
@@ -80,6 +108,10 @@ pub struct Follower {
     seen: Place,
     /// What is stored must be read before the queue.
     behind: bool,
+    /// Where the last segment that was read ends.
+    read_to: u64,
+    /// Of an execution that has ended, what its receipt covers; `None` until that was asked for.
+    kept: Option<Covered>,
     done: bool,
 }
 
@@ -95,6 +127,8 @@ impl Follower {
             out: VecDeque::new(),
             seen: Place::default(),
             behind: true,
+            read_to: 0,
+            kept: None,
             done: false,
         }
     }
@@ -192,6 +226,11 @@ impl Follower {
     async fn catch_up(&mut self) -> Result<(), Error> {
         let Snapshot { pending, last } = self.live.snapshot();
         if self.wish.output {
+            if self.kept.is_none() {
+                let followed = self.app.store.followed(&self.live.key).await?;
+                let receipt = followed.and_then(|f| f.receipt);
+                self.kept = Some(receipt.map_or_else(Covered::default, |r| Covered::by(&r)));
+            }
             if self.read_stored().await? {
                 // One segment at a time: what was read is sent before more is read.
                 self.behind = true;
@@ -206,13 +245,21 @@ impl Follower {
     async fn read_stored(&mut self) -> Result<bool, Error> {
         // Where a follower joins at `from`, the segment before it says where the streams stood there.
         let joining = self.seen.at < self.wish.from;
-        let after = self.reached().saturating_sub(u64::from(joining));
+        let after = self
+            .reached()
+            .saturating_sub(u64::from(joining))
+            .max(self.read_to);
         let segments = self.app.store.segments(&self.live.key, after, 1).await?;
         let Some(segment) = segments.first() else {
             return Ok(false);
         };
         let chunk = self.app.objects.read_segment(segment).await?;
-        self.chunk(&chunk);
+        // Stored as it came, before it was known that the node would not keep it: no digest covers it.
+        let kept = self.kept.take().unwrap_or_default();
+        let runs = chunk.runs(|frame| kept.has(frame));
+        self.kept = Some(kept);
+        runs.iter().for_each(|run| self.chunk(run));
+        self.read_to = chunk.after.at;
         Ok(true)
     }
 
