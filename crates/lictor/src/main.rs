@@ -23,11 +23,6 @@ mod session;
 
 use std::process::ExitCode;
 
-/// A hub spends a sixth of its time in the system's allocator; an agent alone counts its resident memory instead.
-#[cfg(feature = "hub")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 use clap::Parser as _;
 
 fn main() -> ExitCode {
