@@ -14,10 +14,13 @@
 //!   to the file any more: everything live goes to a new one first.
 //! - What the writer takes, a replay takes: a step that contradicts the state or the steps before it in its batch, or
 //!   that is too long to be read back, is refused.
+//! - A rotation stops nobody for longer than it takes to write what is live: the old file's audit records are archived
+//!   beside the writer ([`archive`]).
 //! - A torn end is cut at start. Damage *before* what was known durable is an error, never a shorter journal: a
 //!   forgotten job could start twice.
 
 mod ahead;
+pub mod archive;
 pub mod entry;
 pub mod export;
 pub mod file;
@@ -33,7 +36,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use lictor_audit::{Event, Record};
+use lictor_audit::{Chain, Event, Record};
 use lictor_proto::agent::Wire;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::Receipt;
@@ -87,11 +90,11 @@ pub trait Signer: Send {
 
 /// Where audit records go when the journal is rotated.
 pub trait Archive: Send {
-    /// Appends these records durably; those that it has already are passed over.
+    /// Appends these records durably; those that it has already are passed over. Gives its end.
     ///
     /// # Errors
     /// When it cannot; the journal is then not rotated.
-    fn append(&mut self, records: &[Record]) -> std::io::Result<()>;
+    fn append(&mut self, records: &[Record]) -> std::io::Result<Chain>;
 }
 
 /// Why a step is not in the journal.
@@ -147,7 +150,7 @@ pub struct Journal {
     broken: watch::Receiver<Option<String>>,
 }
 
-/// The writer's thread, to be waited for at the end.
+/// The writer's thread, to be waited for at the end: it ends when nothing is left to archive, too.
 #[derive(Debug)]
 pub struct WriterThread(JoinHandle<()>);
 
@@ -166,22 +169,17 @@ impl Journal {
     /// # Errors
     /// When the file cannot be read or is damaged before its durable end.
     pub fn open(mut open: Open) -> Result<(Self, WriterThread, u64), replay::OpenError> {
-        let replay::Replayed {
-            state,
-            chain,
-            length,
-            torn,
-        } = replay::replay(open.file.as_mut(), &open.log)?;
-        let state = Arc::new(Mutex::new(state));
+        let mut read = replay::replay(open.file.as_mut(), &open.log)?;
+        let state = Arc::new(Mutex::new(std::mem::take(&mut read.state)));
         let (queue, commands) = mpsc::channel(QUEUE);
-        let audit_head = Arc::new(Mutex::new(chain.head()));
+        let audit_head = Arc::new(Mutex::new(read.chain.head()));
         let (breaks, broken) = watch::channel(None);
         let shared = writer::Shared {
             state: state.clone(),
             audit_head: audit_head.clone(),
             broken: breaks,
         };
-        let writer = writer::Writer::new(open, shared, chain, length);
+        let writer = writer::Writer::new(open, shared, &read);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(commands))
@@ -192,7 +190,7 @@ impl Journal {
             audit_head,
             broken,
         };
-        Ok((journal, WriterThread(thread), torn))
+        Ok((journal, WriterThread(thread), read.torn))
     }
 
     /// Writes a step and returns once it is durable.

@@ -5,7 +5,8 @@
 //!   identity.key e2e.key seal.key link.key   0600, PKCS#8 PEM
 //!   node.json     grant and record as signed; there is a node when there is this file
 //!   trust.json    org and law, as last accepted
-//!   journal.log   spool/JOB/   work/JOB/
+//!   journal.log   audit.log   spool/JOB/   work/JOB/
+//!   journal.old   the journal before the last rotation, until its audit records are in audit.log
 //! ```
 //!
 //! Documents are kept as the exact bytes that were signed, and checked again by whoever reads them.

@@ -106,7 +106,7 @@ pub struct Base {
     pub receipts: u64,
     /// Digest of the last one.
     pub last_receipt: Option<Digest>,
-    /// Number of audit records so far, all of them in the archive.
+    /// Number of audit records so far, all of them in the archive or in the closed journal.
     pub audit_seq: u64,
     /// Hash of the last one.
     pub audit_head: Digest,

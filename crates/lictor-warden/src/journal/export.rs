@@ -9,14 +9,15 @@ use lictor_audit::Record;
 use super::record;
 use super::replay::{Line, OpenError, lines};
 
-/// Gives every line of the log in `dir`, oldest first: first `audit.log`, then what is still in the journal. The
-/// lines of `audit.log` are given as they are, for the verifier to judge.
+/// Gives every line of the log in `dir`, oldest first: first `audit.log`, then what is still in the closed journal and in
+/// the journal. The lines of `audit.log` are given as they are, for the verifier to judge.
 ///
 /// # Errors
 /// When a file cannot be read, or the journal is damaged.
 pub fn audit_lines(dir: &Path, mut take: impl FnMut(&str)) -> Result<(), OpenError> {
-    // The journal first: a rotation that happens between the two reads then shows as lines known already.
-    let bytes = or_empty(std::fs::read(dir.join("journal.log")))?;
+    // In the order in which records leave: what moves between two of these reads then shows as lines known already.
+    let journal = or_empty(std::fs::read(dir.join("journal.log")))?;
+    let closed = or_empty(std::fs::read(dir.join("journal.old")))?;
     let mut last = 0;
     if let Some(file) = or_none(File::open(dir.join("audit.log")))? {
         for line in BufReader::new(file).lines() {
@@ -25,11 +26,17 @@ pub fn audit_lines(dir: &Path, mut take: impl FnMut(&str)) -> Result<(), OpenErr
             take(&line);
         }
     }
-    for payload in record::scan(&bytes)?.payloads {
-        for line in lines(payload)? {
-            match line {
-                Line::Audit(record) if record.seq() > last => take(&record.line()),
-                Line::Audit(_) | Line::Entry(_) => {}
+    for bytes in [closed, journal] {
+        let known = last;
+        for payload in record::scan(&bytes)?.payloads {
+            for line in lines(payload)? {
+                match line {
+                    Line::Audit(record) if record.seq() > known => {
+                        last = record.seq();
+                        take(&record.line());
+                    }
+                    Line::Audit(_) | Line::Entry(_) => {}
+                }
             }
         }
     }

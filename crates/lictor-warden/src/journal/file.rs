@@ -3,12 +3,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
-
-use lictor_audit::log_file::OpenError;
-use lictor_audit::{LogFile, Record};
-
-use super::Archive;
 
 /// What the journal needs of its file.
 pub trait JournalFile: Send {
@@ -41,6 +35,35 @@ pub trait JournalFile: Send {
     /// # Errors
     /// [`ReplaceError`], which says what the file is now.
     fn replace(&mut self, bytes: &[u8]) -> Result<(), ReplaceError>;
+
+    /// The same, and the file as it was stays beside it as the closed one. One that has been closed before goes: the
+    /// caller knows that nobody needs it.
+    ///
+    /// # Errors
+    /// [`ReplaceError`], which says what the file is now.
+    fn succeed(&mut self, bytes: &[u8]) -> Result<(), ReplaceError>;
+
+    /// The closed file, if there is one. After a crash between the steps of [`Self::succeed`] it may be this file
+    /// itself under a second name.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn closed(&self) -> io::Result<Option<Box<dyn ClosedFile>>>;
+}
+
+/// A file that nothing is written to any more. Another thread may read it while the one after it grows.
+pub trait ClosedFile: Send {
+    /// All of it.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn read(&mut self) -> io::Result<Vec<u8>>;
+
+    /// Takes it away. A crash may bring it back.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn remove(&mut self) -> io::Result<()>;
 }
 
 /// Why a file was not replaced, or not surely.
@@ -125,6 +148,50 @@ impl DiskFile {
     fn is_in_place(&self) -> io::Result<bool> {
         Err(io::ErrorKind::Unsupported.into())
     }
+
+    /// A step before the rename, or the rename, has failed.
+    fn not_replaced(&self, e: io::Error) -> ReplaceError {
+        match self.is_in_place() {
+            Ok(true) => ReplaceError::Kept(e),
+            Ok(false) | Err(_) => ReplaceError::Unsure(e),
+        }
+    }
+
+    /// Makes the file that is to follow this one. It is locked before it has the name, so that the name is never without
+    /// its lock.
+    fn make_next(&self, bytes: &[u8]) -> Result<(PathBuf, File), ReplaceError> {
+        let path = self.path.with_extension("next");
+        let next = write_next(&path, bytes).map_err(ReplaceError::Kept)?;
+        next.try_lock()
+            .map_err(|e| ReplaceError::Kept(io::Error::from(e)))?;
+        Ok((path, next))
+    }
+
+    fn put_in_place(&mut self, path: &Path, next: File) -> Result<(), ReplaceError> {
+        std::fs::rename(path, &self.path).map_err(|e| self.not_replaced(e))?;
+        // Whatever happens next, nothing may be written to the old file.
+        self.file = next;
+        self.directory.sync().map_err(ReplaceError::Unsure)
+    }
+
+    /// Where the closed file lies.
+    fn closed_path(&self) -> PathBuf {
+        self.path.with_extension("old")
+    }
+}
+
+/// The closed journal: `journal.old` beside the journal.
+#[derive(Debug)]
+struct ClosedOnDisk(PathBuf);
+
+impl ClosedFile for ClosedOnDisk {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        std::fs::read(&self.0)
+    }
+
+    fn remove(&mut self) -> io::Result<()> {
+        std::fs::remove_file(&self.0)
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -191,76 +258,24 @@ impl JournalFile for DiskFile {
     }
 
     fn replace(&mut self, bytes: &[u8]) -> Result<(), ReplaceError> {
-        let path = self.path.with_extension("next");
-        let next = write_next(&path, bytes).map_err(ReplaceError::Kept)?;
-        // Before it has the name, so that the name is never without its lock.
-        next.try_lock()
-            .map_err(|e| ReplaceError::Kept(io::Error::from(e)))?;
-        if let Err(e) = std::fs::rename(&path, &self.path) {
-            return Err(match self.is_in_place() {
-                Ok(true) => ReplaceError::Kept(e),
-                Ok(false) | Err(_) => ReplaceError::Unsure(e),
-            });
-        }
-        // The old file has no name any more: whatever happens next, nothing may be written to it.
-        self.file = next;
-        self.directory.sync().map_err(ReplaceError::Unsure)
-    }
-}
-
-/// `audit.log` beside the journal. Opening it checks it as a whole: one that is there already is opened on a thread of
-/// its own, from the start on, so that the first rotation need not wait for that.
-#[derive(Debug)]
-pub struct AuditArchive {
-    path: PathBuf,
-    log: String,
-    open: Option<LogFile>,
-    opening: Option<JoinHandle<Result<LogFile, OpenError>>>,
-}
-
-impl AuditArchive {
-    /// The archive of the log called `log` at `path`.
-    #[must_use]
-    pub fn new(path: PathBuf, log: String) -> Self {
-        let opening = path.exists().then(|| {
-            let (path, log) = (path.clone(), log.clone());
-            let open = move || LogFile::open(&path, &log);
-            std::thread::Builder::new()
-                .name("audit log".to_owned())
-                .spawn(open)
-        });
-        Self {
-            path,
-            log,
-            open: None,
-            // Without a thread it is opened when it is needed.
-            opening: opening.and_then(Result::ok),
-        }
+        let (path, next) = self.make_next(bytes)?;
+        self.put_in_place(&path, next)
     }
 
-    fn open(&mut self) -> io::Result<LogFile> {
-        let ahead = self.opening.take().and_then(|thread| thread.join().ok());
-        match ahead {
-            Some(Ok(opened)) => Ok(opened),
-            // Tried again: what was in the way may have gone.
-            Some(Err(_)) | None => {
-                let opened = LogFile::open(&self.path, &self.log).map_err(io::Error::other)?;
-                sync_directory(&self.path)?;
-                Ok(opened)
-            }
-        }
+    fn succeed(&mut self, bytes: &[u8]) -> Result<(), ReplaceError> {
+        let (path, next) = self.make_next(bytes)?;
+        let closed = self.closed_path();
+        let _ = std::fs::remove_file(&closed);
+        std::fs::hard_link(&self.path, &closed).map_err(|e| self.not_replaced(e))?;
+        // The old content has its second name for good before it loses the first one.
+        self.directory.sync().map_err(ReplaceError::Kept)?;
+        self.put_in_place(&path, next)
     }
-}
 
-impl Archive for AuditArchive {
-    fn append(&mut self, records: &[Record]) -> io::Result<()> {
-        let mut file = match self.open.take() {
-            Some(file) => file,
-            None => self.open()?,
-        };
-        let appended = file.append(records);
-        self.open = Some(file);
-        appended
+    fn closed(&self) -> io::Result<Option<Box<dyn ClosedFile>>> {
+        let path = self.closed_path();
+        let there = path.try_exists()?;
+        Ok(there.then(|| Box::new(ClosedOnDisk(path)) as Box<dyn ClosedFile>))
     }
 }
 
@@ -288,24 +303,24 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_log_that_is_there_is_checked_from_the_start_on_and_goes_on() {
+    fn a_succession_leaves_the_old_content_beside_the_new_one() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("audit.log");
-        let mut chain = lictor_audit::Chain::new("n");
-        let mut next = || {
-            let event = lictor_audit::Event::new(lictor_audit::EventType::AgentStarted);
-            chain.append(lictor_proto::Timestamp::default(), event)
-        };
-        let new = AuditArchive::new(path.clone(), "n".to_owned());
-        assert!(new.opening.is_none() && !path.exists());
-        { new }.append(&[next()]).expect("appends");
-        let mut again = AuditArchive::new(path.clone(), "n".to_owned());
-        assert!(again.opening.is_some());
-        again.append(&[next()]).expect("appends");
-        again.append(&[next()]).expect("appends");
-        assert_eq!(LogFile::open(&path, "n").expect("holds").chain().seq(), 3);
-        let mut other = AuditArchive::new(path, "other".to_owned());
-        assert!(other.append(&[]).is_err(), "another node's log");
+        let path = dir.path().join("journal.log");
+        let mut file = DiskFile::open(&path).expect("opens");
+        assert!(file.closed().expect("looks").is_none());
+        let mut before = b"first".to_vec();
+        file.append(&before).expect("appends");
+        for new in [&b"second"[..], b"third"] {
+            file.succeed(new).expect("succeeds");
+            let mut closed = file.closed().expect("looks").expect("is there");
+            assert_eq!(closed.read().expect("reads"), before);
+            file.append(b" and more").expect("appends");
+            before = content(&path);
+            assert_eq!(before, [new, b" and more"].concat());
+        }
+        let mut closed = file.closed().expect("looks").expect("is there");
+        closed.remove().expect("removes");
+        assert!(file.closed().expect("looks").is_none());
     }
 
     #[test]
@@ -316,6 +331,7 @@ mod tests {
         file.append(b"old").expect("appends");
         std::fs::create_dir(dir.path().join("journal.next")).expect("in the way");
         assert!(matches!(file.replace(b"new"), Err(ReplaceError::Kept(_))));
+        assert!(matches!(file.succeed(b"new"), Err(ReplaceError::Kept(_))));
         file.append(b" and more").expect("appends");
         assert_eq!(content(&path), b"old and more");
         std::fs::remove_dir(dir.path().join("journal.next")).expect("out of the way");
@@ -324,5 +340,6 @@ mod tests {
         std::fs::remove_file(&path).expect("removes");
         std::fs::create_dir(&path).expect("in the way");
         assert!(matches!(file.replace(b"new"), Err(ReplaceError::Unsure(_))));
+        assert!(matches!(file.succeed(b"new"), Err(ReplaceError::Unsure(_))));
     }
 }

@@ -34,6 +34,8 @@ pub struct Replayed {
     pub state: State,
     /// The end of the audit log.
     pub chain: Chain,
+    /// Where the audit log stood before this journal's first record.
+    pub base: Chain,
     /// Length of the good part; the file has been cut to it.
     pub length: u64,
     /// Bytes of a torn end that were cut off.
@@ -89,12 +91,14 @@ pub fn replay(file: &mut dyn JournalFile, log: &str) -> Result<Replayed, OpenErr
     let scan = record::scan(&bytes)?;
     let mut state = State::default();
     let mut chain = Chain::new(log);
+    let mut before = chain.clone();
     for payload in &scan.payloads {
         for line in lines(payload)? {
             match line {
                 Line::Entry(entry) => {
                     if let Entry::Base(base) = entry.as_ref() {
                         chain = Chain::resume(base.audit_seq, base.audit_head);
+                        before = chain.clone();
                     }
                     state.apply(*entry).map_err(OpenError::Contradiction)?;
                 }
@@ -112,6 +116,7 @@ pub fn replay(file: &mut dyn JournalFile, log: &str) -> Result<Replayed, OpenErr
     Ok(Replayed {
         state,
         chain,
+        base: before,
         length: scan.length,
         torn,
     })

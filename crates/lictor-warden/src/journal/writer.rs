@@ -15,10 +15,13 @@ use lictor_proto::{Digest, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ahead::Ahead;
+use super::archive::Archiver;
 use super::entry::Entry;
+use super::file::JournalFile;
 use super::record::{self, FILE_HEADER, STEP};
+use super::replay::Replayed;
 use super::state::State;
-use super::{Committed, Draft, JournalError, Open, Step};
+use super::{Committed, Draft, JournalError, Open, Signer, Step};
 
 /// Steps in one write.
 const BATCH: usize = 256;
@@ -91,7 +94,10 @@ pub(super) struct Shared {
 }
 
 pub(super) struct Writer {
-    pub(super) open: Open,
+    pub(super) file: Box<dyn JournalFile>,
+    pub(super) archiver: Archiver,
+    signer: Box<dyn Signer>,
+    pub(super) rotate_after: u64,
     pub(super) shared: Shared,
     pub(super) chains: Chains,
     pub(super) length: u64,
@@ -103,18 +109,26 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(open: Open, shared: Shared, audit: Chain, length: u64) -> Self {
+    /// The writer of a journal that was read. A closed journal that is still there is archived from now on.
+    pub(super) fn new(open: Open, shared: Shared, read: &Replayed) -> Self {
         let (receipts, last_receipt) = lock(&shared.state).receipt_head();
+        let mut archiver = Archiver::new(open.archive);
+        if let Err(e) = archiver.begin(open.file.as_ref(), read.base.clone()) {
+            tracing::error!(error = %e, "the closed journal cannot be archived yet");
+        }
         Self {
-            open,
+            file: open.file,
+            archiver,
+            signer: open.signer,
+            rotate_after: open.rotate_after,
             shared,
             chains: Chains {
-                audit,
+                audit: read.chain.clone(),
                 receipts,
                 last_receipt,
             },
-            length,
-            durable: length,
+            length: read.length,
+            durable: read.length,
             rotated_length: 0,
             condition: Condition::Sound,
             was_full: false,
@@ -126,6 +140,9 @@ impl Writer {
         while commands.blocking_recv_many(&mut batch, BATCH) > 0 {
             self.write_batch(std::mem::take(&mut batch));
             self.rotate_if_grown();
+        }
+        if let Err(e) = self.archiver.finish(self.file.as_ref()) {
+            tracing::error!(error = %e, "the closed journal is left for the next start to archive");
         }
     }
 
@@ -239,7 +256,7 @@ impl Writer {
         receipt.node_seq = node_seq;
         receipt.prev = self.chains.last_receipt;
         receipt.audit_head = self.chains.audit.head();
-        let (wire, digest) = self.open.signer.sign(&receipt);
+        let (wire, digest) = self.signer.sign(&receipt);
         self.chains.receipts = node_seq;
         self.chains.last_receipt = Some(digest);
         let event = draft.event.with_id("receipt", &digest).with("node_seq", node_seq);
@@ -257,16 +274,16 @@ impl Writer {
     fn write(&mut self, bytes: &[u8], sync: bool) -> Result<(), JournalError> {
         let _span = tracing::debug_span!("journal_write", bytes = bytes.len(), sync).entered();
         if let Err(e) = self.append(bytes) {
-            if let Err(undo) = self.open.file.truncate(self.length) {
+            if let Err(undo) = self.file.truncate(self.length) {
                 tracing::error!(error = %undo, "a failed journal write could not be undone");
                 self.condition = Condition::Doubtful;
             }
             return Err(failure(&e));
         }
-        if sync && let Err(e) = self.open.file.sync() {
+        if sync && let Err(e) = self.file.sync() {
             self.condition = Condition::Doubtful;
             // So that a restart most likely does not find what was answered as failed; it may, and that is safe.
-            let _ = self.open.file.truncate(self.length);
+            let _ = self.file.truncate(self.length);
             return Err(failure(&e));
         }
         self.length += bytes.len() as u64;
@@ -278,7 +295,7 @@ impl Writer {
 
     fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.open.file.append(bytes) {
+            match self.file.append(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => bytes = &bytes[n..],
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
