@@ -15,6 +15,7 @@
 //! | [`doc`] | one type per signed document |
 //! | [`code`] | every stable refusal and error code, with a sentence and a hint |
 //! | [`frame`] | the output frame: spool, link, segment and follower share it |
+//! | [`egress`] | rules, commands and records of the egress proxy |
 //! | [`agent`] | messages between the warden and whatever brings them: link, poll, direct |
 //! | [`api`] | the hub's HTTP API |
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod agent;
 pub mod api;
 pub mod code;
 pub mod doc;
+pub mod egress;
 pub mod envelope;
 pub mod frame;
 pub mod ids;

@@ -7,6 +7,7 @@
 //! | [`org_trust`] | [`OrgTrust`]: what one party believes about one org |
 //! | [`rotation`], [`cosigned`] | the next root, law and statements, while several people sign them |
 //! | [`law`], [`roster`], [`fleet`], [`profiles`] | the bundle as it is loaded |
+//! | [`egress`] | what a sandbox may reach |
 //! | [`revocation`] | what has been taken away |
 //! | `people` | jobs, approvals, cancels, revocations: methods of [`OrgTrust`] |
 //! | [`enrol`], [`directory`] | grant, token, node record; who is which node |
@@ -19,6 +20,7 @@
 
 pub mod cosigned;
 pub mod directory;
+pub mod egress;
 pub mod enrol;
 pub mod fleet;
 mod gather;
