@@ -160,8 +160,10 @@ fn terms<'a>(law: &Law, inputs: &Inputs<'a>) -> Result<(&'a Operator, &'a Profil
     })?;
     let same = facts.profile == job.profile
         && law.profile_digests.get(&job.profile) == Some(&facts.profile_digest)
-        && facts.backend == profile.backend.as_str()
-        && facts.namespaced == profile.backend.is_namespaced();
+        && profile
+            .backend
+            .iter()
+            .any(|b| facts.backend == b.as_str() && facts.namespaced == b.is_namespaced());
     if !same {
         return Err(Refusal::new(
             Code::PolicyError,

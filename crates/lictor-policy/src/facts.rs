@@ -77,8 +77,8 @@ impl Facts {
             },
             profile: job.profile.clone(),
             profile_digest: profile.map_or(unknown, Profile::digest),
-            backend: profile.map_or("", |p| p.backend.as_str()).to_owned(),
-            namespaced: profile.is_some_and(|p| p.backend.is_namespaced()),
+            backend: profile.map_or("", |p| p.backend.preferred().as_str()).to_owned(),
+            namespaced: profile.is_some_and(|p| p.backend.preferred().is_namespaced()),
             run_as_uid: 1000,
             cwd: exec.cwd.clone().unwrap_or_else(|| "/".into()),
         }

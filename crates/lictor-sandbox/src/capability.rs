@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use lictor_trust::profiles::Backend;
+
 /// One thing that a backend can hold while a job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
@@ -38,6 +40,15 @@ pub enum Capability {
     NoNewPrivileges,
     /// A seccomp filter.
     Seccomp,
+    /// Landlock: files, directories and TCP ports that no rule names are out of reach.
+    Landlock,
+    /// No process outside can be signalled or traced.
+    SignalScope,
+    /// No socket at all but a pair of one's own, abstract ones and those in the file system included.
+    NoSockets,
+    /// Not something held but what is not: the kernel's whole surface and the host's names are in reach, so this
+    /// keeps honest programs in, not hostile ones.
+    NotForHostileCode,
     /// A session of its own; no controlling terminal.
     NewSession,
     /// A memory limit over the whole tree.
@@ -56,7 +67,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,
@@ -72,6 +83,10 @@ impl Capability {
         Self::ReadOnlyRoot,
         Self::NoNewPrivileges,
         Self::Seccomp,
+        Self::Landlock,
+        Self::SignalScope,
+        Self::NoSockets,
+        Self::NotForHostileCode,
         Self::NewSession,
         Self::MemoryOfTree,
         Self::MemoryOfProcess,
@@ -79,6 +94,39 @@ impl Capability {
         Self::CpuTime,
         Self::FileSize,
         Self::OpenFiles,
+    ];
+
+    /// What a backend promises whatever the profile says.
+    #[must_use]
+    pub fn promised_by(backend: Backend) -> &'static [Self] {
+        match backend {
+            Backend::Host => &[],
+            Backend::Landlock => &Self::OF_LANDLOCK,
+            Backend::Bubblewrap => &Self::OF_NAMESPACES,
+        }
+    }
+
+    /// What every namespaced backend holds.
+    pub(crate) const OF_NAMESPACES: [Self; 9] = [
+        Self::UserNamespace,
+        Self::MountNamespace,
+        Self::PidNamespace,
+        Self::IpcNamespace,
+        Self::UtsNamespace,
+        Self::CgroupNamespace,
+        Self::ReadOnlyRoot,
+        Self::NoNewPrivileges,
+        Self::Seccomp,
+    ];
+
+    /// What the Landlock backend holds.
+    pub(crate) const OF_LANDLOCK: [Self; 6] = [
+        Self::Landlock,
+        Self::SignalScope,
+        Self::NoSockets,
+        Self::NoNewPrivileges,
+        Self::Seccomp,
+        Self::NotForHostileCode,
     ];
 
     /// The stable word.
@@ -100,6 +148,10 @@ impl Capability {
             Self::ReadOnlyRoot => "read_only_root",
             Self::NoNewPrivileges => "no_new_privileges",
             Self::Seccomp => "seccomp",
+            Self::Landlock => "landlock",
+            Self::SignalScope => "signal_scope",
+            Self::NoSockets => "no_sockets",
+            Self::NotForHostileCode => "not_for_hostile_code",
             Self::NewSession => "new_session",
             Self::MemoryOfTree => "memory_of_tree",
             Self::MemoryOfProcess => "memory_of_process",

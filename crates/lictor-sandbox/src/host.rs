@@ -67,7 +67,7 @@ impl Host {
         self.backends().into_iter().find(|b| b.name() == name)
     }
 
-    /// Finds a job's program in its profile's root, and the facts about it. `dir` is the job's own directory,
+    /// Finds a job's program in its profile's root, as `backend` shows it, and the facts about it. `dir` is the job's own directory,
     /// which need not exist yet. Reads and hashes the program when it has not seen it before, so it may take a
     /// while for a large one.
     ///
@@ -76,11 +76,11 @@ impl Host {
     pub fn resolve(
         &self,
         name: &Name,
-        profile: &Profile,
+        (profile, backend): (&Profile, BackendName),
         exec: &Exec,
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
-        self.inner.resolve((name, profile), exec, dir)
+        self.inner.resolve((name, profile, backend), exec, dir)
     }
 
     /// The probe of every backend, for heartbeats and `doctor`.

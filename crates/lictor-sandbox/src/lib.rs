@@ -1,4 +1,4 @@
-//! Everything that talks to the kernel: plans, spawn, the process tree, and the host and bubblewrap backends.
+//! Everything that talks to the kernel: plans, spawn, the process tree, and the backends.
 //!
 //! ```text
 //!   Host::resolve -> Resolved --(policy: Permit)--> Plan --Backend::create--> Sandbox --exec--> Running --wait--> Ended
@@ -35,5 +35,5 @@ pub use backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 pub use capability::{Capabilities, Capability};
 pub use handle::{Handle, ProcessId, Recovered};
 pub use host::{Config, Host, fingerprint, host_facts, remove_job_dir};
-pub use plan::{Plan, Resolved, Unenforceable};
+pub use plan::{Plan, Resolved, Unenforceable, can_hold};
 pub use running::{Cause, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch};

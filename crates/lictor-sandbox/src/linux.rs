@@ -7,7 +7,7 @@
 //! | `supervisor`, `pipe` | time limit, end, usage; output |
 //! | `users`, `resolve`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
-//! | `kernel`, `host`, `bubblewrap`, `seccomp` | the backends and what they share |
+//! | `kernel`, `host`, `landlock`, `bubblewrap`, `seccomp`, `shown` | the backends and what they share |
 
 mod bubblewrap;
 mod cgroup;
@@ -17,6 +17,7 @@ mod facts;
 mod host;
 mod keeper;
 mod kernel;
+mod landlock;
 mod mounts;
 mod pipe;
 mod process;
@@ -26,6 +27,7 @@ mod recover;
 mod remove;
 mod resolve;
 mod seccomp;
+mod shown;
 mod spawn;
 mod supervisor;
 mod table;
@@ -48,6 +50,7 @@ use crate::backend::Backend;
 pub(crate) fn backends(kernel: &Arc<Kernel>) -> Vec<Arc<dyn Backend>> {
     vec![
         Arc::new(host::HostBackend(kernel.clone())),
+        Arc::new(landlock::Landlock(kernel.clone())),
         Arc::new(bubblewrap::Bubblewrap(kernel.clone())),
     ]
 }

@@ -38,7 +38,7 @@ pub enum Unenforceable {
         capability: Capability,
     },
     /// A namespaced job would run as root.
-    #[error("a namespaced profile needs a run-as user who is not root")]
+    #[error("a profile that isolates needs a run-as user who is not root")]
     Root,
     /// The permit is about something else than what was resolved.
     #[error("the permit is not about this program")]
@@ -72,6 +72,12 @@ impl Resolved {
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
+
+    /// The backend whose view of the host this is.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.spec.backend
+    }
 }
 
 /// The body of a plan: everything that a backend needs, and nothing that lets anybody start it.
@@ -103,15 +109,21 @@ fn millis<S: serde::Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
 impl LaunchSpec {
     /// A job's wishes within what its profile allows.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
-    pub(crate) fn new(profile: &Profile, exec: &Exec, dir: &Path, program: OpenProgram, user: User) -> Self {
+    pub(crate) fn new(
+        (profile, backend): (&Profile, Backend),
+        exec: &Exec,
+        dir: &Path,
+        program: OpenProgram,
+        user: User,
+    ) -> Self {
         let mut env = profile.env.clone();
         env.extend(exec.env.clone());
         let limits = profile.limits.clone();
         Self {
-            backend: profile.backend,
+            backend,
             argv: exec.argv.clone(),
             env,
-            cwd: working_directory(profile, exec, dir),
+            cwd: working_directory((profile, backend), exec, dir),
             program,
             user,
             changes_user: false,
@@ -125,33 +137,43 @@ impl LaunchSpec {
         }
     }
 
+    fn promises(&self) -> Promises<'_> {
+        Promises {
+            backend: self.backend,
+            network: self.network,
+            shows_paths: !self.read_only.is_empty() || !self.read_write.is_empty(),
+            changes_user: self.changes_user,
+            is_root: self.user.uid == 0,
+            limits: &self.limits,
+        }
+    }
+}
+
+/// What a job is promised by its profile, for one backend.
+struct Promises<'a> {
+    backend: Backend,
+    network: Network,
+    shows_paths: bool,
+    changes_user: bool,
+    is_root: bool,
+    limits: &'a Limits,
+}
+
+impl Promises<'_> {
     /// What must be in force, or what stands in the way.
     fn required(&self, capabilities: &Capabilities) -> Result<Vec<Capability>, Unenforceable> {
         use Capability as C;
         let mut needed = vec![C::ProcessTree, C::CleanStart, C::NewSession];
-        if self.backend.is_namespaced() {
-            if self.user.uid == 0 {
-                return Err(Unenforceable::Root);
-            }
-            needed.extend([
-                C::UserNamespace,
-                C::MountNamespace,
-                C::PidNamespace,
-                C::IpcNamespace,
-            ]);
-            needed.extend([
-                C::UtsNamespace,
-                C::CgroupNamespace,
-                C::ReadOnlyRoot,
-                C::NoNewPrivileges,
-            ]);
-            needed.push(C::Seccomp);
+        if self.backend.is_unprivileged() && self.is_root {
+            return Err(Unenforceable::Root);
         }
+        needed.extend(C::promised_by(self.backend));
         needed.push(match self.network {
             Network::Host => C::HostNetwork,
             Network::None => C::NoNetwork,
         });
-        if !self.read_only.is_empty() || !self.read_write.is_empty() {
+        if self.shows_paths && !self.backend.is_unprivileged() {
+            // A list of paths says what can be reached, which nothing holds back here.
             needed.push(C::MountNamespace);
         }
         if self.changes_user && !self.backend.is_namespaced() {
@@ -162,7 +184,7 @@ impl LaunchSpec {
         } else {
             C::MemoryOfProcess
         };
-        let limits = &self.limits;
+        let limits = self.limits;
         needed.extend(limits.memory.map(|_| memory));
         needed.extend(limits.pids.map(|_| C::Pids));
         needed.extend(limits.cpu_seconds.map(|_| C::CpuTime));
@@ -179,9 +201,30 @@ impl LaunchSpec {
     }
 }
 
+/// Whether a backend with these capabilities can hold a profile, as far as that can be told before anything is known
+/// about a job.
+///
+/// # Errors
+/// What stands in the way.
+pub fn can_hold(
+    profile: &Profile,
+    backend: Backend,
+    capabilities: &Capabilities,
+) -> Result<(), Unenforceable> {
+    let promises = Promises {
+        backend,
+        network: profile.network,
+        shows_paths: !profile.read_only.is_empty() || !profile.read_write.is_empty(),
+        changes_user: false,
+        is_root: false,
+        limits: &profile.limits,
+    };
+    promises.required(capabilities).map(|_| ())
+}
+
 /// Where a job works, as it sees it.
-pub(crate) fn working_directory(profile: &Profile, exec: &Exec, dir: &Path) -> String {
-    let own = if profile.backend.is_namespaced() {
+pub(crate) fn working_directory((profile, backend): (&Profile, Backend), exec: &Exec, dir: &Path) -> String {
+    let own = if backend.is_namespaced() {
         "/workspace".to_owned()
     } else {
         dir.to_string_lossy().into_owned()
@@ -205,7 +248,7 @@ pub(crate) struct Body {
 
 impl Body {
     pub(crate) fn new(spec: LaunchSpec, capabilities: &Capabilities) -> Result<Self, Unenforceable> {
-        let applied: Capabilities = spec.required(capabilities)?.into_iter().collect();
+        let applied: Capabilities = spec.promises().required(capabilities)?.into_iter().collect();
         let applied = AppliedBackend {
             name: spec.backend.as_str().to_owned(),
             capabilities: applied.words(),

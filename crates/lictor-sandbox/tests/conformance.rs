@@ -22,6 +22,12 @@ macro_rules! for_every_backend {
                 super::$case(&super::Bench::new(super::Backend::Host).await).await;
             })*
         }
+        mod landlock {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&super::Bench::new(super::Backend::Landlock).await).await;
+            })*
+        }
         mod bubblewrap {
             $(#[tokio::test]
             async fn $case() {
@@ -224,7 +230,7 @@ async fn cpu_time_is_measured(bench: &Bench) {
 }
 
 async fn cpu_limit_is_told_by_its_name(bench: &Bench) {
-    let mut bench = Bench::new(bench.profile.backend).await;
+    let mut bench = Bench::new(bench.backend.name()).await;
     bench.profile.limits.cpu_seconds = Some(1);
     let outcome = bench.python("while True: pass").await;
     assert_eq!(outcome.ended.exit, Some(Exit::Signal(24)), "SIGXCPU");
@@ -269,8 +275,8 @@ async fn changed_program_does_not_start(bench: &Bench) {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("mode");
     let program = place.path().join("program");
     fs::copy("/bin/true", &program).expect("copied");
-    let mut bench = Bench::new(bench.profile.backend).await;
-    if bench.is_boxed() {
+    let mut bench = Bench::new(bench.backend.name()).await;
+    if bench.hides() {
         bench
             .profile
             .read_only
@@ -293,8 +299,8 @@ async fn script_runs_with_its_interpreter(bench: &Bench) {
     let script = place.path().join("script");
     fs::write(&script, "#!/bin/sh\necho \"$1\"\n").expect("written");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("mode");
-    let mut bench = Bench::new(bench.profile.backend).await;
-    if bench.is_boxed() {
+    let mut bench = Bench::new(bench.backend.name()).await;
+    if bench.hides() {
         bench
             .profile
             .read_only
@@ -339,7 +345,7 @@ async fn missing_program_is_not_found(bench: &Bench) {
     for program in ["no-such-program", "/no/such", "./relative", "/etc", "/etc/passwd"] {
         let refusal = bench
             .host
-            .resolve(&name, &bench.profile, &command(&[program]), &bench.job_dir());
+            .resolve(&name, bench.profile(), &command(&[program]), &bench.job_dir());
         let code = refusal.expect_err(program).code;
         assert_eq!(code, lictor_proto::Code::ProgramNotFound, "{program}");
     }

@@ -239,7 +239,7 @@ async fn what_cannot_be_enforced_is_an_error() {
     let exec = common::command(&["true"]);
     let resolved = bench
         .host
-        .resolve(&name, &bench.profile, &exec, &bench.job_dir())
+        .resolve(&name, bench.profile(), &exec, &bench.job_dir())
         .expect("resolved");
     let error = lictor_sandbox::Plan::without_permit(resolved, &bench.capabilities).expect_err("refused");
     assert!(error.to_string().contains("no_network"), "{error}");

@@ -20,7 +20,7 @@ fn facts(bench: &Bench, program: &str) -> Result<Facts, Refusal> {
     let exec = command(&[program]);
     let resolved = bench
         .host
-        .resolve(&name, &bench.profile, &exec, &bench.job_dir())?;
+        .resolve(&name, bench.profile(), &exec, &bench.job_dir())?;
     Ok(resolved.facts().clone())
 }
 

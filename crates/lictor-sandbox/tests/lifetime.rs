@@ -12,7 +12,7 @@ use lictor_proto::doc::Exit;
 use lictor_sandbox::{Capability, Handle, StdinSource};
 use lictor_trust::profiles::Backend;
 
-const BACKENDS: [Backend; 2] = [Backend::Host, Backend::Bubblewrap];
+const BACKENDS: [Backend; 3] = [Backend::Host, Backend::Landlock, Backend::Bubblewrap];
 
 fn zombies() -> Vec<(u32, String, String, u32)> {
     let own = std::process::id();

@@ -15,7 +15,7 @@ use lictor_proto::Digest;
 use lictor_sandbox::{StartError, StdinSource};
 use lictor_trust::profiles::Backend;
 
-const BACKENDS: [Backend; 2] = [Backend::Host, Backend::Bubblewrap];
+const BACKENDS: [Backend; 3] = [Backend::Host, Backend::Landlock, Backend::Bubblewrap];
 /// Somebody who is neither root nor anybody's run-as user.
 const STRANGER: u32 = 54_321;
 
@@ -31,7 +31,7 @@ async fn stage(backend: Backend) -> (Bench, tempfile::TempDir, PathBuf) {
 async fn bench_with(place: &Path, backend: Backend) -> Bench {
     fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("mode");
     let mut bench = Bench::new(backend).await;
-    if bench.is_boxed() {
+    if bench.hides() {
         let shown = place.to_str().expect("UTF-8").to_owned();
         bench.profile.read_only.push(shown);
     }
@@ -209,7 +209,7 @@ async fn binary_of_a_stranger_runs_from_a_copy_that_nobody_can_change() {
         assert_eq!(said.stdout, "/memfd:lictor-program (deleted)\n", "{said:?}");
         // Nobody gets a right by the copy that the original does not give.
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("mode");
-        if bench.is_boxed() {
+        if bench.hides() {
             let exec = command(&[name, "/proc/self/exe"]);
             let error = bench
                 .start(&exec, StdinSource::Null)
@@ -257,7 +257,9 @@ async fn digest_of_a_file_that_others_can_change_is_never_an_old_one() {
     let name = "p".parse().expect("a name");
     let exec = command(&[program.to_str().expect("UTF-8")]);
     let judged = || {
-        let resolved = bench.host.resolve(&name, &bench.profile, &exec, &bench.job_dir());
+        let resolved = bench
+            .host
+            .resolve(&name, bench.profile(), &exec, &bench.job_dir());
         resolved.expect("there").facts().program.sha256
     };
     let now = || Digest::of(&fs::read(&program).expect("readable"));

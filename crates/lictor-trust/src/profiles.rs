@@ -7,7 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lictor_proto::{Digest, Name};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+mod backends;
+mod units;
+
+pub use backends::{Backend, Backends};
+use units::{duration, optional_size, size};
+pub use units::{parse_duration, parse_size};
 
 /// All profiles of a bundle, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -22,8 +29,8 @@ pub struct Profiles {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// Which backend.
-    pub backend: Backend,
+    /// Which backend, or which in order of preference.
+    pub backend: Backends,
     /// Who the job runs as on the host. Namespaced backends need somebody who is not root.
     #[serde(default)]
     pub run_as: RunAs,
@@ -49,33 +56,6 @@ pub struct Profile {
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
-}
-
-/// The backends there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// The process tree is supervised; nothing is isolated.
-    Host,
-    /// Namespaces, a read-only root, no network, seccomp.
-    Bubblewrap,
-}
-
-impl Backend {
-    /// The word in documents.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::Bubblewrap => "bubblewrap",
-        }
-    }
-
-    /// Whether the job sees a root, processes and users of its own.
-    #[must_use]
-    pub const fn is_namespaced(self) -> bool {
-        matches!(self, Self::Bubblewrap)
-    }
 }
 
 /// Who a job runs as.
@@ -226,83 +206,9 @@ impl Profile {
         if self.limits.timeout > self.limits.max_timeout {
             return Err("limits.timeout is over limits.max_timeout".into());
         }
-        if self.network == Network::Host && self.backend.is_namespaced() {
+        if self.network == Network::Host && self.backend.iter().any(Backend::is_unprivileged) {
             return Err("network = \"host\" goes with backend = \"host\" only".into());
         }
         Ok(())
-    }
-}
-
-/// `"90s"`, `"10m"`, `"2h"`, `"7d"`, `"500ms"`.
-///
-/// # Errors
-/// When it is none of these.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let wrong = || format!("{text:?} is no duration; write 500ms, 90s, 10m, 2h or 7d");
-    let n: u64 = number.parse().map_err(|_| wrong())?;
-    let ms = match unit {
-        "ms" => Some(n),
-        "s" => n.checked_mul(1000),
-        "m" => n.checked_mul(60_000),
-        "h" => n.checked_mul(3_600_000),
-        "d" => n.checked_mul(86_400_000),
-        _ => None,
-    };
-    ms.map(Duration::from_millis).ok_or_else(wrong)
-}
-
-/// `"512"`, `"64KiB"`, `"16MiB"`, `"2GiB"`, in bytes.
-///
-/// # Errors
-/// When it is none of these.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let wrong = || format!("{text:?} is no size; write bytes, or with KiB, MiB or GiB");
-    let n: u64 = number.parse().map_err(|_| wrong())?;
-    let shift = match unit {
-        "" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        _ => return Err(wrong()),
-    };
-    n.checked_mul(1 << shift).ok_or_else(wrong)
-}
-
-mod duration {
-    use super::{Deserialize, Deserializer, Duration, parse_duration};
-    pub(super) fn serialize<S: serde::Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&format_args!("{}ms", d.as_millis()))
-    }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-        parse_duration(&String::deserialize(d)?).map_err(serde::de::Error::custom)
-    }
-}
-
-mod size {
-    use super::{Deserialize, Deserializer, parse_size};
-    pub(super) fn serialize<S: serde::Serializer>(n: &u64, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(n)
-    }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
-        parse_size(&String::deserialize(d)?).map_err(serde::de::Error::custom)
-    }
-}
-
-mod optional_size {
-    use super::{Deserialize, Deserializer, parse_size};
-    pub(super) fn serialize<S: serde::Serializer>(n: &Option<u64>, s: S) -> Result<S::Ok, S::Error> {
-        match n {
-            Some(n) => s.collect_str(n),
-            None => s.serialize_none(),
-        }
-    }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
-        Option::<String>::deserialize(d)?
-            .map(|t| parse_size(&t).map_err(serde::de::Error::custom))
-            .transpose()
     }
 }

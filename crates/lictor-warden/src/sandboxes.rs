@@ -10,7 +10,7 @@ use lictor_proto::agent::{BackendReport, HostFacts};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::Exec;
 use lictor_proto::{Code, Name};
-use lictor_sandbox::{Backend, Capabilities, Handle, Host, Plan, Resolved};
+use lictor_sandbox::{Backend, Capabilities, Handle, Host, Plan, Resolved, can_hold};
 use lictor_trust::profiles::{Backend as BackendName, Profile};
 use tokio::sync::Semaphore;
 
@@ -84,6 +84,10 @@ impl Sandboxes {
         exec: &Exec,
         dir: PathBuf,
     ) -> Option<Result<Resolved, Refusal>> {
+        let backend = match self.choose(profile) {
+            Ok(backend) => backend,
+            Err(refusal) => return Some(Err(refusal)),
+        };
         let host = self.host.clone();
         let (name, profile, exec) = (name.clone(), profile.clone(), exec.clone());
         let threads = self.resolving.clone();
@@ -92,7 +96,7 @@ impl Sandboxes {
             let permit = threads.acquire_owned().await;
             tokio::task::spawn_blocking(move || {
                 let _permit = permit;
-                host.resolve(&name, &profile, &exec, &dir)
+                host.resolve(&name, (&profile, backend), &exec, &dir)
             })
             .await
         };
@@ -103,12 +107,27 @@ impl Sandboxes {
 
     /// The plan of a permit, if this host can hold what the profile promises.
     pub(crate) fn plan(&self, permit: Permit, resolved: Resolved) -> Result<Plan, Refusal> {
-        let usable = self.usable(permit.profile().backend)?;
+        let usable = self.usable(resolved.backend())?;
         Plan::new(permit, resolved, &usable.capabilities).map_err(|e| e.refusal())
     }
 
     pub(crate) fn backend(&self, name: BackendName) -> Result<Arc<dyn Backend>, Refusal> {
         self.usable(name).map(|u| u.backend.clone())
+    }
+
+    /// The first of a profile's backends that works here and can hold all of it.
+    fn choose(&self, profile: &Profile) -> Result<BackendName, Refusal> {
+        let mut reasons = Vec::new();
+        for name in profile.backend.iter() {
+            let fit = self
+                .usable(name)
+                .and_then(|usable| can_hold(profile, name, &usable.capabilities).map_err(|e| e.refusal()));
+            match fit {
+                Ok(()) => return Ok(name),
+                Err(refusal) => reasons.push(refusal.message),
+            }
+        }
+        Err(Refusal::new(Code::Unenforceable, reasons.join("; ")))
     }
 
     fn usable(&self, name: BackendName) -> Result<&Usable, Refusal> {

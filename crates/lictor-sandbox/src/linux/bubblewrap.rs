@@ -90,26 +90,9 @@ impl Backend for Bubblewrap {
 impl Bubblewrap {
     fn capabilities(&self) -> Capabilities {
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
-        found.extend([
-            C::UserNamespace,
-            C::MountNamespace,
-            C::PidNamespace,
-            C::IpcNamespace,
-        ]);
-        found.extend([
-            C::UtsNamespace,
-            C::CgroupNamespace,
-            C::ReadOnlyRoot,
-            C::NoNewPrivileges,
-        ]);
-        found.extend([C::Seccomp, C::CpuTime, C::FileSize, C::OpenFiles, C::Pids]);
-        let cgroups = self.0.cgroups.as_ref();
-        found.extend(cgroups.map(|_| C::Cgroup));
-        found.push(if cgroups.is_some_and(|c| c.memory) {
-            C::MemoryOfTree
-        } else {
-            C::MemoryOfProcess
-        });
+        found.extend(C::OF_NAMESPACES);
+        found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::Pids]);
+        found.extend(self.0.limits());
         if rustix::process::geteuid().is_root() {
             found.push(C::RunAsUser);
         }
@@ -176,6 +159,7 @@ impl Sandbox for Inner {
             init: Some(self.namespaces.init),
             filter: Some(filter),
             roots: self.namespaces.roots(),
+            ruleset: None,
         };
         self.job.exec(stdin, inside).await
     }

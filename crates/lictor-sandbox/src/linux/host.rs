@@ -31,18 +31,7 @@ impl Backend for HostBackend {
         if rustix::process::geteuid().is_root() {
             found.push(C::RunAsUser);
         }
-        match &self.0.cgroups {
-            Some(root) => {
-                found.push(C::Cgroup);
-                found.push(if root.memory {
-                    C::MemoryOfTree
-                } else {
-                    C::MemoryOfProcess
-                });
-                found.extend(root.pids.then_some(C::Pids));
-            }
-            None => found.push(C::MemoryOfProcess),
-        }
+        found.extend(self.0.limits());
         Ok(found.into_iter().collect())
     }
 

@@ -1,4 +1,4 @@
-//! What both backends share: the zygote, the cgroup root, the resolver; and one job's life on this host.
+//! What all backends share: the zygote, the cgroup root, the resolver; and one job's life on this host.
 
 use std::ffi::CString;
 use std::fs;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Exec, Usage};
 use lictor_proto::{Name, Timestamp};
-use lictor_trust::profiles::Profile;
+use lictor_trust::profiles::{Backend, Profile};
 use rustix::process::{Resource, Signal};
 use tokio::sync::watch;
 
@@ -20,6 +20,7 @@ use super::pipe::PipeReader;
 use super::recover::Recovered;
 use super::remove::remove_dir;
 use super::resolve::Resolver;
+use super::seccomp::Around;
 use super::spawn::{self, Launch, LaunchFile};
 use super::supervisor::Supervisor;
 use super::tree::Tree;
@@ -27,6 +28,7 @@ use super::users::User;
 use super::zygote::Zygote;
 use super::{keeper, process};
 use crate::backend::{RecoverError, StartError};
+use crate::capability::Capability;
 use crate::handle::{Handle, ProcessId};
 use crate::host::Config;
 use crate::plan::{LaunchSpec, Plan, Resolved};
@@ -41,6 +43,8 @@ pub(crate) struct Kernel {
     pub(super) config: Config,
     /// The namespaced backends' filter, or why there is none.
     pub(super) filter: Result<Vec<libc::sock_filter>, String>,
+    /// The one of backends without namespaces, or why there is none.
+    pub(super) isolated_filter: Result<Vec<libc::sock_filter>, String>,
     resolver: Resolver,
 }
 
@@ -50,14 +54,15 @@ impl Kernel {
             zygote: Zygote::start(config.start_bound)?,
             cgroups: CgroupRoot::make(),
             config,
-            filter: super::seccomp::filter().map_err(|e| e.to_string()),
+            filter: super::seccomp::filter(Around::Namespaces).map_err(|e| e.to_string()),
+            isolated_filter: super::seccomp::filter(Around::Nothing).map_err(|e| e.to_string()),
             resolver: Resolver::default(),
         })
     }
 
     pub(crate) fn resolve(
         &self,
-        profile: (&Name, &Profile),
+        profile: (&Name, &Profile, Backend),
         exec: &Exec,
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
@@ -67,6 +72,22 @@ impl Kernel {
             groups: Vec::new(),
         };
         self.resolver.resolve(profile, exec, dir, &sandbox)
+    }
+}
+
+impl Kernel {
+    /// What limits on a whole job are held here, or on each process in their place.
+    pub(super) fn limits(&self) -> Vec<Capability> {
+        let cgroups = self.cgroups.as_ref();
+        let mut found = Vec::new();
+        found.extend(cgroups.map(|_| Capability::Cgroup));
+        found.push(if cgroups.is_some_and(|c| c.memory) {
+            Capability::MemoryOfTree
+        } else {
+            Capability::MemoryOfProcess
+        });
+        found.extend(cgroups.filter(|c| c.pids).map(|_| Capability::Pids));
+        found
     }
 }
 
@@ -80,12 +101,13 @@ pub(super) struct Job {
     started: bool,
 }
 
-/// What a namespaced backend adds to a start.
+/// What a backend that isolates adds to a start.
 #[derive(Debug, Default)]
 pub(super) struct Inside<'a> {
     pub(super) namespaces: Option<BorrowedFd<'a>>,
     pub(super) init: Option<ProcessId>,
     pub(super) filter: Option<&'a [libc::sock_filter]>,
+    pub(super) ruleset: Option<BorrowedFd<'a>>,
     /// More processes that hold the sandbox, for the handle.
     pub(super) roots: Vec<ProcessId>,
 }
@@ -158,7 +180,8 @@ impl Job {
             inherit: vec![stdin.as_fd(), out.as_fd(), err.as_fd()],
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
             namespaces: inside.namespaces,
-            confine: inside.namespaces.is_some(),
+            confine: inside.filter.is_some(),
+            ruleset: inside.ruleset,
             filter: inside.filter,
             ..self.launch(spec)?
         };
@@ -220,6 +243,7 @@ impl Job {
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,
+            ruleset: None,
         })
     }
 

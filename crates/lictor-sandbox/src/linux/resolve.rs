@@ -19,13 +19,14 @@ use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::Exec;
 use lictor_proto::{Digest, Name};
-use lictor_trust::profiles::{Network, Profile};
+use lictor_trust::profiles::{Backend, Network, Profile};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::copy;
 use super::reach::{Reach, is_changeable};
 use super::remove::link_of;
+use super::shown::SHOWN;
 use super::users::{self, User};
 use crate::plan::{LaunchSpec, Resolved, run_as};
 use crate::program::{ExecBy, FileIdentity, OpenProgram, ProgramFile};
@@ -40,9 +41,6 @@ const MAX_PROGRAM: u64 = 1 << 30;
 const REMEMBERED: usize = 2048;
 /// A file that changed less than this ago could change again without a new time stamp.
 const SETTLED_S: i64 = 2;
-
-/// Directories of the host that every namespaced root shows.
-pub(super) const SHOWN: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /// Resolves programs; remembers digests, so that the second look at the same file costs nothing.
 #[derive(Debug, Default)]
@@ -98,7 +96,7 @@ impl Resolver {
     /// Facts of a job, in its profile's root. `sandbox` is whom namespaced jobs of a root agent run as.
     pub(crate) fn resolve(
         &self,
-        (name, profile): (&Name, &Profile),
+        (name, profile, backend): (&Name, &Profile, Backend),
         exec: &Exec,
         dir: &Path,
         sandbox: &User,
@@ -106,19 +104,20 @@ impl Resolver {
         let own = users::current();
         let user = match run_as(profile) {
             Some(name) => named_user(name)?,
-            None if profile.backend.is_namespaced() && own.uid == 0 => sandbox.clone(),
+            None if backend.is_unprivileged() && own.uid == 0 => sandbox.clone(),
             None => own.clone(),
         };
         let command = exec.argv.first().map_or("", String::as_str);
-        let asked = look_up(profile, command)?;
-        let mut chain = vec![self.judge(profile, &asked, &user)?];
+        let view = View { profile, backend };
+        let asked = view.look_up(command)?;
+        let mut chain = vec![self.judge(view, &asked, &user)?];
         while let Some(line) = chain.last().and_then(|j| j.line.as_ref()) {
             if chain.len() > INTERPRETERS {
                 return Err(not_found(format!(
                     "{command}: more than {INTERPRETERS} interpreters"
                 )));
             }
-            let next = self.judge(profile, &line.interpreter, &user)?;
+            let next = self.judge(view, &line.interpreter, &user)?;
             chain.push(next);
         }
         let program = open_program(&mut chain);
@@ -126,7 +125,7 @@ impl Resolver {
         let own_facts = facts.next().ok_or_else(|| not_found(command))?;
         let changes_user = user != own;
         let uid = user.uid;
-        let mut spec = LaunchSpec::new(profile, exec, dir, program, user);
+        let mut spec = LaunchSpec::new((profile, backend), exec, dir, program, user);
         spec.changes_user = changes_user;
         let facts = Facts {
             program: own_facts,
@@ -139,8 +138,8 @@ impl Resolver {
             .to_owned(),
             profile: name.clone(),
             profile_digest: profile.digest(),
-            backend: profile.backend.as_str().to_owned(),
-            namespaced: profile.backend.is_namespaced(),
+            backend: backend.as_str().to_owned(),
+            namespaced: backend.is_namespaced(),
             run_as_uid: uid,
             cwd: spec.cwd.clone(),
         };
@@ -151,13 +150,12 @@ impl Resolver {
         })
     }
 
-    fn judge(&self, profile: &Profile, asked: &str, user: &User) -> Result<Judged, Refusal> {
+    fn judge(&self, view: View<'_>, asked: &str, user: &User) -> Result<Judged, Refusal> {
         let wrong = |e: io::Error| not_found(format!("{asked}: {e}"));
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let file = rustix::fs::open(asked, flags, Mode::empty()).map_err(|e| wrong(e.into()))?;
         let canonical = std::fs::read_link(link_of(&file)).map_err(wrong)?;
-        let shown = |p: &Path| !profile.backend.is_namespaced() || is_shown(profile, p);
-        if !shown(Path::new(asked)) || !shown(&canonical) {
+        if !view.shows(Path::new(asked)) || !view.shows(&canonical) {
             return Err(not_found(format!("{asked}: the profile does not show it")));
         }
         let meta = std::fs::metadata(link_of(&file)).map_err(wrong)?;
@@ -236,33 +234,41 @@ fn named_user(name: &Name) -> Result<User, Refusal> {
     }
 }
 
-fn look_up(profile: &Profile, command: &str) -> Result<String, Refusal> {
-    if command.starts_with('/') {
-        return Ok(command.to_owned());
-    }
-    if command.contains('/') {
-        return Err(not_found(format!(
-            "{command}: a program is named by an absolute path, or looked up by its bare name"
-        )));
-    }
-    let candidates = profile.path.iter().filter(|d| d.starts_with('/'));
-    let candidates = candidates.map(|d| format!("{}/{command}", d.trim_end_matches('/')));
-    let is_program = |p: &String| {
-        let path = Path::new(p);
-        let shown = !profile.backend.is_namespaced() || is_shown(profile, path);
-        shown && std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0)
-    };
-    candidates
-        .into_iter()
-        .find(is_program)
-        .ok_or_else(|| not_found(format!("{command}: not in the profile's path")))
+/// What of the host a job sees: its profile, held by one of its backends.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    profile: &'a Profile,
+    backend: Backend,
 }
 
-/// Whether a namespaced root shows this path.
-fn is_shown(profile: &Profile, path: &Path) -> bool {
-    let named = profile.read_only.iter().chain(&profile.read_write);
-    let mut all = SHOWN.iter().copied().chain(named.map(String::as_str));
-    all.any(|dir| path.starts_with(dir))
+impl View<'_> {
+    fn look_up(self, command: &str) -> Result<String, Refusal> {
+        if command.starts_with('/') {
+            return Ok(command.to_owned());
+        }
+        if command.contains('/') {
+            return Err(not_found(format!(
+                "{command}: a program is named by an absolute path, or looked up by its bare name"
+            )));
+        }
+        let candidates = self.profile.path.iter().filter(|d| d.starts_with('/'));
+        let candidates = candidates.map(|d| format!("{}/{command}", d.trim_end_matches('/')));
+        let is_program = |p: &String| {
+            let is_file = |m: std::fs::Metadata| m.is_file() && m.mode() & 0o111 != 0;
+            self.shows(Path::new(p)) && std::fs::metadata(p).is_ok_and(is_file)
+        };
+        candidates
+            .into_iter()
+            .find(is_program)
+            .ok_or_else(|| not_found(format!("{command}: not in the profile's path")))
+    }
+
+    /// Whether the job sees this path.
+    fn shows(self, path: &Path) -> bool {
+        let named = self.profile.read_only.iter().chain(&self.profile.read_write);
+        let mut all = SHOWN.iter().copied().chain(named.map(String::as_str));
+        self.backend == Backend::Host || all.any(|dir| path.starts_with(dir))
+    }
 }
 
 /// How a judged chain is executed. Where others than root could change a file or what a path leads to, nothing is

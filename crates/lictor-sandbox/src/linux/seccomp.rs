@@ -1,4 +1,4 @@
-//! The system call filter of namespaced sandboxes.
+//! The system call filters of sandboxes.
 //!
 //! A deny list over everything that reaches past the namespaces or has been a way out of them before. Other
 //! architectures' calls and x32 end the process: their numbers would slip past the list.
@@ -74,11 +74,47 @@ const DENIED: &[i64] = &[
     libc::SYS_process_madvise,
 ];
 
+/// Denied besides where nothing but the filter keeps a job from the host's own: objects with names or keys that every
+/// process can use, and other processes of the same user.
+const DENIED_OUTSIDE: &[i64] = &[
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    libc::SYS_socket,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+    libc::SYS_ioprio_set,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+];
+
+/// What else keeps a job in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Around {
+    /// Namespaces: there are none of the host's objects to name.
+    Namespaces,
+    /// Nothing: there must be no way to name them.
+    Nothing,
+}
+
 const TIOCLINUX: u64 = 0x541C;
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Compiles the filter.
-pub(crate) fn filter() -> Result<Vec<sock_filter>, FilterError> {
+/// Compiles a filter.
+pub(crate) fn filter(around: Around) -> Result<Vec<sock_filter>, FilterError> {
     let mut rules: Rules = DENIED.iter().map(|call| (*call, Vec::new())).collect();
     // Terminal input faked into whoever shares the terminal. The kernel looks at 32 bits of the number only, and so
     // does the comparison: `TIOCSTI + 2^32` is the same request.
@@ -89,6 +125,16 @@ pub(crate) fn filter() -> Result<Vec<sock_filter>, FilterError> {
     rules.insert(libc::SYS_clone, vec![Rule::new(vec![with_user_namespace])?]);
     rules.insert(libc::SYS_socket, socket_rules()?);
     rules.insert(libc::SYS_socketpair, socket_rules()?);
+    if around == Around::Nothing {
+        rules.extend(DENIED_OUTSIDE.iter().map(|call| (*call, Vec::new())));
+        let another = || Condition::new(0, Len::Dword, Op::Ne, 0);
+        rules.insert(libc::SYS_prlimit64, vec![Rule::new(vec![another()?])?]);
+        // Of one process only, and only one's own: by user they would be everybody's.
+        let of_another = Condition::new(1, Len::Dword, Op::Ne, 0)?;
+        let not_of_a_process = Condition::new(0, Len::Dword, Op::Ne, libc::PRIO_PROCESS as u64)?;
+        let priorities = vec![Rule::new(vec![of_another])?, Rule::new(vec![not_of_a_process])?];
+        rules.insert(libc::SYS_setpriority, priorities);
+    }
     let arch = std::env::consts::ARCH.try_into()?;
     let deny = SeccompAction::Errno(libc::EPERM as u32);
     let program: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, deny, arch)?.try_into()?;
@@ -142,7 +188,9 @@ fn prelude() -> Vec<sock_filter> {
 mod tests {
     #[test]
     fn filter_compiles_and_fits_the_kernel() {
-        let filter = super::filter().expect("constant rules");
-        assert!(filter.len() > super::DENIED.len() && filter.len() < 4096);
+        for around in [super::Around::Namespaces, super::Around::Nothing] {
+            let filter = super::filter(around).expect("constant rules");
+            assert!(filter.len() > super::DENIED.len() && filter.len() < 4096);
+        }
     }
 }

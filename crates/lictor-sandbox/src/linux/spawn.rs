@@ -50,6 +50,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) inherit: Vec<BorrowedFd<'a>>,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     pub(crate) namespaces: Option<BorrowedFd<'a>>,
+    /// Landlock rules that the program stays behind.
+    pub(crate) ruleset: Option<BorrowedFd<'a>>,
 }
 
 /// A file that must still be what was judged.
@@ -80,6 +82,7 @@ pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<S
     let mut fds = Vec::with_capacity(MAX_FDS);
     fds.extend(launch.cgroup);
     fds.extend(launch.namespaces);
+    fds.extend(launch.ruleset);
     fds.extend(&launch.inherit);
     fds.extend(launch.files.iter().filter_map(|f| f.copy));
     match hand_over(zygote, &lease, &fds, launch).await {
@@ -225,6 +228,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         inherit: launch.inherit.len() as u32,
         has_cgroup: launch.cgroup.is_some(),
         has_namespaces: launch.namespaces.is_some(),
+        has_ruleset: launch.ruleset.is_some(),
         set_ids: launch.user.is_some(),
         uid: launch.user.map_or(0, |u| u.uid),
         gid: launch.user.map_or(0, |u| u.gid),
@@ -263,7 +267,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
 
 /// The files to compare, as the table has them.
 fn files(arena: &mut Arena, launch: &Launch<'_>) -> Result<[FileCheck; MAX_FILES], Full> {
-    let descriptors = launch.inherit.len() + launch.files.len() + 2;
+    let descriptors = launch.inherit.len() + launch.files.len() + 3;
     if launch.files.is_empty() || descriptors > MAX_FDS {
         return Err(Full);
     }

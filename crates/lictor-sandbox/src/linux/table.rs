@@ -67,6 +67,8 @@ pub(super) struct Table {
     pub(super) has_cgroup: bool,
     /// Whether it carries a pidfd whose namespaces are entered.
     pub(super) has_namespaces: bool,
+    /// Whether it carries a Landlock ruleset to stay behind.
+    pub(super) has_ruleset: bool,
     /// Whether ids are set (the agent is root).
     pub(super) set_ids: bool,
     pub(super) uid: u32,
@@ -225,6 +227,7 @@ pub(super) enum Step {
     ForkProgram,
     Descriptors,
     Confine,
+    Landlock,
     Limits,
     Directory,
     Open,
@@ -243,11 +246,12 @@ impl Step {
             4 => "fork the program",
             5 => "set up descriptors",
             6 => "give up privileges",
-            7 => "set resource limits",
-            8 => "enter the working directory",
-            9 => "open the program",
-            10 => "use the program: it was changed",
-            11 => "install the seccomp filter",
+            7 => "stay behind the Landlock rules",
+            8 => "set resource limits",
+            9 => "enter the working directory",
+            10 => "open the program",
+            11 => "use the program: it was changed",
+            12 => "install the seccomp filter",
             _ => "execute the program",
         }
     }

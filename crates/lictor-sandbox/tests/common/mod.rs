@@ -43,6 +43,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 fn profile(name: BackendName) -> Profile {
     let text = match name {
         BackendName::Host => "[profiles.p]\nbackend = \"host\"\nnetwork = \"host\"\n",
+        BackendName::Landlock => "[profiles.p]\nbackend = \"landlock\"\n",
         BackendName::Bubblewrap => "[profiles.p]\nbackend = \"bubblewrap\"\n",
     };
     let profiles: Profiles = toml::from_str(text).expect("a valid profile");
@@ -70,7 +71,16 @@ impl Bench {
     }
 
     pub fn is_boxed(&self) -> bool {
-        self.profile.backend.is_namespaced()
+        self.backend.name().is_namespaced()
+    }
+
+    /// Whether a job sees only what its profile names, as an unprivileged user.
+    pub fn hides(&self) -> bool {
+        self.backend.name().is_unprivileged()
+    }
+
+    pub fn profile(&self) -> (&Profile, BackendName) {
+        (&self.profile, self.backend.name())
     }
 
     pub fn job_dir(&self) -> PathBuf {
@@ -83,7 +93,7 @@ impl Bench {
         let dir = self.job_dir();
         let resolved = self
             .host
-            .resolve(&name, &self.profile, exec, &dir)
+            .resolve(&name, self.profile(), exec, &dir)
             .expect("the program is there");
         Plan::without_permit(resolved, &self.capabilities).expect("the profile can be enforced")
     }

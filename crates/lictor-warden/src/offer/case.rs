@@ -75,7 +75,7 @@ impl Case<'_> {
             Verdict::Ask(asked) => return self.ask(asked, counted).await,
             Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
         };
-        let mut decision = recorded(&permit, profile, &resolved);
+        let mut decision = recorded(&permit, &resolved);
         let plan = match self.core.sandboxes.plan(*permit, resolved) {
             Ok(plan) => plan,
             Err(refusal) => {
@@ -263,7 +263,7 @@ enum Unresolved {
 }
 
 /// A permit in the journal's words; what it becomes on this machine is added when it is planned.
-fn recorded(permit: &Permit, profile: &Profile, resolved: &Resolved) -> Decision {
+fn recorded(permit: &Permit, resolved: &Resolved) -> Decision {
     let text = if permit.break_glass() {
         "permit (break glass)"
     } else {
@@ -278,7 +278,7 @@ fn recorded(permit: &Permit, profile: &Profile, resolved: &Resolved) -> Decision
         break_glass: permit.break_glass(),
         facts_digest: Some(resolved.facts().digest()),
         profile: permit.profile_name().clone(),
-        backend: Some(profile.backend.as_str().to_owned()),
+        backend: Some(resolved.facts().backend.clone()),
         capabilities: Vec::new(),
         plan_digest: None,
     }

@@ -43,6 +43,12 @@ network = "host"
 backend = "host"
 network = "host"
 limits = { keep = "1MiB", timeout = "60s", grace = "1s" }
+[profiles.quiet]
+backend = ["host", "landlock"]
+network = "none"
+[profiles.impossible]
+backend = "host"
+network = "none"
 "#;
 
 pub fn name(text: &str) -> Name {

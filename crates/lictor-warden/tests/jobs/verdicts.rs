@@ -34,6 +34,39 @@ fn a_permitted_job_runs_and_its_receipt_verifies() {
 }
 
 #[test]
+fn the_first_backend_that_can_hold_the_profile_runs_the_job_and_the_receipt_names_it() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let mut wanted = world.job("alice", &["true"]);
+        wanted.profile = name("quiet");
+        let (job, o) = world.sign_job(&wanted);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        let receipt = world.receipt(&finished(&mut feed, job).await.1);
+        let backend = receipt.backend.clone().unwrap();
+        assert_eq!(backend.name, "landlock", "the host cannot take the network away");
+        for word in ["no_network", "not_for_hostile_code"] {
+            assert!(backend.capabilities.iter().any(|c| c == word), "{backend:?}");
+        }
+        wanted.profile = name("impossible");
+        let (job, o) = world.sign_job(&wanted);
+        let OfferReply::Denied(refusal) = offer(&warden, o).await else {
+            panic!("nothing here can hold it")
+        };
+        assert_eq!(
+            (refusal.code, refusal.message.as_str()),
+            (Code::Unenforceable, "host cannot enforce no_network on this host")
+        );
+        let receipt = world.receipt(&finished(&mut feed, job).await.1);
+        assert_eq!(
+            (receipt.code, receipt.started_at),
+            (Some(Code::Unenforceable), None)
+        );
+    });
+}
+
+#[test]
 fn a_job_that_fails_or_does_not_exist_says_so() {
     let world = World::new();
     runtime().block_on(async {

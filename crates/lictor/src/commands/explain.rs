@@ -212,8 +212,8 @@ fn assume(name: &Name, profile: &Profile, exec: &Exec) -> Facts {
         .to_owned(),
         profile: name.clone(),
         profile_digest: profile.digest(),
-        backend: profile.backend.as_str().to_owned(),
-        namespaced: profile.backend.is_namespaced(),
+        backend: profile.backend.preferred().as_str().to_owned(),
+        namespaced: profile.backend.preferred().is_namespaced(),
         run_as_uid: 0,
         cwd: profile.cwd.clone().unwrap_or_else(|| "/workspace".to_owned()),
     }

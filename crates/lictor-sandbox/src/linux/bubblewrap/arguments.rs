@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::linux::resolve::SHOWN;
+use crate::linux::shown::{ETC, SHOWN};
 use crate::linux::users::User;
 
 /// The user inside.
@@ -13,26 +13,6 @@ pub(super) const HOSTS: &[u8] = b"127.0.0.1 localhost sandbox\n::1 localhost\n";
 /// Bytes of `/dev/shm` and of `/tmp`, which are memory.
 const SHARED_MEMORY: &str = "268435456";
 const TEMPORARY: &str = "1073741824";
-/// What of `/etc` programs need in order to find libraries, names, certificates and each other.
-const ETC: [&str; 16] = [
-    "/etc/alternatives",
-    "/etc/ca-certificates",
-    "/etc/host.conf",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/localtime",
-    "/etc/mime.types",
-    "/etc/nsswitch.conf",
-    "/etc/os-release",
-    "/etc/protocols",
-    "/etc/services",
-    "/etc/ssl/certs",
-    "/etc/ssl/openssl.cnf",
-    "/etc/terminfo",
-    "/etc/timezone",
-];
-
 /// What a set of namespaces is made of.
 pub(super) struct Parts<'a> {
     pub(super) user: &'a User,

@@ -212,6 +212,7 @@ fn launch<'a>(
         inherit,
         cgroup: None,
         namespaces: None,
+        ruleset: None,
     })
 }
 

@@ -116,12 +116,14 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     };
     let cgroup = take(table.has_cgroup);
     let namespaces = take(table.has_namespaces);
+    let ruleset = take(table.has_ruleset);
     // SAFETY: offsets within the two stacks.
     let second = unsafe { stacks.add(STACK) };
     let (inherit, copies) = fds[next..].split_at((table.inherit as usize).min(fds.len() - next));
     let start = Start {
         table,
         namespaces,
+        ruleset,
         inherit,
         copies,
         stack: second,

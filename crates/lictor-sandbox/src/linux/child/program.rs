@@ -27,6 +27,7 @@ const ALL_NAMESPACES: c_int = libc::CLONE_NEWUSER
 pub(super) struct Start<'a> {
     pub(super) table: &'a Table,
     pub(super) namespaces: Option<c_int>,
+    pub(super) ruleset: Option<c_int>,
     /// Becomes 0, 1, 2, ...
     pub(super) inherit: &'a [c_int],
     /// Files that were copied when they were judged. Their numbers are higher than any that `inherit` becomes.
@@ -81,6 +82,10 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
     // SAFETY: as the caller vouches.
     unsafe {
         clean_slate(table);
+        // Out of the way of 0, 1, 2, ...; closed by the program's start like everything else.
+        let ruleset = start
+            .ruleset
+            .map(|fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, HIGH));
         if move_descriptors(start.inherit) < 0 {
             fail(table, Step::Descriptors);
         }
@@ -99,6 +104,11 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         }
         if table.confine && confine() < 0 {
             fail(table, Step::Confine);
+        }
+        if let Some(ruleset) = ruleset
+            && libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) < 0
+        {
+            fail(table, Step::Landlock);
         }
         limit(table);
         execute(table, start.copies)

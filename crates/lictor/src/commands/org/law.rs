@@ -217,7 +217,7 @@ pub(super) fn show(desk: &Desk<'_>) -> Result {
     let profiles: BTreeMap<_, _> = files
         .iter()
         .flat_map(|f| &f.profiles.profiles)
-        .map(|(name, p)| (name.to_string(), p.backend.as_str()))
+        .map(|(name, p)| (name.to_string(), &p.backend))
         .collect();
     let meta = files.map(|f| (f.meta.issued_at, f.meta.expires_at));
     let value = json!({
