@@ -15,7 +15,7 @@ use crate::app::stdin::StdinGate;
 use crate::app::{App, Error, Objects, OrgBook, Times, TokenBook};
 use crate::config::HubConfig;
 use crate::link::Registry;
-use crate::listener::{Listener, Patience};
+use crate::listener::{Listener, Patience, Plain};
 use crate::relay::LiveBook;
 use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
@@ -108,6 +108,7 @@ impl Hub {
         let closing = CancellationToken::new();
         let listener = Listener {
             tls: keys.tls,
+            plain: Plain::on(addr),
             router: api::router(app.clone(), recorder()),
             tasks: connections.clone(),
             stop: closing.clone(),

@@ -1,9 +1,9 @@
-//! One port: TLS for nodes and for people, plain HTTP for loopback.
+//! One port: TLS for nodes and for people; where it listens on loopback only, plain HTTP too.
 //!
 //! ```text
 //!   first byte 0x16 --> TLS --ALPN lictor/1--> node, by its link key     HTTP/1.1
 //!        |                  \--else----------> anybody                   HTTP/2 by ALPN h2, else HTTP/1.1
-//!        \--else, and the client is on loopback -----------------------> HTTP/1.1
+//!        \--else, and the listener is on loopback ---------------------> HTTP/1.1
 //! ```
 //!
 //! # Invariants
@@ -12,6 +12,7 @@
 //! - [`LinkKey`] is in a request exactly when its connection proved that key.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -61,9 +62,31 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 /// `accept` failed, most likely for want of descriptors: it helps to wait for some to be closed.
 const BREATHE: Duration = Duration::from_millis(100);
 
+/// Whether plain HTTP is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plain {
+    /// Nobody but this machine can connect.
+    Taken,
+    /// Whoever connects may be anywhere. An address of loopback proves nothing then: a forwarder on this machine, such
+    /// as a container's, shows its own.
+    Refused,
+}
+
+impl Plain {
+    /// What holds for a listener on this address.
+    pub(crate) fn on(addr: SocketAddr) -> Self {
+        if addr.ip().to_canonical().is_loopback() {
+            Self::Taken
+        } else {
+            Self::Refused
+        }
+    }
+}
+
 /// What every connection needs.
 pub(crate) struct Listener {
     pub(crate) tls: HubTls,
+    pub(crate) plain: Plain,
     pub(crate) router: Router,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -111,10 +134,10 @@ impl Listener {
         }
         // 22: a TLS handshake record (RFC 8446 section 5.1).
         if first[0] != 22 {
-            if stream.peer_addr()?.ip().to_canonical().is_loopback() {
-                return self.http1(stream, None).await;
-            }
-            return Err("plain HTTP from another machine".into());
+            return match self.plain {
+                Plain::Taken => self.http1(stream, None).await,
+                Plain::Refused => Err("plain HTTP, and others than this machine can connect".into()),
+            };
         }
         match self.tls.accept(stream, HANDSHAKE).await? {
             Accepted::Node { stream, link_key } => self.http1(stream, Some(LinkKey(link_key))).await,

@@ -37,6 +37,8 @@ pub struct LabOptions {
     pub dir: Option<PathBuf>,
     /// Where its hub listens; any free port of loopback when nothing is said.
     pub listen: Option<SocketAddr>,
+    /// The network namespace that it runs in, and its operator's commands; this process's own when nothing is said.
+    pub netns: Option<String>,
 }
 
 impl Lab {
@@ -60,7 +62,8 @@ impl Lab {
                 (dir.path().join("home"), Some(dir))
             }
         };
-        let cli = Cli::new(&home)?;
+        let mut cli = Cli::new(&home)?;
+        cli.netns.clone_from(&options.netns);
         let mut lab = Self {
             program: None,
             options,

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use lictor_client::Home;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -127,10 +128,25 @@ impl Split {
         fs::write(&config, text)?;
         let config = config.to_str().context("path is not UTF-8")?;
         let mut program = Program::start(self.cli.command(&["hub", "serve", "--config", config]))?;
-        let ready = |line: &str| line.contains("\"ready\":true").then_some(());
-        program.line("the hub's ready line", PATIENCE, ready)?;
+        let ready = program.line("the hub's ready line", PATIENCE, |line| {
+            let ready: Value = serde_json::from_str(line).ok()?;
+            (ready["ready"] == true).then_some(ready)
+        })?;
+        if !listen.ip().is_loopback() {
+            self.talk_over_tls(&ready["web_spki"])?;
+        }
         self.hub = Some(program);
         Ok(())
+    }
+
+    /// Commands take the hub's key from its own mouth: it listens where others can connect, and takes no plain HTTP.
+    fn talk_over_tls(&self, web_spki: &Value) -> Result<()> {
+        let home = Home::at(&self.home);
+        let mut config = home.config()?;
+        let address = config.hub.as_mut().context("a home that knows no hub")?;
+        address.url = format!("https://127.0.0.1:{}", self.listen.port());
+        address.spki = Some(serde_json::from_value(web_spki.clone())?);
+        Ok(home.write_config(&config)?)
     }
 
     /// Starts the agent and waits until the hub says that it is connected.

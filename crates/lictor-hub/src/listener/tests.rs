@@ -38,6 +38,7 @@ impl Port {
         let (addr, tasks) = (tcp.local_addr().expect("an address"), TaskTracker::new());
         let listener = Listener {
             tls: HubTls::new(link, web).expect("both faces"),
+            plain: Plain::Taken,
             router: Router::new().route("/", get(|| async { "here" })),
             tasks: tasks.clone(),
             stop: CancellationToken::new(),

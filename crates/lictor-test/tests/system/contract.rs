@@ -1,6 +1,8 @@
 //! `lictor up` and what scripts may rely on.
 
 use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,7 +10,7 @@ use lictor_test::{Lab, LabOptions};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process_group};
 
-use crate::steps::{gone, mark, sh};
+use crate::steps::{SOON, gone, mark, sh};
 
 /// The names that a result has and keeps.
 const KEPT: [&str; 16] = [
@@ -109,6 +111,66 @@ fn up_starts_again_after_a_kill() -> Result<()> {
     gone(&format!("sleep {mark}"))?;
     assert_eq!(sh(lab.cli(), &[], "true")?.code()?, 0);
     crate::steps::audits_hold(lab.cli())
+}
+
+/// What a listener answers to plain HTTP; nothing when it takes none.
+fn plainly(port: u16) -> Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: lictor\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    match stream.read_to_string(&mut answer) {
+        // It was closed with the request unread.
+        Err(e) if e.kind() == ErrorKind::ConnectionReset => {}
+        read => drop(read?),
+    }
+    Ok(answer)
+}
+
+fn on_all_addresses() -> Result<Lab> {
+    Lab::start_with(LabOptions {
+        listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
+        ..LabOptions::default()
+    })
+}
+
+#[test]
+fn up_on_all_addresses_takes_tls_only_and_works() -> Result<()> {
+    let lab = Lab::start()?;
+    let port = lab.url().rsplit(':').next().context("a port")?.parse()?;
+    assert!(plainly(port)?.starts_with("HTTP/1.1 200"), "on loopback it does");
+    let lab = on_all_addresses()?;
+    let port = lab
+        .url()
+        .strip_prefix("https://127.0.0.1:")
+        .context("url")?
+        .parse()?;
+    assert_ne!(port, 0);
+    assert_eq!(
+        plainly(port)?,
+        "",
+        "also for this machine: nobody can tell who forwards"
+    );
+    let done = sh(lab.cli(), &[], "echo over tls")?;
+    assert_eq!(done.code()?, 0, "{}", done.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_grant_warns_of_an_address_that_only_this_machine_reaches() -> Result<()> {
+    let lab = on_all_addresses()?;
+    let warned = |more: &[&str]| -> Result<bool> {
+        let done = lab.cli().run(&[&["nodes", "grant", "web-1"], more].concat())?;
+        ensure!(done.code()? == 0, "{}", done.stderr);
+        Ok(done.stderr.contains("only this machine reaches"))
+    };
+    assert!(
+        warned(&[])?,
+        "by which address another machine reaches it, nobody knows"
+    );
+    assert!(warned(&["--hub-url", "https://localhost:8420"])?);
+    assert!(!warned(&["--hub-url", "https://192.0.2.7:8420"])?);
+    Ok(())
 }
 
 #[test]

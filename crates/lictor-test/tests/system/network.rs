@@ -1,10 +1,12 @@
 //! Hub and agent in network namespaces of their own, and a cable between them that is cut, half open, or long.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use lictor_test::{Cable, Cli, Program, Split, SplitOptions, can_make_namespaces, skip, wait_until};
+use lictor_test::{
+    Cable, Cli, Lab, LabOptions, Program, Split, SplitOptions, can_make_namespaces, skip, wait_until,
+};
 
 use crate::steps::{SOON, assert_same, detached, ended, seq, sh};
 
@@ -182,5 +184,50 @@ fn a_long_cable_carries_everything_whole() -> Result<()> {
     let done = split.cli().run(&words)?;
     assert_eq!(done.code()?, 0, "{}", done.stderr);
     assert_same(&done.stdout, &seq(1, 300_000));
+    Ok(())
+}
+
+#[test]
+fn a_second_machine_joins_a_hub_that_listens_on_all_addresses() -> Result<()> {
+    if let Err(missing) = can_make_namespaces() {
+        skip(&missing);
+        return Ok(());
+    }
+    let cable = Cable::new()?;
+    let lab = Lab::start_with(LabOptions {
+        listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
+        netns: Some(cable.hub().name().to_owned()),
+        arguments: vec!["--starter-policy".to_owned()],
+        ..LabOptions::default()
+    })?;
+    let port = lab.url().rsplit(':').next().context("a port")?;
+    let address = cable.hub().address();
+
+    // No plain HTTP for another machine.
+    let asks = format!(
+        "exec 3<>/dev/tcp/{address}/{port} && printf 'GET /health HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n' >&3 && cat <&3"
+    );
+    let asked = cable.agent().command("bash".as_ref(), &["-c", &asks]).output()?;
+    let heard = String::from_utf8_lossy(&asked.stdout);
+    assert_eq!(heard, "", "{}", String::from_utf8_lossy(&asked.stderr));
+
+    let url = format!("https://{address}:{port}");
+    let granted = lab
+        .cli()
+        .run(&["--json", "nodes", "grant", "web-1", "--hub-url", &url])?;
+    assert_eq!(granted.stderr, "", "nothing to warn of");
+    let grant = granted.result()?;
+    let token = grant["token"].as_str().context("token")?;
+    let dir = lab.home().join("web-1");
+    let dir = dir.to_str().context("path")?;
+    let there = Cli::new(&lab.home().join("nobody's"))?.inside(cable.agent());
+    there.ok(&["agent", "enroll", "--token", token, "--dir", dir])?;
+    let mut agent = Program::start(there.command(&["agent", "run", "--dir", dir]))?;
+    let done = lab
+        .cli()
+        .run(&["run", "--profile", "host", "web-1", "--", "uname"])?;
+    assert_eq!(done.code()?, 0, "{}\n{}", done.stderr, agent.stderr());
+    assert_eq!(done.text(), "Linux\n");
+    assert!(agent.terminate()?.success());
     Ok(())
 }
