@@ -19,7 +19,7 @@ use lictor_link::LinkError;
 use lictor_proto::agent::Wire;
 use lictor_proto::api::StreamEvent;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::Receipt;
+use lictor_proto::doc::{Outcome, Receipt};
 use lictor_proto::frame::{Frame, FrameDecoder, FrameKind, Gap, HEADER};
 use lictor_proto::{Code, Timestamp};
 
@@ -233,7 +233,10 @@ impl Follower {
                 Seen::Whole => Compared::Whole,
                 Seen::Kept => Compared::Kept,
                 Seen::Partly(doubt) => Compared::Partly(doubt),
-                Seen::Differs => {
+                // A machine that lost power has lost output that the hub had by then (docs/decisions/0012), and signs
+                // an interruption. From a node that lost nothing there is no more than it signed.
+                Seen::Beyond(doubt) if receipt.outcome == Outcome::Interrupted => Compared::Partly(doubt),
+                Seen::Beyond(_) | Seen::Differs => {
                     let why = format!("{name} is not what the node signed: {} bytes", signed.bytes);
                     return Err(Refusal::new(Code::OutputMismatch, why));
                 }
@@ -257,4 +260,58 @@ fn missing(stdout: u64, stderr: u64) -> Item {
 
 fn made_up(why: String) -> Error {
     Error::Untrusted(Refusal::new(Code::OutputMismatch, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lictor_proto::Digest;
+    use lictor_proto::doc::{KeptRange, StreamSummary};
+
+    /// A receipt of an execution that ended like this and printed this, all of which was kept.
+    fn receipt(outcome: Outcome, printed: &[u8]) -> Receipt {
+        let vector = include_str!("../../../docs/protocol/vectors/receipt.json");
+        let vector: serde_json::Value = serde_json::from_str(vector).expect("JSON");
+        let payload = vector["payload"].as_str().expect("text");
+        let mut receipt: Receipt = lictor_proto::json::from_slice(payload.as_bytes()).expect("a receipt");
+        let (to, sha256) = (printed.len() as u64, Digest::of(printed));
+        receipt.outcome = outcome;
+        receipt.stderr = StreamSummary::empty();
+        receipt.stdout = StreamSummary {
+            bytes: to,
+            sha256,
+            kept: vec![KeptRange { from: 0, to, sha256 }],
+        };
+        receipt
+    }
+
+    #[test]
+    fn more_than_was_signed_is_unproven_of_an_interrupted_job_and_made_up_of_any_other() {
+        let mut follower = Follower::new();
+        assert!(follower.stdout.bytes(0, b"kept").is_some());
+        let whole = follower.compare(&receipt(Outcome::Interrupted, b"kept"));
+        assert_eq!(whole, Ok(Compared::Whole));
+        assert!(follower.stdout.bytes(4, b" and lost").is_some());
+        let doubt = Doubt {
+            unproven: 9,
+            unseen: 0,
+        };
+        let lost = follower.compare(&receipt(Outcome::Interrupted, b"kept"));
+        assert_eq!(lost, Ok(Compared::Partly(doubt)));
+        let other = follower.compare(&receipt(Outcome::Interrupted, b"k3pt"));
+        assert_eq!(other.map_err(|r| r.code), Err(Code::OutputMismatch));
+        for outcome in [
+            Outcome::Succeeded,
+            Outcome::Failed,
+            Outcome::TimedOut,
+            Outcome::Canceled,
+        ] {
+            let made_up = follower.compare(&receipt(outcome, b"kept"));
+            assert_eq!(
+                made_up.map_err(|r| r.code),
+                Err(Code::OutputMismatch),
+                "{outcome:?}"
+            );
+        }
+    }
 }

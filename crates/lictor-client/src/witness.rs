@@ -53,6 +53,8 @@ pub(crate) enum Seen {
     Kept,
     /// Nothing contradicts, and something is not proven.
     Partly(Doubt),
+    /// As [`Seen::Partly`], and there was more behind the end that the node signed.
+    Beyond(Doubt),
     /// What was seen is not what the node signed.
     Differs,
 }
@@ -136,6 +138,13 @@ impl Witness {
 
     /// Holds what was seen against what the node signed.
     pub(crate) fn compare(&self, signed: &StreamSummary) -> Seen {
+        if self.next > signed.bytes {
+            return match self.compare_kept(signed) {
+                Seen::Partly(doubt) | Seen::Beyond(doubt) => Seen::Beyond(doubt),
+                Seen::Whole | Seen::Kept => Seen::Beyond(Doubt::default()),
+                Seen::Differs => Seen::Differs,
+            };
+        }
         let in_gap = self.in_gap && self.next < signed.bytes;
         if self.next != signed.bytes && !in_gap {
             return Seen::Differs;
@@ -151,6 +160,11 @@ impl Witness {
                 Seen::Differs
             };
         }
+        self.compare_kept(signed)
+    }
+
+    /// Holds what was seen against the parts that the node kept.
+    fn compare_kept(&self, signed: &StreamSummary) -> Seen {
         let ranges: Vec<Option<bool>> = signed.kept.iter().map(|r| self.range(r)).collect();
         if ranges.contains(&Some(false)) {
             return Seen::Differs;
@@ -245,6 +259,16 @@ mod tests {
         assert_eq!(w.compare(&summary(b"hello w0rld", &[(0, 11)])), Seen::Differs);
         assert_eq!(w.compare(&summary(b"hello world!", &[(0, 12)])), Seen::Differs);
         assert_eq!(Witness::default().compare(&StreamSummary::empty()), Seen::Whole);
+    }
+
+    #[test]
+    fn bytes_behind_the_signed_end_are_unproven_where_those_before_it_hold() {
+        let mut w = Witness::default();
+        assert!(w.bytes(0, b"kept").is_some() && w.bytes(4, b" and lost").is_some());
+        let beyond = |unproven| Seen::Beyond(Doubt { unproven, unseen: 0 });
+        assert_eq!(w.compare(&summary(b"kept", &[(0, 4)])), beyond(9));
+        assert_eq!(w.compare(&StreamSummary::empty()), beyond(13));
+        assert_eq!(w.compare(&summary(b"k3pt", &[(0, 4)])), Seen::Differs);
     }
 
     #[test]
