@@ -78,6 +78,11 @@ fn hub_withholds_one_receipt_of_two() {
 }
 
 #[test]
+fn hub_withholds_a_receipt_and_goes_on() {
+    holds("hub_withholds_a_receipt_and_goes_on");
+}
+
+#[test]
 fn hub_shows_two_receipts() {
     holds("hub_shows_two_receipts");
 }

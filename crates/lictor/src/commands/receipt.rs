@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::args::{Receipt as Args, ReceiptCommand, ReceiptShow, ReceiptVerify};
 use crate::commands::dossier::Dossier;
 use crate::commands::jobs;
-use crate::commands::watch::missing_receipts;
+use crate::commands::watch::{missing_note, missing_receipts};
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::session::{Session, failed};
@@ -162,9 +162,7 @@ fn say(session: &Session, receipt: &Verified<Receipt>, noted: Noted, output: Opt
         format!("{}\nverified   {what}", jobs::receipt(receipt.doc()))
     })?;
     if missing > 0 && !session.out.is_json() {
-        session.out.note(format!(
-            "{missing} receipts of this node before this one were not seen here: other clients' jobs, or withheld"
-        ));
+        session.out.note(missing_note(missing));
     }
     Ok(())
 }

@@ -343,9 +343,7 @@ impl Watch<'_> {
         }
         let n = missing_receipts(confirmed.noted);
         if n > 0 {
-            out.progress(format!(
-                "{n} receipts of this node were not seen here: other clients' jobs, or withheld"
-            ));
+            out.progress(missing_note(n));
         }
         if confirmed.output == Compared::Kept {
             out.note(format!(
@@ -363,6 +361,13 @@ impl Watch<'_> {
             out.failure(&unhappy(r));
         }
     }
+}
+
+/// That, for people.
+pub(crate) fn missing_note(n: u64) -> String {
+    format!(
+        "receipts of this node before this one that were not seen here: {n} (other clients' jobs, or withheld)"
+    )
 }
 
 /// How many receipts of a node before the one just seen are not known here.

@@ -34,6 +34,7 @@ attacks! {
     hub_leaves_the_receipt_out => Some(Code::Unconfirmed),
     hub_shows_the_receipt_of_another_job => Some(Code::WrongJob),
     hub_withholds_one_receipt_of_two => Some(Code::Unconfirmed),
+    hub_withholds_a_receipt_and_goes_on => Some(Code::Unconfirmed),
     hub_shows_two_receipts => Some(Code::ReceiptConflict),
     hub_serves_older_law_to_a_client => Some(Code::BundleOlder),
     another_hub_answers_a_client => Some(Code::HubPin),
@@ -332,6 +333,46 @@ async fn hub_withholds_one_receipt_of_two() -> Result<Seen> {
     client
         .refuses_to(&["receipt", "verify", &id], Code::Unconfirmed)
         .await
+}
+
+/// How many of the node's receipts a result says to be missing.
+async fn missing(client: &Client) -> Result<Option<u64>> {
+    let done = client
+        .types(&["run", "--json", "--profile", "host", NODE, "--", "true"])
+        .await?;
+    ensure!(done.code()? == 0, "an honest hub:\n{}", done.stderr);
+    Ok(done.result()?["receipts_missing"].as_u64())
+}
+
+/// What is withheld is unconfirmed at once, and leaves a gap that the node's next receipt shows: for good, since the
+/// node numbers them.
+async fn hub_withholds_a_receipt_and_goes_on() -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let honest = |items| items;
+    ensure!(missing(&client).await? == Some(0), "an honest hub withholds none");
+
+    scene.hub.people().lie(without_receipt);
+    client.refuses(Code::Unconfirmed).await?;
+    scene.hub.people().lie(honest);
+    ensure!(missing(&client).await? == Some(1), "the gap is not counted");
+
+    scene.hub.people().lie(without_receipt);
+    client.refuses(Code::Unconfirmed).await?;
+    let seen = client.refuses(Code::Unconfirmed).await?;
+    scene.hub.people().lie(honest);
+    let job = scene.signed(&["true"]);
+    let id = JobId::from_digest(&digest(&job)?).to_string();
+    scene.hub.run(job).await?;
+    let told = client.types(&["receipt", "verify", &id]).await?;
+    ensure!(told.code()? == 0, "it holds by itself:\n{}", told.stderr);
+    let note =
+        "receipts of this node before this one that were not seen here: 2 (other clients' jobs, or withheld)";
+    ensure!(
+        told.stderr.contains(note),
+        "the gap is not said:\n{}",
+        told.stderr
+    );
+    Ok(seen)
 }
 
 async fn hub_shows_two_receipts() -> Result<Seen> {
