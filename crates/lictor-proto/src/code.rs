@@ -144,7 +144,7 @@ codes! {
     Unconfirmed = "unconfirmed", "The result could not be confirmed by a valid receipt.", "Treat the outcome as unknown; ask the node again, and look at the hub.";
     ReceiptForged = "receipt_forged", "The receipt is not signed by the node.", "Do not believe the result; look at the hub.";
     ReceiptConflict = "receipt_conflict", "Two different receipts exist for one execution.", "Do not believe either; look at the node.";
-    ReceiptGap = "receipt_gap", "The node's receipts have a gap or went back.", "Receipts are being withheld or reordered; run `lictor audit verify`.";
+    ReceiptGap = "receipt_gap", "A receipt has a lower number than another one of its node that ended well before it.", "The node was put back to an older state, its clock jumped, or somebody else uses its key; on the node, run `lictor audit --agent DIR verify`.";
     OutputMismatch = "output_mismatch", "The output shown is not the output that the node signed.", "Do not believe the output; look at the hub.";
     // Hub and API
     Unauthenticated = "unauthenticated", "The request carries no valid API token or client certificate.", "Set LICTOR_HOME, or send `Authorization: Bearer ...`.";
