@@ -10,6 +10,7 @@
 //! | `roots` | the org's own keys change hands |
 //! | `apart` | hub and agent as processes that stop, crash and come back |
 //! | `network` | a cable that is cut, half open, or long |
+//! | `demo` | the demo, ended in the middle |
 //! | `kills` | SIGKILL at random moments (`LICTOR_KILLS=200` for the nightly size) |
 //!
 //! No test sleeps: each waits for what it needs, with a deadline.
@@ -20,6 +21,7 @@
 mod apart;
 mod commands;
 mod contract;
+mod demo;
 mod exact;
 mod follow;
 mod kills;

@@ -15,11 +15,11 @@ mod story;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::stage::Stop;
 use crate::story::Told;
 
 #[tokio::main(flavor = "current_thread")]
@@ -33,14 +33,14 @@ async fn main() -> ExitCode {
 async fn show() -> Result<ExitCode> {
     let once = std::env::args().any(|a| a == "--once");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let stopped = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&stopped);
+    let stop = Arc::new(Stop::default());
+    let seen = Arc::clone(&stop);
     let mut telling = tokio::task::spawn_blocking(move || story::tell(&seen));
     let mut told: Option<Told> = None;
     tokio::select! {
         done = &mut telling => told = Some(done??),
-        _ = interrupt.recv() => stopped.store(true, Ordering::Relaxed),
-        _ = terminate.recv() => stopped.store(true, Ordering::Relaxed),
+        _ = interrupt.recv() => stop.ask(),
+        _ = terminate.recv() => stop.ask(),
     }
     let Some(mut told) = told else {
         // A step that was interrupted half way has failed, and that is no news; the lab ends with it.

@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,7 +11,7 @@ use lictor_proto::{Envelope, limits};
 use lictor_test::{Cli, Lab, LabOptions, Program, sibling, wait_until};
 use tempfile::TempDir;
 
-use crate::stage::{Stage, heading, typed};
+use crate::stage::{Stage, Stop, heading, typed};
 
 /// The rule that the second scene runs into.
 const RULE: &str = r#"@id("nobody-writes-disks")
@@ -28,7 +27,7 @@ pub(crate) struct Told {
 }
 
 /// Tells it all; the lab goes on running.
-pub(crate) fn tell(stopped: &AtomicBool) -> Result<Told> {
+pub(crate) fn tell(stop: &Stop) -> Result<Told> {
     println!("Starting a hub and an agent on this machine, with an org, its keys and a first law ...");
     let dir = place()?;
     let lab = Lab::start_with(LabOptions {
@@ -36,7 +35,7 @@ pub(crate) fn tell(stopped: &AtomicBool) -> Result<Told> {
         ..LabOptions::default()
     })?;
     let cli = lab.cli().clone();
-    let stage = Stage::new(&cli, stopped);
+    let stage = Stage::new(&cli, stop);
     println!("  hub   {}", lab.url());
     println!("  node  {}", lab.node());
     println!("  home  {}", lab.home().display());
@@ -118,6 +117,9 @@ fn tampering(stage: &Stage<'_>, cli: &Cli) -> Result<()> {
     typed(&["agent", "run", "--dir", path]);
     let mut agent = Program::start(cli.command(&["agent", "run", "--dir", path]))?;
     let refused = || {
+        if stage.stop().check().is_err() {
+            return true;
+        }
         let audit = cli.run(&["audit", "--agent", path, "show"]);
         audit.is_ok_and(|d| d.text().contains("signature_invalid"))
     };
@@ -184,9 +186,8 @@ fn hostile(stage: &Stage<'_>, cli: &Cli) -> Result<()> {
         "5. A hub in an attacker's hands",
         "A hub that lies on purpose, against the real agent and the real client; about a minute.",
     )?;
-    let status = Command::new(sibling("hostile-hub")?)
-        .env("LICTOR_BIN", cli.binary())
-        .status()?;
+    let mut suite = Command::new(sibling("hostile-hub")?);
+    let status = stage.stop().run(suite.env("LICTOR_BIN", cli.binary()))?;
     ensure!(status.success(), "a lie of the hub got through");
     Ok(())
 }
