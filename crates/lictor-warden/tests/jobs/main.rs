@@ -3,6 +3,7 @@
 
 mod audited;
 mod broken;
+mod changed;
 mod lives;
 mod revoked;
 mod sleeper;
