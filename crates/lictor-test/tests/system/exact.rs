@@ -154,18 +154,16 @@ fn a_sandboxed_job_has_no_network_and_a_workspace_of_its_own() -> Result<()> {
 }
 
 mod whole_machine {
-    use anyhow::Result;
-    use lictor_test::Split;
+    use anyhow::{Context as _, Result, ensure};
+    use lictor_test::{Cli, Lab, Split};
 
     use crate::steps::{FINAL, SOON, detached, receipt, rss_anon, state};
 
     /// 400 MB.
     const BYTES: u64 = 400_000_000;
 
-    #[test]
-    fn four_hundred_megabytes_of_output_cost_no_memory_and_leave_head_and_tail() -> Result<()> {
-        let mut split = Split::start()?;
-        let cli = split.cli().clone();
+    /// Makes a profile `small`, which keeps 1 MiB of output.
+    fn keep_a_mebibyte(cli: &Cli) -> Result<()> {
         let profiles = cli.home().join("org/profiles.toml");
         let mut text = std::fs::read_to_string(&profiles)?;
         text.push_str(
@@ -174,6 +172,14 @@ mod whole_machine {
         std::fs::write(&profiles, text)?;
         cli.ok(&["org", "sign"])?;
         cli.ok(&["org", "push"])?;
+        Ok(())
+    }
+
+    #[test]
+    fn four_hundred_megabytes_of_output_cost_no_memory_and_leave_head_and_tail() -> Result<()> {
+        let mut split = Split::start()?;
+        let cli = split.cli().clone();
+        keep_a_mebibyte(&cli)?;
         // One job first: what is allocated once is not growth.
         let script = |n: u64| format!("echo head; head -c {n} /dev/zero; echo; echo tail");
         let words = |n: u64| {
@@ -214,6 +220,90 @@ mod whole_machine {
         assert!(length <= 2 * 1024 * 1024, "{length} bytes are stored");
         assert!(kept.stdout.starts_with(b"head\n"), "the head is kept");
         assert!(kept.stdout.ends_with(b"\ntail\n"), "the tail is kept");
+        Ok(())
+    }
+
+    /// What a program says of itself, as its last act: microseconds of user and system time, and bytes at the peak.
+    const CONFESSION: &str = "
+u = r.getrusage(r.RUSAGE_SELF)
+print(int(u.ru_utime * 1e6), int(u.ru_stime * 1e6), u.ru_maxrss * 1024)";
+
+    /// A second of counting, then half a second of asking the kernel.
+    const BUSY: &str = "
+import os, resource as r
+while r.getrusage(r.RUSAGE_SELF).ru_utime < 1.0: sum(range(20000))
+while r.getrusage(r.RUSAGE_SELF).ru_stime < 0.5: os.urandom(200000)";
+
+    /// 200 MB, each page of them touched.
+    const LARGE: &str = "
+import resource as r
+b = bytearray(200_000_000)
+for i in range(0, len(b), 4096): b[i] = 1";
+
+    /// Runs a program; gives the names and figures of its result beside what the program measured itself.
+    fn measured(lab: &Lab, profile: &str, program: &str) -> Result<[(&'static str, u64, u64); 3]> {
+        let program = format!("{program}{CONFESSION}");
+        let words = [
+            "run",
+            "--json",
+            "--profile",
+            profile,
+            "local",
+            "--",
+            "python3",
+            "-c",
+        ];
+        let done = lab.cli().run(&[&words[..], &[&program]].concat())?;
+        ensure!(done.code()? == 0, "{}{}", done.text(), done.stderr);
+        let lines = done.json_lines()?;
+        let said = lines
+            .iter()
+            .filter(|l| l["event"] == "stdout")
+            .map(|l| l["data"].as_str());
+        let said: Vec<u64> = said
+            .flatten()
+            .flat_map(str::split_whitespace)
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        let result = done.result()?;
+        let mut all = ["cpu_user_us", "cpu_system_us", "max_rss_bytes"].map(|name| (name, 0, 0));
+        ensure!(said.len() == all.len(), "{said:?}");
+        for ((name, reported, own), said) in all.iter_mut().zip(said) {
+            *reported = result[*name]
+                .as_u64()
+                .with_context(|| format!("no {name} in {result}"))?;
+            *own = said;
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn processor_time_and_peak_memory_of_a_result_are_what_the_program_measured_itself() -> Result<()> {
+        let lab = Lab::start()?;
+        for profile in ["host", "sandbox"] {
+            let [user, system, _] = measured(&lab, profile, BUSY)?;
+            let [_, _, peak] = measured(&lab, profile, LARGE)?;
+            for ((name, reported, own), least) in [(user, 1_000_000), (system, 500_000), (peak, 200_000_000)]
+            {
+                assert!(
+                    own >= least,
+                    "{profile}: the program did not use enough: {own} for {name}"
+                );
+                let off = reported.abs_diff(own) * 100 / own;
+                assert!(
+                    off <= 20,
+                    "{profile}: {name} is {reported}, the program measured {own}"
+                );
+            }
+        }
+        // And what is used by the machine around it is not charged to a program that uses nothing.
+        for profile in ["host", "sandbox"] {
+            let [user, system, peak] = measured(&lab, profile, "import resource as r")?;
+            for (name, reported, _) in [user, system] {
+                assert!(reported < 400_000, "{profile}: {name} is {reported}");
+            }
+            assert!(peak.1 < 60_000_000, "{profile}: {peak:?}");
+        }
         Ok(())
     }
 }
