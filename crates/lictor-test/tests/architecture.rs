@@ -64,6 +64,56 @@ const EDGES: &[(&str, &[&str])] = &[
     ("lictor-client", &["link", "trust", "proto"]),
 ];
 
+/// What only Linux has, as it is written in code.
+const LINUX: &[&str] = &[
+    "target_os",
+    "target_env",
+    "os::linux",
+    "libc::",
+    "rustix::",
+    "nix::",
+    "procfs::",
+    "caps::",
+    "\"/proc",
+    "\"/sys/",
+    "\"/dev/fd",
+];
+
+/// Crates that are a way to the kernel.
+const KERNEL: &[&str] = &[
+    "rustix",
+    "libc",
+    "nix",
+    "procfs",
+    "caps",
+    "seccompiler",
+    "linux-raw-sys",
+];
+
+/// Where else a word of [`LINUX`] or a crate of [`KERNEL`] may stand, and why.
+const KERNEL_ELSEWHERE: &[(&str, &str, &str)] = &[
+    (
+        "crates/lictor/src/secret.rs",
+        "rustix::",
+        "whoever types a passphrase should not be seen doing so; any unix, and others have a way of their own",
+    ),
+    ("lictor", "rustix", "the same"),
+];
+
+/// What a program was started with, as it is written in code.
+const STARTED_WITH: &[&str] = &[
+    "env::var",
+    "env::args",
+    "env::current_dir",
+    "env::home_dir",
+    "env::temp_dir",
+    "env::set_",
+    "env::remove_",
+    "use std::env",
+    "env = \"",
+    "dirs::",
+];
+
 /// The packages of a crate's tree, as `name features`, with the features it has when built for that crate alone.
 fn tree(arguments: &[&str]) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -137,8 +187,31 @@ fn is_in(path: &Path, members: &[&str]) -> bool {
     members.iter().any(|m| path.starts_with(m))
 }
 
-#[test]
-fn our_crates_depend_on_each_other_downwards_only() {
+/// Whether a word is there, and not as the end of a longer one.
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    })
+}
+
+/// What is built into a package, without tests, tasks and comments: what `words` it has, and in which file.
+fn shipped_lines_with(words: &[&'static str], elsewhere: &[&str]) -> Vec<(PathBuf, &'static str)> {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        let is_shipped = path.components().nth(2).is_some_and(|c| c.as_os_str() == "src");
+        if !is_shipped || is_in(&path, &["crates/lictor-test", "xtask"]) || is_in(&path, elsewhere) {
+            continue;
+        }
+        for line in text.lines().filter(|l| !l.trim_start().starts_with("//")) {
+            let there = words.iter().filter(|w| has_word(line, w));
+            found.extend(there.map(|w| (path.clone(), *w)));
+        }
+    }
+    found
+}
+
+fn packages() -> Vec<serde_json::Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--locked", "--no-deps", "--format-version=1"])
@@ -146,7 +219,12 @@ fn our_crates_depend_on_each_other_downwards_only() {
         .output()
         .expect("cargo starts");
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let packages = metadata["packages"].as_array().expect("packages");
+    metadata["packages"].as_array().expect("packages").clone()
+}
+
+#[test]
+fn our_crates_depend_on_each_other_downwards_only() {
+    let packages = packages();
     for (name, allowed) in EDGES {
         let package = packages
             .iter()
@@ -272,6 +350,75 @@ fn only_the_sandbox_is_unsafe() {
             assert!(!text.contains(word), "{} contains `{word}`", path.display());
         }
     }
+}
+
+#[test]
+fn what_only_linux_has_stays_in_the_sandbox() {
+    for (path, word) in shipped_lines_with(LINUX, &["crates/lictor-sandbox"]) {
+        let allowed = KERNEL_ELSEWHERE
+            .iter()
+            .any(|(file, what, _)| Path::new(file) == path && *what == word);
+        assert!(
+            allowed,
+            "{} has `{word}`: it belongs into lictor-sandbox",
+            path.display()
+        );
+    }
+    for package in packages() {
+        let name = package["name"].as_str().unwrap_or_default();
+        if ["lictor-sandbox", "lictor-test", "xtask"].contains(&name) {
+            continue;
+        }
+        let dependencies = package["dependencies"].as_array().expect("dependencies").iter();
+        let names = dependencies
+            .filter(|d| d["kind"] != "dev")
+            .filter_map(|d| d["name"].as_str());
+        for kernel in names.filter(|n| KERNEL.contains(n)) {
+            let allowed = KERNEL_ELSEWHERE
+                .iter()
+                .any(|(who, what, _)| *who == name && *what == kernel);
+            assert!(
+                allowed,
+                "{name} depends on {kernel}: what needs it belongs into lictor-sandbox"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_exception_outlives_its_reason() {
+    let words = shipped_lines_with(LINUX, &["crates/lictor-sandbox"]);
+    let packages = packages();
+    for (place, what, why) in KERNEL_ELSEWHERE {
+        let in_code = words
+            .iter()
+            .any(|(path, word)| Path::new(place) == path && word == what);
+        let in_manifest = packages.iter().any(|p| {
+            let mut dependencies = p["dependencies"].as_array().expect("dependencies").iter();
+            p["name"] == *place && dependencies.any(|d| d["name"] == *what)
+        });
+        assert!(in_code || in_manifest, "{place} has no `{what}` any more ({why})");
+    }
+    // And the sandbox has what is looked for: the words are the right ones.
+    let sandbox = shipped_lines_with(LINUX, &["crates/lictor"]);
+    for word in ["target_os", "libc::", "rustix::", "\"/proc"] {
+        assert!(
+            sandbox.iter().any(|(_, w)| *w == word),
+            "the sandbox has no `{word}`"
+        );
+    }
+}
+
+#[test]
+fn only_the_binary_looks_at_what_it_was_started_with() {
+    // Environment variables, arguments and the current directory: libraries are told.
+    let found = shipped_lines_with(STARTED_WITH, &["crates/lictor"]);
+    assert!(found.is_empty(), "only the binary may ask: {found:?}");
+    let binary = shipped_lines_with(STARTED_WITH, &["crates/lictor-sandbox"]);
+    assert!(
+        !binary.is_empty(),
+        "the binary asks, in other words than are looked for"
+    );
 }
 
 #[test]
