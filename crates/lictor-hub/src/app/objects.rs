@@ -228,3 +228,68 @@ pub fn place_of(segment: &SegmentRow) -> Place {
         stderr: segment.stderr_at,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lictor_proto::frame::{Frame, FrameKind};
+    use lictor_proto::{JobId, NodeId, Timestamp};
+
+    /// How a frame of Zstandard begins (RFC 8878, section 3.1.1).
+    const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+    const PIECE: usize = 10_000;
+
+    fn key() -> ExecutionKey {
+        let org = OrgId::from_root(&Digest::of(b"root"));
+        ExecutionKey {
+            node_id: NodeId::derive(&org, &[7; 32]),
+            org,
+            job_id: JobId::from_digest(&Digest::of(b"job")),
+        }
+    }
+
+    fn printed(payload: &[u8]) -> Chunk {
+        let frames = payload.chunks(PIECE).enumerate().map(|(n, piece)| {
+            let frame = Frame {
+                kind: FrameKind::Stdout,
+                time: Timestamp::from_millis(7),
+                at: (n * PIECE) as u64,
+                payload: Bytes::copy_from_slice(piece),
+            };
+            Bytes::from(frame.encode())
+        });
+        Chunk::whole(Place::default(), frames.collect())
+    }
+
+    #[tokio::test]
+    async fn a_segment_is_zstd_in_its_row_or_in_an_object_and_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = Objects::local(dir.path()).unwrap();
+        let mut noise = 1_u64;
+        let noise = std::iter::repeat_with(|| {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (noise >> 56) as u8
+        });
+        let repetitive = printed(&b"again and again\n".repeat(60_000));
+        let random = printed(&noise.take(100_000).collect::<Vec<u8>>());
+        for (chunk, is_row) in [(repetitive, true), (random, false)] {
+            let packed = objects.pack(&key(), vec![chunk.clone()]).await.unwrap();
+            let row = packed.expect("there is something to store");
+            let stored = match &row.body {
+                SegmentBody::Inline(bytes) => bytes.to_vec(),
+                SegmentBody::Object(path) => std::fs::read(dir.path().join(path)).unwrap(),
+            };
+            assert_eq!(matches!(row.body, SegmentBody::Inline(_)), is_row);
+            assert!(stored.starts_with(&MAGIC));
+            assert!(
+                !is_row || stored.len() * 100 < chunk.len(),
+                "{} bytes",
+                stored.len()
+            );
+            let back = objects.read_segment(&row).await.unwrap();
+            assert!(back.parts.concat() == chunk.parts.concat());
+            assert_eq!((back.start, back.after), (chunk.start, chunk.after));
+        }
+    }
+}

@@ -160,3 +160,121 @@ impl<'a> Reader<'a> {
         self.at += n;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lictor_proto::Timestamp;
+    use lictor_proto::frame::Frame;
+
+    const OUT: FrameKind = FrameKind::Stdout;
+    const ERR: FrameKind = FrameKind::Stderr;
+
+    fn frame(kind: FrameKind, at: u64, payload: &[u8]) -> Vec<u8> {
+        let frame = Frame {
+            kind,
+            time: Timestamp::from_millis(7),
+            at,
+            payload: Bytes::copy_from_slice(payload),
+        };
+        frame.encode()
+    }
+
+    /// Five frames, and the place behind each, after one that is not there any more.
+    fn frames() -> (Place, Vec<(Vec<u8>, Place)>) {
+        let start = Place {
+            at: 1000,
+            stdout: 10,
+            stderr: 20,
+        };
+        let all: [(FrameKind, u64, &[u8]); 5] = [
+            (OUT, 10, b"one"),
+            (ERR, 20, b"two"),
+            (ERR, 23, b""),
+            (OUT, 13, b"three"),
+            (OUT, 18, b"four"),
+        ];
+        let mut place = start;
+        let frames = all.map(|(kind, at, payload)| {
+            let bytes = frame(kind, at, payload);
+            place.at += bytes.len() as u64;
+            let end = at + payload.len() as u64;
+            *(if kind == OUT {
+                &mut place.stdout
+            } else {
+                &mut place.stderr
+            }) = end;
+            (bytes, place)
+        });
+        (start, frames.into())
+    }
+
+    /// The frames as one chunk, its bytes in parts of this length.
+    fn chunk(step: usize) -> Chunk {
+        let (start, frames) = frames();
+        let bytes: Vec<u8> = frames.into_iter().flat_map(|(bytes, _)| bytes).collect();
+        let parts: Vec<Bytes> = bytes.chunks(step).map(Bytes::copy_from_slice).collect();
+        Chunk::whole(start, parts.into())
+    }
+
+    #[test]
+    fn runs_are_what_is_kept_whole_and_in_its_place_whatever_is_kept() {
+        let (start, frames) = frames();
+        for (kept, step) in (0..32_u32).flat_map(|kept| [1, 7, 24, 25, 1000].map(|step| (kept, step))) {
+            let is_kept = |n: usize| kept & (1 << n) != 0;
+            let mut expected: Vec<(Place, Vec<u8>, Place)> = Vec::new();
+            for (n, (bytes, after)) in frames.iter().enumerate() {
+                let before = n.checked_sub(1).map_or(start, |n| frames[n].1);
+                match expected.last_mut() {
+                    Some(run) if is_kept(n) && run.2 == before => {
+                        run.1.extend(bytes);
+                        run.2 = *after;
+                    }
+                    _ if is_kept(n) => expected.push((before, bytes.clone(), *after)),
+                    _ => {}
+                }
+            }
+            let number = std::cell::Cell::new(0);
+            let runs = chunk(step).runs(|_| is_kept(number.replace(number.get() + 1)));
+            let got: Vec<_> = runs
+                .iter()
+                .map(|run| (run.start, run.parts.concat(), run.after))
+                .collect();
+            assert_eq!(got, expected, "kept {kept:05b}, parts of {step}");
+            assert!(
+                runs.iter()
+                    .flat_map(|run| &*run.parts)
+                    .all(|part| !part.is_empty())
+            );
+            for run in &runs {
+                let again = Chunk::whole(run.start, run.parts.clone());
+                assert_eq!((again.after, again.len()), (run.after, run.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_without_frames_has_no_runs() {
+        let empty = Chunk::whole(Place::default(), Arc::new([]));
+        assert!(empty.is_empty());
+        assert!(empty.runs(|_| true).is_empty());
+    }
+
+    #[test]
+    fn a_chunk_goes_on_from_any_position_at_the_next_frame() {
+        let (start, frames) = frames();
+        for at in 0..=start.at + 200 {
+            let rest = chunk(7).from_position(at);
+            let expected = frames
+                .iter()
+                .enumerate()
+                .map(|(n, _)| n.checked_sub(1).map_or(start, |n| frames[n].1))
+                .find(|before| before.at >= at);
+            assert_eq!(rest.as_ref().map(|r| r.start), expected, "from {at}");
+            if let Some(rest) = rest {
+                assert_eq!(rest.parts.concat().len(), rest.len());
+                assert_eq!(Chunk::whole(rest.start, rest.parts).after, rest.after);
+            }
+        }
+    }
+}

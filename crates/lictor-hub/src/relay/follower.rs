@@ -81,7 +81,7 @@ impl Covered {
         let envelope = Envelope::parse(receipt.as_bytes(), limits::ENVELOPE).ok();
         let receipt: Option<Receipt> = envelope.and_then(|e| json::from_slice(&e.payload).ok());
         Self(receipt.map_or([None, None], |r| {
-            [r.stdout, r.stderr].map(|s| (s.truncated() && !s.kept.is_empty()).then_some(s.kept))
+            [r.stdout, r.stderr].map(|s| s.truncated().then_some(s.kept))
         }))
     }
 
@@ -303,5 +303,91 @@ fn is_last(event: &StreamEvent) -> bool {
         StreamEvent::Receipt { .. } => true,
         StreamEvent::State { state, .. } => state.is_final(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lictor_proto::Digest;
+    use lictor_proto::doc::StreamSummary;
+
+    const NONE: [&[(u64, u64)]; 2] = [&[], &[]];
+
+    /// A receipt of streams of 100 bytes each, of which these ranges were kept.
+    fn receipt(kept: [&[(u64, u64)]; 2]) -> String {
+        let vector = include_str!("../../../../docs/protocol/vectors/receipt.json");
+        let vector: serde_json::Value = serde_json::from_str(vector).expect("JSON");
+        let payload = vector["payload"].as_str().expect("text");
+        let mut receipt: Receipt = json::from_slice(payload.as_bytes()).expect("a receipt");
+        let stream = |kept: &[(u64, u64)]| StreamSummary {
+            bytes: 100,
+            sha256: Digest::of(b"all"),
+            kept: kept
+                .iter()
+                .map(|&(from, to)| KeptRange {
+                    from,
+                    to,
+                    sha256: Digest::of(b"part"),
+                })
+                .collect(),
+        };
+        [receipt.stdout, receipt.stderr] = kept.map(stream);
+        let wire = vector["envelope"].as_str().expect("text");
+        let mut envelope = Envelope::parse(wire.as_bytes(), limits::ENVELOPE).expect("an envelope");
+        envelope.payload = json::to_vec(&receipt).expect("JSON");
+        String::from_utf8(envelope.to_bytes()).expect("UTF-8")
+    }
+
+    fn has(covered: &Covered, kind: FrameKind, from: u64, to: u64) -> bool {
+        covered.has(&Header {
+            kind,
+            len: (to - from) as usize,
+            time: Timestamp::from_millis(7),
+            at: from,
+        })
+    }
+
+    #[test]
+    fn without_a_receipt_everything_is_covered() {
+        let nonsense = Covered::by("no receipt");
+        for covered in [Covered::default(), nonsense] {
+            assert!(has(&covered, FrameKind::Stdout, 0, 100));
+            assert!(has(&covered, FrameKind::Stderr, 50, 50));
+        }
+    }
+
+    #[test]
+    fn of_a_stream_that_was_kept_whole_everything_is_covered() {
+        let covered = Covered::by(&receipt([&[(0, 60), (60, 100)], &[(0, 10)]]));
+        assert!(
+            has(&covered, FrameKind::Stdout, 50, 70),
+            "over a border of two parts"
+        );
+        assert!(has(&covered, FrameKind::Stderr, 0, 10));
+        assert!(!has(&covered, FrameKind::Stderr, 10, 20), "the other one was not");
+    }
+
+    #[test]
+    fn of_a_stream_that_was_not_only_frames_inside_a_kept_part_are_covered() {
+        let covered = Covered::by(&receipt([&[(0, 10), (90, 100)], &[(0, 100)]]));
+        for (from, to) in [(0, 10), (3, 7), (10, 10), (90, 100), (99, 100)] {
+            assert!(has(&covered, FrameKind::Stdout, from, to), "{from} to {to}");
+        }
+        for (from, to) in [(0, 11), (9, 91), (10, 90), (50, 60), (89, 100), (95, 101)] {
+            assert!(!has(&covered, FrameKind::Stdout, from, to), "{from} to {to}");
+        }
+        assert!(
+            has(&covered, FrameKind::Stderr, 10, 90),
+            "the other one was kept whole"
+        );
+        assert!(has(&covered, FrameKind::Gap, 50, 60), "no output");
+    }
+
+    #[test]
+    fn of_a_stream_of_which_nothing_was_kept_nothing_is_covered() {
+        let covered = Covered::by(&receipt(NONE));
+        assert!(!has(&covered, FrameKind::Stdout, 0, 5));
+        assert!(!has(&covered, FrameKind::Stderr, 0, 100));
     }
 }

@@ -21,7 +21,7 @@ use lictor_link::ws::{WsStream, connect};
 use lictor_proto::agent::stream::Message;
 use lictor_proto::agent::{Ack, CancelJob, Event, Finished, LawHeld, LogRange, OfferReply, Reply, Request};
 use lictor_proto::api::EnrollRequest;
-use lictor_proto::doc::{Ask, Empty, Exit, OpenGate, Outcome, Receipt, StreamSummary};
+use lictor_proto::doc::{Ask, Empty, Exit, KeptRange, OpenGate, Outcome, Receipt, StreamSummary};
 use lictor_proto::frame::{Frame, FrameKind};
 use lictor_proto::{Digest, Envelope, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::enrol::RecordOf;
@@ -187,10 +187,16 @@ impl Node {
     /// The signed end of a job that printed `out`.
     pub fn finished(&self, job: &str, out: &[u8], seq: u64, exit: i32) -> Finished {
         let digest = job_digest(job);
+        let (bytes, sha256) = (out.len() as u64, Digest::of(out));
+        let whole = KeptRange {
+            from: 0,
+            to: bytes,
+            sha256,
+        };
         let summary = StreamSummary {
-            bytes: out.len() as u64,
-            sha256: Digest::of(out),
-            kept: Vec::new(),
+            bytes,
+            sha256,
+            kept: (bytes > 0).then_some(whole).into_iter().collect(),
         };
         let receipt = Receipt {
             tag: Default::default(),

@@ -1,5 +1,7 @@
 //! Detached jobs, followers, cancel, and clients that go away.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context as _, Result};
@@ -24,7 +26,7 @@ fn a_late_follower_gets_all_from_the_start_and_two_get_the_same() -> Result<()> 
             thread::spawn(move || cli.run(&["logs", "-f", &id]))
         })
         .collect();
-    std::fs::write(&go, "")?;
+    fs::write(&go, "")?;
     for follower in followers {
         let done = follower
             .join()
@@ -36,6 +38,61 @@ fn a_late_follower_gets_all_from_the_start_and_two_get_the_same() -> Result<()> 
     assert_same(&after.stdout, &seq(1, 90_000));
     let stored = lab.cli().run(&["logs", &id])?;
     assert_same(&stored.stdout, &seq(1, 90_000));
+    Ok(())
+}
+
+/// All files below a directory.
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn output_is_stored_compressed_and_comes_back_byte_by_byte() -> Result<()> {
+    /// How a frame of Zstandard begins (RFC 8878, section 3.1.1).
+    const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let lab = Lab::start()?;
+    let words = [
+        "run",
+        "--profile",
+        "host",
+        "--detach",
+        "local",
+        "--",
+        "seq",
+        "1",
+        "2000000",
+    ];
+    let id = lab.cli().ok(&words)?.trim().to_owned();
+    let printed = seq(1, 2_000_000);
+    let live = lab.cli().run(&["logs", "-f", &id])?;
+    assert_eq!(live.code()?, 0, "{}", live.stderr);
+    assert_same(&live.stdout, &printed);
+
+    let objects = files(&lab.home().join("hub/objects"))?;
+    assert!(!objects.is_empty(), "{} bytes are in no object", printed.len());
+    let mut stored = 0;
+    for object in &objects {
+        let bytes = fs::read(object)?;
+        assert!(bytes.starts_with(&MAGIC), "{} is no zstd", object.display());
+        stored += bytes.len();
+    }
+    assert!(
+        stored * 2 < printed.len(),
+        "{stored} bytes hold {}",
+        printed.len()
+    );
+    let late = lab.cli().run(&["logs", &id])?;
+    assert_eq!(late.code()?, 0, "{}", late.stderr);
+    assert_same(&late.stdout, &printed);
     Ok(())
 }
 
@@ -77,7 +134,7 @@ fn a_client_that_is_killed_does_not_change_its_job() -> Result<()> {
         Some(event["job_id"].as_str()?.to_owned())
     })?;
     client.kill()?;
-    std::fs::write(&go, "")?;
+    fs::write(&go, "")?;
     assert_eq!(ended(lab.cli(), &id)?, "succeeded");
     let logs = lab.cli().run(&["logs", &id])?;
     assert_eq!(logs.code()?, 0, "{}", logs.stderr);
@@ -136,7 +193,7 @@ fn output_that_cannot_be_written_is_an_error_of_ours() -> Result<()> {
     let mut command = lab
         .cli()
         .command(&["run", "--profile", "host", "local", "--", "seq", "1", "100000"]);
-    let done = command.stdout(std::fs::File::create("/dev/full")?).output()?;
+    let done = command.stdout(fs::File::create("/dev/full")?).output()?;
     assert_eq!(done.status.code(), Some(125));
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(said.contains("could not write the output"), "{said}");
@@ -157,7 +214,7 @@ fn what_is_printed_of_a_job_that_goes_on_is_provisional() -> Result<()> {
         note["note"].as_str().is_some_and(|n| n.contains("provisional")),
         "{note}"
     );
-    std::fs::write(&go, "")?;
+    fs::write(&go, "")?;
     ended(lab.cli(), &id)?;
     let late = lab.cli().run(&["--json", "logs", &id])?;
     assert_eq!(late.result()?["confirmed"], true);
