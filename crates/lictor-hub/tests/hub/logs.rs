@@ -119,6 +119,45 @@ async fn whoever_has_the_receipt_can_read_all_that_was_kept() {
     world.hub.shutdown().await;
 }
 
+/// What is read back of a log of three frames that the hub has stored whole, of which the node kept these parts.
+async fn read_back(parts: &[std::ops::Range<usize>]) -> Vec<u8> {
+    let (world, org, node) = one().await;
+    let (mut link, job) = node.takes(&world, &org).await;
+    let (digest, all) = (job_digest(&job), b"headlosttail");
+    let log = [frame(b"head"), frame_at(4, b"lost"), frame_at(8, b"tail")];
+    let length = log[0].len() as u64;
+    let frames = Bytes::from(log.concat());
+    let printed = Message::Output {
+        job: digest,
+        at: 0,
+        frames,
+    };
+    link.events.send(printed).unwrap();
+    let mut finished = node.finished_keeping(&job, all, parts, (1, 0));
+    finished.log_end = 3 * length;
+    let ranges = parts.iter().map(|part| LogRange {
+        from: part.start as u64 / 4 * length,
+        to: part.end as u64 / 4 * length,
+        stdout_at: part.start as u64,
+        stderr_at: 0,
+    });
+    finished.kept = ranges.collect();
+    link.say(Event::Finished(Box::new(finished)));
+    link.ack_of_result().await;
+    let (out, events) = stored(&world, &org, &JobId::from_digest(&digest)).await;
+    assert!(matches!(events.last(), Some(StreamEvent::Receipt { .. })));
+    world.hub.shutdown().await;
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_receipt_does_not_cover_is_not_read_back() {
+    assert_eq!(read_back(std::slice::from_ref(&(0..12))).await, b"headlosttail");
+    assert_eq!(read_back(&[0..4, 8..12]).await, b"headtail");
+    assert_eq!(read_back(std::slice::from_ref(&(8..12))).await, b"tail");
+    assert_eq!(read_back(&[]).await, b"");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_comes_beside_an_open_log_stream_changes_nothing() {
     let (world, org, node) = one().await;

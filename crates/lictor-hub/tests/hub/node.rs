@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::Router;
@@ -184,19 +185,30 @@ impl Node {
         }
     }
 
-    /// The signed end of a job that printed `out`.
+    /// The signed end of a job that printed `out`, all of which was kept.
     pub fn finished(&self, job: &str, out: &[u8], seq: u64, exit: i32) -> Finished {
+        let whole = (!out.is_empty()).then_some(0..out.len());
+        self.finished_keeping(job, out, whole.as_slice(), (seq, exit))
+    }
+
+    /// The signed end of a job that printed `out`, of which these parts were kept.
+    pub fn finished_keeping(
+        &self,
+        job: &str,
+        out: &[u8],
+        kept: &[Range<usize>],
+        (seq, exit): (u64, i32),
+    ) -> Finished {
         let digest = job_digest(job);
-        let (bytes, sha256) = (out.len() as u64, Digest::of(out));
-        let whole = KeptRange {
-            from: 0,
-            to: bytes,
-            sha256,
-        };
+        let kept = kept.iter().map(|part| KeptRange {
+            from: part.start as u64,
+            to: part.end as u64,
+            sha256: Digest::of(&out[part.clone()]),
+        });
         let summary = StreamSummary {
-            bytes,
-            sha256,
-            kept: (bytes > 0).then_some(whole).into_iter().collect(),
+            bytes: out.len() as u64,
+            sha256: Digest::of(out),
+            kept: kept.collect(),
         };
         let receipt = Receipt {
             tag: Default::default(),
