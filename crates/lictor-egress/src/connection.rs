@@ -11,10 +11,12 @@ use crate::{gate, http, pump, socks, tls};
 /// Serves a connection to its end.
 pub(crate) async fn serve(job: &Job, stream: &Stream) {
     let mut client = Reader::new(stream);
-    // Who says nothing has not attempted anything.
-    let Ok(Ok(1..)) = job.step("nothing was asked", client.more()).await else {
-        return;
-    };
+    let heard = job.step("nothing was asked", client.more()).await;
+    if !matches!(heard, Ok(Ok(1..))) {
+        // It counts all the same: otherwise connecting would be free, without end.
+        let denial = heard.err().unwrap_or_else(|| Denial::bad("nothing was asked"));
+        return job.attempt(Protocol::Unknown).deny(&denial).await;
+    }
     match client.held[0] {
         5 => socks::serve(job, &mut client).await,
         b'A'..=b'Z' => http::serve(job, &mut client).await,
@@ -70,8 +72,8 @@ impl<'j> Tunnel<'j> {
         let hello = match seen {
             Ok(hello) => hello,
             Err(denial) => {
-                tls::say_denied(client).await;
-                return self.attempt.deny(&denial).await;
+                self.attempt.deny(&denial).await;
+                return tls::say_denied(job, client).await;
             }
         };
         let Ok(passage) = self.attempt.allow(self.listed.rule).await else {

@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use lictor_proto::egress::{Mode, Reason};
-use lictor_trust::egress::{DnsName, Host, Listed, NotDialled, Owner, Special};
+use lictor_proto::egress::{Mode, Protocol, Reason};
+use lictor_trust::egress::{DnsName, Host, Listed, NotDialled, Owner, Special, Speech};
 use tokio::net::TcpStream;
 
 use crate::denial::Denial;
@@ -24,6 +24,16 @@ pub(crate) async fn pass(
     attempt.asks_for(host, port);
     let job = attempt.job;
     let listed = job.reach.find(host, port).ok_or_else(|| not_listed(job))?;
+    if attempt.protocol == Protocol::Http && listed.speech == Speech::Tls {
+        let detail = "the entry is for TLS; plain requests need `http` behind it";
+        return Err(Denial::new(Reason::NotTls, detail));
+    }
+    if attempt.is_one_too_many() {
+        return Err(Denial::new(
+            Reason::ConnectionsLimit,
+            "the job has made as many attempts as it may",
+        ));
+    }
     if job.ledger.is_empty() {
         return Err(Denial::new(
             Reason::BytesLimit,
@@ -138,4 +148,16 @@ async fn dial_one(address: SocketAddr, limit: Duration) -> io::Result<TcpStream>
     let stream = dialled.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machines_addresses_are_told_from_others() {
+        let ip = |t: &str| t.parse::<IpAddr>().expect("an address");
+        assert_eq!(owner(ip("127.0.0.1")), Owner::ThisMachine);
+        assert_eq!(owner(ip("203.0.113.77")), Owner::Other);
+    }
 }

@@ -70,14 +70,13 @@ impl Job {
     /// Serves the listener until the job ends.
     pub async fn serve(self: Arc<Self>, listener: Listener) -> Totals {
         let mut connections = JoinSet::new();
-        self.accept_all(&listener, &mut connections).await;
-        drop(listener);
+        self.accept_all(listener, &mut connections).await;
         self.ended.cancelled().await;
         while connections.join_next().await.is_some() {}
         self.ledger.totals()
     }
 
-    async fn accept_all(self: &Arc<Self>, listener: &Listener, connections: &mut JoinSet<()>) {
+    async fn accept_all(self: &Arc<Self>, listener: Listener, connections: &mut JoinSet<()>) {
         while !self.ledger.is_spent() {
             let accepted = tokio::select! {
                 () = self.ended.cancelled() => return,
@@ -178,6 +177,11 @@ impl<'j> Attempt<'j> {
     pub(crate) fn asks_for(&mut self, host: &Host, port: u16) {
         self.host = Some(host.to_string());
         self.port = Some(port);
+    }
+
+    /// Whether all attempts that the job may make were made before this one.
+    pub(crate) fn is_one_too_many(&self) -> bool {
+        self.number > self.job.limits.attempts
     }
 
     /// It goes no further. What cannot be recorded has no one left to read it: it is denied all the same.

@@ -20,8 +20,8 @@ pub(crate) async fn serve(job: &Job, client: &mut Reader<'_>) {
     let asked = match read {
         Ok(Ok(asked)) => asked,
         Ok(Err(denial)) | Err(denial) => {
-            answer(job, client, &denial).await;
-            return attempt.deny(&denial).await;
+            attempt.deny(&denial).await;
+            return answer(job, client, &denial).await;
         }
     };
     let (host, port) = asked;

@@ -21,19 +21,30 @@ impl Stream {
         // A peer that is always ready must not keep the other connections' turn.
         tokio::task::coop::consume_budget().await;
         loop {
+            match self.try_read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
+                read => return read,
+            }
+        }
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
             let read = match self {
                 Self::Tcp(s) => s.try_read(buffer),
                 Self::Unix(s) => s.try_read(buffer),
             };
             match read {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 read => return read,
             }
-            match self {
-                Self::Tcp(s) => s.readable().await?,
-                Self::Unix(s) => s.readable().await?,
-            }
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.readable().await,
+            Self::Unix(s) => s.readable().await,
         }
     }
 
@@ -98,13 +109,19 @@ impl<'s> Reader<'s> {
         self.stream
     }
 
-    /// Reads some more into `held`; 0 at the end.
+    /// Reads some more into `held`; 0 at the end. Whoever stops waiting for it finds `held` as it was.
     pub(crate) async fn more(&mut self) -> io::Result<usize> {
-        let before = self.held.len();
-        self.held.resize(before + PIECE, 0);
-        let read = self.stream.read(&mut self.held[before..]).await;
-        self.held.truncate(before + read.as_ref().copied().unwrap_or(0));
-        read
+        tokio::task::coop::consume_budget().await;
+        loop {
+            let before = self.held.len();
+            self.held.resize(before + PIECE, 0);
+            let read = self.stream.try_read(&mut self.held[before..]);
+            self.held.truncate(before + read.as_ref().copied().unwrap_or(0));
+            match read {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.stream.readable().await?,
+                read => return read,
+            }
+        }
     }
 
     /// Reads until at least `n` bytes are held; false when the stream ends before.

@@ -17,7 +17,7 @@ use lictor_trust::egress::{DnsName, Host};
 use crate::denial::Denial;
 use crate::gate;
 use crate::hello::{Hello, HelloReader, Progress};
-use crate::job::{Attempt, Job};
+use crate::job::{Attempt, Job, linger};
 use crate::meter::{Meter, Way};
 use crate::pump::{pass, sender_gone};
 use crate::stream::Reader;
@@ -128,7 +128,7 @@ pub(crate) async fn settle(
 ) -> Result<(), End> {
     let first = client.held.split_to(seen.length.min(client.held.len()));
     pass(&first, server.stream(), meter, Way::Up).await?;
-    if !wants_another(server).await? {
+    if !wants_another(client, server).await? {
         return Ok(());
     }
     let answer = server.held.split();
@@ -140,13 +140,17 @@ pub(crate) async fn settle(
     again.await.map_err(|_| End::Idle)?
 }
 
-/// Whether the server's first message asks for another ClientHello. All it says stays held.
-async fn wants_another(server: &mut Reader<'_>) -> Result<bool, End> {
+/// The most that is held of a client that goes on before the server has answered.
+const MAX_EARLY: usize = 64 * 1024;
+
+/// Whether the server's first message asks for another ClientHello. All that either says stays held.
+async fn wants_another(client: &mut Reader<'_>, server: &mut Reader<'_>) -> Result<bool, End> {
+    let mut listening = true;
     loop {
-        let held = &server.held;
+        let held = behind_warnings(&server.held);
         let is = |at: usize, byte: u8| held.get(at).is_none_or(|b| *b == byte);
-        // An alert, or something that is no TLS at all: nothing of the client's will be read as a ClientHello.
-        if !is(0, 22) || !is(5, 2) {
+        // Something that is no TLS handshake at all: nothing of the client's will be read as a ClientHello.
+        if !is(0, HANDSHAKE) || !is(5, 2) {
             return Ok(false);
         }
         if let Some(random) = held.get(SERVER_HELLO - 32..SERVER_HELLO) {
@@ -156,12 +160,38 @@ async fn wants_another(server: &mut Reader<'_>) -> Result<bool, End> {
         if held.len() >= 5 && usize::from(u16::from_be_bytes([held[3], held[4]])) < SERVER_HELLO - 5 {
             return Err(End::BadResponse);
         }
-        if server.more().await.map_err(|_| End::ServerGone)? == 0 {
-            return Ok(false);
+        // The client is listened to so that one that goes away meanwhile is noticed.
+        tokio::select! {
+            read = server.more() => {
+                if read.map_err(|_| End::ServerGone)? == 0 {
+                    return Ok(false);
+                }
+            }
+            read = client.more(), if listening && client.held.len() < MAX_EARLY => {
+                if read.map_err(|_| End::ClientGone)? == 0 {
+                    listening = false;
+                    if client.held.is_empty() {
+                        server.stream().end_writing();
+                    }
+                }
+            }
         }
     }
 }
 
+/// What comes after alerts that only warn: some servers say so that they do not know the name, and go on.
+fn behind_warnings(mut held: &[u8]) -> &[u8] {
+    while let [ALERT, 3, _, 0, 2, 1, _, rest @ ..] = held {
+        held = rest;
+    }
+    // The start of another one: wait for the rest of it.
+    if held.len() < 7 && held.first() == Some(&ALERT) && held.get(5).is_none_or(|level| *level == 1) {
+        return &[];
+    }
+    held
+}
+
+const HANDSHAKE: u8 = 22;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
 const APPLICATION_DATA: u8 = 23;
@@ -200,12 +230,10 @@ async fn second_hello(
 }
 
 /// Tells a TLS client, by an alert in the one form that all versions know: access denied.
-pub(crate) async fn say_denied(client: &Reader<'_>) {
-    if client.held.first() == Some(&22) {
-        // It is on its way out; whether it hears is its own business. Seven bytes fit any socket that was read from.
-        let alert = [ALERT, 3, 1, 0, 2, 2, 49];
-        let said = client.stream().write_all(&alert);
-        let _: Result<_, _> = tokio::time::timeout(std::time::Duration::from_millis(100), said).await;
-        client.stream().end_writing();
+pub(crate) async fn say_denied(job: &Job, client: &Reader<'_>) {
+    if client.held.first() == Some(&HANDSHAKE) {
+        let alert = client.stream().write_all(&[ALERT, 3, 1, 0, 2, 2, 49]);
+        let _: Result<_, Denial> = job.step("the client does not read", alert).await;
     }
+    linger(job, client.stream()).await;
 }

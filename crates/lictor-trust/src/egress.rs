@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! mode = "allowlist"                                      # or "none" (the default), or "open"
-//! allow = ["repo.example.com:443", "*.cdn.example.com:443", "git.example.com:22 plain"]
+//! allow = ["repo.example.com:443", "*.cdn.example.com:443", "mirror.example.com:80 http", "git.example.com:22 plain"]
 //! presets = ["rust"]                                      # lists that the org defines: [egress.presets.rust]
 //! private = ["10.1.0.0/16"]                               # ranges that are not public and may be reached all the same
 //! tls = { no_sni = "deny", ech = "deny", not_tls = "deny" }     # these are the defaults
@@ -237,6 +237,7 @@ impl Reach {
     /// # Errors
     /// Says which entry is wrong.
     pub fn read(rules: &wire::Rules) -> Result<Self, String> {
+        check_bounds(&rules.limits)?;
         let text: usize = rules.allow.iter().chain(&rules.private).map(String::len).sum();
         if rules.allow.len() + rules.private.len() > MAX_ENTRIES || text > MAX_TEXT {
             return Err(format!(
@@ -291,7 +292,7 @@ impl Reach {
         }
         (self.mode == Mode::Open).then(|| Listed {
             rule: "open".to_owned(),
-            speech: Speech::Tls,
+            speech: Speech::Http,
             range: None,
         })
     }
@@ -315,6 +316,20 @@ impl Reach {
         let named = self.private.iter().chain(&listed.range);
         named.into_iter().any(|r| r.contains(ip) && narrow_enough(r))
     }
+}
+
+/// What the proxy's memory rests on, whoever wrote the rules.
+fn check_bounds(limits: &wire::Limits) -> Result<(), String> {
+    let most = lictor_proto::limits::MAX_INTEGER;
+    let good = (1..=1024).contains(&limits.connections)
+        && (1..=1_000_000).contains(&limits.attempts)
+        && (1..=most).contains(&limits.bytes_up)
+        && (1..=most).contains(&limits.bytes_down)
+        && (1024..=65_536).contains(&limits.head_bytes)
+        && (1..=86_400_000).contains(&limits.idle_ms)
+        && (1..=60_000).contains(&limits.handshake_ms);
+    good.then_some(())
+        .ok_or_else(|| "a limit is out of its bounds".to_owned())
 }
 
 fn names_something_special(range: &Range) -> bool {

@@ -33,6 +33,10 @@ pub(super) enum After {
 /// The most answers that only say that a final one will come.
 const INTERIM: usize = 16;
 
+const BAD_GATEWAY: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nlictor-egress: bad_response\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 64\r\nConnection: close\r\n\r\n\
+    lictor-egress: bad_response: the server's answer cannot be read\n";
+
 /// Sends one request and passes its answer back. A denial has been recorded and is still to be told.
 pub(super) async fn run(
     mut attempt: Attempt<'_>,
@@ -127,7 +131,16 @@ impl Exchange<'_> {
             };
             copy(client, self.request.framing, sink).await
         };
-        let down = self.answer(near);
+        let down = async {
+            let answered = self.answer(near).await;
+            if let Err(End::BadResponse | End::ServerGone) = answered
+                && self.meter.down() == 0
+            {
+                // Nothing has been said yet, so this can be. The passage has ended; whether it is heard is no matter.
+                let _: std::io::Result<()> = near.write_all(BAD_GATEWAY).await;
+            }
+            answered
+        };
         tokio::pin!(up, down);
         let mut sent = false;
         loop {

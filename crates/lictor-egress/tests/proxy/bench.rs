@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -198,6 +199,7 @@ pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
 /// A server on loopback that does the same with every connection.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
+    taken: Arc<AtomicUsize>,
     _serving: JoinSet<()>,
 }
 
@@ -209,17 +211,35 @@ impl Upstream {
     {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
         let address = listener.local_addr().expect("address");
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&taken);
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             let mut talks = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
                 talks.spawn(talk(stream));
             }
         });
         Self {
             address,
+            taken,
             _serving: serving,
         }
+    }
+
+    /// How many connections it has had.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    /// Answers whatever request comes by these bytes, and closes.
+    pub(crate) async fn canned(answer: &'static [u8]) -> Self {
+        Self::new(move |mut stream| async move {
+            read_head(&mut stream).await;
+            let _: io::Result<()> = stream.write_all(answer).await;
+        })
+        .await
     }
 
     /// Sends back what it gets.

@@ -8,7 +8,7 @@ use crate::bench::{LOOPBACK, Proxy, Upstream, read_head, within};
 /// A proxy through which `web.example.test` at this port is reached.
 async fn to(server: &Upstream) -> Proxy {
     let entry = format!(
-        "mode = 'allowlist'\nallow = ['web.example.test:{}']\n{LOOPBACK}",
+        "mode = 'allowlist'\nallow = ['web.example.test:{} http']\n{LOOPBACK}",
         server.port()
     );
     let proxy = Proxy::start(&entry).await;
@@ -60,7 +60,7 @@ async fn each_request_of_a_connection_is_judged_by_itself() {
         );
         let seen = read_head(&mut client).await;
         assert!(seen.starts_with(&format!("GET /{attempt} ")), "{seen}");
-        assert_eq!(proxy.allowed().await, place);
+        assert_eq!(proxy.allowed().await, format!("{place} http"));
         assert_eq!(proxy.end().await.attempt, attempt);
     }
     let other = "GET http://other.example.test/ HTTP/1.1\r\nHost: other.example.test\r\n\r\n";
@@ -72,4 +72,101 @@ async fn each_request_of_a_connection_is_judged_by_itself() {
         "{answer}"
     );
     assert_eq!(proxy.denied().await, Reason::NotListed);
+}
+
+#[tokio::test]
+async fn requests_that_two_servers_could_read_differently_reach_none() {
+    let server = Upstream::mirror().await;
+    let mut proxy = to(&server).await;
+    let place = format!("web.example.test:{}", server.port());
+    let post = |fields: &str, body: &str| {
+        format!("POST http://{place}/ HTTP/1.1\r\nHost: {place}\r\n{fields}\r\n{body}")
+    };
+    let smuggled = format!("GET http://{place}/smuggled HTTP/1.1\r\nHost: {place}\r\n\r\n");
+    for odd in [
+        post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", &smuggled),
+        post("Content-Length: 0\r\nContent-Length: 50\r\n", &smuggled),
+        post("Content-Length: 0, 50\r\n", &smuggled),
+        post(
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+            "0\r\n\r\n",
+        ),
+        post("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
+        post("Transfer-Encoding:\r\n chunked\r\n", "0\r\n\r\n"),
+        post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+        post("X: y\nContent-Length: 50\r\n", &smuggled),
+        post("X: y\rContent-Length: 50\r\n", &smuggled),
+        post("X: y\0z\r\n", ""),
+        post("X: y\r\n folded\r\n", ""),
+        post("Host: other.example.test\r\n", ""),
+        post("Connection: content-length\r\nContent-Length: 5\r\n", "hello"),
+        post("Connection: host\r\n", ""),
+        format!("GET http://{place}/ HTTP/1.1\r\nHost: other.example.test\r\n\r\n"),
+        format!("GET http://{place}/ HTTP/1.1\r\n\r\n"),
+        format!("GET http://user@{place}/ HTTP/1.1\r\nHost: {place}\r\n\r\n"),
+        format!("GET http://{place}\\@other/ HTTP/1.1\r\nHost: {place}\r\n\r\n"),
+        format!("GET http://{place}/#x HTTP/1.1\r\nHost: {place}\r\n\r\n"),
+        format!("GET /path HTTP/1.1\r\nHost: {place}\r\n\r\n"),
+        format!("GET http://{place}/ HTTP/1.1\nHost: {place}\n\n"),
+        format!("GET http://{place}/a b HTTP/1.1\r\nHost: {place}\r\n\r\n"),
+        format!("GET\thttp://{place}/ HTTP/1.1\r\nHost: {place}\r\n\r\n"),
+        format!("GET http://{place}/ HTTP/1.1\r\n Host: {place}\r\n\r\n"),
+        format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\nContent-Length: 5\r\n\r\nhello"),
+    ] {
+        let answer = proxy.say(&odd).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 Bad Request\r\nlictor-egress: bad_request\r\n"),
+            "{odd:?}: {answer}"
+        );
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{odd:?}: {answer}");
+        assert_eq!(proxy.denied().await, Reason::BadRequest, "{odd:?}");
+    }
+    assert_eq!(server.taken(), 0);
+    let good = proxy
+        .say(post("Content-Length: 0\r\nConnection: close\r\n", ""))
+        .await;
+    assert!(good.starts_with("HTTP/1.1 200 OK"), "{good}");
+}
+
+#[tokio::test]
+async fn other_schemes_are_not_served() {
+    let server = Upstream::mirror().await;
+    let mut proxy = to(&server).await;
+    let place = format!("web.example.test:{}", server.port());
+    for scheme in ["https", "ftp", "ws", "gopher"] {
+        let answer = proxy
+            .say(format!(
+                "GET {scheme}://{place}/ HTTP/1.1\r\nHost: {place}\r\n\r\n"
+            ))
+            .await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 Bad Request\r\nlictor-egress: unsupported\r\n"),
+            "{answer}"
+        );
+        assert_eq!(proxy.denied().await, Reason::Unsupported);
+    }
+    assert_eq!(server.taken(), 0);
+}
+
+#[tokio::test]
+async fn an_entry_for_tls_gets_no_plain_request_and_one_for_requests_no_plain_tunnel() {
+    let server = Upstream::mirror().await;
+    let place = format!("web.example.test:{}", server.port());
+    let mut secret = Proxy::start(&format!("mode = 'allowlist'\nallow = ['{place}']\n{LOOPBACK}")).await;
+    let answer = secret
+        .say(format!("GET http://{place}/ HTTP/1.1\r\nHost: {place}\r\n\r\n"))
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 403 Forbidden\r\nlictor-egress: not_tls\r\n"),
+        "{answer}"
+    );
+    assert_eq!(secret.denied().await, Reason::NotTls);
+    let mut plain = to(&server).await;
+    let mut client = plain.connect(&place).await;
+    client
+        .write_all(format!("GET / HTTP/1.1\r\nHost: {place}\r\n\r\n").as_bytes())
+        .await
+        .expect("write");
+    assert_eq!(plain.denied().await, Reason::NotTls);
 }

@@ -73,3 +73,123 @@ async fn a_job_without_network_reaches_nothing() {
     assert!(answer.contains("lictor-egress: no_egress"), "{answer}");
     assert_eq!(proxy.denied().await, Reason::NoEgress);
 }
+
+#[tokio::test]
+async fn either_side_may_stop_sending_and_still_listen() {
+    // The server says all it has to say first, and only then listens.
+    let server = Upstream::new(|mut stream| async move {
+        stream.write_all(b"banner").await.expect("write");
+        stream.shutdown().await.expect("shutdown");
+        let heard = read_all(&mut stream).await;
+        assert_eq!(heard, "late");
+    })
+    .await;
+    let mut proxy = Proxy::start(&allow(&format!("'s.example.test:{} plain'", server.port()))).await;
+    proxy.names.answer("s.example.test", &["127.0.0.1"]);
+    let mut client = proxy.connect(&format!("s.example.test:{}", server.port())).await;
+    assert_eq!(read_all(&mut client).await, "banner");
+    client.write_all(b"late").await.expect("write");
+    client.shutdown().await.expect("shutdown");
+    proxy.allowed().await;
+    let end = proxy.end().await;
+    assert_eq!((end.up, end.down, end.how), (4, 6, End::Done));
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_says_so() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("bind")
+        .local_addr()
+        .expect("address")
+        .port();
+    let mut proxy = Proxy::start(&allow(&format!("'*.example.test:{free} plain'"))).await;
+    proxy.names.answer("gone.example.test", &["127.0.0.1"]);
+    for (host, word, reason) in [
+        ("gone.example.test", "dial_failed", Reason::DialFailed),
+        ("nobody.example.test", "dns_failed", Reason::DnsFailed),
+    ] {
+        let answer = proxy
+            .say(format!("CONNECT {host}:{free} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
+        assert!(
+            answer.starts_with("HTTP/1.1 502 ") && answer.contains(word),
+            "{answer}"
+        );
+        assert_eq!(proxy.denied().await, reason);
+    }
+}
+
+#[tokio::test]
+async fn hosts_in_odd_spellings_are_refused_where_the_plain_one_passes() {
+    let server = Upstream::echo().await;
+    let port = server.port();
+    let mut proxy = Proxy::start(&allow(&format!(
+        "'127.0.0.0/8:{port} plain', '*.example.test:{port} plain'"
+    )))
+    .await;
+    drop(proxy.connect(&format!("127.0.0.1:{port}")).await);
+    proxy.allowed().await;
+    proxy.end().await;
+    for odd in [
+        "0x7f.1",
+        "127.1",
+        "127.0.1",
+        "017700000001",
+        "2130706433",
+        "0x7f000001",
+        "127.0.0.01",
+        "127.0.0.1.",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::1%25lo]",
+        "[::1%lo]",
+        "%31%32%37.0.0.1",
+        "user@127.0.0.1",
+        "user:x@127.0.0.1",
+        "a.example.test\0.evil",
+        "a.example.test%00",
+        "a..example.test",
+        "a.example.test,b",
+        "a_b@a.example.test",
+        "127.0.0.1 127.0.0.2",
+        "\u{ff11}27.0.0.1",
+        "ex\u{e4}mple.test",
+        "-a.example.test",
+        "127.0.0.1#",
+        "127.0.0.1/",
+        "127.0.0.1\\",
+    ] {
+        let answer = proxy
+            .say(format!(
+                "CONNECT {odd}:{port} HTTP/1.1\r\nHost: {odd}:{port}\r\n\r\n"
+            ))
+            .await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 Bad Request\r\nlictor-egress: bad_request\r\n"),
+            "{odd:?}: {answer}"
+        );
+        assert_eq!(proxy.denied().await, Reason::BadRequest, "{odd:?}");
+    }
+    assert_eq!(server.taken(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_proxy_request_is_refused() {
+    let mut proxy = Proxy::start(&allow("'a.example.test:443'")).await;
+    for odd in [
+        &b"\x04\x01\x01\xbb\x7f\0\0\x01\0"[..],
+        b"\x16\x03\x01\0\x05hello",
+        b"\0\0\0\0",
+        b"SSH-2.0-x\r\n\r\n",
+        b"get / HTTP/1.1\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        proxy.say(odd).await;
+        assert_eq!(proxy.denied().await, Reason::BadRequest, "{odd:?}");
+    }
+    // Saying nothing is an attempt too.
+    drop(proxy.dial().await);
+    assert_eq!(proxy.denied().await, Reason::BadRequest);
+    assert_eq!(proxy.finish().await.denied, 8);
+}

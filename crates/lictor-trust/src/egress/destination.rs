@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::host::{DnsName, Host, authority, port};
 use super::range::Range;
 
-/// `"host:443"`, `"*.host:443"`, `"10.0.0.0/8:443"`, `"[fd00::/8]:443"`, `"host:8000-8099"`, each with ` plain` behind it
-/// where something else than TLS is spoken.
+/// `"host:443"`, `"*.host:443"`, `"10.0.0.0/8:443"`, `"[fd00::/8]:443"`, `"host:8000-8099"`, each with ` http` or ` plain`
+/// behind it where something else than TLS is spoken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     target: Target,
@@ -28,12 +28,14 @@ pub enum Target {
     Range(Range),
 }
 
-/// What may be spoken to a destination through a tunnel.
+/// What may be spoken to a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speech {
-    /// TLS to the name that was asked for.
+    /// TLS to the name that was asked for, through a tunnel.
     Tls,
-    /// Anything.
+    /// That, and plain HTTP requests that the proxy reads.
+    Http,
+    /// That, and anything at all through a tunnel.
     Plain,
 }
 
@@ -79,10 +81,11 @@ impl FromStr for Destination {
     fn from_str(text: &str) -> Result<Self, String> {
         let (place, speech) = match text.split_once(' ') {
             None => (text, Speech::Tls),
+            Some((place, "http")) => (place, Speech::Http),
             Some((place, "plain")) => (place, Speech::Plain),
             Some(_) => {
                 return Err(format!(
-                    "{text:?}: only the word `plain` may follow a destination"
+                    "{text:?}: only the words `http` and `plain` may follow a destination"
                 ));
             }
         };
@@ -161,6 +164,7 @@ impl fmt::Display for Destination {
         }
         match self.speech {
             Speech::Tls => Ok(()),
+            Speech::Http => f.write_str(" http"),
             Speech::Plain => f.write_str(" plain"),
         }
     }
@@ -201,6 +205,7 @@ mod tests {
             ("[fd00::1]:22 plain", "[fd00::1]:22 plain"),
             ("a.b:8000-8099", "a.b:8000-8099"),
             ("a.b:80-80", "a.b:80"),
+            ("a.b:80 http", "a.b:80 http"),
         ] {
             assert_eq!(entry(text).to_string(), one);
             assert_eq!(entry(one).to_string(), one);
