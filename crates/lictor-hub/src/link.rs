@@ -46,7 +46,7 @@ pub struct NodeLink {
     /// Pieces of standard input under way.
     uploads: Semaphore,
     held: Mutex<Option<LawHeld>>,
-    mail: mpsc::Sender<tracker::Mail>,
+    mail: mpsc::Sender<Box<tracker::Mail>>,
     /// Ends the link.
     pub stop: CancellationToken,
 }
@@ -56,7 +56,7 @@ impl NodeLink {
         app: &Arc<App>,
         node: KnownNode,
         peer: Arc<dyn NodePeer>,
-        mail: mpsc::Sender<tracker::Mail>,
+        mail: mpsc::Sender<Box<tracker::Mail>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             app: app.clone(),

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures_util::TryFutureExt as _;
 use lictor_link::ws::{WsStream, upgrade};
 use lictor_proto::agent::{Finished, Heartbeat};
 use lictor_proto::api::{
@@ -70,11 +71,8 @@ pub(super) async fn link(
     let app = api.app.clone();
     let id = node.node_id.clone();
     api.app.tasks.spawn(async move {
-        let served = async {
-            let socket = socket.socket().await?;
-            serve_link(&app, node, WsStream::new(socket)).await
-        };
-        if let Err(e) = served.await {
+        let io = socket.socket().map_ok(WsStream::new);
+        if let Err(e) = serve_link(&app, node, io).await {
             tracing::info!(node = %id, error = %e, "no link");
         }
     });

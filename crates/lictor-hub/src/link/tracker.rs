@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use lictor_audit::{Event, EventType};
+use lictor_link::LinkError;
 use lictor_link::peer::{Peer, SlottedBody};
 use lictor_proto::agent::stream::{Decoder, Message};
 use lictor_proto::agent::{CancelJob, Event as Said, Finished, Heartbeat, Reply, Request};
@@ -57,15 +58,33 @@ pub(crate) enum Mail {
     },
 }
 
-/// Serves a link over a byte stream whose other end proved to be `node`, until it ends.
+/// Serves a link over a byte stream whose other end proved to be `node`, from when it is there until it ends.
 ///
 /// # Errors
-/// When the other side speaks no HTTP/2, or gives no events.
-pub async fn serve_link<IO>(app: &Arc<App>, node: KnownNode, io: IO) -> Result<(), PeerError>
+/// When there is no stream, the other side speaks no HTTP/2, or gives no events.
+pub async fn serve_link<IO>(
+    app: &Arc<App>,
+    node: KnownNode,
+    io: impl Future<Output = Result<IO, LinkError>> + Send,
+) -> Result<(), PeerError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (peer, driver) = Peer::start(io, &app.tasks).await?;
+    // In a box of its own, so that what only the start needs is not held for as long as the link lives.
+    let (link, feed, letters) = Box::pin(start_link(app, node, io)).await?;
+    run(link, feed, letters).await;
+    Ok(())
+}
+
+async fn start_link<IO>(
+    app: &Arc<App>,
+    node: KnownNode,
+    io: impl Future<Output = Result<IO, LinkError>> + Send,
+) -> Result<(Arc<NodeLink>, Feed, Letters), PeerError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (peer, driver) = Peer::start(io.await?, &app.tasks).await?;
     let (mail, letters) = mpsc::channel(16);
     let link = NodeLink::new(app, node, Arc::new(LinkPeer(peer.clone())), mail);
     let ended = link.stop.clone();
@@ -76,8 +95,7 @@ where
         ended.cancel();
     });
     let events = peer.events(ASK).await?;
-    run(link, Box::pin(messages(events)), letters).await;
-    Ok(())
+    Ok((link, Box::pin(messages(events)), letters))
 }
 
 /// Starts a tracker for a node without a link (poll mode).
@@ -90,6 +108,8 @@ pub(crate) fn serve_poll(app: &Arc<App>, node: KnownNode, peer: Arc<dyn NodePeer
     link
 }
 
+/// Boxed, because a channel has room for some dozen messages from the start on, and of a node with a link none comes.
+type Letters = mpsc::Receiver<Box<Mail>>;
 type Feed = std::pin::Pin<Box<dyn Stream<Item = Result<Message, PeerError>> + Send>>;
 
 fn messages(body: SlottedBody) -> impl Stream<Item = Result<Message, PeerError>> + Send {
@@ -109,7 +129,7 @@ fn messages(body: SlottedBody) -> impl Stream<Item = Result<Message, PeerError>>
     })
 }
 
-async fn run(link: Arc<NodeLink>, feed: Feed, letters: mpsc::Receiver<Mail>) {
+async fn run(link: Arc<NodeLink>, feed: Feed, letters: Letters) {
     let app = link.app.clone();
     app.links.enter(&link);
     metrics::gauge!("lictor_hub_nodes_connected").set(app.links.len() as f64);
@@ -138,7 +158,7 @@ struct Tracker {
 }
 
 impl Tracker {
-    async fn serve(&mut self, mut feed: Feed, mut letters: mpsc::Receiver<Mail>) -> Result<(), PeerError> {
+    async fn serve(&mut self, mut feed: Feed, mut letters: Letters) -> Result<(), PeerError> {
         let org = self
             .link
             .app
@@ -157,7 +177,7 @@ impl Tracker {
                     Some(message) => self.take(message?).await?,
                     None => return Ok(()),
                 },
-                Some(letter) = letters.recv() => self.open(letter).await?,
+                Some(letter) = letters.recv() => self.open(*letter).await?,
                 Ok(()) = law.changed() => self.law_changed(),
                 _ = probe.tick() => self.probe(),
             }
@@ -381,6 +401,6 @@ fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) {
 /// Sends to the tracker, for poll mode.
 impl NodeLink {
     pub(crate) async fn post(&self, mail: Mail) -> Result<(), PeerError> {
-        self.mail.send(mail).await.map_err(|_| PeerError::Gone)
+        self.mail.send(Box::new(mail)).await.map_err(|_| PeerError::Gone)
     }
 }
