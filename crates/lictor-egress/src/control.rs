@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use lictor_proto::egress::MAX_MESSAGE;
+use rustix::io::FdFlags;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -53,12 +54,15 @@ impl Channel {
     /// # Errors
     /// The kernel's.
     pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-        Ok(socketpair(
+        let (one, other) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
+            SocketFlags::empty(),
             None,
-        )?)
+        )?;
+        keep_to_ourselves(&one)?;
+        keep_to_ourselves(&other)?;
+        Ok((one, other))
     }
 
     /// The next packet; `None` when the other end is gone.
@@ -94,12 +98,15 @@ fn receive(fd: &UnixDatagram) -> io::Result<Option<Packet>> {
         fd,
         &mut [IoSliceMut::new(&mut bytes)],
         &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
+        RecvFlags::empty(),
     )?;
     let mut descriptors = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
-            descriptors.extend(fds);
+            for fd in fds {
+                keep_to_ourselves(&fd)?;
+                descriptors.push(fd);
+            }
         }
     }
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
@@ -124,7 +131,11 @@ fn send(fd: &UnixDatagram, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::
             "too many descriptors for one message",
         ));
     }
-    // Without NOSIGNAL a gone peer would be a signal.
-    sendmsg(fd, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    sendmsg(fd, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::empty())?;
     Ok(())
+}
+
+/// A program that this process started would not get it. It starts none; that it is closed a moment later is soon enough.
+fn keep_to_ourselves(fd: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
 }

@@ -26,7 +26,7 @@
 //!
 //! - One packet is one message: JSON, at most [`MAX_MESSAGE`](lictor_proto::egress::MAX_MESSAGE) bytes, a
 //!   [`Command`](lictor_proto::egress::Command) in, an [`Event`](lictor_proto::egress::Event) out.
-//! - `{"open":{"job":..,"rules":..}}` carries exactly one descriptor (`SCM_RIGHTS`): a bound, *listening* stream socket,
+//! - `{"open":{"job":..,"rules":..}}` carries exactly one descriptor (`SCM_RIGHTS`): a *bound* stream socket,
 //!   TCP or Unix, in whatever network namespace. From then on it belongs to the proxy; the sender closes its copy. The
 //!   answer is `{"opened":{"job":..}}`, or `{"refused":{..}}` with a word and a sentence, and then nobody listens.
 //! - `{"close":{"job":..}}` ends every connection of the job. What is still to be recorded about it follows, then
@@ -56,6 +56,7 @@ mod meter;
 mod pump;
 mod resolve;
 pub mod serve;
+mod socket;
 mod socks;
 mod stream;
 mod tls;

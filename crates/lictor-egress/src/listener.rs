@@ -1,11 +1,11 @@
-//! The listener that a job's processes see, of either kind, and the check that a descriptor is one.
+//! The listener that a job's processes see, of either kind, and the check that a descriptor can be one.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::socket::{self, Family};
 use crate::stream::Stream;
 
 /// A listening stream socket.
@@ -21,7 +21,7 @@ pub enum Listener {
 #[derive(Debug, thiserror::Error)]
 pub enum NotListening {
     /// It is something else.
-    #[error("the descriptor is no listening TCP or Unix stream socket")]
+    #[error("the descriptor is no bound TCP or Unix stream socket")]
     SomethingElse,
     /// The kernel says no.
     #[error("the descriptor cannot be used")]
@@ -29,36 +29,37 @@ pub enum NotListening {
 }
 
 impl Listener {
-    /// Takes a listening socket over. Needs a running tokio.
+    /// Takes a bound stream socket over, and has it listen if it does not. Needs a running tokio.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is something else.
     pub fn adopt(fd: OwnedFd) -> Result<Self, NotListening> {
-        let else_ = |_| NotListening::SomethingElse;
-        let is_stream = sockopt::socket_type(&fd).map_err(else_)? == SocketType::STREAM;
-        let listens = sockopt::socket_acceptconn(&fd).map_err(else_)?;
-        if !is_stream || !listens {
-            return Err(NotListening::SomethingElse);
-        }
-        let family = sockopt::socket_domain(&fd).map_err(else_)?;
-        let adopted = match family {
-            AddressFamily::INET | AddressFamily::INET6 => {
+        let something_else = |_| NotListening::SomethingElse;
+        match socket::family(&fd).map_err(something_else)? {
+            Some(Family::Internet) => {
                 let listener = std::net::TcpListener::from(fd);
+                // One without an address of its own would be given one, on every interface.
+                let bound = listener.local_addr().map_err(something_else)?.port() != 0;
+                if !bound {
+                    return Err(NotListening::SomethingElse);
+                }
+                socket::make_listen(&listener).map_err(something_else)?;
                 let ready = listener.set_nonblocking(true);
                 ready
                     .and_then(|()| TcpListener::from_std(listener))
                     .map(Self::Tcp)
             }
-            AddressFamily::UNIX => {
+            Some(Family::Unix) => {
+                socket::make_listen(&fd).map_err(something_else)?;
                 let listener = std::os::unix::net::UnixListener::from(fd);
                 let ready = listener.set_nonblocking(true);
                 ready
                     .and_then(|()| UnixListener::from_std(listener))
                     .map(Self::Unix)
             }
-            _ => return Err(NotListening::SomethingElse),
-        };
-        adopted.map_err(NotListening::Unusable)
+            None => return Err(NotListening::SomethingElse),
+        }
+        .map_err(NotListening::Unusable)
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Stream> {

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::socket;
+
 /// A connected stream socket.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -71,7 +73,7 @@ impl Stream {
 
     /// Says that nothing more will be written. Whoever has gone need not be told.
     pub(crate) fn end_writing(&self) {
-        let _: rustix::io::Result<()> = rustix::net::shutdown(self, rustix::net::Shutdown::Write);
+        socket::end_writing(self);
     }
 }
 

@@ -98,6 +98,17 @@ const KERNEL_ELSEWHERE: &[(&str, &str, &str)] = &[
         "whoever types a passphrase should not be seen doing so; any unix, and others have a way of their own",
     ),
     ("lictor", "rustix", "the same"),
+    (
+        "crates/lictor-egress/src/control.rs",
+        "rustix::",
+        "the standard library passes no descriptors over a socket; any unix that has SOCK_SEQPACKET",
+    ),
+    (
+        "crates/lictor-egress/src/socket.rs",
+        "rustix::",
+        "the standard library ends one half of a socket, and tells one kind from another, only with more ado; any unix",
+    ),
+    ("lictor-egress", "rustix", "the same two"),
 ];
 
 /// What a program was started with, as it is written in code.

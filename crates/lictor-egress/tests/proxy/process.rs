@@ -214,6 +214,13 @@ async fn commands_that_cannot_be_obeyed_are_refused_with_their_word() {
     let connected = std::net::TcpStream::connect(server.address).expect("connect");
     process.open(&job, &good, &[connected.into()]).await;
     assert_eq!(process.refused().await, Refused::BadListener);
+    let unbound = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        None,
+    );
+    process.open(&job, &good, &[unbound.expect("a socket")]).await;
+    assert_eq!(process.refused().await, Refused::BadListener);
     let mut bad = good.clone();
     bad.allow.push("*:443".into());
     process.open(&job, &bad, &[listener().0]).await;
