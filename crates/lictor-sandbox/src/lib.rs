@@ -4,8 +4,8 @@
 //!   Host::resolve -> Resolved --(policy: Permit)--> Plan --Backend::create--> Sandbox --exec--> Running --wait--> Ended
 //! ```
 //!
-//! The only crate with `unsafe`, and the only one with Linux-only code (all of it below `linux`); on other systems
-//! it compiles without backends.
+//! The only crate with `unsafe`, and the only one with Linux-only code (all of it below `linux`, but for the attempts
+//! of the conformance suite); on other systems it compiles without backends.
 //!
 //! # Invariants
 //! - No permit, no plan; no plan, no process (see [`plan`]). A feature called `testing` lifts the first half for
@@ -17,6 +17,8 @@
 mod absent;
 pub mod backend;
 pub mod capability;
+#[cfg(all(feature = "testing", target_os = "linux"))]
+pub mod conformance;
 pub mod handle;
 mod host;
 #[cfg(target_os = "linux")]

@@ -30,6 +30,7 @@ const DENIED: &[i64] = &[
     libc::SYS_fsmount,
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
+    SYS_OPEN_TREE_ATTR,
     libc::SYS_unshare,
     libc::SYS_setns,
     libc::SYS_open_by_handle_at,
@@ -52,6 +53,7 @@ const DENIED: &[i64] = &[
     libc::SYS_delete_module,
     libc::SYS_fanotify_init,
     libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
     libc::SYS_lookup_dcookie,
     libc::SYS_vhangup,
     // The machine as a whole
@@ -99,7 +101,32 @@ const DENIED_OUTSIDE: &[i64] = &[
     libc::SYS_lsetxattr,
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
+    SYS_SETXATTRAT,
+    SYS_REMOVEXATTRAT,
+    SYS_FILE_SETATTR,
 ];
+
+/// Denied besides on this architecture.
+#[cfg(target_arch = "x86_64")]
+const DENIED_HERE: &[i64] = &[libc::SYS_modify_ldt, libc::SYS_ioperm, libc::SYS_iopl];
+#[cfg(not(target_arch = "x86_64"))]
+const DENIED_HERE: &[i64] = &[];
+
+// Newer than the C library's list; every architecture has the same numbers from 424 on.
+const SYS_SETXATTRAT: i64 = 463;
+const SYS_REMOVEXATTRAT: i64 = 466;
+const SYS_OPEN_TREE_ATTR: i64 = 467;
+const SYS_FILE_SETATTR: i64 = 469;
+/// The last call that was looked at when this list was made (Linux 6.18).
+const LAST_KNOWN: u32 = 469;
+
+/// What `personality` may be asked: what it is, and Linux with and without the names of its machine and version made
+/// older. Everything else makes memory predictable or executable.
+const PERSONALITIES: [u64; 5] = [0, 0x0008, 0x0002_0000, 0x0002_0008, 0xffff_ffff];
+/// Protocols of IPv4 and IPv6: the usual one, ICMP, TCP, UDP, ICMPv6.
+const PROTOCOLS: [u64; 5] = [0, 1, 6, 17, 58];
+/// The kind of a socket, without its flags.
+const KIND: u64 = 0xf;
 
 /// What else keeps a job in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +142,8 @@ const X32_BIT: u32 = 0x4000_0000;
 
 /// Compiles a filter.
 pub(crate) fn filter(around: Around) -> Result<Vec<sock_filter>, FilterError> {
-    let mut rules: Rules = DENIED.iter().map(|call| (*call, Vec::new())).collect();
+    let denied = DENIED.iter().chain(DENIED_HERE);
+    let mut rules: Rules = denied.map(|call| (*call, Vec::new())).collect();
     // Terminal input faked into whoever shares the terminal. The kernel looks at 32 bits of the number only, and so
     // does the comparison: `TIOCSTI + 2^32` is the same request.
     let ioctls = [libc::TIOCSTI, TIOCLINUX].map(|request| Rule::new(vec![equal(1, request)?]));
@@ -125,8 +153,11 @@ pub(crate) fn filter(around: Around) -> Result<Vec<sock_filter>, FilterError> {
     rules.insert(libc::SYS_clone, vec![Rule::new(vec![with_user_namespace])?]);
     rules.insert(libc::SYS_socket, socket_rules()?);
     rules.insert(libc::SYS_socketpair, socket_rules()?);
+    let unusual = Rule::new(all_but(0, &PERSONALITIES)?)?;
+    rules.insert(libc::SYS_personality, vec![unusual]);
     if around == Around::Nothing {
         rules.extend(DENIED_OUTSIDE.iter().map(|call| (*call, Vec::new())));
+        rules.insert(libc::SYS_socketpair, pair_rules()?);
         let another = || Condition::new(0, Len::Dword, Op::Ne, 0);
         rules.insert(libc::SYS_prlimit64, vec![Rule::new(vec![another()?])?]);
         // Of one process only, and only one's own: by user they would be everybody's.
@@ -152,22 +183,41 @@ fn equal(argument: u8, value: u64) -> Result<Condition, seccompiler::BackendErro
     Condition::new(argument, Len::Dword, Op::Eq, value)
 }
 
-/// Only local, IPv4, IPv6, and the routing part of netlink (which resolvers ask for addresses).
-fn socket_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
-    let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let unknown = known.map(|f| Condition::new(0, Len::Dword, Op::Ne, f as u64));
-    let netlink = vec![
-        equal(0, libc::AF_NETLINK as u64)?,
-        Condition::new(2, Len::Dword, Op::Ne, libc::NETLINK_ROUTE as u64)?,
-    ];
-    Ok(vec![
-        Rule::new(unknown.into_iter().collect::<Result<_, _>>()?)?,
-        Rule::new(netlink)?,
-    ])
+fn all_but(argument: u8, values: &[u64]) -> Result<Vec<Condition>, seccompiler::BackendError> {
+    let unlike = |value: &u64| Condition::new(argument, Len::Dword, Op::Ne, *value);
+    values.iter().map(unlike).collect()
 }
 
-/// Before the list: x32 calls end the process; `clone3`, whose flags a filter cannot see, does not exist, so that
-/// libraries fall back to `clone`, whose flags it can.
+/// Only local, IPv4 and IPv6 with their usual protocols, and the routing part of netlink (which resolvers ask for
+/// addresses).
+fn socket_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
+    let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let mut rules = vec![Rule::new(all_but(0, &known.map(|f| f as u64))?)?];
+    rules.push(Rule::new(vec![
+        equal(0, libc::AF_NETLINK as u64)?,
+        Condition::new(2, Len::Dword, Op::Ne, libc::NETLINK_ROUTE as u64)?,
+    ])?);
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut rare = all_but(2, &PROTOCOLS)?;
+        rare.push(equal(0, family as u64)?);
+        rules.push(Rule::new(rare)?);
+    }
+    Ok(rules)
+}
+
+/// A pair of datagram sockets is none: either may send to whatever address it likes, a socket in the file system
+/// included. By its kind, a raw one is the same.
+fn pair_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
+    let mut rules = socket_rules()?;
+    for kind in [libc::SOCK_DGRAM, libc::SOCK_RAW] {
+        let of_kind = Condition::new(1, Len::Dword, Op::MaskedEq(KIND), kind as u64)?;
+        rules.push(Rule::new(vec![of_kind])?);
+    }
+    Ok(rules)
+}
+
+/// Before the list: x32 calls end the process; calls that are newer than the list do not exist, and neither does
+/// `clone3`, whose flags a filter cannot see, so that libraries fall back to `clone`, whose flags it can.
 fn prelude() -> Vec<sock_filter> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
@@ -179,6 +229,8 @@ fn prelude() -> Vec<sock_filter> {
         instruction(LOAD, 0, 0, 0),
         instruction(AT_LEAST, 0, 1, X32_BIT),
         instruction(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+        instruction(AT_LEAST, 0, 1, LAST_KNOWN + 1),
+        instruction(RETURN, 0, 0, absent),
         instruction(EQUAL, 0, 1, libc::SYS_clone3 as u32),
         instruction(RETURN, 0, 0, absent),
     ]

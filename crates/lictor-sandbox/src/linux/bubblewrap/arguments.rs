@@ -65,6 +65,14 @@ fn root(list: &mut Vec<String>) {
     add(list, &["--ro-bind-data", "6", "/etc/passwd"]);
     add(list, &["--ro-bind-data", "7", "/etc/group"]);
     add(list, &["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]);
+    // Everybody may write there, and each write that succeeds is work for the kernel.
+    add(list, &["--ro-bind-try", "/proc/pressure", "/proc/pressure"]);
+    // The first process is bwrap, which waits with the host's /proc still open: from its descriptors `..` would lead
+    // to the host's root.
+    add(
+        list,
+        &["--size", "4096", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1"],
+    );
     // bwrap's /dev is a tmpfs of half the machine's memory that anybody inside may fill.
     add(
         list,

@@ -92,6 +92,10 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         if table.cwd_before_ids && libc::chdir(table.cwd) < 0 {
             fail(table, Step::Directory);
         }
+        if table.confine {
+            // Before the ids: afterwards there is no right to, and it would stay full.
+            drop_bounding_set();
+        }
         if start.namespaces.is_none() && become_user(table) < 0 {
             fail(table, Step::Ids);
         }
@@ -190,6 +194,19 @@ unsafe fn move_descriptors(inherit: &[c_int]) -> c_long {
     }
 }
 
+/// Empties the set of what programs could give back; an agent that is not root has none that counts.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn drop_bounding_set() {
+    for capability in 0..64 {
+        // SAFETY: prctl on this process alone.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
+            break; // the first number past the last capability
+        }
+    }
+}
+
 /// Gives up every privilege, for good.
 ///
 /// # Safety
@@ -203,11 +220,6 @@ unsafe fn confine() -> c_long {
         libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<u8>());
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 {
             return -1;
-        }
-        for capability in 0..64 {
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 {
-                break; // the first number past the last capability
-            }
         }
         libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         let header = [VERSION_3, 0];

@@ -1,15 +1,10 @@
-//! Ways out of a sandbox: each is first shown to work on the host, then to fail under bubblewrap.
-//!
-//! The host's half runs as root where the suite does, so it shows that the attempt itself is sound; a machine on
-//! which an attempt cannot succeed at all fails the test instead of passing it.
+//! What a bubblewrap sandbox is besides holding the attempts of `escapes`: its namespaces, its user, its places, and
+//! what its limits come to. An attempt is first shown to work on the host.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use std::io::Read as _;
-use std::net::TcpListener;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
 
 use common::Bench;
 use lictor_trust::profiles::Backend;
@@ -20,109 +15,6 @@ async fn host_succeeds_sandbox_fails(program: &str) {
     assert!(host.stdout.contains("escaped"), "works nowhere: {host:?}");
     let inside = Bench::new(Backend::Bubblewrap).await.python(program).await;
     assert!(!inside.stdout.contains("escaped"), "{inside:?}");
-}
-
-#[tokio::test]
-async fn first_process_has_no_environment_to_read() {
-    let program = "import glob\n\
-        found = [f for f in glob.glob('/proc/[0-9]*/environ') for d in [open(f,'rb').read()] if b'PATH=' in d or b'HOME=' in d]\n\
-        print('escaped' if found else 'nothing')";
-    // Processes of the host that the sandbox must not see, and bwrap's own that it does.
-    let program = program.replace("for d in [open(f,'rb').read()]", "for d in [read(f)]");
-    let program = format!(
-        "def read(f):\n    try: return open(f,'rb').read()\n    except OSError: return b''\n{program}"
-    );
-    host_succeeds_sandbox_fails(&program).await;
-}
-
-#[tokio::test]
-async fn kernel_settings_cannot_be_written() {
-    // Written with what is there already, so that the host's half changes nothing.
-    let program =
-        "p='/proc/sys/kernel/core_pattern'\nv=open(p).read()\nopen(p,'w').write(v)\nprint('escaped')";
-    host_succeeds_sandbox_fails(program).await;
-}
-
-#[tokio::test]
-async fn system_directories_cannot_be_written() {
-    let program = "import os,tempfile\n\
-        for d in ('/usr','/usr/bin','/etc','/'):\n\
-        \x20   try:\n\
-        \x20       f=tempfile.NamedTemporaryFile(dir=d); f.close(); print('escaped')\n\
-        \x20   except OSError: pass";
-    host_succeeds_sandbox_fails(program).await;
-}
-
-#[tokio::test]
-async fn mounts_cannot_be_changed() {
-    // MS_REMOUNT | MS_BIND in a mount namespace of its own on the host, so that nothing of it is changed.
-    let program = "import ctypes,os\nc=ctypes.CDLL(None,use_errno=True)\n\
-        c.unshare(0x20000)\nc.mount(None,b'/',None,0x44000,None)\n\
-        c.mount(b'/usr',b'/usr',None,0x1000,None)\n\
-        r=c.mount(None,b'/usr',None,0x20|0x1000,None)\nprint('escaped' if r==0 else 'no')";
-    host_succeeds_sandbox_fails(program).await;
-}
-
-#[tokio::test]
-async fn loopback_listener_of_the_host_is_out_of_reach() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let program = format!(
-        "import socket\ns=socket.create_connection(('127.0.0.1',{port}),timeout=5)\nprint('escaped')"
-    );
-    host_succeeds_sandbox_fails(&program).await;
-}
-
-#[tokio::test]
-async fn abstract_socket_of_the_host_is_out_of_reach() {
-    let name = format!("lictor-escape-{}", std::process::id());
-    let address = SocketAddr::from_abstract_name(&name).expect("a name");
-    let _listener = UnixListener::bind_addr(&address).expect("bound");
-    let program =
-        format!("import socket\ns=socket.socket(socket.AF_UNIX)\ns.connect('\\0{name}')\nprint('escaped')");
-    host_succeeds_sandbox_fails(&program).await;
-}
-
-#[tokio::test]
-async fn processes_of_the_host_cannot_be_signalled() {
-    let pid = std::process::id();
-    let program = format!("import os\nos.kill({pid},0)\nprint('escaped')");
-    let host = Bench::new(Backend::Host).await.python(&program).await;
-    assert!(host.stdout.contains("escaped"), "{host:?}");
-    // In the sandbox the number may name one of its own processes, or nobody; never this one.
-    let inside = "import os\nprint('escaped' if any('escape' in open(f'/proc/{p}/cmdline').read() and \
-        'python' not in open(f'/proc/{p}/cmdline').read() for p in os.listdir('/proc') if p.isdigit()) else 'no')";
-    let inside = Bench::new(Backend::Bubblewrap).await.python(inside).await;
-    assert_eq!(inside.stdout, "no\n", "{inside:?}");
-}
-
-#[tokio::test]
-async fn terminal_input_cannot_be_faked() {
-    for request in ["0x5412", "0x5412 + (1 << 32)"] {
-        let program = format!(
-            "import ctypes,os,pty\nm,s=pty.openpty()\nos.setsid() if os.getsid(0)!=os.getpid() else 0\n\
-             import fcntl\nfcntl.ioctl(s,0x540E,0)\nc=ctypes.CDLL(None,use_errno=True)\n\
-             r=c.ioctl(s,ctypes.c_ulong({request}),ctypes.c_char_p(b'x'))\nprint('escaped' if r==0 else 'no')"
-        );
-        host_succeeds_sandbox_fails(&program).await;
-    }
-}
-
-#[tokio::test]
-async fn nested_user_namespace_is_refused() {
-    let program =
-        "import ctypes\nc=ctypes.CDLL(None)\nprint('escaped' if c.unshare(0x10000000)==0 else 'no')";
-    host_succeeds_sandbox_fails(program).await;
-    let by_clone = "import ctypes,os\nc=ctypes.CDLL(None)\nr=c.syscall(56,0x10000000|17,0,0,0,0)\n\
-        \nif r==0: os._exit(0)\nprint('escaped' if r>0 else 'no')";
-    host_succeeds_sandbox_fails(by_clone).await;
-}
-
-#[tokio::test]
-async fn keyrings_are_refused() {
-    let program = "import ctypes\nc=ctypes.CDLL(None)\n\
-        print('escaped' if c.syscall(250,0,-3,0,0,0)>0 else 'no')";
-    host_succeeds_sandbox_fails(program).await;
 }
 
 #[tokio::test]
@@ -142,31 +34,6 @@ async fn privileges_cannot_be_regained() {
     ] {
         assert!(status.contains(line), "{line} in {status}");
     }
-}
-
-#[tokio::test]
-async fn agents_files_are_not_there() {
-    let secret = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(secret.path(), "secret").expect("written");
-    let own = secret.path().display();
-    for path in [
-        "/root",
-        "/etc/shadow",
-        &own.to_string(),
-        "/proc/self/root/etc/shadow",
-    ] {
-        let program = format!(
-            "import os\np='{path}'\nos.listdir(p) if os.path.isdir(p) else open(p).read()\nprint('escaped')"
-        );
-        host_succeeds_sandbox_fails(&program).await;
-    }
-}
-
-#[tokio::test]
-async fn climbing_out_of_the_workspace_ends_at_the_sandboxs_own_root() {
-    let program = "import os\nos.chdir('/workspace' if os.path.isdir('/workspace') else '.')\n\
-        p='../'*12+'root'\nos.listdir(p)\nprint('escaped')";
-    host_succeeds_sandbox_fails(program).await;
 }
 
 #[tokio::test]
@@ -259,26 +126,6 @@ async fn every_namespace_is_the_sandboxs_own() {
 }
 
 #[tokio::test]
-async fn shared_memory_of_the_host_is_out_of_reach() {
-    let key = 0x4c00_0000 + std::process::id();
-    let start = format!("import ctypes\nc=ctypes.CDLL(None)\nk={key}\n");
-    let make = Bench::new(Backend::Host).await;
-    let made = make
-        .python(&format!("{start}print(c.shmget(k,4096,0o1666))"))
-        .await;
-    assert!(
-        made.stdout.trim().parse::<i32>().is_ok_and(|id| id >= 0),
-        "{made:?}"
-    );
-    let find = format!("{start}print('escaped' if c.shmget(k,4096,0o666)>=0 else 'no')");
-    host_succeeds_sandbox_fails(&find).await;
-    let removed = make
-        .python(&format!("{start}print(c.shmctl(c.shmget(k,0,0),0,0))"))
-        .await;
-    assert_eq!(removed.stdout, "0\n");
-}
-
-#[tokio::test]
 async fn host_name_is_the_sandboxs_own() {
     let own = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
     let program = format!(
@@ -290,14 +137,6 @@ async fn host_name_is_the_sandboxs_own() {
         Bench::new(Backend::Bubblewrap).await.sh("uname -n").await.stdout,
         "sandbox\n"
     );
-}
-
-#[tokio::test]
-async fn devices_of_the_host_are_not_there() {
-    let program = "import os\n\
-        known='console core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero'.split()\n\
-        print('escaped' if set(os.listdir('/dev'))-set(known) else 'no')";
-    host_succeeds_sandbox_fails(program).await;
 }
 
 #[tokio::test]
