@@ -9,6 +9,7 @@
 //! | `crowd.rs` | c: jobs per second, one and 32 at once |
 //! | `memory.rs`, `idle.rs` | e: what hub and agent hold at rest, and a thousand agents cost |
 //! | `stalled.rs` | g: requests beside unread streams |
+//! | `egress.rs` | h: bytes and round trips through the egress proxy, against the bare sockets |
 //! | `steps.rs` | which step of row a costs what |
 
 // A measuring program: it starts processes and prints a table.
@@ -16,6 +17,7 @@
 
 mod bulk;
 mod crowd;
+mod egress;
 mod idle;
 mod latency;
 mod memory;
@@ -90,16 +92,18 @@ enum Rows {
     Crowd,
     Memory,
     Stalled,
+    Egress,
     Steps,
 }
 
 impl Rows {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Latency,
         Self::Bulk,
         Self::Crowd,
         Self::Memory,
         Self::Stalled,
+        Self::Egress,
         Self::Steps,
     ];
 
@@ -111,6 +115,7 @@ impl Rows {
             Self::Crowd => ("c", "crowd"),
             Self::Memory => ("e", "memory"),
             Self::Stalled => ("g", "stalled"),
+            Self::Egress => ("h", "egress"),
             Self::Steps => ("a", "steps"),
         }
     }
@@ -132,6 +137,7 @@ async fn measure(rows: Rows, table: &mut Table, effort: &Effort, base: &mut Opti
             idle::measure(table, &mut split, effort.agents).await?;
         }
         Rows::Stalled => stalled::measure(table, effort).await?,
+        Rows::Egress => egress::measure(table, effort)?,
         Rows::Steps => {
             let base = match base {
                 Some(base) => base.p50(),
