@@ -193,3 +193,31 @@ async fn what_is_no_proxy_request_is_refused() {
     assert_eq!(proxy.denied().await, Reason::BadRequest);
     assert_eq!(proxy.finish().await.denied, 8);
 }
+
+#[tokio::test]
+async fn many_bytes_arrive_as_they_were_sent() {
+    const MANY: usize = 6_000_011;
+    let server = Upstream::echo().await;
+    let mut proxy = Proxy::start(&allow(&format!("'echo.example.test:{} plain'", server.port()))).await;
+    proxy.names.answer("echo.example.test", &["127.0.0.1"]);
+    let client = proxy
+        .connect(&format!("echo.example.test:{}", server.port()))
+        .await;
+    let (mut read, mut write) = client.into_split();
+    let sent: Vec<u8> = (0..MANY).map(|i| i.to_le_bytes()[i % 3]).collect();
+    let mut heard = Vec::new();
+    let both = async {
+        tokio::join!(
+            async {
+                write.write_all(&sent).await.expect("write");
+                write.shutdown().await.expect("shutdown");
+            },
+            async { read.read_to_end(&mut heard).await.expect("read") }
+        )
+    };
+    within(both).await;
+    assert!(heard == sent, "{} bytes came back", heard.len());
+    proxy.allowed().await;
+    let end = proxy.end().await;
+    assert_eq!((end.up, end.down, end.how), (MANY as u64, MANY as u64, End::Done));
+}
