@@ -43,6 +43,7 @@ const LOCKS: &str = "what is shown is the host's own file, and a lock takes no r
 const LANDLOCK: &[Leak] = &[
     leak("change the mode of a file outside", SAME_USER),
     leak("change the times of a file outside", SAME_USER),
+    leak("change the mode of what is shown read-only", SAME_USER),
     leak("see whether a file outside exists", NAMES),
     leak("stand in a directory outside", NAMES),
     leak("watch a directory outside", NAMES),

@@ -147,6 +147,46 @@ tries = [lambda fd=fd: reads(f'/proc/self/fd/{fd}/secret') for fd in os.listdir(
 any_of(*tries)",
     ),
     must(
+        "write to one's own input",
+        "a descriptor for reading, opened again by /proc/self/fd",
+        "os.write(os.open('/proc/self/fd/0', os.O_WRONLY), b'changed')",
+    ),
+    must(
+        "write to what is shown read-only",
+        "a path that the profile names, of one's own user",
+        r"
+def make(): opens(B['shown'] + '/new', os.O_WRONLY | os.O_CREAT)
+any_of(lambda: opens(B['shown'] + '/file', os.O_WRONLY), make, lambda: os.unlink(B['shown'] + '/file'), lambda: os.truncate(B['shown'] + '/file', 0))",
+    ),
+    must(
+        "open again what is shown read-only",
+        "/proc/self/fd of a descriptor for reading",
+        r"
+fd = os.open(B['shown'] + '/file', os.O_RDONLY)
+opens(f'/proc/self/fd/{fd}', os.O_WRONLY)
+out('opened for writing')",
+    ),
+    must(
+        "give another name to what is shown read-only",
+        "link(2) and rename(2) to where one may write",
+        r"
+def link(): os.link(B['shown'] + '/file', 'mine'); opens('mine', os.O_WRONLY)
+def name(): os.rename(B['shown'] + '/file', 'mine'); opens('mine', os.O_WRONLY)
+any_of(link, name)",
+    ),
+    must(
+        "put something in the place of what is shown",
+        "a file or directory above it renamed",
+        "os.rename(B['shown'], B['shown'] + '-gone')\nout('renamed')",
+    ),
+    must(
+        "change the mode of what is shown read-only",
+        "chmod(2) and fchmod(2) of a descriptor for reading",
+        r"
+def by_descriptor(): os.fchmod(os.open(B['shown'] + '/file', os.O_RDONLY), 0o600)
+any_of(lambda: os.chmod(B['shown'] + '/file', 0o600), by_descriptor)",
+    ),
+    must(
         "overwrite a running program",
         "/proc/self/exe and /proc/PID/exe (CVE-2019-5736)",
         r"

@@ -95,7 +95,7 @@ impl Site {
         fs::create_dir(&dir)?;
         let mut plain = Command::new(&argv[0]);
         plain.args(&argv[1..]).current_dir(&dir).env_clear();
-        let output = plain.stdin(Stdio::null()).output()?;
+        let output = plain.stdin(Stdio::from(self.input()?)).output()?;
         fs::remove_dir_all(&dir)?;
         let said = String::from_utf8_lossy(&output.stdout);
         let error = String::from_utf8_lossy(&output.stderr);
@@ -124,8 +124,9 @@ impl Site {
             Err(refused) => return Ok(Verdict::Refused(refused)),
         };
         let mut sandbox = backend.create(plan).await.map_err(io::Error::other)?;
+        let input = StdinSource::File(self.input()?);
         let run = async {
-            let mut running = sandbox.exec(StdinSource::Null).await.map_err(io::Error::other)?;
+            let mut running = sandbox.exec(input).await.map_err(io::Error::other)?;
             let (out, err) = (running.take_stdout(), running.take_stderr());
             let (ended, out, err) = tokio::join!(running.wait(), read_all(out), read_all(err));
             Ok::<_, io::Error>((ended, out?, err?))
@@ -144,7 +145,11 @@ impl Site {
         attempt: &Attempt,
         argv: Vec<String>,
     ) -> io::Result<Result<Plan, String>> {
-        let profile = profile(backend, attempt)?;
+        let mut profile = profile(backend, attempt)?;
+        if backend.is_unprivileged() {
+            let shown = self.root.join("shown");
+            profile.read_only.push(shown.to_string_lossy().into_owned());
+        }
         let name: Name = "escape".parse().map_err(io::Error::other)?;
         let mut exec = Exec::new(argv);
         exec.timeout_ms = Some(25_000);
@@ -153,6 +158,11 @@ impl Site {
         let resolved = host.resolve(&name, (&profile, backend), &exec, &dir);
         let resolved = resolved.map_err(|r| io::Error::other(r.message))?;
         Ok(Plan::without_permit(resolved, capabilities).map_err(|e| e.to_string()))
+    }
+
+    /// What a job reads: a file of its own user's, opened for reading.
+    fn input(&self) -> io::Result<fs::File> {
+        fs::File::open(self.root.join("input"))
     }
 
     fn job_dir(&mut self) -> PathBuf {
@@ -169,6 +179,7 @@ impl Site {
         known["text"] = json!(TEXT);
         known["dir"] = json!(self.root);
         known["outside"] = json!(outside);
+        known["shown"] = json!(self.root.join("shown"));
         known["secret"] = json!(outside.join("secret"));
         known["agents"] = json!(self.root.join("agents-key"));
         Ok(command(attempt, &known))
@@ -176,7 +187,10 @@ impl Site {
 
     /// What reached the bait counts, whatever the program believes.
     fn seen_outside(&mut self, found: Verdict) -> io::Result<Verdict> {
-        let events = self.bait.events()?;
+        let mut events = self.bait.events()?;
+        if fs::read(self.root.join("input"))? != TEXT.as_bytes() {
+            events.push("its input was changed".to_owned());
+        }
         let seen = !events.is_empty() && matches!(found, Verdict::Held(_));
         Ok(if seen {
             Verdict::Out(events.join(", "))
@@ -239,9 +253,16 @@ fn lay(root: &Path, user: Option<(u32, u32)>) -> io::Result<()> {
     let _ = fs::remove_dir_all(&outside);
     fs::create_dir(&outside)?;
     give(&outside, 0o777, user)?;
-    let secret = outside.join("secret");
-    fs::write(&secret, TEXT)?;
-    give(&secret, 0o666, user)
+    for file in [outside.join("secret"), root.join("input")] {
+        fs::write(&file, TEXT)?;
+        give(&file, 0o666, user)?;
+    }
+    let shown = root.join("shown");
+    let _ = fs::remove_dir_all(&shown);
+    fs::create_dir(&shown)?;
+    give(&shown, 0o777, user)?;
+    fs::write(shown.join("file"), "shown")?;
+    give(&shown.join("file"), 0o666, user)
 }
 
 fn give(path: &Path, mode: u32, user: Option<(u32, u32)>) -> io::Result<()> {

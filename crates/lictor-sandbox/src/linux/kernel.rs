@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ use super::supervisor::Supervisor;
 use super::tree::Tree;
 use super::users::User;
 use super::zygote::Zygote;
-use super::{keeper, process};
+use super::{input, keeper, process};
 use crate::backend::{RecoverError, StartError};
 use crate::capability::Capability;
 use crate::handle::{Handle, ProcessId};
@@ -170,7 +170,9 @@ impl Job {
         }
         self.started = true;
         let spec = self.plan.spec();
-        let stdin = open_stdin(stdin).map_err(StartError::failed("open standard input"))?;
+        let stdin = input::open(stdin, spec)
+            .await
+            .map_err(StartError::failed("open standard input"))?;
         let ended = watch::Sender::new(false);
         let pipe = || PipeReader::new(ended.subscribe()).map_err(StartError::failed("make a pipe"));
         let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
@@ -320,15 +322,4 @@ fn make_dir(spec: &LaunchSpec) -> io::Result<()> {
         return Err(e);
     }
     Ok(())
-}
-
-pub(super) fn open_stdin(source: StdinSource) -> io::Result<OwnedFd> {
-    match source {
-        StdinSource::Null => Ok(fs::File::open("/dev/null")?.into()),
-        StdinSource::File(file) => {
-            // The job gets a description of its own, at the start and read-only, whatever the caller has.
-            let own = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-            Ok(fs::File::open(own)?.into())
-        }
-    }
 }

@@ -17,8 +17,9 @@ use rustix::process::Signal;
 use super::arguments::{GROUP, HOSTS, PASSWD, Parts, arguments};
 use crate::backend::StartError;
 use crate::handle::ProcessId;
+use crate::linux::input;
 use crate::linux::keeper::Keeper;
-use crate::linux::kernel::{Kernel, open_stdin};
+use crate::linux::kernel::Kernel;
 use crate::linux::process;
 use crate::linux::ready;
 use crate::linux::spawn::{self, Launch, LaunchFile};
@@ -26,7 +27,6 @@ use crate::linux::supervisor::{Timer, expiry};
 use crate::linux::zygote::Zygote;
 use crate::plan::LaunchSpec;
 use crate::program::{ExecBy, FileIdentity};
-use crate::running::StdinSource;
 
 /// Between two looks at whether bwrap is done.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
@@ -166,7 +166,7 @@ async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper
     let (mounts, hosts) = file_to_read(HOSTS).map_err(io("make a socket"))?;
     let files = [data(PASSWD)?, data(GROUP)?, hosts];
     let arguments = data(&arguments(parts))?;
-    let null = open_stdin(StdinSource::Null).map_err(io("open /dev/null"))?;
+    let null = input::null().map_err(io("open /dev/null"))?;
     let mut inherit = vec![null.as_fd(), null.as_fd(), error_in.as_fd()];
     inherit.extend([arguments.as_fd(), info_in.as_fd(), block_out.as_fd()]);
     inherit.extend(files.iter().map(AsFd::as_fd));

@@ -1,0 +1,58 @@
+//! Standard input: nothing, or a file that a job can read and not change.
+//!
+//! A descriptor that is only for reading can be opened again for writing, by `/proc/self/fd`, whatever namespaces are
+//! around: the file's owner and rights decide. So a sandboxed job whose user could write to the file gets a copy.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use crate::plan::LaunchSpec;
+use crate::running::StdinSource;
+
+/// The copy's name for the moment that it has one: before the job starts, in its own directory.
+const COPY: &str = ".lictor-input";
+
+/// What a job reads.
+pub(super) async fn open(source: StdinSource, spec: &LaunchSpec) -> io::Result<OwnedFd> {
+    match source {
+        StdinSource::Null => null(),
+        StdinSource::File(mut file) => {
+            if spec.backend.is_unprivileged() && is_writable(&file, spec.user.uid)? {
+                let path = spec.dir.join(COPY);
+                let copied = tokio::task::spawn_blocking(move || copy(file, &path)).await;
+                file = copied.map_err(io::Error::other)??;
+            }
+            // The job gets a description of its own, at the start and read-only, whatever the caller has.
+            Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into())
+        }
+    }
+}
+
+/// `/dev/null`.
+pub(super) fn null() -> io::Result<OwnedFd> {
+    Ok(File::open("/dev/null")?.into())
+}
+
+/// Whether a user could write to it, by ownership or because more than its owner can.
+fn is_writable(file: &File, uid: u32) -> io::Result<bool> {
+    let meta = file.metadata()?;
+    Ok(meta.uid() == uid || meta.mode() & 0o022 != 0)
+}
+
+/// A file without a name, which nobody but the job has.
+fn copy(mut from: File, path: &Path) -> io::Result<File> {
+    let mut new = OpenOptions::new();
+    let mut to = new
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    fs::remove_file(path)?;
+    from.rewind()?;
+    io::copy(&mut from, &mut to)?;
+    Ok(to)
+}
