@@ -67,11 +67,36 @@ pub trait Sandbox: Send + Sync {
     /// When nothing runs.
     async fn usage(&self) -> io::Result<Usage>;
 
+    /// Holding the job and letting it go on, where the backend can.
+    fn suspension(&self) -> Option<&dyn Suspend> {
+        None
+    }
+
     /// Ends whatever still runs and removes everything: processes, mounts, cgroup, directory.
     ///
     /// # Errors
     /// When something could not be removed; calling it again tries again.
     async fn destroy(&mut self) -> io::Result<()>;
+}
+
+/// A sandbox whose job can be held.
+///
+/// Its time limit goes on meanwhile: it is a promise about wall time. What ends the job (that limit, a stop,
+/// `destroy`) ends it held or not; with TERM it goes on, so that it can clean up.
+#[async_trait]
+pub trait Suspend: Send + Sync {
+    /// Holds every process of the job; returns when all of them stand still. Twice is once.
+    ///
+    /// # Errors
+    /// When nothing runs, or somebody does not stand still within 10 s; then all go on.
+    async fn suspend(&self) -> io::Result<()>;
+
+    /// Lets it go on; nothing happens when it is not held. Where there is no cgroup, processes that the job itself had
+    /// stopped go on as well.
+    ///
+    /// # Errors
+    /// When nothing runs.
+    async fn resume(&self) -> io::Result<()>;
 }
 
 /// A backend that cannot be used here.

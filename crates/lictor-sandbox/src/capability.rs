@@ -57,6 +57,10 @@ pub enum Capability {
     MemoryOfProcess,
     /// A limit on the number of processes.
     Pids,
+    /// A limit on the processors that the whole tree has.
+    CpuOfTree,
+    /// A limit on what the whole tree reads from and writes to each disk.
+    IoOfTree,
     /// A CPU time limit on each process.
     CpuTime,
     /// A limit on the size of files written.
@@ -67,7 +71,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,
@@ -91,6 +95,8 @@ impl Capability {
         Self::MemoryOfTree,
         Self::MemoryOfProcess,
         Self::Pids,
+        Self::CpuOfTree,
+        Self::IoOfTree,
         Self::CpuTime,
         Self::FileSize,
         Self::OpenFiles,
@@ -103,6 +109,27 @@ impl Capability {
             Backend::Host => &[],
             Backend::Landlock => &Self::OF_LANDLOCK,
             Backend::Bubblewrap => &Self::OF_NAMESPACES,
+        }
+    }
+
+    /// What a host that lacks it can do about it, where there is something; for a backend that works otherwise.
+    #[must_use]
+    pub const fn fix(self) -> Option<&'static str> {
+        match self {
+            Self::MemoryOfTree | Self::MemoryOfProcess | Self::Pids | Self::CpuOfTree => Some(
+                "give the agent the cgroup controllers memory, pids and cpu: `Delegate=yes` in its systemd unit, or \
+                 run it as root",
+            ),
+            Self::IoOfTree => Some(
+                "it takes the io controller of cgroup v2: `Delegate=yes` in the agent's systemd unit, on a host that \
+                 is booted without blkio of cgroup v1",
+            ),
+            Self::NoNetwork | Self::MountNamespace => {
+                Some("name a backend that isolates in the profile: bubblewrap, or landlock")
+            }
+            Self::HostNetwork => Some("only the backend \"host\" has the host's network"),
+            Self::RunAsUser => Some("run the agent as root, or leave run_as out of the profile"),
+            _ => None,
         }
     }
 
@@ -156,6 +183,8 @@ impl Capability {
             Self::MemoryOfTree => "memory_of_tree",
             Self::MemoryOfProcess => "memory_of_process",
             Self::Pids => "pids",
+            Self::CpuOfTree => "cpu_of_tree",
+            Self::IoOfTree => "io_of_tree",
             Self::CpuTime => "cpu_time",
             Self::FileSize => "file_size",
             Self::OpenFiles => "open_files",

@@ -24,6 +24,9 @@ pub struct Handle {
     pub roots: Vec<ProcessId>,
     /// The job's cgroup directory, where it has one.
     pub cgroup: Option<PathBuf>,
+    /// Its directories of cgroup version 1, where its limits took any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups_v1: Vec<PathBuf>,
     /// The job's own directory.
     pub dir: PathBuf,
 }

@@ -33,7 +33,7 @@ use absent as imp;
 #[cfg(target_os = "linux")]
 use linux as imp;
 
-pub use backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
+pub use backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
 pub use capability::{Capabilities, Capability};
 pub use handle::{Handle, ProcessId, Recovered};
 pub use host::{Config, Host, fingerprint, host_facts, remove_job_dir};

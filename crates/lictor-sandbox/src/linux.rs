@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `table`, `child`, `zygote` | the one spawn function: a prepared table, and the process that carries it out |
 //! | `process`, `tree`, `cgroup` | finding and ending every process of a job |
-//! | `supervisor`, `pipe`, `input` | time limit, end, usage; output; input |
+//! | `supervisor`, `suspend`, `pipe`, `input` | time limit, end, usage; holding a job; output; input |
 //! | `users`, `resolve`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `seccomp`, `shown` | the backends and what they share |
@@ -31,6 +31,7 @@ mod seccomp;
 mod shown;
 mod spawn;
 mod supervisor;
+mod suspend;
 mod table;
 mod tree;
 mod users;

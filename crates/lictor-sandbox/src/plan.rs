@@ -30,7 +30,7 @@ use crate::program::{OpenProgram, User};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unenforceable {
     /// The backend lacks it here.
-    #[error("{backend} cannot enforce {capability} on this host")]
+    #[error("{backend} cannot enforce {capability} on this host{}", fix(*.capability))]
     Missing {
         /// Which backend.
         backend: &'static str,
@@ -38,11 +38,17 @@ pub enum Unenforceable {
         capability: Capability,
     },
     /// A namespaced job would run as root.
-    #[error("a profile that isolates needs a run-as user who is not root")]
+    #[error("a profile that isolates needs a run-as user who is not root; leave run_as out or name another")]
     Root,
     /// The permit is about something else than what was resolved.
     #[error("the permit is not about this program")]
     OtherFacts,
+}
+
+fn fix(capability: Capability) -> String {
+    capability
+        .fix()
+        .map_or_else(String::new, |fix| format!("; {fix}"))
 }
 
 impl Unenforceable {
@@ -187,6 +193,9 @@ impl Promises<'_> {
         let limits = self.limits;
         needed.extend(limits.memory.map(|_| memory));
         needed.extend(limits.pids.map(|_| C::Pids));
+        needed.extend(limits.cpu_millis.map(|_| C::CpuOfTree));
+        let rate = limits.read_bytes_per_s.or(limits.write_bytes_per_s);
+        needed.extend(rate.map(|_| C::IoOfTree));
         needed.extend(limits.cpu_seconds.map(|_| C::CpuTime));
         needed.extend(limits.file_size.map(|_| C::FileSize));
         needed.extend(limits.open_files.map(|_| C::OpenFiles));

@@ -57,6 +57,9 @@ for_every_backend![
     changed_program_does_not_start,
     script_runs_with_its_interpreter,
     handle_finds_the_job_again,
+    suspended_job_stands_still_until_it_is_resumed,
+    suspended_job_ends_at_its_time_limit_and_can_clean_up,
+    suspended_job_is_killed_by_destroy,
     starts_once,
     missing_program_is_not_found,
 ];
@@ -329,6 +332,90 @@ async fn handle_finds_the_job_again(bench: &Bench) {
     assert!(!running.handle().dir.exists());
     let gone = bench.backend.recover(running.handle().clone()).await;
     assert!(gone.is_err());
+}
+
+/// A job of two processes, the second in a session of its own, that count as fast as they can.
+const COUNTERS: &str = "import os\n\
+    n = 0\n\
+    if os.fork() == 0: os.setsid()\n\
+    while True:\n\
+    \x20   n += 1\n\
+    \x20   if n % 100000 == 0: os.write(1, b'.')\n";
+
+async fn suspended_job_stands_still_until_it_is_resumed(bench: &Bench) {
+    let exec = command(&["/usr/bin/python3", "-c", COUNTERS]);
+    let (mut sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+    let mut out = running.take_stdout().expect("stdout");
+    let mut bytes = BytesMut::new();
+    out.read(&mut bytes, 64 * 1024).await.expect("both count");
+    let switch = running.stop_switch();
+    let (ended, ()) = tokio::join!(running.wait(), async {
+        let suspension = sandbox.suspension().expect("every backend here can");
+        suspension.suspend().await.expect("suspended");
+        suspension.suspend().await.expect("twice is once");
+        let used = |usage: lictor_proto::doc::Usage| usage.cpu_user_us + usage.cpu_system_us;
+        let before = used(sandbox.usage().await.expect("it lives"));
+        // Somebody else gets the processors meanwhile.
+        assert!(
+            Bench::new(bench.backend.name())
+                .await
+                .python("sum(range(3000000))")
+                .await
+                .succeeded()
+        );
+        let after = used(sandbox.usage().await.expect("it lives"));
+        assert_eq!(before, after, "it used processor time while it was held");
+        suspension.resume().await.expect("resumed");
+        // What was written before ends some time, and then there is only what is written now.
+        while used(sandbox.usage().await.expect("it lives")) <= after {
+            assert!(out.read(&mut bytes, 64 * 1024).await.expect("it goes on") > 0);
+        }
+        suspension.resume().await.expect("nothing to do");
+        switch.stop(StopReason::Canceled);
+        while out.read(&mut bytes, 64 * 1024).await.expect("readable") > 0 {}
+    });
+    assert_eq!(ended.cause, Cause::Stopped(StopReason::Canceled));
+    let gone = sandbox.suspension().expect("still there").suspend().await;
+    assert!(gone.is_err(), "nothing runs");
+    sandbox.destroy().await.expect("destroyed");
+}
+
+async fn suspended_job_ends_at_its_time_limit_and_can_clean_up(bench: &Bench) {
+    let line = "trap 'echo bye; exit 3' TERM; echo up; while :; do :; done";
+    let mut exec = command(&["sh", "-c", line]);
+    exec.timeout_ms = Some(1_500);
+    exec.grace_ms = Some(20_000);
+    let (mut sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+    let mut out = running.take_stdout().expect("stdout");
+    let (ended, said) = tokio::join!(running.wait(), async {
+        let mut bytes = BytesMut::new();
+        out.read(&mut bytes, 64).await.expect("readable");
+        let suspension = sandbox.suspension().expect("every backend here can");
+        suspension.suspend().await.expect("suspended");
+        while out.read(&mut bytes, 64).await.expect("readable") > 0 {}
+        bytes
+    });
+    assert_eq!(&said[..], b"up\nbye\n");
+    assert_eq!(
+        (ended.cause, ended.exit),
+        (Cause::TimedOut, Some(Exit::Status(3)))
+    );
+    assert!(!ended.killed, "within the grace");
+    sandbox.destroy().await.expect("destroyed");
+}
+
+async fn suspended_job_is_killed_by_destroy(bench: &Bench) {
+    let mark = format!("66.{}", std::process::id());
+    let line = format!("echo up; (setsid sleep {mark} &); sleep {mark}");
+    let exec = command(&["sh", "-c", &line]);
+    let (mut sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+    let mut out = running.take_stdout().expect("stdout");
+    out.read(&mut BytesMut::new(), 64).await.expect("readable");
+    let suspension = sandbox.suspension().expect("every backend here can");
+    suspension.suspend().await.expect("suspended");
+    sandbox.destroy().await.expect("destroyed");
+    assert_eq!(processes_with(&mark), Vec::<String>::new());
+    assert!(!running.handle().dir.exists());
 }
 
 async fn starts_once(bench: &Bench) {

@@ -93,6 +93,8 @@ async fn agent_to_be_killed() {
     for backend in BACKENDS {
         let mut bench = Bench::new(backend).await;
         bench.root.disable_cleanup(true);
+        // For every kind of cgroup that this host has.
+        bench.profile.limits.memory = Some(1 << 30);
         let line = format!(
             "setsid sleep {mark} & setsid -f sleep {mark}; (setsid sleep {mark} &) ; echo up; sleep {mark}"
         );
@@ -153,7 +155,13 @@ async fn nothing_of_a_killed_agents_jobs_is_left_after_recovery() {
         let recovered = bench.backend.recover(handle.clone()).await.expect("found");
         recovered.destroy().await.expect("destroyed");
         assert!(!handle.dir.exists());
-        assert!(handle.cgroup.is_none_or(|c| !c.exists()));
+        assert!(
+            handle
+                .cgroup
+                .iter()
+                .chain(&handle.cgroups_v1)
+                .all(|c| !c.exists())
+        );
         if let Some(root) = handle.dir.parent() {
             fs::remove_dir_all(root).expect("removed");
         }

@@ -100,7 +100,7 @@ pub struct Limits {
     /// What happens beyond that.
     #[serde(default)]
     pub overflow: Overflow,
-    /// Memory of one process, in bytes (`RLIMIT_AS` where nothing better is enforced: see the backend).
+    /// Memory of the whole tree, in bytes; where no cgroup holds that, address space of one process.
     #[serde(default, with = "optional_size")]
     pub memory: Option<u64>,
     /// Processes and threads.
@@ -109,6 +109,15 @@ pub struct Limits {
     /// CPU seconds of one process.
     #[serde(default)]
     pub cpu_seconds: Option<u64>,
+    /// Thousandths of a processor that the whole tree has, 10 to 10,000,000: 1500 is one and a half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// Bytes that the whole tree reads from each disk in a second, 4 KiB or more.
+    #[serde(default, with = "optional_size", skip_serializing_if = "Option::is_none")]
+    pub read_bytes_per_s: Option<u64>,
+    /// Bytes that it writes to each disk in a second, 4 KiB or more.
+    #[serde(default, with = "optional_size", skip_serializing_if = "Option::is_none")]
+    pub write_bytes_per_s: Option<u64>,
     /// Largest file that may be written, in bytes.
     #[serde(default, with = "optional_size")]
     pub file_size: Option<u64>,
@@ -164,6 +173,9 @@ impl Default for Limits {
             memory: None,
             pids: None,
             cpu_seconds: None,
+            cpu_millis: None,
+            read_bytes_per_s: None,
+            write_bytes_per_s: None,
             file_size: None,
             open_files: None,
         }
@@ -203,12 +215,29 @@ impl Profile {
         if let Some((name, _)) = self.env.iter().find(bad_variable) {
             return Err(format!("{name:?} cannot be set as a variable"));
         }
-        if self.limits.timeout > self.limits.max_timeout {
-            return Err("limits.timeout is over limits.max_timeout".into());
-        }
+        self.limits.validate().map_err(|e| format!("limits.{e}"))?;
         if self.network == Network::Host && self.backend.iter().any(Backend::is_unprivileged) {
             return Err("network = \"host\" goes with backend = \"host\" only".into());
         }
         Ok(())
+    }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<(), String> {
+        if self.timeout > self.max_timeout {
+            return Err("timeout is over limits.max_timeout".into());
+        }
+        // What the kernel gives out in one period, from its smallest share to more than any machine has.
+        if self.cpu_millis.is_some_and(|m| !(10..=10_000_000).contains(&m)) {
+            return Err("cpu_millis is not from 10 to 10000000".into());
+        }
+        let rates = [
+            ("read_bytes_per_s", self.read_bytes_per_s),
+            ("write_bytes_per_s", self.write_bytes_per_s),
+        ];
+        // Less would be no limit but a standstill: a page at a time is the least that is read or written.
+        let low = rates.iter().find(|(_, rate)| rate.is_some_and(|n| n < 4096));
+        low.map_or(Ok(()), |(name, _)| Err(format!("{name} is less than 4096")))
     }
 }

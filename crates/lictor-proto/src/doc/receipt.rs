@@ -143,6 +143,9 @@ pub struct Usage {
     pub read_bytes: Option<u64>,
     /// Bytes written to storage; `null` where the host doesn't say.
     pub written_bytes: Option<u64>,
+    /// The most memory that the whole tree had at once, in bytes; absent where the host doesn't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
 }
 
 /// One output stream, all of it, and what was kept of it.

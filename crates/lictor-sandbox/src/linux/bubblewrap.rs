@@ -33,7 +33,7 @@ use self::namespaces::Namespaces;
 use super::kernel::{Inside, Job, Kernel};
 use super::recover;
 use super::users::{self, User};
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
@@ -170,6 +170,10 @@ impl Sandbox for Inner {
 
     async fn usage(&self) -> io::Result<Usage> {
         self.job.usage()
+    }
+
+    fn suspension(&self) -> Option<&dyn Suspend> {
+        Some(&self.job)
     }
 
     async fn destroy(&mut self) -> io::Result<()> {

@@ -1,243 +1,320 @@
-//! A cgroup v2 directory per job: one write ends the whole tree, and the kernel counts its CPU time.
+//! One cgroup per job: limits over its whole tree, and ending, freezing and counting it in one step.
 //!
-//! Works without any controller; `pids` and `memory` add limits where they are delegated. Nothing outside the
-//! agent's own subtree is touched.
+//! ```text
+//!   version 2 (unified)   kill, freeze, CPU time always; memory, pids, cpu, io where they are delegated
+//!   version 1 (legacy)    memory, pids, cpu where version 2 does not have them; a directory only for a limit that is set
+//! ```
+//!
+//! Both may be in use at once. A job's first process is born in the directory of version 2 and joins those of version
+//! 1 before it does anything else, so that none of the job is ever outside. Nothing but directories below the agent's
+//! own cgroups is touched.
 
-use std::fs;
+mod delegation;
+mod files;
+mod freezer;
+mod legacy;
+mod place;
+mod unified;
+
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
-/// The directory below which jobs get theirs.
+pub(crate) use self::freezer::Freezer;
+use self::place::Places;
+use crate::capability::Capability;
+
+/// Microseconds over which CPU time is given out.
+const PERIOD: u64 = 100_000;
+
+/// What can be limited for a whole tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Controller {
+    Memory,
+    Pids,
+    Cpu,
+    Io,
+}
+
+impl Controller {
+    /// `memory` first: it is refused where nothing can be passed on, the others not everywhere.
+    const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::Io];
+
+    /// The kernel's name.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Cpu => "cpu",
+            Self::Io => "io",
+        }
+    }
+
+    const fn capability(self) -> Capability {
+        match self {
+            Self::Memory => Capability::MemoryOfTree,
+            Self::Pids => Capability::Pids,
+            Self::Cpu => Capability::CpuOfTree,
+            Self::Io => Capability::IoOfTree,
+        }
+    }
+}
+
+/// What a tree may use; what is `None` is not limited.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bounds {
+    /// Bytes.
+    pub(crate) memory: Option<u64>,
+    /// Processes and threads.
+    pub(crate) pids: Option<u64>,
+    /// Thousandths of a processor.
+    pub(crate) cpu_millis: Option<u64>,
+    /// Of each disk.
+    pub(crate) read_bytes_per_s: Option<u64>,
+    /// Of each disk.
+    pub(crate) write_bytes_per_s: Option<u64>,
+}
+
+impl Bounds {
+    /// What is set and read back in order to find out what is held.
+    const PROBE: Self = Self {
+        memory: Some(64 << 20),
+        pids: Some(64),
+        cpu_millis: Some(500),
+        read_bytes_per_s: Some(64 << 20),
+        write_bytes_per_s: Some(64 << 20),
+    };
+
+    /// Microseconds in each period.
+    fn cpu_quota(&self) -> Option<u64> {
+        self.cpu_millis.map(|m| m.saturating_mul(PERIOD / 1000))
+    }
+
+    fn limits(&self, controller: Controller) -> bool {
+        match controller {
+            Controller::Memory => self.memory.is_some(),
+            Controller::Pids => self.pids.is_some(),
+            Controller::Cpu => self.cpu_millis.is_some(),
+            Controller::Io => self.read_bytes_per_s.or(self.write_bytes_per_s).is_some(),
+        }
+    }
+}
+
+/// The directories below which jobs get theirs.
 #[derive(Debug)]
-pub(crate) struct CgroupRoot {
-    dir: PathBuf,
-    pub(crate) pids: bool,
-    pub(crate) memory: bool,
+pub(crate) struct Cgroups {
+    unified: Option<unified::Root>,
+    legacy: Vec<legacy::Root>,
+    /// Where version 2 is not there to hold a job.
+    freezer: Option<legacy::Root>,
 }
 
-impl CgroupRoot {
-    /// Makes it below this process's own cgroup; `None` where there is none to be had.
-    pub(crate) fn make() -> Option<Self> {
-        let own = own_directory()?;
-        // Delegated controllers only; a cgroup that holds processes cannot pass them on, and then there are none.
-        let _ = fs::write(own.join("cgroup.subtree_control"), "+pids +memory");
-        sweep(&own);
-        let dir = own.join(format!("lictor-{}", std::process::id()));
-        match fs::create_dir(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return None,
-            _ => {}
-        }
-        let usable = dir.join("cgroup.kill").exists() && dir.join("cgroup.events").exists();
-        let _ = fs::write(dir.join("cgroup.subtree_control"), "+pids +memory");
-        let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-        let has = |name: &str| enabled.split_ascii_whitespace().any(|c| c == name);
-        let root = Self {
-            pids: has("pids"),
-            memory: has("memory"),
-            dir,
-        };
-        usable.then_some(root)
-    }
-
-    /// One job's own.
-    pub(crate) fn job(&self, name: &str) -> io::Result<Cgroup> {
-        let dir = self.dir.join(name);
-        match fs::create_dir(&dir) {
-            // Another `Host` of this process has removed it with its last job.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&dir)?,
-            other => other?,
-        }
-        let limited = (self.memory, self.pids);
-        Ok(Cgroup { dir, limited })
-    }
-}
-
-impl Drop for CgroupRoot {
-    fn drop(&mut self) {
-        // Refused by the kernel while a job's directory is in it; then that job's destroy takes it along.
-        let _ = fs::remove_dir(&self.dir);
-    }
-}
-
-/// Removes what agents that are gone have left. The kernel refuses whatever still holds a process; that is found
-/// again through its job's handle.
-fn sweep(own: &Path) {
-    for dir in subdirectories(own).into_iter().filter(|dir| is_left(dir)) {
-        let _ = remove_below(&dir);
-    }
-}
-
-/// The cgroup of the job called `name` that an agent which is gone has made.
-pub(crate) fn left_behind(name: &std::ffi::OsStr) -> Option<PathBuf> {
-    let agents = subdirectories(&own_directory()?);
-    let left = agents
-        .into_iter()
-        .filter(|dir| is_left(dir))
-        .map(|dir| dir.join(name));
-    left.into_iter().find(|dir| dir.is_dir())
-}
-
-/// Whether this is the directory of an agent that is gone.
-fn is_left(dir: &Path) -> bool {
-    let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    let pid = name.strip_prefix("lictor-").and_then(|p| p.parse::<u32>().ok());
-    pid.is_some_and(|p| super::process::stat(p).is_none())
-}
-
-fn own_directory() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let mount = mounts.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ');
-        let (root, point) = (left.nth(3)?, left.next()?);
-        right
-            .starts_with("cgroup2 ")
-            .then(|| (root.to_owned(), point.to_owned()))
-    })?;
-    let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = cgroups.lines().find_map(|l| l.strip_prefix("0::"))?;
-    let below = Path::new(path).strip_prefix(&mount.0).ok()?;
-    Some(Path::new(&mount.1).join(below))
-}
-
-/// One job's cgroup.
-#[derive(Debug)]
-pub(crate) struct Cgroup {
-    dir: PathBuf,
-    /// Whether memory and pids can be limited in it.
-    limited: (bool, bool),
-}
-
-impl Cgroup {
-    /// One that an earlier agent process made.
-    pub(crate) fn at(dir: PathBuf) -> Self {
-        let limited = (true, true);
-        Self { dir, limited }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.dir
-    }
-
-    /// For `CLONE_INTO_CGROUP`.
-    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok(rustix::fs::open(&self.dir, flags, Mode::empty())?)
-    }
-
-    pub(crate) fn limit_pids(&self, most: u64) -> io::Result<()> {
-        fs::write(self.dir.join("pids.max"), most.to_string())
-    }
-
-    pub(crate) fn limit_memory(&self, bytes: u64) -> io::Result<()> {
-        fs::write(self.dir.join("memory.max"), bytes.to_string())?;
-        // Swap would turn the limit into a slow-down; without a swap controller there is nothing to switch off.
-        let _ = fs::write(self.dir.join("memory.swap.max"), "0");
-        Ok(())
-    }
-
-    fn read(&self, file: &str) -> Option<String> {
-        let page = super::process::read_page(&self.dir.join(file)).ok()?;
-        String::from_utf8(page).ok()
-    }
-
-    /// Kills everything in it, in one step. One that is gone holds nobody.
-    pub(crate) fn kill(&self) -> io::Result<()> {
-        match fs::write(self.dir.join("cgroup.kill"), "1") {
-            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            other => other,
+impl Cgroups {
+    /// Makes them where they can be made. May move this process into a cgroup below its own; so it comes before
+    /// anything is forked.
+    pub(crate) fn make() -> Self {
+        let places = Places::look();
+        let unified = places.unified().and_then(|own| unified::Root::make(&own));
+        let missing = Controller::ALL.into_iter().filter(|c| {
+            let here = unified.as_ref().is_some_and(|u| u.controllers.contains(c));
+            !here
+        });
+        let legacy = missing.filter_map(|c| legacy::Root::make(c, &places.legacy(c.name())?));
+        let legacy = legacy.collect();
+        let freezer = || legacy::Root::freezer(&places.legacy("freezer")?);
+        Self {
+            freezer: if unified.is_none() { freezer() } else { None },
+            unified,
+            legacy,
         }
     }
 
-    /// Whether a live process is in it or below it.
-    pub(crate) fn is_populated(&self) -> bool {
-        let events = self.read("cgroup.events").unwrap_or_default();
-        events.lines().any(|l| l == "populated 1")
+    /// Whether this is limited for a whole tree here.
+    pub(crate) fn holds(&self, controller: Controller) -> bool {
+        let unified = self.unified.as_ref().map_or(&[][..], |u| &u.controllers);
+        unified.contains(&controller) || self.legacy.iter().any(|l| l.controller == Some(controller))
     }
 
-    /// Pids in it, those in cgroups that the job made below it included.
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        let mut found = Vec::new();
-        let mut open = vec![self.dir.clone()];
-        while let Some(dir) = open.pop() {
-            let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-            found.extend(list.lines().filter_map(|l| l.parse::<u32>().ok()));
-            open.extend(subdirectories(&dir));
-        }
+    /// What of it a profile may ask for.
+    pub(crate) fn capabilities(&self) -> Vec<Capability> {
+        let held = Controller::ALL.into_iter().filter(|c| self.holds(*c));
+        let mut found: Vec<_> = held.map(Controller::capability).collect();
+        found.extend(self.unified.as_ref().map(|_| Capability::Cgroup));
         found
     }
 
-    /// CPU time in user mode and in the kernel, in microseconds.
-    pub(crate) fn cpu(&self) -> Option<(u64, u64)> {
-        let text = self.read("cpu.stat")?;
-        Some((counter(&text, "user_usec")?, counter(&text, "system_usec")?))
+    /// One job's own, with those of its bounds that are held here; `None` when it has neither.
+    pub(crate) fn job(&self, name: &str, bounds: &Bounds) -> io::Result<Option<Cgroup>> {
+        let mut job = Cgroup::default();
+        match self.fill(&mut job, name, bounds) {
+            Ok(()) => Ok((job.unified.is_some() || !job.legacy.is_empty()).then_some(job)),
+            Err(e) => {
+                let _ = job.remove();
+                Err(e)
+            }
+        }
     }
 
-    /// How often a limit was met: memory (processes killed), pids (forks refused).
-    pub(crate) fn limits_met(&self) -> (u64, u64) {
-        let read = |file: &str, key: &str| {
-            let text = self.read(file).unwrap_or_default();
-            counter(&text, key).unwrap_or(0)
-        };
-        let (memory, pids) = self.limited;
-        (
-            if memory {
-                read("memory.events", "oom_kill")
-            } else {
-                0
-            },
-            if pids { read("pids.events", "max") } else { 0 },
-        )
-    }
-
-    /// Removes it and whatever cgroups the job made below it. It must be empty.
-    pub(crate) fn remove(&self) -> io::Result<()> {
-        remove_below(&self.dir)?;
-        if let Some(parent) = self.dir.parent() {
-            // The last job of an agent that is gone takes the agent's directory along; a live agent's is refused
-            // only while other jobs are in it, so it is made again when needed.
-            if parent.file_name().is_some_and(|n| !is_own(n)) {
-                let _ = fs::remove_dir(parent);
+    fn fill(&self, job: &mut Cgroup, name: &str, bounds: &Bounds) -> io::Result<()> {
+        if let Some(root) = &self.unified {
+            let dir = job.unified.insert(root.job(name)?);
+            for controller in &root.controllers {
+                unified::limit(*controller, dir, bounds)?;
+            }
+            job.controllers = root.controllers.clone();
+        }
+        for root in self.legacy.iter().chain(&self.freezer) {
+            let limit = root.controller;
+            if limit.is_none_or(|c| bounds.limits(c)) {
+                let dir = root.job(name)?;
+                job.legacy.push((limit, dir.clone()));
+                limit.map_or(Ok(()), |c| legacy::limit(c, &dir, bounds))?;
             }
         }
         Ok(())
     }
 }
 
-fn is_own(name: &std::ffi::OsStr) -> bool {
-    name.to_str() == Some(&format!("lictor-{}", std::process::id()))
+/// A name that no job's directory has.
+fn probe_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!(".probe-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn counter(text: &str, key: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|l| l.strip_prefix(key)?.trim().parse().ok())
+/// The cgroups of the job called `name` that an agent which is gone has made: of version 2, of version 1.
+pub(crate) fn left_behind(name: &OsStr) -> (Option<PathBuf>, Vec<PathBuf>) {
+    let places = Places::look();
+    let unified = places.unified().map(|own| delegation::base(&own));
+    let unified = unified.and_then(|base| files::left_behind(&base, name));
+    let names = Controller::ALL.iter().map(|c| c.name()).chain(["freezer"]);
+    let own = names.filter_map(|name| places.legacy(name));
+    let legacy = own.filter_map(|own| files::left_behind(&own, name));
+    (unified, legacy.collect())
 }
 
-fn subdirectories(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return Vec::new();
-    };
-    let entries = entries
-        .flatten()
-        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-    entries.map(|e| e.path()).collect()
+/// One job's.
+#[derive(Debug, Default)]
+pub(crate) struct Cgroup {
+    unified: Option<PathBuf>,
+    /// What version 2 limits in it.
+    controllers: Vec<Controller>,
+    /// What each limits: nothing the freezer's, and unknown of an earlier agent process's.
+    legacy: Vec<(Option<Controller>, PathBuf)>,
 }
 
-fn remove_below(dir: &Path) -> io::Result<()> {
-    // Jobs seldom make cgroups of their own.
-    match fs::remove_dir(dir) {
-        Ok(()) => return Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(_) => {}
+impl Cgroup {
+    /// Those of an earlier agent process that are still there.
+    pub(crate) fn left(unified: Option<PathBuf>, legacy: Vec<PathBuf>) -> Option<Self> {
+        let legacy: Vec<_> = legacy.into_iter().map(|dir| (None, dir)).collect();
+        (unified.is_some() || !legacy.is_empty()).then_some(Self {
+            unified,
+            controllers: Vec::new(),
+            legacy,
+        })
     }
-    for below in subdirectories(dir) {
-        remove_below(&below)?;
+
+    /// The directory of version 2.
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        self.unified.as_deref()
     }
-    match fs::remove_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+
+    /// Those of version 1.
+    pub(crate) fn legacy(&self) -> impl Iterator<Item = &Path> {
+        self.legacy.iter().map(|(_, dir)| dir.as_path())
+    }
+
+    fn of_legacy(&self, controller: Controller) -> Option<&Path> {
+        let mut own = self.legacy.iter().filter(|(c, _)| *c == Some(controller));
+        own.next().map(|(_, dir)| dir.as_path())
+    }
+
+    /// For `CLONE_INTO_CGROUP`.
+    pub(crate) fn open(&self) -> io::Result<Option<OwnedFd>> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let open = |dir: &PathBuf| Ok(rustix::fs::open(dir, flags, Mode::empty())?);
+        self.unified.as_ref().map(open).transpose()
+    }
+
+    /// What the job's first process writes "0" to.
+    pub(crate) fn gates(&self) -> io::Result<Vec<OwnedFd>> {
+        let limits = self.legacy.iter().filter(|(c, _)| c.is_some());
+        limits.map(|(_, dir)| legacy::gate(dir)).collect()
+    }
+
+    /// Readable when its memory may be out, where nobody but the agent can end the whole tree then.
+    pub(crate) fn watch_memory(&self) -> io::Result<Option<OwnedFd>> {
+        self.of_legacy(Controller::Memory)
+            .map(legacy::watch_memory)
+            .transpose()
+    }
+
+    /// Kills everything in it, in one step, where that is possible.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        self.unified.as_deref().map_or(Ok(()), unified::kill)
+    }
+
+    /// What holds it, where something does.
+    pub(crate) fn freezer(&self) -> Option<Freezer<'_>> {
+        let unified = self.unified.as_deref().map(Freezer::Unified);
+        unified.or_else(|| self.legacy().find_map(Freezer::legacy))
+    }
+
+    /// Whether a live process is in it or below it.
+    pub(crate) fn is_populated(&self) -> bool {
+        self.unified.as_deref().is_some_and(unified::is_populated)
+            || self.legacy().any(|dir| !files::pids(dir).is_empty())
+    }
+
+    /// Pids in it, those in cgroups that the job made below it included.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let dirs = self.unified.as_deref().into_iter().chain(self.legacy());
+        dirs.flat_map(files::pids).collect()
+    }
+
+    /// CPU time in user mode and in the kernel, in microseconds.
+    pub(crate) fn cpu(&self) -> Option<(u64, u64)> {
+        unified::cpu(self.unified.as_deref()?)
+    }
+
+    /// The most memory that the tree had at once, in bytes.
+    pub(crate) fn memory_peak(&self) -> Option<u64> {
+        let legacy = self.of_legacy(Controller::Memory);
+        let peak = legacy.and_then(|dir| files::number(dir, "memory.max_usage_in_bytes"));
+        peak.or_else(|| files::number(self.unified.as_deref()?, "memory.peak"))
+    }
+
+    /// Bytes read from and written to disks.
+    pub(crate) fn io(&self) -> Option<(u64, u64)> {
+        let has_io = self.controllers.contains(&Controller::Io);
+        unified::io(self.unified.as_deref().filter(|_| has_io)?)
+    }
+
+    /// Whether its memory limit was met and a process killed for that.
+    pub(crate) fn out_of_memory(&self) -> bool {
+        let unified = self.unified.as_deref();
+        let unified = unified.filter(|_| self.controllers.contains(&Controller::Memory));
+        unified.is_some_and(unified::out_of_memory)
+            || self
+                .of_legacy(Controller::Memory)
+                .is_some_and(legacy::out_of_memory)
+    }
+
+    /// Whether a process was not made because there were too many.
+    pub(crate) fn out_of_pids(&self) -> bool {
+        let unified = self.unified.as_deref();
+        let unified = unified.filter(|_| self.controllers.contains(&Controller::Pids));
+        let dirs = unified.into_iter().chain(self.of_legacy(Controller::Pids));
+        let mut refused = dirs.filter_map(|dir| files::counter(dir, "pids.events", "max"));
+        refused.any(|n| n > 0)
+    }
+
+    /// Removes it and whatever cgroups the job made below it. It must be empty.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        let dirs = self.unified.as_deref().into_iter().chain(self.legacy());
+        dirs.map(files::remove).fold(Ok(()), Result::and)
     }
 }

@@ -9,7 +9,7 @@ use lictor_trust::profiles::Backend as BackendName;
 
 use super::kernel::{Inside, Job, Kernel};
 use super::recover;
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
@@ -62,6 +62,10 @@ impl Sandbox for HostSandbox {
 
     async fn usage(&self) -> io::Result<Usage> {
         self.0.usage()
+    }
+
+    fn suspension(&self) -> Option<&dyn Suspend> {
+        Some(&self.0)
     }
 
     async fn destroy(&mut self) -> io::Result<()> {

@@ -3,19 +3,21 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Exec, Usage};
 use lictor_proto::{Name, Timestamp};
 use lictor_trust::profiles::{Backend, Profile};
 use rustix::process::{Resource, Signal};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use super::cgroup::{Cgroup, CgroupRoot};
+use super::cgroup::{Bounds, Cgroup, Cgroups, Controller};
 use super::pipe::PipeReader;
 use super::recover::Recovered;
 use super::remove::remove_dir;
@@ -26,8 +28,8 @@ use super::supervisor::Supervisor;
 use super::tree::Tree;
 use super::users::User;
 use super::zygote::Zygote;
-use super::{input, keeper, process};
-use crate::backend::{RecoverError, StartError};
+use super::{input, keeper, process, ready};
+use crate::backend::{RecoverError, StartError, Suspend};
 use crate::capability::Capability;
 use crate::handle::{Handle, ProcessId};
 use crate::host::Config;
@@ -39,7 +41,7 @@ use crate::running::{Running, StdinSource};
 #[derive(Debug)]
 pub(crate) struct Kernel {
     pub(super) zygote: Arc<Zygote>,
-    pub(super) cgroups: Option<CgroupRoot>,
+    pub(super) cgroups: Cgroups,
     pub(super) config: Config,
     /// The namespaced backends' filter, or why there is none.
     pub(super) filter: Result<Vec<libc::sock_filter>, String>,
@@ -50,9 +52,11 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub(crate) fn start(config: Config) -> io::Result<Self> {
+        // Before the zygote is forked: it may move this process to where keepers should be, too.
+        let cgroups = Cgroups::make();
         Ok(Self {
             zygote: Zygote::start(config.start_bound)?,
-            cgroups: CgroupRoot::make(),
+            cgroups,
             config,
             filter: super::seccomp::filter(Around::Namespaces).map_err(|e| e.to_string()),
             isolated_filter: super::seccomp::filter(Around::Nothing).map_err(|e| e.to_string()),
@@ -78,15 +82,10 @@ impl Kernel {
 impl Kernel {
     /// What limits on a whole job are held here, or on each process in their place.
     pub(super) fn limits(&self) -> Vec<Capability> {
-        let cgroups = self.cgroups.as_ref();
-        let mut found = Vec::new();
-        found.extend(cgroups.map(|_| Capability::Cgroup));
-        found.push(if cgroups.is_some_and(|c| c.memory) {
-            Capability::MemoryOfTree
-        } else {
-            Capability::MemoryOfProcess
-        });
-        found.extend(cgroups.filter(|c| c.pids).map(|_| Capability::Pids));
+        let mut found = self.cgroups.capabilities();
+        if !found.contains(&Capability::MemoryOfTree) {
+            found.push(Capability::MemoryOfProcess);
+        }
         found
     }
 }
@@ -99,6 +98,24 @@ pub(super) struct Job {
     pub(super) cgroup: Option<Arc<Cgroup>>,
     tree: Option<Arc<Tree>>,
     started: bool,
+}
+
+/// A job's cgroups, opened for its start.
+#[derive(Debug, Default)]
+struct Doors {
+    unified: Option<OwnedFd>,
+    gates: Vec<OwnedFd>,
+    memory: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Doors {
+    fn open(cgroup: &Cgroup) -> io::Result<Self> {
+        Ok(Self {
+            unified: cgroup.open()?,
+            gates: cgroup.gates()?,
+            memory: cgroup.watch_memory()?.map(ready::watch).transpose()?,
+        })
+    }
 }
 
 /// What a backend that isolates adds to a start.
@@ -125,7 +142,7 @@ impl Job {
             started: false,
         };
         match job.make_cgroup() {
-            Ok(cgroup) => job.cgroup = cgroup,
+            Ok(cgroup) => job.cgroup = cgroup.map(Arc::new),
             Err(e) => {
                 let _ = remove_dir(job.plan.dir());
                 return Err(StartError::failed("make the job's cgroup")(e));
@@ -134,29 +151,19 @@ impl Job {
         Ok(job)
     }
 
-    fn make_cgroup(&self) -> io::Result<Option<Arc<Cgroup>>> {
-        let Some(root) = &self.kernel.cgroups else {
-            return Ok(None);
+    fn make_cgroup(&self) -> io::Result<Option<Cgroup>> {
+        let limits = &self.plan.spec().limits;
+        // A namespaced start takes two for a moment: one that enters, one that is born inside.
+        let least = 1 + u64::from(self.plan.backend().is_namespaced());
+        let bounds = Bounds {
+            memory: limits.memory,
+            pids: limits.pids.map(|n| n.max(least)),
+            cpu_millis: limits.cpu_millis,
+            read_bytes_per_s: limits.read_bytes_per_s,
+            write_bytes_per_s: limits.write_bytes_per_s,
         };
         let name = self.plan.dir().file_name().unwrap_or_default().to_string_lossy();
-        let cgroup = root.job(&name)?;
-        let limits = &self.plan.spec().limits;
-        let limit = || -> io::Result<()> {
-            if let (true, Some(n)) = (root.pids, limits.pids) {
-                // A namespaced start takes two for a moment: one that enters, one that is born inside.
-                let least = 1 + u64::from(self.plan.backend().is_namespaced());
-                cgroup.limit_pids(n.max(least))?;
-            }
-            if let (true, Some(n)) = (root.memory, limits.memory) {
-                cgroup.limit_memory(n)?;
-            }
-            Ok(())
-        };
-        if let Err(e) = limit() {
-            let _ = cgroup.remove();
-            return Err(e);
-        }
-        Ok(Some(Arc::new(cgroup)))
+        self.kernel.cgroups.job(&name, &bounds)
     }
 
     /// Starts the plan's program, once.
@@ -176,11 +183,17 @@ impl Job {
         let ended = watch::Sender::new(false);
         let pipe = || PipeReader::new(ended.subscribe()).map_err(StartError::failed("make a pipe"));
         let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
-        let cgroup = self.cgroup.as_ref().map(|c| c.open()).transpose();
-        let cgroup = cgroup.map_err(StartError::failed("open the job's cgroup"))?;
+        let doors = self.cgroup.as_ref().map(|c| Doors::open(c)).transpose();
+        let doors = doors.map_err(StartError::failed("open the job's cgroup"))?;
+        let Doors {
+            unified,
+            gates,
+            memory,
+        } = doors.unwrap_or_default();
         let launch = Launch {
             inherit: vec![stdin.as_fd(), out.as_fd(), err.as_fd()],
-            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            cgroup: unified.as_ref().map(AsFd::as_fd),
+            gates: gates.iter().map(AsFd::as_fd).collect(),
             namespaces: inside.namespaces,
             confine: inside.filter.is_some(),
             ruleset: inside.ruleset,
@@ -189,18 +202,19 @@ impl Job {
         };
         let started_at = Timestamp::now();
         let spawned = spawn::spawn(&self.kernel.zygote, &launch).await?;
-        drop((out, err, stdin, cgroup));
+        drop((out, err, stdin, unified, gates));
         let tree = Arc::new(Tree {
             keeper: Mutex::new(Some(spawned.keeper.id)),
             init: inside.init,
             cgroup: self.cgroup.clone(),
+            held: Mutex::new(None),
         });
         self.tree = Some(tree.clone());
         let mut handle = self.handle();
         handle.roots.extend(inside.roots);
         let limits = (spec.timeout, spec.grace);
         let keeper = (self.kernel.zygote.clone(), spawned.keeper);
-        let supervisor = Supervisor::new(keeper, tree, limits, ended);
+        let supervisor = Supervisor::new(keeper, tree, limits, memory, ended);
         Ok(Running::new(handle, started_at, (stdout, stderr), supervisor))
     }
 
@@ -246,12 +260,13 @@ impl Job {
             cgroup: None,
             namespaces: None,
             ruleset: None,
+            gates: Vec::new(),
         })
     }
 
     fn rlimits(&self, spec: &LaunchSpec) -> Vec<(u32, u64, u64)> {
         let limits = &spec.limits;
-        let cgroups = self.kernel.cgroups.as_ref();
+        let cgroups = &self.kernel.cgroups;
         let mut set = vec![(libc::RLIMIT_CORE, 0, 0)];
         let mut add = |kind: u32, resource: Resource, limit: Option<u64>| {
             // What the agent itself may not exceed, no job may; asking for more would only fail.
@@ -261,10 +276,10 @@ impl Job {
             let room = u64::from(kind == libc::RLIMIT_CPU);
             set.extend(limit.map(|n| (kind, n.min(most), n.saturating_add(room).min(most))));
         };
-        if !cgroups.is_some_and(|c| c.memory) {
+        if !cgroups.holds(Controller::Memory) {
             add(libc::RLIMIT_AS, Resource::As, limits.memory);
         }
-        if !cgroups.is_some_and(|c| c.pids) {
+        if !cgroups.holds(Controller::Pids) {
             // Counted in the sandbox's own user namespace, whose first process is one.
             add(
                 libc::RLIMIT_NPROC,
@@ -279,23 +294,29 @@ impl Job {
     }
 
     fn handle(&self) -> Handle {
+        let cgroup = self.cgroup.as_deref();
         Handle {
             backend: self.plan.backend().as_str().to_owned(),
             boot_id: process::boot_id(),
             roots: self.tree.iter().filter_map(|t| t.keeper()).collect(),
-            cgroup: self.cgroup.as_ref().map(|c| c.path().to_owned()),
+            cgroup: cgroup.and_then(|c| c.unified()).map(Path::to_owned),
+            cgroups_v1: cgroup.map_or_else(Vec::new, |c| c.legacy().map(Path::to_owned).collect()),
             dir: self.plan.dir().to_owned(),
         }
     }
 
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
-        let tree = self.tree.as_ref().ok_or_else(nothing_runs)?;
+        let tree = self.tree()?;
         let signal = Signal::from_named_raw(signal);
         tree.signal(signal.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?)
     }
 
+    pub(super) fn tree(&self) -> io::Result<&Tree> {
+        self.tree.as_deref().ok_or_else(nothing_runs)
+    }
+
     pub(super) fn usage(&self) -> io::Result<Usage> {
-        self.tree.as_ref().map(|t| t.usage()).ok_or_else(nothing_runs)
+        Ok(self.tree()?.usage())
     }
 
     /// Ends what runs, then removes cgroup and directory.
@@ -305,6 +326,17 @@ impl Job {
             Err(RecoverError::Gone) => Ok(()),
             Err(RecoverError::Io(e)) => Err(e),
         }
+    }
+}
+
+#[async_trait]
+impl Suspend for Job {
+    async fn suspend(&self) -> io::Result<()> {
+        self.tree()?.suspend().await
+    }
+
+    async fn resume(&self) -> io::Result<()> {
+        self.tree()?.resume()
     }
 }
 

@@ -31,7 +31,7 @@ use rustix::fs::{Mode, OFlags};
 use super::kernel::{Inside, Job, Kernel};
 use super::recover;
 use super::shown::{ETC, SHOWN};
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::{LaunchSpec, Plan};
@@ -131,6 +131,10 @@ impl Sandbox for Behind {
 
     async fn usage(&self) -> io::Result<Usage> {
         self.job.usage()
+    }
+
+    fn suspension(&self) -> Option<&dyn Suspend> {
+        Some(&self.job)
     }
 
     async fn destroy(&mut self) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Taking up what an earlier agent process left: waiting for it, ending it, removing it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -31,9 +31,10 @@ impl Recovered {
         let handle = Handle {
             roots: if same_boot { handle.roots } else { Vec::new() },
             cgroup: handle.cgroup.filter(|dir| same_boot && dir.is_dir()),
+            cgroups_v1: left_of(handle.cgroups_v1, same_boot),
             ..handle
         };
-        let cgroup = handle.cgroup.clone().map(Cgroup::at);
+        let cgroup = Cgroup::left(handle.cgroup.clone(), handle.cgroups_v1.clone());
         let recovered = Self { handle, cgroup };
         if recovered.processes().is_empty() && recovered.cgroup.is_none() && !recovered.handle.dir.exists() {
             return Err(RecoverError::Gone);
@@ -63,11 +64,13 @@ impl Recovered {
     /// What a job with this directory has left, as far as it can be told without anything written down: the keeper
     /// is called after the directory from before the start until nobody is left, and so is the cgroup.
     pub(crate) fn look_for(backend: &str, dir: &Path) -> Handle {
+        let (cgroup, cgroups_v1) = dir.file_name().map(cgroup::left_behind).unwrap_or_default();
         Handle {
             backend: backend.to_owned(),
             boot_id: process::boot_id(),
             roots: keeper::name_for(dir).map_or_else(|_| Vec::new(), |n| process::own_called(n.as_bytes())),
-            cgroup: dir.file_name().and_then(cgroup::left_behind),
+            cgroup,
+            cgroups_v1,
             dir: dir.to_owned(),
         }
     }
@@ -96,6 +99,9 @@ impl Recovered {
                 let _ = cgroup.kill();
             }
             process::signal_all(left, Signal::KILL)?;
+            if let Some(freezer) = self.cgroup.as_ref().and_then(Cgroup::freezer) {
+                let _ = freezer.thaw();
+            }
             expiry(&Timer::after(LOOK_AGAIN)).await;
         }
         Err(io::Error::other("processes survive SIGKILL"))
@@ -115,4 +121,10 @@ impl Recovered {
             .await
             .map_err(io::Error::other)?
     }
+}
+
+fn left_of(dirs: Vec<PathBuf>, same_boot: bool) -> Vec<PathBuf> {
+    let mut dirs = dirs;
+    dirs.retain(|dir| same_boot && dir.is_dir());
+    dirs
 }

@@ -52,6 +52,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) namespaces: Option<BorrowedFd<'a>>,
     /// Landlock rules that the program stays behind.
     pub(crate) ruleset: Option<BorrowedFd<'a>>,
+    /// Cgroups of version 1 that the program is in from before it runs.
+    pub(crate) gates: Vec<BorrowedFd<'a>>,
 }
 
 /// A file that must still be what was judged.
@@ -83,6 +85,7 @@ pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<S
     fds.extend(launch.cgroup);
     fds.extend(launch.namespaces);
     fds.extend(launch.ruleset);
+    fds.extend(&launch.gates);
     fds.extend(&launch.inherit);
     fds.extend(launch.files.iter().filter_map(|f| f.copy));
     match hand_over(zygote, &lease, &fds, launch).await {
@@ -229,6 +232,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         has_cgroup: launch.cgroup.is_some(),
         has_namespaces: launch.namespaces.is_some(),
         has_ruleset: launch.ruleset.is_some(),
+        gates: launch.gates.len() as u32,
         set_ids: launch.user.is_some(),
         uid: launch.user.map_or(0, |u| u.uid),
         gid: launch.user.map_or(0, |u| u.gid),
@@ -267,7 +271,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
 
 /// The files to compare, as the table has them.
 fn files(arena: &mut Arena, launch: &Launch<'_>) -> Result<[FileCheck; MAX_FILES], Full> {
-    let descriptors = launch.inherit.len() + launch.files.len() + 3;
+    let descriptors = launch.gates.len() + launch.inherit.len() + launch.files.len() + 3;
     if launch.files.is_empty() || descriptors > MAX_FDS {
         return Err(Full);
     }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use lictor_proto::Timestamp;
 use lictor_proto::doc::{Exit, LimitHit, Usage};
-use rustix::process::Signal;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::cgroup::Cgroup;
 use super::keeper::Keeper;
 use super::process;
 use super::ready;
@@ -26,6 +26,8 @@ use crate::running::{Cause, Ended, StopReason};
 
 /// How often a tree is looked at again while it is being ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How often it is looked whether the kernel has killed a process after it said that memory is out.
+const KILLED_SOON: u32 = 200;
 /// How long SIGKILL may take.
 const KILL_BOUND: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,8 @@ pub(crate) struct Supervisor {
     timeout: Duration,
     grace: Duration,
     stop: watch::Sender<Option<StopReason>>,
+    /// Readable when the tree's memory may be out and the kernel ends one process only.
+    memory: Option<AsyncFd<OwnedFd>>,
     ended: watch::Sender<bool>,
 }
 
@@ -57,6 +61,7 @@ impl Supervisor {
         (zygote, keeper): (Arc<Zygote>, Keeper),
         tree: Arc<Tree>,
         (timeout, grace): (Duration, Duration),
+        memory: Option<AsyncFd<OwnedFd>>,
         ended: watch::Sender<bool>,
     ) -> Self {
         Self {
@@ -66,6 +71,7 @@ impl Supervisor {
             timeout,
             grace,
             stop: watch::Sender::new(None),
+            memory,
             ended,
         }
     }
@@ -113,13 +119,20 @@ impl Supervisor {
                 Ok(reason) = stop.wait_for(Option::is_some) => {
                     return reason.map_or(Cause::TimedOut, Cause::Stopped);
                 }
+                () = out_of_memory(self.memory.as_ref(), &self.tree) => self.kill(),
             }
+        }
+    }
+
+    fn kill(&self) {
+        if let Err(error) = self.tree.kill() {
+            tracing::warn!(%error, "cannot kill every process of a job");
         }
     }
 
     /// TERM, then up to the grace for everybody to go.
     async fn terminate(&mut self, seen: &mut Seen) {
-        if let Err(error) = self.tree.signal(Signal::TERM) {
+        if let Err(error) = self.tree.terminate() {
             tracing::warn!(%error, "cannot signal every process of a job");
         }
         let grace = Timer::after(self.grace);
@@ -157,9 +170,7 @@ impl Supervisor {
             .and_then(|p| ready::watch(process::open(p).ok()?).ok());
         let bound = Timer::after(KILL_BOUND);
         while !(seen.empty && self.tree.is_gone()) {
-            if let Err(error) = self.tree.kill() {
-                tracing::warn!(%error, "cannot kill every process of a job");
-            }
+            self.kill();
             let look_again = Timer::after(LOOK_AGAIN);
             tokio::select! {
                 biased;
@@ -181,12 +192,17 @@ impl Supervisor {
         if let Some((u, s)) = self.tree.cgroup.as_ref().and_then(|c| c.cpu()) {
             (user, system) = (user.max(u), system.max(s));
         }
+        let (mut read, mut written) = (number(raw.read_blocks) * 512, number(raw.written_blocks) * 512);
+        if let Some((r, w)) = self.tree.cgroup.as_ref().and_then(|c| c.io()) {
+            (read, written) = (read.max(r), written.max(w));
+        }
         Usage {
             cpu_user_us: user,
             cpu_system_us: system,
             max_rss_bytes: number(raw.max_rss_kib) * 1024,
-            read_bytes: Some(number(raw.read_blocks) * 512),
-            written_bytes: Some(number(raw.written_blocks) * 512),
+            read_bytes: Some(read),
+            written_bytes: Some(written),
+            memory_peak_bytes: self.tree.cgroup.as_ref().and_then(|c| c.memory_peak()),
         }
     }
 
@@ -195,11 +211,11 @@ impl Supervisor {
         if cause == Cause::TimedOut {
             hit.push(LimitHit::WallTime);
         }
-        let (memory, pids) = self.tree.cgroup.as_ref().map_or((0, 0), |c| c.limits_met());
-        if memory > 0 {
+        let cgroup = self.tree.cgroup.as_deref();
+        if cgroup.is_some_and(Cgroup::out_of_memory) {
             hit.push(LimitHit::Memory);
         }
-        if pids > 0 {
+        if cgroup.is_some_and(Cgroup::out_of_pids) {
             hit.push(LimitHit::Pids);
         }
         if exit == Some(Exit::Signal(libc::SIGXCPU)) {
@@ -225,6 +241,28 @@ async fn note(keeper: &mut Keeper, seen: &mut Seen) {
         }
         Ok(Some(_)) => {}
         Ok(None) | Err(_) => seen.empty = true,
+    }
+}
+
+/// Waits until a process was killed because the tree's own memory was out; for ever where the kernel ends all of it by
+/// itself. The kernel tells before it kills, and also when memory is out further up, which is another's affair.
+async fn out_of_memory(told: Option<&AsyncFd<OwnedFd>>, tree: &Tree) {
+    let (Some(told), Some(cgroup)) = (told, &tree.cgroup) else {
+        return std::future::pending().await;
+    };
+    loop {
+        let Ok(mut ready) = told.readable().await else {
+            return std::future::pending().await;
+        };
+        ready.clear_ready();
+        let mut count = [0; 8];
+        let _ = rustix::io::read(told, &mut count);
+        for _ in 0..KILLED_SOON {
+            if cgroup.out_of_memory() {
+                return;
+            }
+            expiry(&Timer::after(LOOK_AGAIN)).await;
+        }
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Table {
     pub(super) has_namespaces: bool,
     /// Whether it carries a Landlock ruleset to stay behind.
     pub(super) has_ruleset: bool,
+    /// How many cgroups of version 1 it carries to join, each as its open `tasks`.
+    pub(super) gates: u32,
     /// Whether ids are set (the agent is root).
     pub(super) set_ids: bool,
     pub(super) uid: u32,
@@ -234,6 +236,7 @@ pub(super) enum Step {
     Changed,
     Seccomp,
     Exec,
+    Cgroups,
 }
 
 impl Step {
@@ -252,6 +255,7 @@ impl Step {
             10 => "open the program",
             11 => "use the program: it was changed",
             12 => "install the seccomp filter",
+            14 => "join the job's cgroups",
             _ => "execute the program",
         }
     }

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 
 use super::cgroup::Cgroup;
 use super::process;
+use super::suspend::Held;
 use crate::handle::ProcessId;
 
 /// Where a job's processes are found.
@@ -23,6 +24,8 @@ pub(crate) struct Tree {
     /// First process of the job's pid namespace; itself not a process of the job.
     pub(crate) init: Option<ProcessId>,
     pub(crate) cgroup: Option<Arc<Cgroup>>,
+    /// How it is held, while it is suspended.
+    pub(super) held: Mutex<Option<Held>>,
 }
 
 impl Tree {
@@ -80,13 +83,20 @@ impl Tree {
         process::signal_all(self.processes(), signal)
     }
 
+    /// Asks every process of the job to end; one that is held, too, which then goes on.
+    pub(crate) fn terminate(&self) -> io::Result<()> {
+        self.signal(Signal::TERM).and(self.resume())
+    }
+
     /// Kills every process of the job. Processes may be made meanwhile: whoever calls looks again.
     pub(crate) fn kill(&self) -> io::Result<()> {
         // All of them, whatever becomes of one: a job of root can take its cgroup away.
         let init = self.init.map_or(Ok(()), |p| process::signal(p, Signal::KILL));
         let cgroup = self.cgroup.as_ref().map_or(Ok(()), |c| c.kill());
         let each = self.signal(Signal::KILL);
-        init.and(cgroup).and(each)
+        // What a cgroup of version 1 holds does not even end.
+        let let_go = self.resume();
+        init.and(cgroup).and(each).and(let_go)
     }
 
     /// What live processes have used so far.
@@ -109,6 +119,7 @@ impl Tree {
             cpu_user_us: user,
             cpu_system_us: system,
             max_rss_bytes: peak,
+            memory_peak_bytes: self.cgroup.as_ref().and_then(|c| c.memory_peak()),
             ..Usage::default()
         }
     }

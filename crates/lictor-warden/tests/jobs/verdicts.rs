@@ -56,7 +56,11 @@ fn the_first_backend_that_can_hold_the_profile_runs_the_job_and_the_receipt_name
         };
         assert_eq!(
             (refusal.code, refusal.message.as_str()),
-            (Code::Unenforceable, "host cannot enforce no_network on this host")
+            (
+                Code::Unenforceable,
+                "host cannot enforce no_network on this host; name a backend that isolates in the profile: \
+                 bubblewrap, or landlock"
+            )
         );
         let receipt = world.receipt(&finished(&mut feed, job).await.1);
         assert_eq!(

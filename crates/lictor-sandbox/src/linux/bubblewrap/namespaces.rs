@@ -213,6 +213,7 @@ fn launch<'a>(
         cgroup: None,
         namespaces: None,
         ruleset: None,
+        gates: Vec::new(),
     })
 }
 

@@ -119,11 +119,14 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     let ruleset = take(table.has_ruleset);
     // SAFETY: offsets within the two stacks.
     let second = unsafe { stacks.add(STACK) };
-    let (inherit, copies) = fds[next..].split_at((table.inherit as usize).min(fds.len() - next));
+    let rest = &fds[next..];
+    let (gates, rest) = rest.split_at((table.gates as usize).min(rest.len()));
+    let (inherit, copies) = rest.split_at((table.inherit as usize).min(rest.len()));
     let start = Start {
         table,
         namespaces,
         ruleset,
+        gates,
         inherit,
         copies,
         stack: second,

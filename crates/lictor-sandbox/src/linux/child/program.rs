@@ -28,6 +28,8 @@ pub(super) struct Start<'a> {
     pub(super) table: &'a Table,
     pub(super) namespaces: Option<c_int>,
     pub(super) ruleset: Option<c_int>,
+    /// Cgroups of version 1 to join.
+    pub(super) gates: &'a [c_int],
     /// Becomes 0, 1, 2, ...
     pub(super) inherit: &'a [c_int],
     /// Files that were copied when they were judged. Their numbers are higher than any that `inherit` becomes.
@@ -53,6 +55,10 @@ pub(super) unsafe extern "C" fn enter(argument: *mut c_void) -> ! {
     let table = start.table;
     // SAFETY: system calls on this process alone; the stack is unused.
     unsafe {
+        // Inherited by the program's process.
+        if join(start.gates) < 0 {
+            fail(table, Step::Cgroups);
+        }
         // The box belongs to the unprivileged user, so it is entered as that user, never as root.
         if become_user(table) < 0 {
             fail(table, Step::Ids);
@@ -81,6 +87,10 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
     let table = start.table;
     // SAFETY: as the caller vouches.
     unsafe {
+        // First of all: whatever this process does counts.
+        if start.namespaces.is_none() && join(start.gates) < 0 {
+            fail(table, Step::Cgroups);
+        }
         clean_slate(table);
         // Out of the way of 0, 1, 2, ...; closed by the program's start like everything else.
         let ruleset = start
@@ -117,6 +127,21 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         limit(table);
         execute(table, start.copies)
     }
+}
+
+/// Enters cgroups as their opened `tasks` allow whoever opened them. This process has one thread, so that is all of it.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn join(gates: &[c_int]) -> isize {
+    for gate in gates {
+        // SAFETY: one byte of a literal, to a descriptor that the agent has passed.
+        let written = unsafe { libc::write(*gate, c"0".as_ptr().cast(), 1) };
+        if written < 0 {
+            return written;
+        }
+    }
+    0
 }
 
 /// Session, umask, signals.

@@ -1,0 +1,109 @@
+//! Passing on the controllers of a delegated cgroup: version 2 lets only a cgroup without processes do so, so the
+//! agent moves its own out of the way.
+//!
+//! ```text
+//!   unit's cgroup (ours)          unit's cgroup, +memory +pids +cpu +io
+//!     agent, zygote         -->     lictor-agent: agent, zygote, keepers
+//!                                   lictor-PID:   one directory per job
+//! ```
+//!
+//! # Invariants
+//! - Processes are moved only out of a cgroup that is marked as delegated, or that holds nobody but this process and
+//!   its descendants.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Controller;
+use super::files;
+use crate::linux::process;
+
+/// Where the agent's own processes go. systemd can put them there itself (`DelegateSubgroup=`).
+const LEAF: &str = "lictor-agent";
+/// systemd marks what it has delegated; the older mark is for root alone.
+const MARKS: [&str; 2] = ["user.delegate", "trusted.delegate"];
+/// More than that many times processes do not appear while others are moved.
+const ROUNDS: u32 = 16;
+
+/// The cgroup below which jobs get theirs: `own`, or the one above it when this process stands in its leaf.
+pub(super) fn base(own: &Path) -> PathBuf {
+    let in_leaf = own.file_name() == Some(OsStr::new(LEAF));
+    let above = own.parent().filter(|_| in_leaf);
+    above.unwrap_or(own).to_owned()
+}
+
+/// Moves the agent's own processes out of `base`, when that is what keeps it from passing on its controllers. Whatever
+/// comes of it, jobs get theirs below the same cgroup.
+pub(super) fn make_room(base: &Path) {
+    if has_controllers(base)
+        && !can_pass_on(base)
+        && is_ours(base)
+        && let Err(error) = move_into_leaf(base)
+    {
+        tracing::warn!(%error, "cannot make room for the cgroups of jobs");
+    }
+}
+
+/// Whether its controllers can be passed on: the root of all, which has no type, always; others without processes.
+pub(super) fn can_pass_on(dir: &Path) -> bool {
+    !dir.join("cgroup.type").exists() || own_pids(dir).is_empty()
+}
+
+fn has_controllers(dir: &Path) -> bool {
+    let list = files::read(dir, "cgroup.controllers").unwrap_or_default();
+    let mut list = list.split(' ');
+    list.any(|name| Controller::ALL.iter().any(|c| c.name() == name))
+}
+
+/// Those in it alone, not further down.
+fn own_pids(dir: &Path) -> Vec<u32> {
+    let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    list.lines().filter_map(|l| l.parse().ok()).collect()
+}
+
+fn is_ours(dir: &Path) -> bool {
+    is_marked(dir) || {
+        let own = std::process::id();
+        let below = process::descendants(own);
+        let ours = |pid: &u32| *pid == own || below.iter().any(|p| p.pid == *pid);
+        own_pids(dir).iter().all(ours)
+    }
+}
+
+fn is_marked(dir: &Path) -> bool {
+    MARKS.iter().any(|mark| {
+        let mut value = [0; 8];
+        let length = rustix::fs::getxattr(dir, *mark, &mut value[..]);
+        length.is_ok_and(|n| value.get(..n) == Some(b"1"))
+    })
+}
+
+fn move_into_leaf(own: &Path) -> io::Result<()> {
+    let leaf = own.join(LEAF);
+    files::make(&leaf)?;
+    let moved = move_all(own, &leaf);
+    if moved.is_err() {
+        let _ = move_all(&leaf, own);
+        let _ = fs::remove_dir(&leaf);
+    }
+    moved
+}
+
+fn move_all(from: &Path, to: &Path) -> io::Result<()> {
+    for _ in 0..ROUNDS {
+        let pids = own_pids(from);
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids {
+            match files::write(to, "cgroup.procs", pid) {
+                // It has ended meanwhile.
+                Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+                other => other?,
+            }
+        }
+    }
+    Err(io::Error::other("processes keep appearing"))
+}
