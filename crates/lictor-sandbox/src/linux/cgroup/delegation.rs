@@ -107,3 +107,78 @@ fn move_all(from: &Path, to: &Path) -> io::Result<()> {
     }
     Err(io::Error::other("processes keep appearing"))
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use std::fs;
+    use std::io::Read as _;
+    use std::path::PathBuf;
+    use std::process::{Child, Command, Stdio};
+
+    use super::super::place::Places;
+    use crate::linux::{process, ready};
+
+    use super::{LEAF, base, files, is_ours, move_into_leaf, own_pids};
+
+    /// A cgroup below this process's own; nothing on a host where none can be made.
+    fn unit(name: &str) -> Option<PathBuf> {
+        let own = Places::look().unified()?;
+        let dir = own.join(format!("lictor-test-{name}-{}", std::process::id()));
+        fs::create_dir(&dir).ok()?;
+        Some(dir)
+    }
+
+    fn remove(unit: &std::path::Path) {
+        let _ = fs::remove_dir(unit.join(LEAF));
+        fs::remove_dir(unit).expect("empty");
+    }
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("600").spawn().expect("runs")
+    }
+
+    #[test]
+    fn processes_move_into_the_leaf_and_jobs_stay_beside_it() {
+        let Some(unit) = unit("leaf") else { return };
+        let mut child = sleeper();
+        files::write(&unit, "cgroup.procs", child.id()).expect("moved");
+        assert!(is_ours(&unit), "a descendant is ours");
+        move_into_leaf(&unit).expect("room is made");
+        let leaf = unit.join(LEAF);
+        assert_eq!((own_pids(&unit), own_pids(&leaf)), (vec![], vec![child.id()]));
+        assert_eq!(base(&leaf), unit);
+        assert_eq!(base(&unit), unit);
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        remove(&unit);
+    }
+
+    #[tokio::test]
+    async fn a_cgroup_with_strangers_is_ours_only_when_it_is_marked() {
+        let Some(unit) = unit("marked") else { return };
+        let mut orphan = Command::new("sh");
+        let mut orphan = orphan
+            .args(["-c", "sleep 600 >&- & echo $!"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut pid = String::new();
+        orphan
+            .stdout
+            .take()
+            .expect("piped")
+            .read_to_string(&mut pid)
+            .expect("a pid");
+        orphan.wait().expect("its parent is gone");
+        files::write(&unit, "cgroup.procs", pid.trim()).expect("moved");
+        assert!(!is_ours(&unit));
+        let mark = rustix::fs::setxattr(&unit, "user.delegate", b"1", rustix::fs::XattrFlags::empty());
+        assert!(mark.is_err() || is_ours(&unit));
+        let stranger = process::identify(pid.trim().parse().expect("a pid")).expect("it lives");
+        let end = ready::watch(process::open(stranger).expect("it lives")).expect("watched");
+        super::super::unified::kill(&unit).expect("killed");
+        end.readable().await.expect("it has ended").retain_ready();
+        remove(&unit);
+    }
+}

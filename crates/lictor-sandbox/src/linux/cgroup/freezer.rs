@@ -72,3 +72,83 @@ impl<'a> Freezer<'a> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use std::io::Read as _;
+    use std::process::{Child, Command, Stdio};
+    use std::sync::{Arc, Mutex};
+
+    use super::super::{Cgroup, legacy, place::Places};
+    use crate::linux::process;
+    use crate::linux::tree::Tree;
+
+    /// A process with two children, as a keeper with a job.
+    fn family(cgroup: Option<Cgroup>) -> (Child, Tree) {
+        let line = "sleep 600 >&- & sleep 600 >&- & echo up; exec >&-; wait";
+        let mut sh = Command::new("sh");
+        let mut sh = sh
+            .args(["-c", line])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut said = String::new();
+        sh.stdout
+            .take()
+            .expect("piped")
+            .read_to_string(&mut said)
+            .expect("it says that it is up");
+        let tree = Tree {
+            keeper: Mutex::new(process::identify(sh.id())),
+            init: None,
+            cgroup: cgroup.map(Arc::new),
+            held: Mutex::new(None),
+        };
+        assert_eq!(tree.processes().len(), 2);
+        (sh, tree)
+    }
+
+    fn states(tree: &Tree) -> Vec<u8> {
+        let processes = tree.processes();
+        processes
+            .iter()
+            .filter_map(|p| Some(process::stat(p.pid)?.state))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn without_a_cgroup_every_process_is_stopped_by_signal() {
+        let (mut sh, tree) = family(None);
+        tree.suspend().await.expect("held");
+        assert_eq!(states(&tree), b"TT");
+        tree.resume().expect("let go");
+        assert!(!states(&tree).contains(&b'T'));
+        tree.suspend().await.expect("held again");
+        tree.kill().expect("killed while it is held");
+        sh.wait().expect("its children have ended");
+    }
+
+    #[tokio::test]
+    async fn version_1_holds_and_lets_go_and_what_it_holds_can_be_killed() {
+        // Only hosts without version 2 use it, few have it at all.
+        let Some(own) = Places::look().legacy("freezer") else {
+            return;
+        };
+        let Some(root) = legacy::Root::freezer(&own) else {
+            return;
+        };
+        let dir = root.job("held").expect("made");
+        let (mut sh, tree) = family(Cgroup::left(None, vec![dir.clone()]));
+        tree.suspend().await.expect("held");
+        let freezer = super::Freezer::Legacy(&dir);
+        assert!(freezer.is_frozen());
+        assert_eq!(super::files::pids(&dir).len(), 2, "nobody is outside");
+        tree.resume().expect("let go");
+        assert!(!freezer.is_frozen());
+        tree.suspend().await.expect("held again");
+        tree.kill().expect("killed while it is held");
+        sh.wait().expect("its children have ended");
+        super::files::remove(&dir).expect("empty");
+    }
+}
