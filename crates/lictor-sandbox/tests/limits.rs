@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use common::{Bench, command, processes_with, skip};
 use lictor_proto::doc::{Exit, LimitHit};
-use lictor_sandbox::{Capability, StdinSource};
-use lictor_trust::profiles::Backend;
+use lictor_sandbox::{Capabilities, Capability, StdinSource, can_hold};
+use lictor_trust::profiles::{Backend, Limits};
 
 macro_rules! for_every_backend {
     ($($case:ident),* $(,)?) => {
@@ -296,4 +296,28 @@ async fn job_without_limits_has_no_cgroup_of_version_1(bench: Bench) {
         assert_eq!(handle.cgroups_v1, Vec::<PathBuf>::new());
     }
     assert!(!fs::exists(handle.dir).unwrap());
+}
+
+#[tokio::test]
+async fn limit_that_a_host_cannot_hold_is_refused_with_its_fix() {
+    let mut bench = Bench::new(Backend::Host).await;
+    type Set = fn(&mut Limits);
+    let limited: [(Capability, Set); 4] = [
+        (Capability::Pids, |l| l.pids = Some(10)),
+        (Capability::CpuOfTree, |l| l.cpu_millis = Some(500)),
+        (Capability::IoOfTree, |l| l.read_bytes_per_s = Some(MIB)),
+        (Capability::IoOfTree, |l| l.write_bytes_per_s = Some(MIB)),
+    ];
+    let all: Capabilities = Capability::ALL.into_iter().collect();
+    for (capability, limit) in limited {
+        bench.profile.limits = Limits::default();
+        limit(&mut bench.profile.limits);
+        assert_eq!(can_hold(&bench.profile, Backend::Host, &all), Ok(()));
+        let others: Capabilities = Capability::ALL.into_iter().filter(|c| *c != capability).collect();
+        let error = can_hold(&bench.profile, Backend::Host, &others)
+            .expect_err("refused")
+            .to_string();
+        assert!(error.contains(capability.as_str()), "{error}");
+        assert!(error.contains("Delegate=yes"), "{error}");
+    }
 }

@@ -241,3 +241,37 @@ impl Limits {
         low.map_or(Ok(()), |(name, _)| Err(format!("{name} is less than 4096")))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::Profile;
+
+    fn profile(limits: &str) -> Profile {
+        let text = format!("{{\"backend\": \"host\", \"network\": \"host\", \"limits\": {{{limits}}}}}");
+        serde_json::from_str(&text).expect("a profile")
+    }
+
+    #[test]
+    fn limits_that_are_not_set_do_not_change_what_a_profile_was_called_before_there_were_any() {
+        let text = serde_json::to_string(&profile("")).expect("JSON");
+        for limit in ["cpu_millis", "read_bytes_per_s", "write_bytes_per_s"] {
+            assert!(!text.contains(limit), "{text}");
+        }
+        assert_ne!(profile("").digest(), profile("\"cpu_millis\": 500").digest());
+    }
+
+    #[test]
+    fn limits_that_nothing_could_run_under_are_refused() {
+        for (limits, good) in [
+            ("\"cpu_millis\": 10", true),
+            ("\"cpu_millis\": 9", false),
+            ("\"cpu_millis\": 10000001", false),
+            ("\"read_bytes_per_s\": \"4KiB\"", true),
+            ("\"read_bytes_per_s\": \"4095\"", false),
+            ("\"write_bytes_per_s\": \"0\"", false),
+        ] {
+            assert_eq!(profile(limits).validate().is_ok(), good, "{limits}");
+        }
+    }
+}

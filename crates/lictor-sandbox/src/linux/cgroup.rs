@@ -284,7 +284,9 @@ impl Cgroup {
     pub(crate) fn memory_peak(&self) -> Option<u64> {
         let legacy = self.of_legacy(Controller::Memory);
         let peak = legacy.and_then(|dir| files::number(dir, "memory.max_usage_in_bytes"));
-        peak.or_else(|| files::number(self.unified.as_deref()?, "memory.peak"))
+        let has_memory = self.controllers.contains(&Controller::Memory);
+        let unified = self.unified.as_deref().filter(|_| has_memory);
+        peak.or_else(|| files::number(unified?, "memory.peak"))
     }
 
     /// Bytes read from and written to disks.

@@ -63,7 +63,11 @@ pub(super) fn read(dir: &Path, file: &str) -> Option<String> {
 
 /// The number after `key` in a file of lines `key number`.
 pub(super) fn counter(dir: &Path, file: &str, key: &str) -> Option<u64> {
-    let text = read(dir, file)?;
+    value_of(&read(dir, file)?, key)
+}
+
+/// The same, of its text.
+pub(super) fn value_of(text: &str, key: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|l| l.split_once(' '));
     lines.find(|(k, _)| *k == key)?.1.trim().parse().ok()
 }

@@ -174,7 +174,8 @@ pub(super) fn is_populated(dir: &Path) -> bool {
 
 /// CPU time in user mode and in the kernel, in microseconds.
 pub(super) fn cpu(dir: &Path) -> Option<(u64, u64)> {
-    let count = |key| files::counter(dir, "cpu.stat", key);
+    let text = files::read(dir, "cpu.stat")?;
+    let count = |key| files::value_of(&text, key);
     Some((count("user_usec")?, count("system_usec")?))
 }
 
