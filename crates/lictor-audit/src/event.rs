@@ -103,6 +103,9 @@ event_types! {
     JobDenied = "job_denied", Agent, "A job was denied, with a signed receipt.";
     JobStarted = "job_started", Agent, "The process of a job was started.";
     JobFinished = "job_finished", Agent, "An execution ended and its receipt was signed.";
+    EgressAllowed = "egress_allowed", Agent, "A job's attempt to get out of its sandbox was let through.";
+    EgressDenied = "egress_denied", Agent, "A job's attempt to get out of its sandbox was refused.";
+    EgressEnded = "egress_ended", Agent, "A connection out of a sandbox ended.";
     JobExpired = "job_expired", Agent, "A waiting job was not started while it was valid.";
     JobInterrupted = "job_interrupted", Agent, "The agent had gone down while a job ran; what was left of it was ended.";
     StdinRefused = "stdin_refused", Agent, "A piece of standard input was refused.";

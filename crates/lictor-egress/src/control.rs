@@ -68,7 +68,7 @@ impl Channel {
     /// The next packet; `None` when the other end is gone.
     ///
     /// # Errors
-    /// When it was too long, or descriptors were cut off: then nothing about it can be believed.
+    /// When it was too long: then nothing about it can be believed. One whose descriptors were cut off comes without any.
     pub async fn receive(&self) -> io::Result<Option<Packet>> {
         self.0.async_io(Interest::READABLE, || receive(&self.0)).await
     }
@@ -109,11 +109,15 @@ fn receive(fd: &UnixDatagram) -> io::Result<Option<Packet>> {
             }
         }
     }
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if got.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a control message was cut off",
         ));
+    }
+    if got.flags.contains(ReturnFlags::CTRUNC) {
+        // No room for another descriptor: the message is whole, and is refused for what it lacks.
+        descriptors.clear();
     }
     if got.bytes == 0 {
         return Ok(None);

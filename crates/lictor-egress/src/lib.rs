@@ -34,7 +34,7 @@
 //! - `{"decision":{..}}` is written *before* a byte goes out, one per attempt, numbered from 1 per job;
 //!   `{"ended":{..}}` follows for each that was allowed, with the same number.
 //! - Whoever does not read the events stops the traffic: no connection goes on whose record cannot be handed over.
-//! - A message that cannot be read, too long, or with descriptors cut off ends the process; so does the other end of the
+//! - A message that cannot be read, or is too long, ends the process; so does the other end of the
 //!   socket going away. Either way every job's connections end with it: there is no proxy without its warden.
 //!
 //! # Invariants

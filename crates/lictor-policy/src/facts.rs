@@ -5,7 +5,7 @@
 
 use lictor_proto::doc::Job;
 use lictor_proto::{Digest, Name};
-use lictor_trust::profiles::{Network, Profile};
+use lictor_trust::profiles::Profile;
 use serde::{Deserialize, Serialize};
 
 /// Everything that policy sees besides what was signed.
@@ -59,8 +59,9 @@ impl Facts {
             format!("/usr/bin/{called}")
         };
         let unknown = Digest([0; 32]);
-        let names = profile.iter().flat_map(|p| p.env.keys()).chain(exec.env.keys());
-        let mut env_names: Vec<_> = names.cloned().collect();
+        let names = profile.iter().flat_map(|p| p.variables());
+        let names = names.chain(exec.env.keys().map(String::as_str));
+        let mut env_names: Vec<_> = names.map(str::to_owned).collect();
         env_names.sort_unstable();
         env_names.dedup();
         Self {
@@ -71,10 +72,7 @@ impl Facts {
             },
             interpreters: Vec::new(),
             env_names,
-            network: match profile.map(|p| p.network) {
-                Some(Network::Host) => "host".into(),
-                _ => "none".into(),
-            },
+            network: profile.map_or("none", Profile::network_word).to_owned(),
             profile: job.profile.clone(),
             profile_digest: profile.map_or(unknown, Profile::digest),
             backend: profile.map_or("", |p| p.backend.preferred().as_str()).to_owned(),

@@ -118,6 +118,18 @@ pub enum Mode {
     Open,
 }
 
+impl Mode {
+    /// The word in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Allowlist => "allowlist",
+            Self::Open => "open",
+        }
+    }
+}
+
 /// What happens to a tunnel whose first bytes do not show the name that was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -222,6 +234,19 @@ pub enum Protocol {
     Socks5,
     /// It was not said in a way that could be read.
     Unknown,
+}
+
+impl Protocol {
+    /// The word in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Http => "http",
+            Self::Socks5 => "socks5",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 macro_rules! reasons {
@@ -332,6 +357,24 @@ pub enum End {
     SniMismatch,
     /// The job ended.
     JobEnded,
+}
+
+impl End {
+    /// The word in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::ClientGone => "client_gone",
+            Self::ServerGone => "server_gone",
+            Self::Idle => "idle",
+            Self::BytesLimit => "bytes_limit",
+            Self::BadRequest => "bad_request",
+            Self::BadResponse => "bad_response",
+            Self::SniMismatch => "sni_mismatch",
+            Self::JobEnded => "job_ended",
+        }
+    }
 }
 
 /// What a job did altogether.

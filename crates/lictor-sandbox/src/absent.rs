@@ -10,7 +10,7 @@ use lictor_proto::agent::HostFacts;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::Exec;
 use lictor_proto::{Digest, Name, Timestamp};
-use lictor_trust::profiles::Profile;
+use lictor_trust::profiles::{Backend as BackendName, Profile};
 use tokio::sync::watch;
 
 use crate::backend::Backend;
@@ -26,7 +26,12 @@ impl Kernel {
         Ok(Self)
     }
 
-    pub(crate) fn resolve(&self, _: (&Name, &Profile), _: &Exec, _: &Path) -> Result<Resolved, Refusal> {
+    pub(crate) fn resolve(
+        &self,
+        _: (&Name, &Profile, BackendName),
+        _: &Exec,
+        _: &Path,
+    ) -> Result<Resolved, Refusal> {
         Err(Refusal::new(
             Code::Unenforceable,
             "this system has no sandbox backend yet",
@@ -49,6 +54,10 @@ pub(crate) fn host_facts(_: &Path) -> HostFacts {
 
 pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     std::fs::remove_dir_all(dir)
+}
+
+pub(crate) fn hide_memory() -> io::Result<()> {
+    Ok(())
 }
 
 pub(crate) fn fingerprint() -> Digest {

@@ -22,6 +22,8 @@ pub enum Capability {
     HostNetwork,
     /// No network but an own loopback interface.
     NoNetwork,
+    /// The same, and the egress proxy behind a port of that interface.
+    EgressProxy,
     /// Users of its own: no id of the host but one unprivileged one.
     UserNamespace,
     /// A file system view of its own.
@@ -71,13 +73,14 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,
         Self::RunAsUser,
         Self::HostNetwork,
         Self::NoNetwork,
+        Self::EgressProxy,
         Self::UserNamespace,
         Self::MountNamespace,
         Self::PidNamespace,
@@ -166,6 +169,7 @@ impl Capability {
             Self::RunAsUser => "run_as_user",
             Self::HostNetwork => "host_network",
             Self::NoNetwork => "no_network",
+            Self::EgressProxy => "egress_proxy",
             Self::UserNamespace => "user_namespace",
             Self::MountNamespace => "mount_namespace",
             Self::PidNamespace => "pid_namespace",

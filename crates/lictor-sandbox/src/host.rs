@@ -24,6 +24,9 @@ pub struct Config {
     pub sandbox_gid: u32,
     /// The `bwrap` program.
     pub bwrap: PathBuf,
+    /// The arguments with which the agent's own program becomes the egress proxy, whose standard input is its control
+    /// socket; without them nothing has a way out.
+    pub egress_proxy: Option<Vec<String>>,
     /// How long a start may take. One that takes longer (a file system that does not answer, a process that another
     /// one of the same user keeps stopping) is given up.
     pub start_bound: Duration,
@@ -35,6 +38,7 @@ impl Default for Config {
             sandbox_uid: 65_534,
             sandbox_gid: 65_534,
             bwrap: PathBuf::from("/usr/bin/bwrap"),
+            egress_proxy: None,
             start_bound: Duration::from_secs(30),
         }
     }
@@ -111,6 +115,14 @@ impl Host {
 #[must_use]
 pub fn host_facts(data: &Path) -> HostFacts {
     imp::host_facts(data)
+}
+
+/// Keeps this process's memory from others of the same user, for a helper that holds what is not theirs.
+///
+/// # Errors
+/// The system's.
+pub fn hide_memory() -> io::Result<()> {
+    imp::hide_memory()
 }
 
 /// A digest over what makes this machine this machine; a copy of its disk on another one has another.

@@ -6,6 +6,7 @@
 //! | `process`, `tree`, `cgroup` | finding and ending every process of a job |
 //! | `supervisor`, `suspend`, `pipe`, `input` | time limit, end, usage; holding a job; output; input |
 //! | `users`, `resolve`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
+//! | `way_out`, `proxy` | the only way out of a sandbox, and the process behind it |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `seccomp`, `shown` | the backends and what they share |
 
@@ -22,6 +23,7 @@ mod landlock;
 mod mounts;
 mod pipe;
 mod process;
+mod proxy;
 mod reach;
 mod ready;
 mod recover;
@@ -35,11 +37,12 @@ mod suspend;
 mod table;
 mod tree;
 mod users;
+mod way_out;
 mod zygote;
 
 use std::sync::Arc;
 
-pub(crate) use facts::{fingerprint, host_facts};
+pub(crate) use facts::{fingerprint, hide_memory, host_facts};
 pub(crate) use kernel::Kernel;
 pub(crate) use pipe::PipeReader;
 pub(crate) use recover::Recovered;

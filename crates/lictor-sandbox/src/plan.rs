@@ -19,7 +19,9 @@ use lictor_policy::authorise::Permit;
 use lictor_policy::facts::Facts;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{AppliedBackend, Exec};
-use lictor_proto::{Digest, Name};
+use lictor_proto::egress::Rules;
+use lictor_proto::{Digest, JobId, Name};
+use lictor_trust::egress::{PROXY_VARIABLES, Presets};
 use lictor_trust::profiles::{Backend, Limits, Network, Profile, RunAs};
 use serde::Serialize;
 
@@ -40,6 +42,9 @@ pub enum Unenforceable {
     /// A namespaced job would run as root.
     #[error("a profile that isolates needs a run-as user who is not root; leave run_as out or name another")]
     Root,
+    /// The profile has a way out, and no rules for it that could be read.
+    #[error("the profile's egress rules cannot be used")]
+    Rules,
     /// The permit is about something else than what was resolved.
     #[error("the permit is not about this program")]
     OtherFacts,
@@ -86,6 +91,15 @@ impl Resolved {
     }
 }
 
+/// A profile's egress rules; presets were written out when the law was loaded.
+fn egress_of(profile: &Profile) -> Option<Rules> {
+    let egress = profile
+        .egress
+        .as_ref()
+        .filter(|_| profile.network == Network::Egress)?;
+    egress.rules(&Presets::new()).ok()
+}
+
 /// The body of a plan: everything that a backend needs, and nothing that lets anybody start it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LaunchSpec {
@@ -106,6 +120,10 @@ pub(crate) struct LaunchSpec {
     #[serde(serialize_with = "millis")]
     pub(crate) grace: Duration,
     pub(crate) dir: PathBuf,
+    /// What the job may reach through the proxy.
+    pub(crate) egress: Option<Rules>,
+    /// Whose attempts the proxy records.
+    pub(crate) job: JobId,
 }
 
 fn millis<S: serde::Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
@@ -122,7 +140,12 @@ impl LaunchSpec {
         program: OpenProgram,
         user: User,
     ) -> Self {
-        let mut env = profile.env.clone();
+        let mut env = BTreeMap::new();
+        let egress = egress_of(profile);
+        if egress.is_some() {
+            env.extend(PROXY_VARIABLES.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
+        env.extend(profile.env.clone());
         env.extend(exec.env.clone());
         let limits = profile.limits.clone();
         Self {
@@ -140,6 +163,8 @@ impl LaunchSpec {
             grace: exec.grace_ms.map_or(limits.grace, Duration::from_millis),
             limits,
             dir: dir.to_owned(),
+            egress,
+            job: JobId::from_digest(&Digest::of(dir.as_os_str().as_encoded_bytes())),
         }
     }
 
@@ -147,6 +172,7 @@ impl LaunchSpec {
         Promises {
             backend: self.backend,
             network: self.network,
+            has_rules: self.egress.is_some(),
             shows_paths: !self.read_only.is_empty() || !self.read_write.is_empty(),
             changes_user: self.changes_user,
             is_root: self.user.uid == 0,
@@ -159,6 +185,8 @@ impl LaunchSpec {
 struct Promises<'a> {
     backend: Backend,
     network: Network,
+    /// Whether there are rules for a way out.
+    has_rules: bool,
     shows_paths: bool,
     changes_user: bool,
     is_root: bool,
@@ -174,9 +202,13 @@ impl Promises<'_> {
             return Err(Unenforceable::Root);
         }
         needed.extend(C::promised_by(self.backend));
+        if self.network == Network::Egress && !self.has_rules {
+            return Err(Unenforceable::Rules);
+        }
         needed.push(match self.network {
             Network::Host => C::HostNetwork,
             Network::None => C::NoNetwork,
+            Network::Egress => C::EgressProxy,
         });
         if self.shows_paths && !self.backend.is_unprivileged() {
             // A list of paths says what can be reached, which nothing holds back here.
@@ -223,6 +255,7 @@ pub fn can_hold(
     let promises = Promises {
         backend,
         network: profile.network,
+        has_rules: egress_of(profile).is_some(),
         shows_paths: !profile.read_only.is_empty() || !profile.read_write.is_empty(),
         changes_user: false,
         is_root: false,
@@ -288,7 +321,9 @@ impl Plan {
         if !(same_job && same_facts && same_profile) {
             return Err(Unenforceable::OtherFacts);
         }
-        Body::new(resolved.spec, capabilities).map(|body| Self { body })
+        let job = JobId::from_digest(&permit.job().digest());
+        let spec = LaunchSpec { job, ..resolved.spec };
+        Body::new(spec, capabilities).map(|body| Self { body })
     }
 
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]

@@ -16,6 +16,7 @@ use std::io;
 
 use lictor_proto::Timestamp;
 use lictor_proto::doc::{Exit, LimitHit, Usage};
+use lictor_proto::egress::Event;
 
 use crate::handle::Handle;
 use crate::imp;
@@ -77,6 +78,7 @@ pub struct Running {
     started_at: Timestamp,
     stdout: Option<OutputReader>,
     stderr: Option<OutputReader>,
+    egress: Option<EgressEvents>,
     inner: imp::Supervisor,
 }
 
@@ -93,6 +95,7 @@ impl Running {
             started_at,
             stdout: Some(OutputReader(output.0)),
             stderr: Some(OutputReader(output.1)),
+            egress: None,
             inner,
         }
     }
@@ -119,6 +122,17 @@ impl Running {
         self.stderr.take()
     }
 
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn with_egress(self, egress: Option<EgressEvents>) -> Self {
+        Self { egress, ..self }
+    }
+
+    /// What its way out is asked for; `None` without one, and the second time. Whoever takes it reads it to its end:
+    /// nothing goes out whose record nobody takes.
+    pub fn take_egress(&mut self) -> Option<EgressEvents> {
+        self.egress.take()
+    }
+
     /// A switch that ends the job; it can be cloned and kept anywhere.
     #[must_use]
     pub fn stop_switch(&self) -> StopSwitch {
@@ -127,6 +141,8 @@ impl Running {
 
     /// Waits for the end: enforces the time limit, ends the tree, collects exit and usage.
     pub async fn wait(self) -> Ended {
+        // What nobody has taken by now nobody will: its way out is closed.
+        drop(self.egress);
         self.inner.wait(self.started_at).await
     }
 }
@@ -145,6 +161,22 @@ impl StopSwitch {
             }
             first
         });
+    }
+}
+
+/// What the egress proxy says about one job, in order. It ends after the sandbox was destroyed, or when the proxy ends.
+#[derive(Debug)]
+pub struct EgressEvents(tokio::sync::mpsc::Receiver<Event>);
+
+impl EgressEvents {
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn new(events: tokio::sync::mpsc::Receiver<Event>) -> Self {
+        Self(events)
+    }
+
+    /// Waits for some, at most `limit`, and appends them; `0` means the end.
+    pub async fn next(&mut self, into: &mut Vec<Event>, limit: usize) -> usize {
+        self.0.recv_many(into, limit).await
     }
 }
 

@@ -37,6 +37,20 @@ pub use destination::{Destination, Speech, Target};
 pub use host::{DnsName, Host, HostError, authority, port};
 pub use range::{Range, Special, special};
 
+/// Where the proxy is found inside a sandbox, on its own loopback address.
+pub const PROXY_PORT: u16 = 3128;
+/// What tells programs of it, unless profile or job set it themselves. A sandbox's own loopback needs no proxy.
+pub const PROXY_VARIABLES: [(&str, &str); 8] = [
+    ("ALL_PROXY", "socks5h://127.0.0.1:3128"),
+    ("HTTPS_PROXY", "http://127.0.0.1:3128"),
+    ("HTTP_PROXY", "http://127.0.0.1:3128"),
+    ("NO_PROXY", "localhost,127.0.0.1,::1"),
+    ("all_proxy", "socks5h://127.0.0.1:3128"),
+    ("http_proxy", "http://127.0.0.1:3128"),
+    ("https_proxy", "http://127.0.0.1:3128"),
+    ("no_proxy", "localhost,127.0.0.1,::1"),
+];
+
 /// The most entries of one job's rules, presets written out.
 const MAX_ENTRIES: usize = 2_000;
 /// The most bytes that their text may have, so that a message to the proxy holds them.
@@ -153,6 +167,19 @@ impl Limits {
 }
 
 impl Egress {
+    /// Writes the presets out and checks the whole.
+    ///
+    /// # Errors
+    /// As [`rules`](Self::rules).
+    pub(crate) fn settle(&mut self, presets: &Presets) -> Result<(), String> {
+        self.rules(presets)?;
+        let listed = self.presets.iter().filter_map(|name| presets.get(name));
+        let more: Vec<_> = listed.flat_map(|p| p.allow.iter().cloned()).collect();
+        self.allow.extend(more);
+        self.presets.clear();
+        Ok(())
+    }
+
     /// Checks what serde cannot see, and writes the presets out: what travels to the proxy.
     ///
     /// # Errors

@@ -98,9 +98,9 @@ impl LawFiles {
         let roster = Roster::parse(file("roster.toml")?)?;
         check_distinct(root, &roster)?;
         let fleet = Fleet::parse(file("fleet.toml")?, &roster)?;
-        let profiles: Profiles = parse_toml("profiles.toml", file("profiles.toml")?)?;
+        let mut profiles: Profiles = parse_toml("profiles.toml", file("profiles.toml")?)?;
         profiles
-            .validate()
+            .settle()
             .map_err(|e| Refusal::new(Code::BundleUnloadable, format!("profiles.toml: {e}")))?;
         Ok(Self {
             meta,

@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lictor_proto::egress::Mode;
 use lictor_proto::{Digest, Name};
 use serde::{Deserialize, Serialize};
 
 mod backends;
 mod units;
+
+use crate::egress::{Egress, PROXY_VARIABLES, Presets};
 
 pub use backends::{Backend, Backends};
 use units::{duration, optional_size, size};
@@ -23,6 +26,18 @@ pub struct Profiles {
     /// The profiles.
     #[serde(default)]
     pub profiles: BTreeMap<Name, Profile>,
+    /// What several profiles may refer to.
+    #[serde(default)]
+    pub egress: Shared,
+}
+
+/// The `[egress]` section: lists of destinations by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shared {
+    /// `[egress.presets.NAME]`
+    #[serde(default)]
+    pub presets: Presets,
 }
 
 /// One sandbox description.
@@ -47,6 +62,9 @@ pub struct Profile {
     /// What of a network there is.
     #[serde(default)]
     pub network: Network,
+    /// What may be reached with `network = "egress"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
     /// Host paths that a namespaced profile shows read-only besides `/usr`, `/bin`, `/sbin`, `/lib*` and a minimal `/etc`.
     #[serde(default)]
     pub read_only: Vec<String>,
@@ -79,6 +97,8 @@ pub enum Network {
     /// None but an own loopback interface.
     #[default]
     None,
+    /// None but the egress proxy, which holds each attempt against the profile's `egress` section.
+    Egress,
 }
 
 /// Limits of one job; what is `None` is not limited.
@@ -191,17 +211,50 @@ impl Profile {
 }
 
 impl Profiles {
-    /// Checks what can be checked without a host: absolute paths, limits that fit each other.
+    /// Checks what can be checked without a host (absolute paths, limits that fit each other), and writes out the
+    /// presets that profiles refer to, so that each says by itself what it allows.
     ///
     /// # Errors
     /// Says which profile and what.
-    pub fn validate(&self) -> Result<(), String> {
-        let mut profiles = self.profiles.iter();
-        profiles.try_for_each(|(name, p)| p.validate().map_err(|e| format!("profiles.{name}: {e}")))
+    pub fn settle(&mut self) -> Result<(), String> {
+        let presets = &self.egress.presets;
+        let mut profiles = self.profiles.iter_mut();
+        profiles.try_for_each(|(name, p)| p.settle(presets).map_err(|e| format!("profiles.{name}: {e}")))
     }
 }
 
 impl Profile {
+    /// What of a network its jobs have, in one word of the facts: `none`, `host`, `allowlist`, `open`.
+    #[must_use]
+    pub fn network_word(&self) -> &'static str {
+        match (self.network, &self.egress) {
+            (Network::Host, _) => "host",
+            (Network::Egress, Some(egress)) => egress.mode.as_str(),
+            (Network::None | Network::Egress, _) => "none",
+        }
+    }
+
+    /// Names of the variables that every job gets.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        let of_proxy = PROXY_VARIABLES.iter().map(|(name, _)| *name);
+        let of_proxy = of_proxy.filter(|_| self.network == Network::Egress);
+        self.env.keys().map(String::as_str).chain(of_proxy)
+    }
+
+    fn settle(&mut self, presets: &Presets) -> Result<(), String> {
+        self.validate()?;
+        match (self.network, &mut self.egress) {
+            (Network::Egress, Some(egress)) if egress.mode != Mode::None => {
+                egress.settle(presets).map_err(|e| format!("egress: {e}"))
+            }
+            (Network::Egress, _) => Err(
+                "network = \"egress\" wants an egress section with mode = \"allowlist\" or \"open\"".into(),
+            ),
+            (_, Some(_)) => Err("an egress section goes with network = \"egress\"".into()),
+            (_, None) => Ok(()),
+        }
+    }
+
     fn validate(&self) -> Result<(), String> {
         let listed = [&self.path, &self.read_only, &self.read_write]
             .into_iter()

@@ -18,6 +18,7 @@ use lictor_trust::profiles::Limits;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
+use crate::egress;
 use crate::journal::Step;
 use crate::journal::entry::{Decision, Entry};
 use crate::live::LiveJob;
@@ -169,6 +170,10 @@ async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, sp
         receipt: None,
     });
     core.feeds.touch(output.job);
+    if let Some(events) = running.take_egress() {
+        core.tasks
+            .spawn(egress::record(output.core.clone(), output.job, events));
+    }
     let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
     let Output {
         core: shared,

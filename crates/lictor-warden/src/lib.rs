@@ -27,6 +27,7 @@ pub mod clock;
 pub mod config;
 mod control;
 mod core;
+mod egress;
 mod execution;
 pub mod feed;
 mod housekeeping;

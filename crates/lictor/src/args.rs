@@ -54,6 +54,10 @@ pub(crate) struct Global {
     pub(crate) json: bool,
 }
 
+/// The word that makes this program the egress proxy of an agent.
+#[cfg(feature = "agent")]
+pub(crate) const EGRESS_PROXY: &str = "egress-proxy";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -95,6 +99,10 @@ pub(crate) enum Command {
     /// The machine side: enrol, and run the agent
     #[cfg(feature = "agent")]
     Agent(Agent),
+    /// What an agent starts for jobs with a way out
+    #[cfg(all(feature = "agent", unix))]
+    #[command(name = EGRESS_PROXY, hide = true)]
+    EgressProxy,
     /// The control plane
     #[cfg(feature = "hub")]
     Hub(Hub),

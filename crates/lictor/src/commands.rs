@@ -61,6 +61,8 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Doctor => block_on(doctor::run(global, out)),
         #[cfg(feature = "agent")]
         Command::Agent(args) => agent::run(args, out),
+        #[cfg(all(feature = "agent", unix))]
+        Command::EgressProxy => agent::egress_proxy(),
         #[cfg(feature = "hub")]
         Command::Hub(args) => hub::run(args, out),
         Command::Completions { shell } => {

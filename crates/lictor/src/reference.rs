@@ -79,7 +79,10 @@ fn section(command: &Command, path: &str, text: &mut String) {
             );
         }
     }
-    for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
+    for sub in command
+        .get_subcommands()
+        .filter(|c| c.get_name() != "help" && !c.is_hide_set())
+    {
         section(sub, &format!("{path} {}", sub.get_name()), text);
     }
 }

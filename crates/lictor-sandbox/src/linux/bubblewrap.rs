@@ -33,11 +33,12 @@ use self::namespaces::Namespaces;
 use super::kernel::{Inside, Job, Kernel};
 use super::recover;
 use super::users::{self, User};
+use super::way_out;
 use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
-use crate::running::{Running, StdinSource};
+use crate::running::{EgressEvents, Running, StdinSource};
 
 /// Runs jobs in namespaces made by bwrap.
 #[derive(Debug)]
@@ -68,14 +69,33 @@ impl Backend for Bubblewrap {
         }
         let probe = self.probe_namespaces().await;
         probe.map_err(|e| unusable(e.refusal().message))?;
-        Ok(self.capabilities())
+        let mut found = self.capabilities();
+        if let Some(proxy) = &self.0.proxy {
+            match proxy.probe(&self.0).await {
+                Ok(()) => found.push(C::EgressProxy),
+                Err(error) => tracing::warn!(%error, "the egress proxy does not work here"),
+            }
+        }
+        Ok(found.into_iter().collect())
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
         let mut job = Job::create(self.0.clone(), plan)?;
-        match Namespaces::make(&self.0, job.plan.spec()).await {
-            Ok(namespaces) => Ok(Box::new(Inner { job, namespaces })),
+        let mut namespaces = match Namespaces::make(&self.0, job.plan.spec()).await {
+            Ok(namespaces) => namespaces,
             Err(e) => {
+                let _ = job.destroy().await;
+                return Err(e);
+            }
+        };
+        match way_out::make(&self.0, job.plan.spec(), namespaces.init_fd.as_fd()).await {
+            Ok(egress) => Ok(Box::new(Inner {
+                job,
+                namespaces,
+                egress,
+            })),
+            Err(e) => {
+                let _ = namespaces.end().await;
                 let _ = job.destroy().await;
                 Err(e)
             }
@@ -88,7 +108,7 @@ impl Backend for Bubblewrap {
 }
 
 impl Bubblewrap {
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> Vec<C> {
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
         found.extend(C::OF_NAMESPACES);
         found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::Pids]);
@@ -96,7 +116,7 @@ impl Bubblewrap {
         if rustix::process::geteuid().is_root() {
             found.push(C::RunAsUser);
         }
-        found.into_iter().collect()
+        found
     }
 
     /// Everything but the program: bwrap, all namespaces, mounts, loopback, no privileges left.
@@ -141,6 +161,8 @@ fn unusable(problem: String) -> ProbeError {
 struct Inner {
     job: Job,
     namespaces: Namespaces,
+    /// What the proxy says about this job, until it runs.
+    egress: Option<EgressEvents>,
 }
 
 #[async_trait]
@@ -161,7 +183,8 @@ impl Sandbox for Inner {
             roots: self.namespaces.roots(),
             ruleset: None,
         };
-        self.job.exec(stdin, inside).await
+        let running = self.job.exec(stdin, inside).await?;
+        Ok(running.with_egress(self.egress.take()))
     }
 
     async fn signal(&self, signal: i32) -> io::Result<()> {
@@ -177,7 +200,12 @@ impl Sandbox for Inner {
     }
 
     async fn destroy(&mut self) -> io::Result<()> {
-        self.namespaces.end().await?;
+        let ended = self.namespaces.end().await;
+        let (kernel, spec) = (&self.job.kernel, self.job.plan.spec());
+        if let (Some(proxy), Some(_)) = (&kernel.proxy, &spec.egress) {
+            proxy.close(kernel, &spec.job).await;
+        }
+        ended?;
         self.job.destroy().await
     }
 }

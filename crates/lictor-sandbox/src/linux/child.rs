@@ -21,6 +21,7 @@
 
 mod clone;
 mod keeper;
+mod listen;
 mod program;
 
 use std::ffi::{c_int, c_long, c_void};

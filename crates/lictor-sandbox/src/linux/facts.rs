@@ -33,6 +33,12 @@ fn os_version() -> String {
     name.unwrap_or("").trim_matches('"').chars().take(128).collect()
 }
 
+/// See the public function of this name.
+pub(crate) fn hide_memory() -> std::io::Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
 /// A digest over what makes this machine this machine: machine-id, DMI product UUID, and the hypervisor's VM
 /// generation id, which changes when a snapshot is run twice. What this user may not read, or the machine does not
 /// have, counts as absent; so the agent must always ask as the same user.

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::cgroup::{Bounds, Cgroup, Cgroups, Controller};
 use super::pipe::PipeReader;
+use super::proxy::Proxy;
 use super::recover::Recovered;
 use super::remove::remove_dir;
 use super::resolve::Resolver;
@@ -47,6 +48,7 @@ pub(crate) struct Kernel {
     pub(super) filter: Result<Vec<libc::sock_filter>, String>,
     /// The one of backends without namespaces, or why there is none.
     pub(super) isolated_filter: Result<Vec<libc::sock_filter>, String>,
+    pub(super) proxy: Option<Proxy>,
     resolver: Resolver,
 }
 
@@ -57,6 +59,7 @@ impl Kernel {
         Ok(Self {
             zygote: Zygote::start(config.start_bound)?,
             cgroups,
+            proxy: config.egress_proxy.clone().map(Proxy::new),
             config,
             filter: super::seccomp::filter(Around::Namespaces).map_err(|e| e.to_string()),
             isolated_filter: super::seccomp::filter(Around::Nothing).map_err(|e| e.to_string()),
@@ -261,6 +264,7 @@ impl Job {
             namespaces: None,
             ruleset: None,
             gates: Vec::new(),
+            listen: None,
         })
     }
 

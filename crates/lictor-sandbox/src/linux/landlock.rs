@@ -12,7 +12,8 @@
 //! # Invariants
 //! - The ruleset is the highest ABI that kernel and library both know, never less than [`LEAST`], and every right of
 //!   it is handled: what no rule names is denied. Nothing is left out quietly on an older kernel.
-//! - A job never runs as root here: Landlock does not hold back `chmod` and its kind, ownership does.
+//! - A job never runs as root here, nor as the agent's own user: Landlock does not hold back `chmod` and its kind,
+//!   ownership does. Of a run-as user's own files a job may change modes, owners' times and the like.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,6 +65,12 @@ impl Backend for Landlock {
 
     /// Makes a ruleset with every right handled, as each job's is.
     async fn probe(&self) -> Result<Capabilities, ProbeError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(ProbeError {
+                problem: "the agent is not root, so jobs would be the owner of its own files and could open them to others".to_owned(),
+                fix: "run the agent as root, or use bubblewrap, which needs no rights".to_owned(),
+            });
+        }
         newest().map_err(|e| ProbeError {
             problem: format!("no Landlock that keeps signals and sockets inside: {e}"),
             fix: "it takes Linux 6.12 or later with landlock among the names in /sys/kernel/security/lsm"
@@ -79,9 +86,7 @@ impl Backend for Landlock {
         found.extend(C::OF_LANDLOCK);
         found.extend([C::CpuTime, C::FileSize, C::OpenFiles]);
         found.extend(self.0.limits());
-        if rustix::process::geteuid().is_root() {
-            found.push(C::RunAsUser);
-        }
+        found.push(C::RunAsUser);
         Ok(found.into_iter().collect())
     }
 

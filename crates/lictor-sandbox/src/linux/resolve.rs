@@ -19,7 +19,7 @@ use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::Exec;
 use lictor_proto::{Digest, Name};
-use lictor_trust::profiles::{Backend, Network, Profile};
+use lictor_trust::profiles::{Backend, Profile};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
@@ -131,11 +131,7 @@ impl Resolver {
             program: own_facts,
             interpreters: facts.collect(),
             env_names: spec.env.keys().cloned().collect(),
-            network: match profile.network {
-                Network::Host => "host",
-                Network::None => "none",
-            }
-            .to_owned(),
+            network: profile.network_word().to_owned(),
             profile: name.clone(),
             profile_digest: profile.digest(),
             backend: backend.as_str().to_owned(),

@@ -54,6 +54,36 @@ pub(crate) struct Launch<'a> {
     pub(crate) ruleset: Option<BorrowedFd<'a>>,
     /// Cgroups of version 1 that the program is in from before it runs.
     pub(crate) gates: Vec<BorrowedFd<'a>>,
+    /// Where to listen in the namespaces, in place of starting a program; the socket is sent through the first of
+    /// `inherit`.
+    pub(crate) listen: Option<u16>,
+}
+
+impl Launch<'_> {
+    /// A tool of the agent's own: nothing is inherited, nothing compared, and it ends with its keeper.
+    pub(crate) fn of_a_helper() -> Self {
+        Self {
+            exec_by: ExecBy::Trusted,
+            files: Vec::new(),
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: c"/".to_owned(),
+            keeper_name: None,
+            cwd_before_ids: false,
+            user: None,
+            confine: false,
+            filter: None,
+            rlimits: Vec::new(),
+            ignore_sigchld: false,
+            die_with_keeper: true,
+            inherit: Vec::new(),
+            cgroup: None,
+            namespaces: None,
+            ruleset: None,
+            gates: Vec::new(),
+            listen: None,
+        }
+    }
 }
 
 /// A file that must still be what was judged.
@@ -233,6 +263,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         has_namespaces: launch.namespaces.is_some(),
         has_ruleset: launch.ruleset.is_some(),
         gates: launch.gates.len() as u32,
+        listen_port: launch.listen.unwrap_or(0),
         set_ids: launch.user.is_some(),
         uid: launch.user.map_or(0, |u| u.uid),
         gid: launch.user.map_or(0, |u| u.gid),
@@ -272,7 +303,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
 /// The files to compare, as the table has them.
 fn files(arena: &mut Arena, launch: &Launch<'_>) -> Result<[FileCheck; MAX_FILES], Full> {
     let descriptors = launch.gates.len() + launch.inherit.len() + launch.files.len() + 3;
-    if launch.files.is_empty() || descriptors > MAX_FDS {
+    if (launch.files.is_empty() && launch.listen.is_none()) || descriptors > MAX_FDS {
         return Err(Full);
     }
     let mut copies = 0..;

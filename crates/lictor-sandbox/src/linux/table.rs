@@ -71,6 +71,8 @@ pub(super) struct Table {
     pub(super) has_ruleset: bool,
     /// How many cgroups of version 1 it carries to join, each as its open `tasks`.
     pub(super) gates: u32,
+    /// Where to listen in those namespaces, in place of starting a program; 0 for nowhere.
+    pub(super) listen_port: u16,
     /// Whether ids are set (the agent is root).
     pub(super) set_ids: bool,
     pub(super) uid: u32,
@@ -237,6 +239,7 @@ pub(super) enum Step {
     Seccomp,
     Exec,
     Cgroups,
+    Listen,
 }
 
 impl Step {
@@ -256,6 +259,7 @@ impl Step {
             11 => "use the program: it was changed",
             12 => "install the seccomp filter",
             14 => "join the job's cgroups",
+            15 => "listen in the sandbox",
             _ => "execute the program",
         }
     }

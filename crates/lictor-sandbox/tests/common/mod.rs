@@ -38,6 +38,20 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+/// Everything that a started job prints, and how it ends.
+pub async fn outcome(mut running: Running) -> Outcome {
+    let started = Instant::now();
+    let out = running.take_stdout().expect("stdout");
+    let err = running.take_stderr().expect("stderr");
+    let (ended, stdout, stderr) = tokio::join!(running.wait(), read_all(out), read_all(err));
+    Outcome {
+        ended,
+        stdout,
+        stderr,
+        took: started.elapsed(),
+    }
+}
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 fn profile(name: BackendName) -> Profile {
@@ -115,18 +129,11 @@ impl Bench {
 
     pub async fn run_with(&self, exec: &Exec, stdin: StdinSource) -> Outcome {
         let started = Instant::now();
-        let (mut sandbox, mut running) = self.start(exec, stdin).await.expect("it starts");
-        let out = running.take_stdout().expect("stdout");
-        let err = running.take_stderr().expect("stderr");
-        let (ended, stdout, stderr) = tokio::join!(running.wait(), read_all(out), read_all(err));
-        let took = started.elapsed();
+        let (mut sandbox, running) = self.start(exec, stdin).await.expect("it starts");
+        let mut outcome = outcome(running).await;
+        outcome.took = started.elapsed();
         sandbox.destroy().await.expect("destroyed");
-        Outcome {
-            ended,
-            stdout,
-            stderr,
-            took,
-        }
+        outcome
     }
 
     pub async fn run(&self, argv: &[&str]) -> Outcome {

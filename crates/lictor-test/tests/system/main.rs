@@ -7,6 +7,7 @@
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
+//! | `egress` | the only way out of a sandbox, and its records |
 //! | `roots` | the org's own keys change hands |
 //! | `apart` | hub and agent as processes that stop, crash and come back |
 //! | `network` | a cable that is cut, half open, or long |
@@ -22,6 +23,7 @@ mod apart;
 mod commands;
 mod contract;
 mod demo;
+mod egress;
 mod exact;
 mod follow;
 mod kills;

@@ -30,8 +30,14 @@ impl Ahead {
 }
 
 /// Events that a disk is needed for which is full: `a_full_disk_loses_nothing_and_works_again_when_there_is_room`
-/// asserts them in the journal's own tests.
-const ELSEWHERE: [EventType; 1] = [EventType::DiskFull];
+/// asserts them in the journal's own tests. And those of the egress proxy, which is a process of the real program: see
+/// `egress` in the system tests.
+const ELSEWHERE: [EventType; 4] = [
+    EventType::DiskFull,
+    EventType::EgressAllowed,
+    EventType::EgressDenied,
+    EventType::EgressEnded,
+];
 
 #[test]
 fn every_event_of_an_agent_is_written_when_it_happens() {

@@ -77,7 +77,30 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// Makes the process that starts jobs.
 pub(crate) fn prepare_host() -> Result<Host> {
-    Host::start(lictor_sandbox::Config::default()).doing("prepare for starting jobs")
+    Host::start(host_config()).doing("prepare for starting jobs")
+}
+
+/// How jobs are run here.
+pub(crate) fn host_config() -> lictor_sandbox::Config {
+    lictor_sandbox::Config {
+        egress_proxy: cfg!(unix).then(|| vec![crate::args::EGRESS_PROXY.to_owned()]),
+        ..lictor_sandbox::Config::default()
+    }
+}
+
+/// Is the egress proxy of an agent: what the agent starts with a control socket as standard input.
+#[cfg(unix)]
+pub(crate) fn egress_proxy() -> Result {
+    use std::os::fd::AsFd as _;
+    lictor_sandbox::hide_memory().doing("hide what it will hold")?;
+    let control = std::io::stdin().as_fd().try_clone_to_owned();
+    let served = control.map_err(Into::into).and_then(lictor_egress::run);
+    served.map_err(|e| {
+        Failure::new("the egress proxy cannot run")
+            .because(&e)
+            .hint("Agents start it themselves, when a job's profile has an egress section.")
+    })?;
+    Ok(Status::OK)
 }
 
 /// Runs the agent until `stop`, and drains it.

@@ -194,7 +194,7 @@ async fn of_hub(hub: &Hub, mut store: TrustStore, findings: &mut Vec<Finding>) {
 
 #[cfg(feature = "agent")]
 async fn sandboxes(findings: &mut Vec<Finding>) {
-    let host = match lictor_sandbox::Host::start(lictor_sandbox::Config::default()) {
+    let host = match lictor_sandbox::Host::start(super::agent::host_config()) {
         Ok(host) => host,
         Err(e) => {
             findings.push(Finding::bad(

@@ -13,7 +13,7 @@ use lictor_proto::doc::{Exec, Job, JobKind, Spec, Stdin};
 use lictor_proto::{Code, Name, NodeId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::directory::Node;
-use lictor_trust::profiles::{Network, Profile};
+use lictor_trust::profiles::Profile;
 use serde_json::{Value, json};
 
 use crate::args::Explain;
@@ -194,7 +194,8 @@ fn assume(name: &Name, profile: &Profile, exec: &Exec) -> Facts {
         .ok()
         .and_then(|p| p.to_str().map(str::to_owned));
     let content = std::fs::read(&path).unwrap_or_default();
-    let mut env_names: Vec<String> = profile.env.keys().chain(exec.env.keys()).cloned().collect();
+    let names = profile.variables().chain(exec.env.keys().map(String::as_str));
+    let mut env_names: Vec<String> = names.map(str::to_owned).collect();
     env_names.sort();
     env_names.dedup();
     Facts {
@@ -205,11 +206,7 @@ fn assume(name: &Name, profile: &Profile, exec: &Exec) -> Facts {
         },
         interpreters: Vec::new(),
         env_names,
-        network: match profile.network {
-            Network::Host => "host",
-            Network::None => "none",
-        }
-        .to_owned(),
+        network: profile.network_word().to_owned(),
         profile: name.clone(),
         profile_digest: profile.digest(),
         backend: profile.backend.preferred().as_str().to_owned(),

@@ -214,6 +214,7 @@ fn launch<'a>(
         namespaces: None,
         ruleset: None,
         gates: Vec::new(),
+        listen: None,
     })
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::clone::{self, Parent, STACK};
 use super::program::{self, Start};
-use super::{close, errno, exit, keep_only, receive, report};
+use super::{close, errno, exit, keep_only, listen, receive, report};
 use crate::linux::table::{
     EMPTY, FAILED, KEEPER, MAIN_ENDED, MAX_FDS, RawUsage, Record, SLOT, STARTED, Step, Table,
 };
@@ -132,10 +132,10 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
         stack: second,
     };
     let argument = (&raw const start).cast_mut().cast::<c_void>();
-    let entry = if namespaces.is_some() {
-        program::enter
-    } else {
-        program::become_program
+    let entry = match namespaces {
+        Some(_) if table.listen_port != 0 => listen::listen,
+        Some(_) => program::enter,
+        None => program::become_program,
     };
     // SAFETY: `start` outlives the call, during which this process stands still; each process has its own stack.
     let made = unsafe { clone::start(stacks, Parent::Maker, cgroup, entry, argument) };

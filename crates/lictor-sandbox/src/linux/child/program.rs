@@ -15,7 +15,7 @@ const HIGH: c_int = 64;
 /// Higher than any number that a file is held at.
 const ABOVE_HELD: c_int = 16;
 
-const ALL_NAMESPACES: c_int = libc::CLONE_NEWUSER
+pub(super) const ALL_NAMESPACES: c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
@@ -38,7 +38,7 @@ pub(super) struct Start<'a> {
     pub(super) stack: *mut u8,
 }
 
-fn fail(table: &Table, step: Step) -> ! {
+pub(super) fn fail(table: &Table, step: Step) -> ! {
     table.failed_errno.store(errno(), Ordering::Release);
     table.failed_step.store(step as i64, Ordering::Release);
     exit(127)
@@ -178,7 +178,7 @@ unsafe fn limit(table: &Table) {
 ///
 /// # Safety
 /// In a single-threaded process only: raw calls change one thread.
-unsafe fn become_user(table: &Table) -> c_long {
+pub(super) unsafe fn become_user(table: &Table) -> c_long {
     if !table.set_ids {
         return 0;
     }

@@ -1,0 +1,82 @@
+//! The way out of a sandbox: a listener in its network, with the egress proxy behind it.
+//!
+//! ```text
+//!   create: zygote -> keeper -> a process in the namespaces that listens on 127.0.0.1:3128 and hands out the socket
+//!           -> the proxy, with the job's rules; what it decides comes back as records of this job
+//! ```
+//!
+//! No process of ours is in the sandbox for that, and no file: the socket itself belongs to its network.
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use lictor_trust::egress::PROXY_PORT;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
+};
+
+use super::kernel::Kernel;
+use super::spawn::{self, Launch};
+use crate::backend::StartError;
+use crate::plan::LaunchSpec;
+use crate::running::EgressEvents;
+
+/// Makes a job's way out, if its profile has one.
+pub(super) async fn make(
+    kernel: &Kernel,
+    spec: &LaunchSpec,
+    namespaces: BorrowedFd<'_>,
+) -> Result<Option<EgressEvents>, StartError> {
+    let Some(rules) = &spec.egress else {
+        return Ok(None);
+    };
+    let proxy = kernel.proxy.as_ref().ok_or_else(|| {
+        StartError::failed("reach the egress proxy")(io::Error::other("this agent has none"))
+    })?;
+    let listener = listener(kernel, spec, namespaces).await?;
+    let opened = proxy.open(kernel, &spec.job, rules.clone(), listener).await;
+    opened
+        .map(Some)
+        .map_err(StartError::failed("reach the egress proxy"))
+}
+
+async fn listener(
+    kernel: &Kernel,
+    spec: &LaunchSpec,
+    namespaces: BorrowedFd<'_>,
+) -> Result<OwnedFd, StartError> {
+    let failed = |e: rustix::io::Errno| StartError::failed("listen in the sandbox")(e.into());
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+    let launch = Launch {
+        user: spec.changes_user.then_some(&spec.user),
+        inherit: vec![theirs.as_fd()],
+        namespaces: Some(namespaces),
+        listen: Some(PROXY_PORT),
+        ..Launch::of_a_helper()
+    };
+    let mut spawned = spawn::spawn(&kernel.zygote, &launch).await?;
+    drop(theirs);
+    // It has sent the socket, or failed, before its start was reported.
+    let received = receive(&ours);
+    spawned.keeper.until_free().await;
+    kernel.zygote.give_back(spawned.keeper);
+    received.map_err(StartError::failed("listen in the sandbox"))
+}
+
+fn receive(from: &OwnedFd) -> io::Result<OwnedFd> {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)?;
+    let mut descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    descriptors
+        .next()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+}
