@@ -173,6 +173,46 @@ async fn nothing_of_a_killed_agents_jobs_is_left_after_recovery() {
     assert_eq!(processes_with(&mark), Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn a_box_ends_with_its_agent_although_its_first_process_hears_of_that_last() {
+    use rustix::process::Signal;
+    let place = tempfile::tempdir().expect("a directory");
+    let mark = format!("66.{}", std::process::id());
+    let mut agent = start_agent(place.path(), &mark);
+    let file = |backend: Backend| place.path().join(backend.as_str());
+    eventually("all jobs run", || backends().all(|b| file(b).exists()));
+    let read = |backend| -> Handle {
+        let text = fs::read_to_string(file(backend)).expect("a handle");
+        serde_json::from_str(&text).expect("a handle")
+    };
+    let [.., init, outer] = read(Backend::Bubblewrap).roots[..] else {
+        panic!("a box has a first process, and one outside")
+    };
+    let pid = rustix::process::Pid::from_raw(init.pid.try_into().expect("a pid")).expect("a pid");
+    let signal = |signal| rustix::process::kill_process(pid, signal).expect("signalled");
+    signal(Signal::STOP);
+    agent.kill().expect("killed");
+    agent.wait().expect("gone");
+    let alive = |pid: u32| processes().iter().any(|p| p.0 == pid && p.2 != "Z");
+    eventually("whoever watches it has ended", || !alive(outer.pid));
+    signal(Signal::CONT);
+    // Orphans of the job are below it, and sleep for a minute yet.
+    eventually("the box has ended by itself", || !alive(init.pid));
+    for backend in backends() {
+        let bench = Bench::new(backend).await;
+        let handle = read(backend);
+        match bench.backend.recover(handle.clone()).await {
+            Ok(recovered) => recovered.destroy().await.expect("destroyed"),
+            Err(lictor_sandbox::RecoverError::Gone) => {}
+            Err(e) => panic!("{e}"),
+        }
+        if let Some(root) = handle.dir.parent() {
+            fs::remove_dir_all(root).expect("removed");
+        }
+    }
+    assert_eq!(processes_with(&mark), Vec::<String>::new());
+}
+
 /// The test above, by an agent that may not look into its own keepers and has no cgroups.
 #[test]
 fn nothing_is_left_either_when_the_agent_is_not_root() {

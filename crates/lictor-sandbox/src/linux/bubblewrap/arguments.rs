@@ -53,7 +53,9 @@ fn add(list: &mut Vec<String>, words: &[&str]) {
 
 fn namespaces(list: &mut Vec<String>) {
     add(list, &["--unshare-all", "--unshare-user", "--disable-userns"]);
-    add(list, &["--die-with-parent", "--cap-drop", "ALL"]);
+    // As first process bwrap itself would wait for orphans of the job before it ends, and asks to end with its parent only
+    // then, when that may be gone already. What it is told to become in place of that does not exist, so it ends.
+    add(list, &["--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]);
     add(list, &["--uid", INSIDE, "--gid", INSIDE, "--hostname", "sandbox"]);
     add(list, &["--info-fd", "4", "--block-fd", "5"]);
 }
