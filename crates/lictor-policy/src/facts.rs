@@ -18,7 +18,7 @@ pub struct Facts {
     pub interpreters: Vec<ProgramFacts>,
     /// Names of all variables that would be set, sorted.
     pub env_names: Vec<String>,
-    /// `none` or `host`.
+    /// `none`, `host`, or with an egress section its mode: `allowlist`, `open`.
     pub network: String,
     /// The profile.
     pub profile: Name,

@@ -10,7 +10,7 @@ use lictor_proto::{Envelope, Timestamp, json, limits};
 use lictor_test::{Cli, Done, Lab, LabOptions, Program, wait_until};
 use serde_json::{Value, json};
 
-use crate::steps::{SOON, id_of, sh};
+use crate::steps::{SOON, add_profile, id_of, sh};
 
 fn starter() -> Result<Lab> {
     Lab::start_with(LabOptions {
@@ -355,12 +355,9 @@ fn a_job_is_valid_for_five_minutes_unless_more_is_said() -> Result<()> {
 fn output_that_was_not_kept_is_said_of_the_stream_that_it_is_missing_from() -> Result<()> {
     let lab = Lab::start()?;
     let cli = lab.cli();
-    let profiles = cli.home().join("org/profiles.toml");
     let narrow =
         "\n[profiles.narrow]\nbackend = \"host\"\nnetwork = \"host\"\nlimits = { keep = \"64KiB\" }\n";
-    fs::write(&profiles, fs::read_to_string(&profiles)? + narrow)?;
-    cli.ok(&["org", "sign"])?;
-    cli.ok(&["org", "push"])?;
+    add_profile(cli, narrow)?;
     let script = "head -c 3000000 /dev/zero";
     let words = [
         "run",

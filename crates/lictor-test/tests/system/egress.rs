@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use lictor_test::{Cli, Lab};
 use serde_json::{Value, json};
 
+use crate::steps::add_profile;
+
 /// Somebody on this machine who answers every request with `hello`.
 fn upstream() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -21,14 +23,6 @@ fn upstream() -> Result<u16> {
         }
     });
     Ok(port)
-}
-
-fn add_profile(cli: &Cli, text: &str) -> Result<()> {
-    let profiles = cli.home().join("org/profiles.toml");
-    fs::write(&profiles, fs::read_to_string(&profiles)? + text)?;
-    cli.ok(&["org", "sign"])?;
-    cli.ok(&["org", "push"])?;
-    Ok(())
 }
 
 /// Asks the proxy for a page and prints status and body.

@@ -155,31 +155,22 @@ fn a_sandboxed_job_has_no_network_and_a_workspace_of_its_own() -> Result<()> {
 
 mod whole_machine {
     use anyhow::{Context as _, Result, ensure};
-    use lictor_test::{Cli, Lab, Split};
+    use lictor_test::{Lab, Split};
 
-    use crate::steps::{FINAL, SOON, detached, receipt, rss_anon, state};
+    use crate::steps::{FINAL, SOON, add_profile, detached, receipt, rss_anon, state};
 
     /// 400 MB.
     const BYTES: u64 = 400_000_000;
 
-    /// Makes a profile `small`, which keeps 1 MiB of output.
-    fn keep_a_mebibyte(cli: &Cli) -> Result<()> {
-        let profiles = cli.home().join("org/profiles.toml");
-        let mut text = std::fs::read_to_string(&profiles)?;
-        text.push_str(
-            "\n[profiles.small]\nbackend = \"host\"\nnetwork = \"host\"\nlimits = { keep = \"1MiB\" }\n",
-        );
-        std::fs::write(&profiles, text)?;
-        cli.ok(&["org", "sign"])?;
-        cli.ok(&["org", "push"])?;
-        Ok(())
-    }
+    /// Keeps 1 MiB of output.
+    const SMALL: &str =
+        "\n[profiles.small]\nbackend = \"host\"\nnetwork = \"host\"\nlimits = { keep = \"1MiB\" }\n";
 
     #[test]
     fn four_hundred_megabytes_of_output_cost_no_memory_and_leave_head_and_tail() -> Result<()> {
         let mut split = Split::start()?;
         let cli = split.cli().clone();
-        keep_a_mebibyte(&cli)?;
+        add_profile(&cli, SMALL)?;
         // One job first: what is allocated once is not growth.
         let script = |n: u64| format!("echo head; head -c {n} /dev/zero; echo; echo tail");
         let words = |n: u64| {

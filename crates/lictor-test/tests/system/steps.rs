@@ -31,6 +31,15 @@ pub(crate) fn sh(cli: &Cli, options: &[&str], script: &str) -> Result<Done> {
     cli.run(&all)
 }
 
+/// Adds to the law's profiles, signs it and gives it to the hub.
+pub(crate) fn add_profile(cli: &Cli, text: &str) -> Result<()> {
+    let profiles = cli.home().join("org/profiles.toml");
+    fs::write(&profiles, fs::read_to_string(&profiles)? + text)?;
+    cli.ok(&["org", "sign"])?;
+    cli.ok(&["org", "push"])?;
+    Ok(())
+}
+
 /// Submits a script and leaves; gives the job's id.
 pub(crate) fn detached(cli: &Cli, script: &str) -> Result<String> {
     let done = sh(cli, &["--detach"], script)?;
