@@ -115,8 +115,8 @@ async fn agent_to_be_killed() {
         fs::rename(format!("{file}.new"), file).expect("renamed");
         jobs.push((bench, sandbox, running, out));
     }
-    // Waits for the end that never comes.
-    let (_, _, running, _) = jobs.pop().expect("a job");
+    // Waits for the end that never comes, with everything held: a dropped sandbox ends its job.
+    let (_bench, _sandbox, running, _out) = jobs.pop().expect("a job");
     running.wait().await;
 }
 
