@@ -38,6 +38,8 @@ pub enum Capability {
     CgroupNamespace,
     /// Nothing of the host can be written but what the profile names.
     ReadOnlyRoot,
+    /// A root file system of the profile's own, by its digest, in place of the host's.
+    OwnRoot,
     /// `no_new_privs`, an empty bounding set, no nested user namespace.
     NoNewPrivileges,
     /// A seccomp filter.
@@ -73,7 +75,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,
@@ -88,6 +90,7 @@ impl Capability {
         Self::UtsNamespace,
         Self::CgroupNamespace,
         Self::ReadOnlyRoot,
+        Self::OwnRoot,
         Self::NoNewPrivileges,
         Self::Seccomp,
         Self::Landlock,
@@ -131,6 +134,9 @@ impl Capability {
                 Some("name a backend that isolates in the profile: bubblewrap, or landlock")
             }
             Self::HostNetwork => Some("only the backend \"host\" has the host's network"),
+            Self::OwnRoot => Some(
+                "name a backend that has a root of its own in the profile, bubblewrap; or leave rootfs out",
+            ),
             Self::RunAsUser => Some("run the agent as root, or leave run_as out of the profile"),
             _ => None,
         }
@@ -177,6 +183,7 @@ impl Capability {
             Self::UtsNamespace => "uts_namespace",
             Self::CgroupNamespace => "cgroup_namespace",
             Self::ReadOnlyRoot => "read_only_root",
+            Self::OwnRoot => "own_root",
             Self::NoNewPrivileges => "no_new_privileges",
             Self::Seccomp => "seccomp",
             Self::Landlock => "landlock",

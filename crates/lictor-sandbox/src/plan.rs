@@ -112,6 +112,9 @@ pub(crate) struct LaunchSpec {
     /// Whether `user` is somebody else than the agent.
     pub(crate) changes_user: bool,
     pub(crate) network: Network,
+    /// The tree that is the job's root, of those in the node's store; `None` for what the host itself has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rootfs: Option<PathBuf>,
     pub(crate) read_only: Vec<String>,
     pub(crate) read_write: Vec<String>,
     pub(crate) limits: Limits,
@@ -157,6 +160,7 @@ impl LaunchSpec {
             user,
             changes_user: false,
             network: profile.network,
+            rootfs: None,
             read_only: profile.read_only.clone(),
             read_write: profile.read_write.clone(),
             timeout: exec.timeout().unwrap_or(limits.timeout).min(limits.max_timeout),
@@ -173,6 +177,7 @@ impl LaunchSpec {
             backend: self.backend,
             network: self.network,
             has_rules: self.egress.is_some(),
+            own_root: self.rootfs.is_some(),
             shows_paths: !self.read_only.is_empty() || !self.read_write.is_empty(),
             changes_user: self.changes_user,
             is_root: self.user.uid == 0,
@@ -187,6 +192,8 @@ struct Promises<'a> {
     network: Network,
     /// Whether there are rules for a way out.
     has_rules: bool,
+    /// Whether its root is not the host's.
+    own_root: bool,
     shows_paths: bool,
     changes_user: bool,
     is_root: bool,
@@ -214,6 +221,7 @@ impl Promises<'_> {
             // A list of paths says what can be reached, which nothing holds back here.
             needed.push(C::MountNamespace);
         }
+        needed.extend(self.own_root.then_some(C::OwnRoot));
         if self.changes_user && !self.backend.is_namespaced() {
             needed.push(C::RunAsUser);
         }
@@ -256,6 +264,7 @@ pub fn can_hold(
         backend,
         network: profile.network,
         has_rules: egress_of(profile).is_some(),
+        own_root: profile.rootfs.is_some(),
         shows_paths: !profile.read_only.is_empty() || !profile.read_write.is_empty(),
         changes_user: false,
         is_root: false,

@@ -65,6 +65,10 @@ pub struct Profile {
     /// What may be reached with `network = "egress"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// The root file system that its jobs see in place of the host's programs: one of the node's store, by the digest of
+    /// its tarball or image manifest (`lictor agent rootfs add`). Takes a backend that has a root of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Digest>,
     /// Host paths that a namespaced profile shows read-only besides `/usr`, `/bin`, `/sbin`, `/lib*` and a minimal `/etc`.
     #[serde(default)]
     pub read_only: Vec<String>,
@@ -308,7 +312,7 @@ mod tests {
     #[test]
     fn limits_that_are_not_set_do_not_change_what_a_profile_was_called_before_there_were_any() {
         let text = serde_json::to_string(&profile("")).expect("JSON");
-        for limit in ["cpu_millis", "read_bytes_per_s", "write_bytes_per_s"] {
+        for limit in ["cpu_millis", "read_bytes_per_s", "write_bytes_per_s", "rootfs"] {
             assert!(!text.contains(limit), "{text}");
         }
         assert_ne!(profile("").digest(), profile("\"cpu_millis\": 500").digest());

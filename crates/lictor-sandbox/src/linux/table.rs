@@ -18,7 +18,7 @@ pub(super) const AT_ONCE: usize = 16;
 /// written to cost no memory.
 pub(super) const SLOTS: usize = 256;
 /// Most descriptors handed to a child.
-pub(super) const MAX_FDS: usize = 24;
+pub(super) const MAX_FDS: usize = 56;
 /// Most supplementary groups of a run-as user.
 pub(super) const MAX_GROUPS: usize = 64;
 /// Longest chain of files that are compared before the start: a script and its interpreters.
