@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 
 mod backends;
 mod units;
+mod words;
 
 use crate::egress::{Egress, PROXY_VARIABLES, Presets};
 
 pub use backends::{Backend, Backends};
 use units::{duration, optional_size, size};
-pub use units::{parse_duration, parse_size};
+pub use units::{duration_in_words, parse_duration, parse_size, size_in_words};
+pub use words::Topic;
 
 /// All profiles of a bundle, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

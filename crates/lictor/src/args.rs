@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Approve(Approve),
     /// Predict what policy says about a command, and which rules decide
     Explain(Explain),
+    /// Explain the sandbox profiles of the law in words
+    Profiles(Profiles),
     /// List the nodes, or let a new machine enrol
     Nodes(Nodes),
     /// Verify a receipt

@@ -19,6 +19,7 @@ pub(crate) mod keys;
 mod logs;
 pub(crate) mod nodes;
 mod org;
+mod profiles;
 mod receipt;
 mod result;
 mod run;
@@ -29,12 +30,22 @@ mod up;
 mod watch;
 
 use clap::CommandFactory as _;
+use lictor_proto::{Code, Name};
+use lictor_trust::LawFiles;
 
 use crate::args::{Cli, Command};
 use crate::exit::Status;
-use crate::failure::{Doing as _, Result};
+use crate::failure::{Doing as _, Failure, Result};
 use crate::out::Out;
 use crate::session::{Session, block_on, home};
+
+/// A profile that the law does not have.
+fn unknown_profile(files: &LawFiles, name: &Name) -> Failure {
+    let names: Vec<&str> = files.profiles.profiles.keys().map(Name::as_str).collect();
+    Failure::new(format!("there is no profile {name}"))
+        .code(Code::ProfileUnknown)
+        .why(format!("the law has {}", names.join(", ")))
+}
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
@@ -51,6 +62,7 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Approvals => block_on(approvals::list(&session()?)),
         Command::Approve(args) => block_on(approvals::approve(&session()?, args)),
         Command::Explain(args) => block_on(explain::run(&session()?, args)),
+        Command::Profiles(args) => profiles::run(&session()?, args),
         Command::Nodes(args) => block_on(nodes::run(&session()?, args)),
         Command::Receipt(args) => block_on(receipt::run(&session()?, args)),
         Command::Audit(args) => audit::run(global, args, out),

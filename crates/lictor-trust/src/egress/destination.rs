@@ -46,6 +46,12 @@ impl Destination {
         &self.target
     }
 
+    /// The first and the last of its ports.
+    #[must_use]
+    pub fn ports(&self) -> (u16, u16) {
+        self.ports
+    }
+
     /// What may be spoken.
     #[must_use]
     pub fn speech(&self) -> Speech {

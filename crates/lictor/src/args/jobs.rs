@@ -121,6 +121,16 @@ pub(crate) struct Explain {
     pub(crate) command: Vec<String>,
 }
 
+/// `lictor profiles`.
+#[derive(Debug, Args)]
+pub(crate) struct Profiles {
+    /// Of the law in this org directory instead of the pinned law
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Only this one [default: all]
+    pub(crate) name: Option<Name>,
+}
+
 /// `lictor receipt`.
 #[derive(Debug, Args)]
 pub(crate) struct Receipt {

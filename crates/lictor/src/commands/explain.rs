@@ -10,7 +10,7 @@ use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_policy::{Law, NodeContext};
 use lictor_proto::Digest;
 use lictor_proto::doc::{Exec, Job, JobKind, Spec, Stdin};
-use lictor_proto::{Code, Name, NodeId, Timestamp};
+use lictor_proto::{Name, NodeId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::directory::Node;
 use lictor_trust::profiles::Profile;
@@ -29,9 +29,8 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result {
     let node = node(session, &hub, &mut store, args).await?;
     let files = files(&store, args)?;
     let law = Law::load(&files).doing("load the policies")?;
-    let profile = files.profiles.profiles.get(&args.profile).ok_or_else(|| {
-        Failure::new(format!("there is no profile {}", args.profile)).code(Code::ProfileUnknown)
-    })?;
+    let profile = files.profiles.profiles.get(&args.profile);
+    let profile = profile.ok_or_else(|| super::unknown_profile(&files, &args.profile))?;
     let operator = args.operator.as_ref().unwrap_or(&session.config.operator);
     let job = job(session, args, operator, node.id());
     let facts = assume(&args.profile, profile, job.exec());

@@ -6,6 +6,7 @@ mod errors;
 mod homes;
 mod keys;
 mod org;
+mod profiles;
 mod root;
 mod terminal;
 

@@ -1,0 +1,305 @@
+//! A profile in words: what it means to somebody who has to decide whether to use it.
+//!
+//! ```text
+//! Profile --in_words(presets)--> [Topic { about: "isolation", says: ["bubblewrap: ..."] }, ...]
+//! ```
+//!
+//! # Invariants
+//! - Every field of a profile is spoken of: [`Profile::in_words`] takes the profile apart, so a new field does not
+//!   compile until somebody has found words for it.
+//! - What is never held, on any host, is said as such ([`Profile::never_on`]), not left to be found out by a job.
+
+mod way_out;
+
+use serde::Serialize;
+
+use super::{
+    Backend, Limits, Network, Overflow, Profile, RunAs, duration_in_words as time, size_in_words as size,
+};
+use crate::egress::Presets;
+
+/// One thing that is said about a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Topic {
+    /// What it is about; these words are kept.
+    pub about: &'static str,
+    /// Sentences without a full stop.
+    pub says: Vec<String>,
+}
+
+/// What a backend is, whatever the profile says.
+struct Isolation {
+    /// What it isolates, and for whom that is enough.
+    means: &'static str,
+    /// What a host must have.
+    needs: &'static str,
+    /// What a job can read there.
+    reads: &'static str,
+    /// What it can write.
+    writes: &'static str,
+}
+
+impl Isolation {
+    fn of(backend: Backend) -> Self {
+        match backend {
+            Backend::Host => Self {
+                means: "nothing is isolated, the process tree is supervised; for trusted work on your own machine",
+                needs: "Linux",
+                reads: "whatever its user may read",
+                writes: "whatever its user may write",
+            },
+            Backend::Landlock => Self {
+                means: "the host's own tree behind Landlock and a system call filter; not for hostile code",
+                needs: "Linux 6.12 or later with Landlock switched on, and an agent that is root",
+                reads: "the host's /usr, /bin, /sbin, /lib*, a minimal /etc, /proc and a few devices; names, sizes and \
+                        times of all other files can be seen",
+                writes: "the job's own directory, which is removed afterwards",
+            },
+            Backend::Bubblewrap => Self {
+                means: "namespaces of its own, a read-only system, no privileges and a system call filter, on the \
+                        host's kernel",
+                needs: "the program bwrap (0.8 or later), and user namespaces for unprivileged users",
+                reads: "the host's /usr, /bin, /sbin, /lib* and a minimal /etc",
+                writes: "/workspace, which is removed afterwards, and /tmp (1 GiB) and /dev/shm (256 MiB), which are \
+                         memory",
+            },
+        }
+    }
+}
+
+impl Profile {
+    /// What it means, topic by topic. `presets` are the org's, to tell where an entry of the allowlist comes from.
+    #[must_use]
+    pub fn in_words(&self, presets: &Presets) -> Vec<Topic> {
+        let Self {
+            backend: _, // isolation, needs, never on
+            run_as,
+            path,
+            cwd,
+            env,
+            network: _, // network
+            egress,
+            read_only,
+            read_write,
+            limits,
+        } = self;
+        let mut topics = vec![
+            topic("isolation", self.isolation()),
+            topic("needs", self.needs()),
+            topic("never on", self.never_words()),
+            topic("runs as", vec![self.runs_as(run_as)]),
+            topic("reads", self.of_each(|i| i.reads, read_only)),
+            topic("writes", self.of_each(|i| i.writes, read_write)),
+            topic("network", vec![self.network_in_words()]),
+        ];
+        if let Some(egress) = egress {
+            topics.extend(way_out::topics(egress, presets));
+        }
+        let variables = env.iter().map(|(name, value)| format!("{name}={value}"));
+        let mut variables: Vec<String> = variables.collect();
+        if self.network == Network::Egress {
+            variables.push("HTTP_PROXY and its relatives, unless set otherwise".to_owned());
+        }
+        topics.extend([
+            topic("time", times(limits)),
+            topic("output", vec![output(limits)]),
+            topic("limits", bounds(limits)),
+            topic("environment", or(variables, "empty, but for what a job sets")),
+            topic("programs", vec![format!("looked up in {}", path.join(", "))]),
+            topic("works in", vec![self.place(cwd.as_deref())]),
+        ]);
+        topics.retain(|t| !t.says.is_empty());
+        topics
+    }
+
+    /// Why no host can hold it in this backend, if none can.
+    #[must_use]
+    pub fn never_on(&self, backend: Backend) -> Option<&'static str> {
+        let root = matches!(&self.run_as, RunAs::User(name) if name.as_str() == "root");
+        match (backend, self.network) {
+            (Backend::Host, Network::None) => Some("it cannot take the network away"),
+            (Backend::Host, Network::Egress) => Some("it cannot take the network away but for the proxy"),
+            (Backend::Host, Network::Host) if !self.read_only.is_empty() || !self.read_write.is_empty() => {
+                Some("a list of paths holds nothing back there")
+            }
+            (Backend::Landlock, Network::Egress) => Some("it has no way out through the egress proxy"),
+            (_, _) if root && backend.is_unprivileged() => Some("it runs nobody as root"),
+            _ => None,
+        }
+    }
+
+    fn isolation(&self) -> Vec<String> {
+        let each = self
+            .backend
+            .iter()
+            .map(|b| format!("{b}: {}", Isolation::of(b).means));
+        let mut says: Vec<String> = each.collect();
+        if says.len() > 1 {
+            says.push(
+                "the first of them that holds all of this on a host is taken; the receipt names it".into(),
+            );
+        }
+        says
+    }
+
+    fn never_words(&self) -> Vec<String> {
+        let never = self
+            .backend
+            .iter()
+            .filter_map(|b| self.never_on(b).map(|why| (b, why)));
+        let mut says: Vec<String> = never.map(|(b, why)| format!("{b}: {why}")).collect();
+        if self.backend.iter().all(|b| self.never_on(b).is_some()) {
+            says.push("so its jobs are refused everywhere".to_owned());
+        }
+        says
+    }
+
+    fn needs(&self) -> Vec<String> {
+        let possible = || self.backend.iter().filter(|b| self.never_on(*b).is_none());
+        let mut says: Vec<String> = possible()
+            .map(|b| format!("{b}: {}", Isolation::of(b).needs))
+            .collect();
+        if says.is_empty() {
+            return says;
+        }
+        let limits = &self.limits;
+        if matches!(self.run_as, RunAs::User(_)) {
+            says.push("an agent that is root, and that user".to_owned());
+        }
+        if self.network == Network::Egress {
+            says.push("the agent's egress proxy".to_owned());
+        }
+        if limits.pids.is_some() {
+            let instead = if possible().any(Backend::is_namespaced) {
+                ", or Linux 5.14 for what has a user namespace"
+            } else {
+                ""
+            };
+            says.push(format!("the cgroup controller pids{instead}"));
+        }
+        says.extend(limits.cpu_millis.map(|_| "the cgroup controller cpu".to_owned()));
+        let rate = limits.read_bytes_per_s.or(limits.write_bytes_per_s);
+        says.extend(rate.map(|_| "the controller io of cgroup v2".to_owned()));
+        says
+    }
+
+    fn runs_as(&self, run_as: &RunAs) -> String {
+        match run_as {
+            RunAs::User(name) => format!("the host's user {name}, with its groups"),
+            RunAs::Agent if self.backend.iter().all(Backend::is_unprivileged) => {
+                "an unprivileged user: the agent's own, or where that is root, one without any rights"
+                    .to_owned()
+            }
+            RunAs::Agent if self.backend.iter().any(Backend::is_unprivileged) => {
+                "the user of the agent; where that is root and the backend isolates, an unprivileged one"
+                    .to_owned()
+            }
+            RunAs::Agent => "the user of the agent".to_owned(),
+        }
+    }
+
+    /// One sentence of each backend, and what the profile adds to it.
+    fn of_each(&self, part: impl Fn(&Isolation) -> &'static str, more: &[String]) -> Vec<String> {
+        let several = self.backend.iter().count() > 1;
+        let each = self.backend.iter().map(|b| match several {
+            true => format!("{b}: {}", part(&Isolation::of(b))),
+            false => part(&Isolation::of(b)).to_owned(),
+        });
+        let more = more.iter().map(|path| format!("also {path} of the host"));
+        each.chain(more).collect()
+    }
+
+    fn network_in_words(&self) -> String {
+        match self.network {
+            Network::Host => "the host's, as it is".to_owned(),
+            Network::None => "none but its own loopback".to_owned(),
+            Network::Egress => "none but the egress proxy, which writes down every attempt".to_owned(),
+        }
+    }
+
+    fn place(&self, cwd: Option<&str>) -> String {
+        let namespaced = self.backend.iter().filter(|b| b.is_namespaced()).count();
+        match cwd {
+            Some(dir) => format!("{dir}, unless the job says otherwise"),
+            None if namespaced == 0 => "a fresh directory of its own".to_owned(),
+            None if namespaced == self.backend.iter().count() => "/workspace".to_owned(),
+            None => "/workspace, or where the backend has none a fresh directory of its own".to_owned(),
+        }
+    }
+}
+
+fn topic(about: &'static str, says: Vec<String>) -> Topic {
+    Topic { about, says }
+}
+
+fn or(says: Vec<String>, otherwise: &str) -> Vec<String> {
+    if says.is_empty() {
+        return vec![otherwise.to_owned()];
+    }
+    says
+}
+
+fn times(limits: &Limits) -> Vec<String> {
+    let (usual, most, grace) = (time(limits.timeout), time(limits.max_timeout), time(limits.grace));
+    vec![
+        format!("{usual}, or what the job asks for up to {most}"),
+        format!("then TERM to every process, and KILL after {grace}"),
+    ]
+}
+
+fn output(limits: &Limits) -> String {
+    let kept = size(limits.keep);
+    match limits.overflow {
+        Overflow::Drop => {
+            format!("{kept} are kept, half from the start and half from the end; the job never waits")
+        }
+        Overflow::Throttle => {
+            format!(
+                "{kept} are kept, half from the start and half from the end; the job waits until it has been read"
+            )
+        }
+    }
+}
+
+fn bounds(limits: &Limits) -> Vec<String> {
+    let rate = |n: Option<u64>, what: &str| n.map(|n| format!("{what} each disk: {} per second", size(n)));
+    let of_tree = [
+        limits.memory.map(|n| {
+            format!(
+                "memory: {} for the whole job, or without the cgroup controller memory for each process",
+                size(n)
+            )
+        }),
+        limits
+            .pids
+            .map(|n| format!("processes and threads: {n} for the whole job")),
+        limits
+            .cpu_millis
+            .map(|n| format!("processors: {}", processors(n))),
+        rate(limits.read_bytes_per_s, "reads from"),
+        rate(limits.write_bytes_per_s, "writes to"),
+        limits.cpu_seconds.map(|n| {
+            format!(
+                "processor time: {} for each process",
+                time(std::time::Duration::from_secs(n))
+            )
+        }),
+        limits.file_size.map(|n| format!("files: {} each", size(n))),
+        limits
+            .open_files
+            .map(|n| format!("open files: {n} for each process")),
+    ];
+    or(
+        of_tree.into_iter().flatten().collect(),
+        "none on memory, processes, processors or disks",
+    )
+}
+
+/// Thousandths of a processor, without zeros at the end.
+fn processors(millis: u64) -> String {
+    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests;
