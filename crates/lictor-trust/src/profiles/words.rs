@@ -79,6 +79,7 @@ impl Profile {
             env,
             network: _, // network
             egress,
+            rootfs: _, // reads, needs, never on
             read_only,
             read_write,
             limits,
@@ -88,8 +89,11 @@ impl Profile {
             topic("needs", self.needs()),
             topic("never on", self.never_words()),
             topic("runs as", vec![self.runs_as(run_as)]),
-            topic("reads", self.of_each(|i| i.reads, read_only)),
-            topic("writes", self.of_each(|i| i.writes, read_write)),
+            topic("reads", self.reads(read_only)),
+            topic(
+                "writes",
+                self.of_each(|_, i| i.writes.to_owned(), "also, of the host,", read_write),
+            ),
             topic("network", vec![self.network_in_words()]),
         ];
         if let Some(egress) = egress {
@@ -123,6 +127,9 @@ impl Profile {
                 Some("a list of paths holds nothing back there")
             }
             (Backend::Landlock, Network::Egress) => Some("it has no way out through the egress proxy"),
+            (Backend::Host | Backend::Landlock, _) if self.rootfs.is_some() => {
+                Some("it has no root file system but the host's")
+            }
             (_, _) if root && backend.is_unprivileged() => Some("it runs nobody as root"),
             _ => None,
         }
@@ -169,6 +176,8 @@ impl Profile {
         if self.network == Network::Egress {
             says.push("the agent's egress proxy".to_owned());
         }
+        let root = self.rootfs.as_ref();
+        says.extend(root.map(|digest| format!("the root file system {digest} in the node's store")));
         if limits.pids.is_some() {
             let instead = if possible().any(Backend::is_namespaced) {
                 ", or Linux 5.14 for what has a user namespace"
@@ -198,14 +207,30 @@ impl Profile {
         }
     }
 
+    fn reads(&self, read_only: &[String]) -> Vec<String> {
+        let root = self.rootfs.as_ref();
+        let of_backend = |b: Backend, i: &Isolation| match root {
+            Some(digest) if b.is_namespaced() => {
+                format!("the root file system {digest} of the node's store, in place of the host's")
+            }
+            _ => i.reads.to_owned(),
+        };
+        self.of_each(of_backend, "also, of the host,", read_only)
+    }
+
     /// One sentence of each backend, and what the profile adds to it.
-    fn of_each(&self, part: impl Fn(&Isolation) -> &'static str, more: &[String]) -> Vec<String> {
+    fn of_each(
+        &self,
+        part: impl Fn(Backend, &Isolation) -> String,
+        also: &str,
+        more: &[String],
+    ) -> Vec<String> {
         let several = self.backend.iter().count() > 1;
-        let each = self.backend.iter().map(|b| match several {
-            true => format!("{b}: {}", part(&Isolation::of(b))),
-            false => part(&Isolation::of(b)).to_owned(),
+        let each = self.backend.iter().map(|b| {
+            let says = part(b, &Isolation::of(b));
+            if several { format!("{b}: {says}") } else { says }
         });
-        let more = more.iter().map(|path| format!("also {path} of the host"));
+        let more = more.iter().map(|path| format!("{also} {path}"));
         each.chain(more).collect()
     }
 
