@@ -33,6 +33,11 @@ const NEEDS: &[Need] = &[
         program: "python3",
         package: "python3",
     },
+    // A job at a terminal shows a file page by page.
+    Need {
+        program: "less",
+        package: "less",
+    },
     // System tests put hub and agents into network namespaces and cut the links between them.
     Need {
         program: "ip",

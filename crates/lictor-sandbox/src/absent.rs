@@ -17,6 +17,7 @@ use crate::backend::Backend;
 use crate::host::Config;
 use crate::plan::Resolved;
 use crate::running::{Ended, StopReason};
+use crate::terminal::TerminalSize;
 
 #[derive(Debug)]
 pub(crate) struct Kernel;
@@ -87,6 +88,19 @@ impl PipeReader {
 }
 
 #[derive(Debug)]
+pub(crate) struct TerminalKeys(Infallible);
+
+impl TerminalKeys {
+    pub(crate) async fn write(&self, _: &[u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    pub(crate) fn resize(&self, _: TerminalSize) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+#[derive(Debug)]
 pub(crate) struct Recovered(Infallible);
 
 impl Recovered {
@@ -96,6 +110,7 @@ impl Recovered {
             boot_id: String::new(),
             roots: Vec::new(),
             cgroup: None,
+            cgroups_v1: Vec::new(),
             dir: dir.to_owned(),
         }
     }

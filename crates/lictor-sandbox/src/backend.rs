@@ -16,7 +16,8 @@ use lictor_trust::profiles::Backend as BackendName;
 use crate::capability::Capabilities;
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
-use crate::running::{Running, StdinSource};
+use crate::running::Running;
+use crate::terminal::Stdio;
 
 /// One way to isolate a job.
 #[async_trait]
@@ -53,7 +54,7 @@ pub trait Sandbox: Send + Sync {
     ///
     /// # Errors
     /// [`StartError`]; then nothing of the job has run.
-    async fn exec(&mut self, stdin: StdinSource) -> Result<Running, StartError>;
+    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError>;
 
     /// Sends a signal to every process of the job.
     ///

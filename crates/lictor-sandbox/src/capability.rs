@@ -53,7 +53,7 @@ pub enum Capability {
     /// Not something held but what is not: the kernel's whole surface and the host's names are in reach, so this
     /// keeps honest programs in, not hostile ones.
     NotForHostileCode,
-    /// A session of its own; no controlling terminal.
+    /// A session of its own; no terminal but one made for the job.
     NewSession,
     /// A memory limit over the whole tree.
     MemoryOfTree,

@@ -27,6 +27,7 @@ mod linux;
 pub mod plan;
 mod program;
 pub mod running;
+pub mod terminal;
 
 #[cfg(not(target_os = "linux"))]
 use absent as imp;
@@ -39,3 +40,4 @@ pub use handle::{Handle, ProcessId, Recovered};
 pub use host::{Config, Host, fingerprint, hide_memory, host_facts, remove_job_dir};
 pub use plan::{Plan, Resolved, Unenforceable, can_hold};
 pub use running::{Cause, EgressEvents, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch};
+pub use terminal::{Stdio, Terminal, TerminalSize};

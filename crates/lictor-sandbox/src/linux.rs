@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `table`, `child`, `zygote` | the one spawn function: a prepared table, and the process that carries it out |
 //! | `process`, `tree`, `cgroup` | finding and ending every process of a job |
-//! | `supervisor`, `suspend`, `pipe`, `input` | time limit, end, usage; holding a job; output; input |
+//! | `supervisor`, `suspend` | time limit, end, usage; holding a job |
+//! | `streams`, `pipe`, `input`, `terminal` | output, input, or a terminal for both |
 //! | `users`, `resolve`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `way_out`, `proxy` | the only way out of a sandbox, and the process behind it |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
@@ -32,9 +33,11 @@ mod resolve;
 mod seccomp;
 mod shown;
 mod spawn;
+mod streams;
 mod supervisor;
 mod suspend;
 mod table;
+mod terminal;
 mod tree;
 mod users;
 mod way_out;
@@ -48,6 +51,7 @@ pub(crate) use pipe::PipeReader;
 pub(crate) use recover::Recovered;
 pub(crate) use remove::remove_dir;
 pub(crate) use supervisor::Supervisor;
+pub(crate) use terminal::TerminalKeys;
 
 use crate::backend::Backend;
 

@@ -20,6 +20,7 @@ use lictor_proto::egress::Event;
 
 use crate::handle::Handle;
 use crate::imp;
+use crate::terminal::Terminal;
 
 /// Where standard input comes from.
 #[derive(Debug)]
@@ -78,23 +79,27 @@ pub struct Running {
     started_at: Timestamp,
     stdout: Option<OutputReader>,
     stderr: Option<OutputReader>,
+    terminal: Option<Terminal>,
     egress: Option<EgressEvents>,
     inner: imp::Supervisor,
 }
 
+/// The agent's ends of what a job writes to, and of its terminal.
+pub(crate) struct Output {
+    pub(crate) stdout: imp::PipeReader,
+    pub(crate) stderr: Option<imp::PipeReader>,
+    pub(crate) terminal: Option<imp::TerminalKeys>,
+}
+
 impl Running {
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
-    pub(crate) fn new(
-        handle: Handle,
-        started_at: Timestamp,
-        output: (imp::PipeReader, imp::PipeReader),
-        inner: imp::Supervisor,
-    ) -> Self {
+    pub(crate) fn new(handle: Handle, started_at: Timestamp, output: Output, inner: imp::Supervisor) -> Self {
         Self {
             handle,
             started_at,
-            stdout: Some(OutputReader(output.0)),
-            stderr: Some(OutputReader(output.1)),
+            stdout: Some(OutputReader(output.stdout)),
+            stderr: output.stderr.map(OutputReader),
+            terminal: output.terminal.map(Terminal::new),
             egress: None,
             inner,
         }
@@ -112,14 +117,19 @@ impl Running {
         self.started_at
     }
 
-    /// Standard output; `None` the second time.
+    /// Standard output, or all that the job's terminal shows; `None` the second time.
     pub fn take_stdout(&mut self) -> Option<OutputReader> {
         self.stdout.take()
     }
 
-    /// Standard error; `None` the second time.
+    /// Standard error; `None` the second time, and of a job with a terminal.
     pub fn take_stderr(&mut self) -> Option<OutputReader> {
         self.stderr.take()
+    }
+
+    /// Keys and size of the job's terminal; `None` without one, and the second time.
+    pub fn take_terminal(&mut self) -> Option<Terminal> {
+        self.terminal.take()
     }
 
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]

@@ -46,7 +46,7 @@ async fn workspace_is_the_only_place_of_the_host_that_is_written() {
     let dir = plan.dir().to_owned();
     let mut sandbox = bench.backend.create(plan).await.expect("created");
     let running = sandbox
-        .exec(lictor_sandbox::StdinSource::Null)
+        .exec(lictor_sandbox::StdinSource::Null.into())
         .await
         .expect("starts");
     running.wait().await;

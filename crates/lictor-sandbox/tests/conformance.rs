@@ -8,34 +8,10 @@ use std::io::{Seek as _, Write as _};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use common::{Bench, command, processes_with};
+use common::{Bench, command, for_every_backend, processes_with};
 use lictor_proto::doc::{Exit, LimitHit};
 use lictor_sandbox::{Cause, StartError, StdinSource, StopReason};
 use lictor_trust::profiles::Backend;
-
-/// Each case as a test of its own for each backend.
-macro_rules! for_every_backend {
-    ($($case:ident),* $(,)?) => {
-        mod host {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(&super::Bench::new(super::Backend::Host).await).await;
-            })*
-        }
-        mod landlock {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(&super::Bench::new(super::Backend::Landlock).await).await;
-            })*
-        }
-        mod bubblewrap {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(&super::Bench::new(super::Backend::Bubblewrap).await).await;
-            })*
-        }
-    };
-}
 
 for_every_backend![
     keeps_output_from_before_a_timeout,
@@ -290,7 +266,7 @@ async fn changed_program_does_not_start(bench: &Bench) {
     fs::copy("/bin/false", place.path().join("other")).expect("copied");
     fs::rename(place.path().join("other"), &program).expect("swapped");
     let mut sandbox = bench.backend.create(plan).await.expect("created");
-    let error = sandbox.exec(StdinSource::Null).await.expect_err("refused");
+    let error = sandbox.exec(StdinSource::Null.into()).await.expect_err("refused");
     assert!(matches!(error, StartError::ProgramChanged { .. }), "{error:?}");
     sandbox.destroy().await.expect("destroyed");
 }
@@ -422,7 +398,7 @@ async fn starts_once(bench: &Bench) {
     let exec = command(&["true"]);
     let (mut sandbox, running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
     running.wait().await;
-    let again = sandbox.exec(StdinSource::Null).await.expect_err("refused");
+    let again = sandbox.exec(StdinSource::Null.into()).await.expect_err("refused");
     assert!(matches!(again, StartError::AlreadyStarted));
     sandbox.destroy().await.expect("destroyed");
 }

@@ -91,7 +91,10 @@ async fn starts_that_hang_for_good_leave_room_for_others() {
     let mut set = tokio::task::JoinSet::new();
     for mut sandbox in sandboxes {
         set.spawn(async move {
-            let error = sandbox.exec(StdinSource::Null).await.expect_err("it hangs");
+            let error = sandbox
+                .exec(StdinSource::Null.into())
+                .await
+                .expect_err("it hangs");
             (error, sandbox)
         });
     }

@@ -74,7 +74,7 @@ async fn phases_of_a_start() {
             let mut sandbox = bench.backend.create(plan).await.expect("created");
             lap(1);
             let running = sandbox
-                .exec(lictor_sandbox::StdinSource::Null)
+                .exec(lictor_sandbox::StdinSource::Null.into())
                 .await
                 .expect("starts");
             lap(2);

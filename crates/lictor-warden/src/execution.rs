@@ -130,7 +130,7 @@ fn let_go(core: &Core, live: &LiveJob, job: &Digest, output: Option<spool::Ended
 async fn start(core: &Core, plan: Plan, stdin: StdinSource) -> Result<(Box<dyn Sandbox>, Running), Refusal> {
     let backend = core.sandboxes.backend(plan.backend())?;
     let mut sandbox = backend.create(plan).await.map_err(|e: StartError| e.refusal())?;
-    match sandbox.exec(stdin).await {
+    match sandbox.exec(stdin.into()).await {
         Ok(running) => Ok((sandbox, running)),
         Err(e) => {
             tidy(sandbox).await;

@@ -126,7 +126,7 @@ impl Site {
         let mut sandbox = backend.create(plan).await.map_err(io::Error::other)?;
         let input = StdinSource::File(self.input()?);
         let run = async {
-            let mut running = sandbox.exec(input).await.map_err(io::Error::other)?;
+            let mut running = sandbox.exec(input.into()).await.map_err(io::Error::other)?;
             let (out, err) = (running.take_stdout(), running.take_stderr());
             let (ended, out, err) = tokio::join!(running.wait(), read_all(out), read_all(err));
             Ok::<_, io::Error>((ended, out?, err?))

@@ -38,7 +38,8 @@ use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Sus
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
-use crate::running::{EgressEvents, Running, StdinSource};
+use crate::running::{EgressEvents, Running};
+use crate::terminal::Stdio;
 
 /// Runs jobs in namespaces made by bwrap.
 #[derive(Debug)]
@@ -171,7 +172,7 @@ impl Sandbox for Inner {
         &self.job.plan
     }
 
-    async fn exec(&mut self, stdin: StdinSource) -> Result<Running, StartError> {
+    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         let kernel = self.job.kernel.clone();
         let filter = kernel.filter.as_ref();
         let filter =
@@ -183,7 +184,7 @@ impl Sandbox for Inner {
             roots: self.namespaces.roots(),
             ruleset: None,
         };
-        let running = self.job.exec(stdin, inside).await?;
+        let running = self.job.exec(stdio, inside).await?;
         Ok(running.with_egress(self.egress.take()))
     }
 

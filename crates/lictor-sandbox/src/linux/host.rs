@@ -13,7 +13,8 @@ use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Sus
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
-use crate::running::{Running, StdinSource};
+use crate::running::Running;
+use crate::terminal::Stdio;
 
 /// Runs jobs on the host as it is.
 #[derive(Debug)]
@@ -52,8 +53,8 @@ impl Sandbox for HostSandbox {
         &self.0.plan
     }
 
-    async fn exec(&mut self, stdin: StdinSource) -> Result<Running, StartError> {
-        self.0.exec(stdin, Inside::default()).await
+    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
+        self.0.exec(stdio, Inside::default()).await
     }
 
     async fn signal(&self, signal: i32) -> io::Result<()> {

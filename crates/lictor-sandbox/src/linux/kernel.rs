@@ -18,25 +18,26 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::cgroup::{Bounds, Cgroup, Cgroups, Controller};
-use super::pipe::PipeReader;
 use super::proxy::Proxy;
 use super::recover::Recovered;
 use super::remove::remove_dir;
 use super::resolve::Resolver;
 use super::seccomp::Around;
 use super::spawn::{self, Launch, LaunchFile};
+use super::streams::Streams;
 use super::supervisor::Supervisor;
 use super::tree::Tree;
 use super::users::User;
 use super::zygote::Zygote;
-use super::{input, keeper, process, ready};
+use super::{keeper, process, ready};
 use crate::backend::{RecoverError, StartError, Suspend};
 use crate::capability::Capability;
 use crate::handle::{Handle, ProcessId};
 use crate::host::Config;
 use crate::plan::{LaunchSpec, Plan, Resolved};
 use crate::program::ProgramFile;
-use crate::running::{Running, StdinSource};
+use crate::running::Running;
+use crate::terminal::Stdio;
 
 /// This machine.
 #[derive(Debug)]
@@ -170,22 +171,14 @@ impl Job {
     }
 
     /// Starts the plan's program, once.
-    pub(super) async fn exec(
-        &mut self,
-        stdin: StdinSource,
-        inside: Inside<'_>,
-    ) -> Result<Running, StartError> {
+    pub(super) async fn exec(&mut self, stdio: Stdio, inside: Inside<'_>) -> Result<Running, StartError> {
         if self.started {
             return Err(StartError::AlreadyStarted);
         }
         self.started = true;
         let spec = self.plan.spec();
-        let stdin = input::open(stdin, spec)
-            .await
-            .map_err(StartError::failed("open standard input"))?;
         let ended = watch::Sender::new(false);
-        let pipe = || PipeReader::new(ended.subscribe()).map_err(StartError::failed("make a pipe"));
-        let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
+        let streams = Streams::open(stdio, spec, &ended).await?;
         let doors = self.cgroup.as_ref().map(|c| Doors::open(c)).transpose();
         let doors = doors.map_err(StartError::failed("open the job's cgroup"))?;
         let Doors {
@@ -194,7 +187,8 @@ impl Job {
             memory,
         } = doors.unwrap_or_default();
         let launch = Launch {
-            inherit: vec![stdin.as_fd(), out.as_fd(), err.as_fd()],
+            inherit: streams.inherit(),
+            takes_terminal: streams.has_terminal(),
             cgroup: unified.as_ref().map(AsFd::as_fd),
             gates: gates.iter().map(AsFd::as_fd).collect(),
             namespaces: inside.namespaces,
@@ -205,7 +199,7 @@ impl Job {
         };
         let started_at = Timestamp::now();
         let spawned = spawn::spawn(&self.kernel.zygote, &launch).await?;
-        drop((out, err, stdin, unified, gates));
+        drop((unified, gates));
         let tree = Arc::new(Tree {
             keeper: Mutex::new(Some(spawned.keeper.id)),
             init: inside.init,
@@ -218,7 +212,7 @@ impl Job {
         let limits = (spec.timeout, spec.grace);
         let keeper = (self.kernel.zygote.clone(), spawned.keeper);
         let supervisor = Supervisor::new(keeper, tree, limits, memory, ended);
-        Ok(Running::new(handle, started_at, (stdout, stderr), supervisor))
+        Ok(Running::new(handle, started_at, streams.ours, supervisor))
     }
 
     fn launch<'a>(&self, spec: &'a LaunchSpec) -> Result<Launch<'a>, StartError> {
@@ -259,6 +253,7 @@ impl Job {
             rlimits: self.rlimits(spec),
             ignore_sigchld: false,
             die_with_keeper: false,
+            takes_terminal: false,
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,

@@ -36,7 +36,8 @@ use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Sus
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::{LaunchSpec, Plan};
-use crate::running::{Running, StdinSource};
+use crate::running::Running;
+use crate::terminal::Stdio;
 
 /// The first ABI that keeps signals and abstract sockets inside.
 const LEAST: ABI = ABI::V6;
@@ -52,6 +53,8 @@ const DEVICES: [&str; 5] = [
 ];
 /// Further files that programs read, besides those of every sandbox.
 const READ: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/hosts", "/proc"];
+/// The terminal of whoever opens it, where there is one; pagers and questions for passwords do.
+const TERMINAL: &str = "/dev/tty";
 
 /// Runs jobs on the host's tree behind Landlock.
 #[derive(Debug)]
@@ -117,7 +120,7 @@ impl Sandbox for Behind {
         &self.job.plan
     }
 
-    async fn exec(&mut self, stdin: StdinSource) -> Result<Running, StartError> {
+    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         let kernel = self.job.kernel.clone();
         let filter = kernel.isolated_filter.as_ref();
         let filter =
@@ -127,7 +130,7 @@ impl Sandbox for Behind {
             filter: Some(filter),
             ..Inside::default()
         };
-        self.job.exec(stdin, inside).await
+        self.job.exec(stdio, inside).await
     }
 
     async fn signal(&self, signal: i32) -> io::Result<()> {
@@ -183,6 +186,8 @@ fn ruleset(spec: &LaunchSpec) -> io::Result<OwnedFd> {
     for path in DEVICES {
         rules.allow_if_there(path, AccessFs::ReadFile | AccessFs::WriteFile)?;
     }
+    let whole = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    rules.allow_if_there(TERMINAL, whole)?;
     for path in &spec.read_only {
         rules.allow(Path::new(path), read)?;
     }

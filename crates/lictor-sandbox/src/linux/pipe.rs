@@ -1,4 +1,4 @@
-//! Output pipes: 1 MiB where the system allows it, read without a thread.
+//! Output: pipes, 1 MiB where the system allows it, or a terminal; read without a thread.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,6 +14,8 @@ use super::ready;
 
 /// Large enough that a writer at full speed seldom waits for the reader to be scheduled.
 const CAPACITY: usize = 1024 * 1024;
+/// More than the kernel keeps of what was written to a terminal and not read yet.
+const TERMINAL_KEEPS: usize = 64 * 1024;
 
 /// The read end of one stream.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct PipeReader {
     /// Once it has: how much of what the job wrote is still to be read. What a stranger writes after that is not
     /// the job's, and a fast one would go on for ever.
     left: Option<usize>,
+    /// A terminal's inner end: while it is held, a job that has closed its own for the moment does not end the stream.
+    inner: Option<OwnedFd>,
 }
 
 impl PipeReader {
@@ -35,8 +39,37 @@ impl PipeReader {
         // The default of 64 KiB works too, only slower; the limit on a user's pipe memory may ask for that.
         let _ = rustix::pipe::fcntl_setpipe_size(&read, CAPACITY);
         let fd = ready::watch(read)?;
-        let left = None;
-        Ok((Self { fd, ended, left }, write))
+        let reader = Self {
+            fd,
+            ended,
+            left: None,
+            inner: None,
+        };
+        Ok((reader, write))
+    }
+
+    /// A reader of what a terminal shows.
+    pub(super) fn of_terminal(
+        outer: OwnedFd,
+        inner: OwnedFd,
+        ended: watch::Receiver<bool>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            fd: ready::watch(outer)?,
+            ended,
+            left: None,
+            inner: Some(inner),
+        })
+    }
+
+    /// What is to be read yet now that the job has ended.
+    fn count_left(&mut self) -> io::Result<usize> {
+        if self.inner.take().is_some() {
+            // It cannot be counted; reading says when there is no more.
+            return Ok(TERMINAL_KEEPS);
+        }
+        let waiting = rustix::io::ioctl_fionread(self.fd.get_ref())?;
+        Ok(usize::try_from(waiting).unwrap_or(usize::MAX))
     }
 
     /// Appends at most `limit` bytes; `0` is the end.
@@ -46,8 +79,7 @@ impl PipeReader {
         loop {
             let ended = *self.ended.borrow_and_update();
             if ended && self.left.is_none() {
-                let waiting = rustix::io::ioctl_fionread(self.fd.get_ref())?;
-                self.left = Some(usize::try_from(waiting).unwrap_or(usize::MAX));
+                self.left = Some(self.count_left()?);
             }
             let limit = self.left.map_or(limit, |left| limit.min(left));
             if limit == 0 {
@@ -64,12 +96,15 @@ impl PipeReader {
                         ready = self.fd.readable() => ready?.clear_ready(),
                         // A closed channel means that nobody watches the job any more; the pipe's own end counts.
                         changed = self.ended.changed() => if changed.is_err() {
+                            self.inner = None;
                             self.fd.readable().await?.clear_ready();
                         },
                     }
                     continue;
                 }
                 Err(Errno::INTR) => continue,
+                // Of a terminal whose inner end nobody has any more; a pipe's reader never gets this.
+                Err(Errno::IO) => return Ok(0),
                 Err(e) => return Err(e.into()),
             };
             let length = into.len() + got;

@@ -46,6 +46,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) rlimits: Vec<(u32, u64, u64)>,
     pub(crate) ignore_sigchld: bool,
     pub(crate) die_with_keeper: bool,
+    /// Whether the first of `inherit` is a terminal and becomes the session's.
+    pub(crate) takes_terminal: bool,
     /// Becomes 0, 1, 2, ...
     pub(crate) inherit: Vec<BorrowedFd<'a>>,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
@@ -76,6 +78,7 @@ impl Launch<'_> {
             rlimits: Vec::new(),
             ignore_sigchld: false,
             die_with_keeper: true,
+            takes_terminal: false,
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,
@@ -271,6 +274,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         group_count: groups.len(),
         ignore_sigchld: launch.ignore_sigchld,
         die_with_keeper: launch.die_with_keeper,
+        takes_terminal: launch.takes_terminal,
         confine: launch.confine,
         cwd: arena.text(&launch.cwd)?,
         keeper_name: text(&mut arena, &launch.keeper_name)?,

@@ -81,6 +81,8 @@ pub(super) struct Table {
     pub(super) group_count: usize,
     pub(super) ignore_sigchld: bool,
     pub(super) die_with_keeper: bool,
+    /// Whether descriptor 0 becomes the session's terminal.
+    pub(super) takes_terminal: bool,
     /// Whether all privileges go for good: bounding set, capabilities, new privileges, session keyring.
     pub(super) confine: bool,
     pub(super) cwd: *const c_char,
@@ -240,6 +242,7 @@ pub(super) enum Step {
     Exec,
     Cgroups,
     Listen,
+    Terminal,
 }
 
 impl Step {
@@ -260,6 +263,7 @@ impl Step {
             12 => "install the seccomp filter",
             14 => "join the job's cgroups",
             15 => "listen in the sandbox",
+            16 => "take the terminal",
             _ => "execute the program",
         }
     }

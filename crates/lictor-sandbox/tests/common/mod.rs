@@ -1,6 +1,8 @@
 //! What the suites share: a host, a job in one line, everything it printed and how it ended.
 #![allow(
     dead_code,
+    unused_imports,
+    unused_macros,
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
@@ -118,7 +120,7 @@ impl Bench {
         stdin: StdinSource,
     ) -> Result<(Box<dyn Sandbox>, Running), StartError> {
         let mut sandbox = self.backend.create(self.plan(exec)).await?;
-        match sandbox.exec(stdin).await {
+        match sandbox.exec(stdin.into()).await {
             Ok(running) => Ok((sandbox, running)),
             Err(e) => {
                 sandbox.destroy().await.expect("destroyed");
@@ -259,3 +261,28 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }
+
+/// Each case as a test of its own for each backend.
+macro_rules! for_every_backend {
+    ($($case:ident),* $(,)?) => {
+        mod host {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&super::Bench::new(super::Backend::Host).await).await;
+            })*
+        }
+        mod landlock {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&super::Bench::new(super::Backend::Landlock).await).await;
+            })*
+        }
+        mod bubblewrap {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&super::Bench::new(super::Backend::Bubblewrap).await).await;
+            })*
+        }
+    };
+}
+pub(crate) use for_every_backend;

@@ -209,6 +209,7 @@ fn launch<'a>(
         rlimits: vec![(libc::RLIMIT_CORE, 0, 0)],
         ignore_sigchld: true,
         die_with_keeper: true,
+        takes_terminal: false,
         inherit,
         cgroup: None,
         namespaces: None,

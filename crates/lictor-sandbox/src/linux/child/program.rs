@@ -99,6 +99,9 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         if move_descriptors(start.inherit) < 0 {
             fail(table, Step::Descriptors);
         }
+        if table.takes_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+            fail(table, Step::Terminal);
+        }
         if table.cwd_before_ids && libc::chdir(table.cwd) < 0 {
             fail(table, Step::Directory);
         }
