@@ -132,6 +132,11 @@ codes! {
     ApprovalIneligible = "approval_ineligible", "The approver is not in the group that must approve, or not a person.", "Ask a member of the group.";
     // Execution
     Unenforceable = "unenforceable", "This host cannot enforce something that the profile promises.", "`lictor doctor` says what is missing; or choose another profile.";
+    RootfsMissing = "rootfs_missing", "This node has no root filesystem of this digest.", "Add it on the node: `lictor agent rootfs add FILE`.";
+    RootfsInUse = "rootfs_in_use", "A job uses this root filesystem.", "Wait until the job has ended, or end it.";
+    RootfsMismatch = "rootfs_mismatch", "The archive or a part of it does not match its digest.", "Get it again from where it was made; do not use it as it is.";
+    RootfsInvalid = "rootfs_invalid", "This is no archive or image that can be unpacked, or one that must not be.", "The message says what is wrong with it; make it again without that.";
+    RootfsUnusable = "rootfs_unusable", "The store of root filesystems could not be read or written.", "The message has the system's reason.";
     ProgramNotFound = "program_not_found", "The program does not exist in the profile's root, or may not be executed.", "Check the path; a program without `/` is looked up in the profile's PATH.";
     ProgramChanged = "program_changed", "The program was changed between the decision and the start.", "Find out who writes to it; then run again.";
     StartFailed = "start_failed", "The process could not be started.", "The message has the system's reason.";

@@ -56,8 +56,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("lictor-audit", &["proto"]),
     ("lictor-link", &["proto"]),
     ("lictor-policy", &["trust", "proto"]),
-    ("lictor-sandbox", &["policy", "trust", "proto"]),
-    ("lictor-warden", &["sandbox", "policy", "audit", "trust", "proto"]),
+    ("lictor-rootfs", &["proto"]),
+    ("lictor-sandbox", &["rootfs", "policy", "trust", "proto"]),
+    (
+        "lictor-warden",
+        &["sandbox", "rootfs", "policy", "audit", "trust", "proto"],
+    ),
     ("lictor-egress", &["trust", "proto"]),
     ("lictor-agent", &["link", "warden", "trust", "proto"]),
     ("lictor-hub", &["link", "audit", "trust", "proto"]),
@@ -269,8 +273,21 @@ fn the_warden_knows_no_network() {
 }
 
 #[test]
+fn what_runs_jobs_unpacks_no_archive() {
+    for package in ["lictor-warden", "lictor-agent"] {
+        assert_free_of(&["--package", package], &["tar", "flate2", "ruzstd"]);
+    }
+}
+
+#[test]
 fn what_decides_knows_no_async_runtime() {
-    for package in ["lictor-proto", "lictor-trust", "lictor-policy", "lictor-audit"] {
+    for package in [
+        "lictor-proto",
+        "lictor-rootfs",
+        "lictor-trust",
+        "lictor-policy",
+        "lictor-audit",
+    ] {
         assert_free_of(&["--package", package], &["tokio"]);
     }
     assert_free_of(&["--package=lictor-policy", "--features=authorise"], &["tokio"]);

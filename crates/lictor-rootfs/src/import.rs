@@ -1,0 +1,188 @@
+//! Taking in a tarball or an OCI image.
+//!
+//! ```text
+//!   file --hash--> decompress --ratio, bytes--> members --names, kinds--> .new-PID-N/tree
+//!        digest holds? --> mount points --> sync --> rename to sha256-HEX --> sync
+//! ```
+//!
+//! # Invariants
+//! - Memory does not grow with what is read, but for one name per member of an image's layer.
+//! - Nothing is executed, no id, device, attribute or capability of the archive is taken over.
+//! - Where a name leads is decided in a directory that nobody but this process's user can enter, member by member and
+//!   without following a link out of it.
+
+mod archive;
+mod blobs;
+mod image;
+mod mount_points;
+mod stream;
+mod tree;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use lictor_proto::{Digest, Timestamp};
+
+use self::blobs::Blobs;
+use self::stream::Tarball;
+use self::tree::Tree;
+use crate::error::RootfsError;
+use crate::meta::{Form, Meta};
+use crate::store::{Store, remove_tree};
+
+/// How large a root filesystem may be. The defaults are several times what images of today have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// Files, directories and links, those that a later layer takes away included.
+    pub entries: u64,
+    /// Bytes of a name, or of what a link says.
+    pub name: usize,
+    /// Directories above a file.
+    pub depth: usize,
+    /// How many bytes one compressed byte may become, beyond the first 64 MiB.
+    pub ratio: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bytes: 16 << 30,
+            entries: 1_000_000,
+            name: 2048,
+            depth: 128,
+            ratio: 200,
+        }
+    }
+}
+
+/// One addition to a store.
+pub struct Import<'a> {
+    /// Where to.
+    pub store: &'a Store,
+    /// How large it may be.
+    pub limits: Limits,
+    /// Makes sure that everything below a directory is on the disk.
+    pub sync: fn(&Path) -> io::Result<()>,
+}
+
+impl Import<'_> {
+    /// Adds a tarball, plain or compressed by gzip or zstd, or an image as an `oci-archive` file or in a directory of
+    /// the OCI layout. With `expect`, only when it is called that.
+    ///
+    /// # Errors
+    /// [`RootfsError`]; nothing of it is visible then.
+    pub fn add(&self, source: &Path, expect: Option<&Digest>) -> Result<Meta, RootfsError> {
+        self.open_store(source)?;
+        let new = New::make(self.store)?;
+        let mut tree = Tree::new(new.place.join("tree"), self.limits);
+        let (digest, form) = match Blobs::open(source)? {
+            Some(mut blobs) => (image::unpack(&mut blobs, expect, &mut tree)?, Form::Image),
+            None => (self.tarball(source, &mut tree)?, Form::Tarball),
+        };
+        if let Some(expected) = expect.filter(|e| **e != digest) {
+            return Err(RootfsError::Mismatch {
+                what: source.display().to_string(),
+                expected: expected.to_string(),
+                found: digest.to_string(),
+            });
+        }
+        mount_points::make(&mut tree)?;
+        let name = source.file_name().unwrap_or_default().to_string_lossy();
+        let meta = Meta {
+            digest,
+            form,
+            source: name.chars().filter(|c| !c.is_control()).take(256).collect(),
+            bytes: tree.bytes,
+            entries: tree.entries,
+            devices_left_out: tree.devices_left_out,
+            set_ids_dropped: tree.set_ids_dropped,
+            added_at: Timestamp::now(),
+        };
+        new.publish(self, &meta)?;
+        Ok(meta)
+    }
+
+    fn tarball(&self, source: &Path, tree: &mut Tree) -> Result<Digest, RootfsError> {
+        let file = File::open(source).map_err(RootfsError::io("open", source))?;
+        let mut tarball = Tarball::open(Box::new(file), self.limits)?;
+        tree.unpack(&mut tarball)?;
+        tarball.finish().map(|read| read.digest)
+    }
+
+    /// The store belongs to whom its node belongs to, or its agent could not remove anything.
+    fn open_store(&self, source: &Path) -> Result<(), RootfsError> {
+        let dir = self.store.dir();
+        let node = dir.parent().unwrap_or(dir);
+        let owner = fs::metadata(node).map_err(RootfsError::io("find the node directory", node))?;
+        fs::metadata(source).map_err(RootfsError::io("find", source))?;
+        let made = DirBuilder::new().mode(0o711).recursive(true).create(dir);
+        made.map_err(RootfsError::io("make", dir))?;
+        let own = fs::metadata(dir).map_err(RootfsError::io("look at", dir))?;
+        if own.uid() != owner.uid() {
+            let wrong = io::Error::other(
+                "it is not of the user whom the node directory belongs to; run this as that user",
+            );
+            return Err(RootfsError::io("use", dir)(wrong));
+        }
+        self.store.tidy()
+    }
+}
+
+/// A root filesystem on its way in; without [`New::publish`] it is removed again.
+struct New {
+    place: PathBuf,
+    lock: File,
+}
+
+impl New {
+    fn make(store: &Store) -> Result<Self, RootfsError> {
+        let place = store.beside("new");
+        let made = DirBuilder::new().mode(0o700).create(&place);
+        made.map_err(RootfsError::io("make", &place))?;
+        let lock = File::create_new(place.join("lock")).map_err(RootfsError::io("lock", &place))?;
+        let new = Self { place, lock };
+        let locked = new.lock.lock();
+        locked.map_err(RootfsError::io("lock", &new.place))?;
+        let tree = DirBuilder::new().mode(0o755).create(new.place.join("tree"));
+        tree.map_err(RootfsError::io("make", &new.place))?;
+        Ok(new)
+    }
+
+    /// Makes it visible, once it is on the disk.
+    fn publish(self, import: &Import<'_>, meta: &Meta) -> Result<(), RootfsError> {
+        let io = |doing| RootfsError::io(doing, &self.place);
+        let text = serde_json::to_vec_pretty(meta).map_err(|e| io("describe")(e.into()))?;
+        fs::write(self.place.join("meta.json"), text).map_err(io("write"))?;
+        for (name, mode) in [
+            ("tree", 0o755),
+            ("meta.json", 0o600),
+            ("lock", 0o600),
+            ("", 0o711),
+        ] {
+            let rights = fs::Permissions::from_mode(mode);
+            fs::set_permissions(self.place.join(name), rights).map_err(io("set the rights of"))?;
+        }
+        (import.sync)(&self.place).map_err(io("sync"))?;
+        let target = import.store.place(&meta.digest);
+        match fs::rename(&self.place, &target) {
+            Ok(()) => {}
+            // The same bytes are there already; these are removed.
+            Err(_) if target.join("meta.json").is_file() => return Ok(()),
+            Err(e) => return Err(RootfsError::io("put in place", &target)(e)),
+        }
+        let dir = import.store.dir();
+        let synced = File::open(dir).and_then(|d| d.sync_all());
+        synced.map_err(RootfsError::io("sync", dir))
+    }
+}
+
+impl Drop for New {
+    fn drop(&mut self) {
+        // What was published is not here any more.
+        let _ = remove_tree(&self.place);
+    }
+}

@@ -1,0 +1,128 @@
+//! Where the parts of an OCI image lie: in a directory of the image layout, or in a tar archive of one.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use lictor_proto::Digest;
+
+use super::Limits;
+use super::archive::{Kind, Members};
+use crate::error::RootfsError;
+
+/// More parts than any image has.
+const PARTS: usize = 16_384;
+/// Longest index, manifest or configuration.
+const DOCUMENT: u64 = 4 << 20;
+
+/// The parts of an image.
+pub(super) enum Blobs {
+    Layout(PathBuf),
+    Archive {
+        path: PathBuf,
+        file: File,
+        /// By name: where in the file, and how long.
+        parts: HashMap<Vec<u8>, (u64, u64)>,
+    },
+}
+
+/// A file that is read from its beginning, and how far it was.
+struct Position<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for Position<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Blobs {
+    /// `None` when it is something else: a plain tarball.
+    pub(super) fn open(source: &Path) -> Result<Option<Self>, RootfsError> {
+        if source.is_dir() {
+            if source.join("oci-layout").is_file() {
+                return Ok(Some(Self::Layout(source.into())));
+            }
+            return Err(RootfsError::Invalid(
+                "the directory is no OCI image layout; pack a root directory by tar".into(),
+            ));
+        }
+        let file = File::open(source).map_err(RootfsError::io("open", source))?;
+        let parts = parts_of(&file);
+        Ok(parts.map(|parts| Self::Archive {
+            path: source.into(),
+            file,
+            parts,
+        }))
+    }
+
+    /// A document of the image, whole.
+    pub(super) fn document(&mut self, name: &str) -> Result<Vec<u8>, RootfsError> {
+        let mut bytes = Vec::new();
+        let read = self.reader(name)?.take(DOCUMENT + 1).read_to_end(&mut bytes);
+        read.map_err(|e| RootfsError::Invalid(format!("{name} cannot be read: {e}")))?;
+        if bytes.len() as u64 > DOCUMENT {
+            return Err(RootfsError::TooLarge(format!(
+                "{name} is longer than {DOCUMENT} bytes"
+            )));
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn blob(&mut self, digest: &Digest) -> Result<Box<dyn Read + '_>, RootfsError> {
+        self.reader(&name_of(digest))
+    }
+
+    fn reader(&mut self, name: &str) -> Result<Box<dyn Read + '_>, RootfsError> {
+        let missing = || RootfsError::Invalid(format!("the image has no {name}"));
+        match self {
+            Self::Layout(dir) => match File::open(dir.join(name)) {
+                Ok(file) => Ok(Box::new(file)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Err(missing()),
+                Err(e) => Err(RootfsError::io("open", &dir.join(name))(e)),
+            },
+            Self::Archive { path, file, parts } => {
+                let (at, length) = parts.get(name.as_bytes()).ok_or_else(missing)?;
+                let found = file.seek(SeekFrom::Start(*at));
+                found.map_err(RootfsError::io("read", path))?;
+                Ok(Box::new(file.take(*length)))
+            }
+        }
+    }
+}
+
+/// Where a blob lies.
+pub(super) fn name_of(digest: &Digest) -> String {
+    format!("blobs/{}", digest.to_string().replace(':', "/"))
+}
+
+/// The parts of an archive that begins like one of an image; `None` for any other file.
+fn parts_of(file: &File) -> Option<HashMap<Vec<u8>, (u64, u64)>> {
+    let mut parts = HashMap::new();
+    let mut members = Members::new(Position { file, at: 0 }, Limits::default());
+    while let Ok(Some(member)) = members.next() {
+        let name = member.name.strip_prefix(b"./").unwrap_or(&member.name);
+        let known: [&[u8]; 4] = [b"blobs/", b"index.json", b"oci-layout", b"manifest.json"];
+        if parts.is_empty() && !name.is_empty() && !known.iter().any(|k| name.starts_with(k)) {
+            return None;
+        }
+        if member.kind == Kind::File {
+            parts.insert(name.to_owned(), (members.position(), member.size));
+        }
+        if parts.len() > PARTS {
+            return None;
+        }
+    }
+    parts.contains_key(b"oci-layout".as_slice()).then_some(parts)
+}
+
+impl Members<Position<'_>> {
+    fn position(&self) -> u64 {
+        self.reader().at
+    }
+}

@@ -1,0 +1,209 @@
+//! An OCI image: from its index to one manifest for this machine, and its layers in their order.
+//!
+//! <https://github.com/opencontainers/image-spec>: `image-layout.md`, `manifest.md`, `layer.md`.
+
+use lictor_proto::Digest;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::blobs::{Blobs, name_of};
+use super::stream::Tarball;
+use super::tree::Tree;
+use crate::error::RootfsError;
+
+/// Indexes in indexes.
+const NESTED: usize = 4;
+/// Images of one index, and layers of one image.
+const MOST: usize = 512;
+
+const INDEXES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+const MANIFESTS: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+const LAYERS: [&str; 5] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+];
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    #[serde(default)]
+    platform: Option<Platform>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Platform {
+    os: String,
+    architecture: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Index {
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Manifest {
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Config {
+    os: String,
+    architecture: String,
+    rootfs: Rootfs,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rootfs {
+    diff_ids: Vec<Digest>,
+}
+
+fn invalid(what: impl Into<String>) -> RootfsError {
+    RootfsError::Invalid(what.into())
+}
+
+/// Unpacks the image for this machine, or the one that is expected; says which it was.
+pub(super) fn unpack(
+    blobs: &mut Blobs,
+    expect: Option<&Digest>,
+    tree: &mut Tree,
+) -> Result<Digest, RootfsError> {
+    let chosen = choose(blobs, expect)?;
+    let manifest: Manifest = parse("its manifest", &document(blobs, &chosen)?)?;
+    let config: Config = parse("its configuration", &document(blobs, &manifest.config)?)?;
+    if (config.os.as_str(), config.architecture.as_str()) != ("linux", architecture()) {
+        let (os, architecture) = (config.os, config.architecture);
+        return Err(invalid(format!(
+            "the image is for {os}/{architecture}, not for this machine"
+        )));
+    }
+    let (layers, contents) = (&manifest.layers, &config.rootfs.diff_ids);
+    if layers.len() != contents.len() || layers.len() > MOST {
+        return Err(invalid("manifest and configuration do not name the same layers"));
+    }
+    for (layer, content) in layers.iter().zip(contents) {
+        apply(blobs, layer, content, tree)?;
+    }
+    Ok(chosen.digest)
+}
+
+fn apply(
+    blobs: &mut Blobs,
+    layer: &Descriptor,
+    content: &Digest,
+    tree: &mut Tree,
+) -> Result<(), RootfsError> {
+    if !LAYERS.contains(&layer.media_type.as_str()) {
+        return Err(invalid(format!(
+            "a layer is of a kind that is not known: {}",
+            layer.media_type
+        )));
+    }
+    let mut tarball = Tarball::open(blobs.blob(&layer.digest)?, tree.limits)?;
+    tree.apply(&mut tarball)?;
+    let seen = tarball.finish()?;
+    check(&layer.digest, &seen.digest)?;
+    if seen.bytes != layer.size {
+        return Err(mismatch(&layer.digest, layer.size, seen.bytes));
+    }
+    check(content, &seen.content)
+}
+
+/// The one image that is meant.
+fn choose(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<Descriptor, RootfsError> {
+    let mut ahead = vec![(0, blobs.document("index.json")?)];
+    let mut found: Vec<Descriptor> = Vec::new();
+    let mut seen = 0;
+    while let Some((depth, bytes)) = ahead.pop() {
+        let index: Index = parse("its index", &bytes)?;
+        for descriptor in index.manifests {
+            seen += 1;
+            if seen > MOST || depth > NESTED {
+                return Err(invalid("its index names too many images"));
+            }
+            let kind = descriptor.media_type.as_str();
+            if INDEXES.contains(&kind) {
+                ahead.push((depth + 1, document(blobs, &descriptor)?));
+            } else if MANIFESTS.contains(&kind) && !found.iter().any(|f| f.digest == descriptor.digest) {
+                found.push(descriptor);
+            }
+        }
+    }
+    match expect {
+        Some(expected) => found.retain(|f| f.digest == *expected),
+        None => found.retain(|f| f.platform.as_ref().is_none_or(is_ours)),
+    }
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] if expect.is_some() => Err(invalid("it has no image of the digest that was expected")),
+        [] => Err(invalid(format!("it has no image for linux/{}", architecture()))),
+        [..] => {
+            let digests: Vec<_> = found.iter().take(8).map(|f| f.digest.to_string()).collect();
+            let digests = digests.join(", ");
+            Err(invalid(format!(
+                "it has several images for this machine; say which one to expect: {digests}"
+            )))
+        }
+    }
+}
+
+fn is_ours(platform: &Platform) -> bool {
+    platform.os == "linux" && platform.architecture == architecture()
+}
+
+/// As images call it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+/// A small blob that is what its descriptor says.
+fn document(blobs: &mut Blobs, descriptor: &Descriptor) -> Result<Vec<u8>, RootfsError> {
+    let bytes = blobs.document(&name_of(&descriptor.digest))?;
+    check(&descriptor.digest, &Digest::of(&bytes))?;
+    let length = bytes.len() as u64;
+    match length == descriptor.size {
+        true => Ok(bytes),
+        false => Err(mismatch(&descriptor.digest, descriptor.size, length)),
+    }
+}
+
+fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, RootfsError> {
+    serde_json::from_slice(bytes).map_err(|e| invalid(format!("{what} cannot be read: {e}")))
+}
+
+fn check(expected: &Digest, found: &Digest) -> Result<(), RootfsError> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(RootfsError::Mismatch {
+            what: "a part of the image".into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }),
+    }
+}
+
+fn mismatch(digest: &Digest, expected: u64, found: u64) -> RootfsError {
+    RootfsError::Mismatch {
+        what: format!("the length of {digest}"),
+        expected: expected.to_string(),
+        found: found.to_string(),
+    }
+}
