@@ -44,6 +44,10 @@ pub enum Capability {
     NoNewPrivileges,
     /// A seccomp filter.
     Seccomp,
+    /// The filter that leaves no sockets, no IPC objects and no say over other processes, for profiles that want it.
+    StrictSeccomp,
+    /// Devices of the host that the profile names, and no others but the usual ones.
+    Devices,
     /// Landlock: files, directories and TCP ports that no rule names are out of reach.
     Landlock,
     /// No process outside can be signalled or traced.
@@ -75,7 +79,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,
@@ -93,6 +97,8 @@ impl Capability {
         Self::OwnRoot,
         Self::NoNewPrivileges,
         Self::Seccomp,
+        Self::StrictSeccomp,
+        Self::Devices,
         Self::Landlock,
         Self::SignalScope,
         Self::NoSockets,
@@ -130,7 +136,7 @@ impl Capability {
                 "it takes the io controller of cgroup v2: `Delegate=yes` in the agent's systemd unit, on a host that \
                  is booted without blkio of cgroup v1",
             ),
-            Self::NoNetwork | Self::MountNamespace => {
+            Self::NoNetwork | Self::MountNamespace | Self::StrictSeccomp | Self::Devices => {
                 Some("name a backend that isolates in the profile: bubblewrap, or landlock")
             }
             Self::HostNetwork => Some("only the backend \"host\" has the host's network"),
@@ -186,6 +192,8 @@ impl Capability {
             Self::OwnRoot => "own_root",
             Self::NoNewPrivileges => "no_new_privileges",
             Self::Seccomp => "seccomp",
+            Self::StrictSeccomp => "strict_seccomp",
+            Self::Devices => "devices",
             Self::Landlock => "landlock",
             Self::SignalScope => "signal_scope",
             Self::NoSockets => "no_sockets",

@@ -22,7 +22,7 @@ use lictor_proto::doc::{AppliedBackend, Exec};
 use lictor_proto::egress::Rules;
 use lictor_proto::{Digest, JobId, Name};
 use lictor_trust::egress::{PROXY_VARIABLES, Presets};
-use lictor_trust::profiles::{Backend, Limits, Network, Profile, RunAs};
+use lictor_trust::profiles::{Backend, Limits, Network, Profile, RunAs, Seccomp};
 use serde::Serialize;
 
 use crate::capability::{Capabilities, Capability};
@@ -117,6 +117,9 @@ pub(crate) struct LaunchSpec {
     pub(crate) rootfs: Option<PathBuf>,
     pub(crate) read_only: Vec<String>,
     pub(crate) read_write: Vec<String>,
+    /// Devices of the host that are shown.
+    pub(crate) devices: Vec<String>,
+    pub(crate) seccomp: Seccomp,
     pub(crate) limits: Limits,
     #[serde(serialize_with = "millis")]
     pub(crate) timeout: Duration,
@@ -163,6 +166,8 @@ impl LaunchSpec {
             rootfs: None,
             read_only: profile.read_only.clone(),
             read_write: profile.read_write.clone(),
+            devices: profile.devices.clone(),
+            seccomp: profile.seccomp,
             timeout: exec.timeout().unwrap_or(limits.timeout).min(limits.max_timeout),
             grace: exec.grace_ms.map_or(limits.grace, Duration::from_millis),
             limits,
@@ -179,6 +184,8 @@ impl LaunchSpec {
             has_rules: self.egress.is_some(),
             own_root: self.rootfs.is_some(),
             shows_paths: !self.read_only.is_empty() || !self.read_write.is_empty(),
+            shows_devices: !self.devices.is_empty(),
+            seccomp: self.seccomp,
             changes_user: self.changes_user,
             is_root: self.user.uid == 0,
             limits: &self.limits,
@@ -195,6 +202,8 @@ struct Promises<'a> {
     /// Whether its root is not the host's.
     own_root: bool,
     shows_paths: bool,
+    shows_devices: bool,
+    seccomp: Seccomp,
     changes_user: bool,
     is_root: bool,
     limits: &'a Limits,
@@ -222,6 +231,8 @@ impl Promises<'_> {
             needed.push(C::MountNamespace);
         }
         needed.extend(self.own_root.then_some(C::OwnRoot));
+        needed.extend(self.shows_devices.then_some(C::Devices));
+        needed.extend((self.seccomp == Seccomp::Strict).then_some(C::StrictSeccomp));
         if self.changes_user && !self.backend.is_namespaced() {
             needed.push(C::RunAsUser);
         }
@@ -266,6 +277,8 @@ pub fn can_hold(
         has_rules: egress_of(profile).is_some(),
         own_root: profile.rootfs.is_some(),
         shows_paths: !profile.read_only.is_empty() || !profile.read_write.is_empty(),
+        shows_devices: !profile.devices.is_empty(),
+        seccomp: profile.seccomp,
         changes_user: false,
         is_root: false,
         limits: &profile.limits,

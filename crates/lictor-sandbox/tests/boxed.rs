@@ -113,6 +113,90 @@ async fn what_cannot_be_enforced_is_an_error() {
     assert_eq!(error.refusal().code, lictor_proto::Code::Unenforceable);
 }
 
+/// What a plan of this profile says, when it is refused.
+fn refused(bench: &Bench) -> lictor_proto::code::Refusal {
+    let name = "p".parse().expect("a name");
+    let exec = common::command(&["true"]);
+    match bench
+        .host
+        .resolve(&name, bench.profile(), &exec, &bench.job_dir())
+    {
+        Err(refusal) => refusal,
+        Ok(resolved) => lictor_sandbox::Plan::without_permit(resolved, &bench.capabilities)
+            .expect_err("refused")
+            .refusal(),
+    }
+}
+
+/// The kernel's log, which may still want a privilege (EPERM) from whoever gets as far as its device.
+#[tokio::test]
+async fn a_device_is_there_when_the_profile_names_it_and_only_then() {
+    const OPEN: &str = "import os\ntry: os.open('/dev/kmsg', os.O_RDONLY); print('open')\n\
+                        except OSError as e: print({1: 'open', 2: 'absent', 13: 'denied'}[e.errno])";
+    for (backend, without) in [(Backend::Bubblewrap, "absent\n"), (Backend::Landlock, "denied\n")] {
+        let mut bench = Bench::new(backend).await;
+        assert_eq!(bench.python(OPEN).await.stdout, without, "{backend}");
+        bench.profile.devices = vec!["/dev/full".to_owned(), "/dev/kmsg".to_owned()];
+        assert_eq!(bench.python(OPEN).await.stdout, "open\n", "{backend}");
+        assert!(bench.sh("test -c /dev/kmsg").await.succeeded(), "{backend}");
+    }
+}
+
+#[tokio::test]
+async fn disks_links_and_absent_devices_are_refused_before_anything_runs() {
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    for (device, why) in [
+        ("/dev/fd", "no character device"),
+        ("/dev/shm", "no character device"),
+        ("/dev/lictor-has-none", "this host has none"),
+    ] {
+        bench.profile.devices = vec![device.to_owned()];
+        let refusal = refused(&bench);
+        assert_eq!(refusal.code, lictor_proto::Code::Unenforceable);
+        assert!(refusal.message.contains(why), "{device}: {}", refusal.message);
+    }
+    let mut bench = Bench::new(Backend::Host).await;
+    bench.profile.devices = vec!["/dev/null".to_owned()];
+    assert!(
+        refused(&bench).message.contains("devices"),
+        "host holds nothing back"
+    );
+}
+
+#[tokio::test]
+async fn strict_seccomp_leaves_no_sockets_and_no_ipc_objects() {
+    let attempts = [
+        "import socket; socket.socket(socket.AF_UNIX)",
+        "import socket; socket.socket(socket.AF_INET)",
+        "import socket; socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
+        "import ctypes; exec('if ctypes.CDLL(None).shmget(0, 4096, 0o1600) < 0: raise OSError')",
+        "import os; os.setxattr('/workspace', 'user.mine', b'x')",
+    ];
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    for attempt in &attempts[..4] {
+        assert!(
+            bench.python(attempt).await.succeeded(),
+            "works otherwise: {attempt}"
+        );
+    }
+    bench.profile.seccomp = lictor_trust::profiles::Seccomp::Strict;
+    assert!(
+        bench
+            .python("import socket; socket.socketpair()")
+            .await
+            .succeeded()
+    );
+    for attempt in attempts {
+        assert!(!bench.python(attempt).await.succeeded(), "{attempt}");
+    }
+    let mut bench = Bench::new(Backend::Host).await;
+    bench.profile.seccomp = lictor_trust::profiles::Seccomp::Strict;
+    assert!(
+        refused(&bench).message.contains("strict_seccomp"),
+        "host has no filter"
+    );
+}
+
 #[tokio::test]
 async fn every_namespace_is_the_sandboxs_own() {
     for kind in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {

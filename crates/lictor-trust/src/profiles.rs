@@ -77,9 +77,34 @@ pub struct Profile {
     /// Host paths that a namespaced profile shows writable besides its own `/workspace` and `/tmp`.
     #[serde(default)]
     pub read_write: Vec<String>,
+    /// Character devices of the host that an isolating profile shows besides the usual ones (`null`, `zero`, `random`,
+    /// ...): paths below `/dev`. Whether the job may open one is decided by its user and groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+    /// How much of the kernel a job may call.
+    #[serde(default, skip_serializing_if = "Seccomp::is_default")]
+    pub seccomp: Seccomp,
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// How much of the kernel a job may call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// The filter that the backend always has.
+    #[default]
+    Default,
+    /// Besides: no socket but a connected pair of streams, no System V IPC and no POSIX queues, no scheduling of others, no
+    /// extended attributes.
+    Strict,
+}
+
+impl Seccomp {
+    fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
 }
 
 /// Who a job runs as.
@@ -250,6 +275,9 @@ impl Profile {
     fn settle(&mut self, presets: &Presets) -> Result<(), String> {
         self.validate()?;
         match (self.network, &mut self.egress) {
+            (Network::Egress, _) if self.seccomp == Seccomp::Strict => {
+                Err("seccomp = \"strict\" leaves no socket to reach the egress proxy by".into())
+            }
             (Network::Egress, Some(egress)) if egress.mode != Mode::None => {
                 egress.settle(presets).map_err(|e| format!("egress: {e}"))
             }
@@ -269,6 +297,9 @@ impl Profile {
         if let Some(p) = listed.chain(&self.cwd).find(|p| !absolute(p)) {
             return Err(format!("{p:?} is no absolute path"));
         }
+        if let Some(p) = self.devices.iter().find(|p| !is_device_path(p)) {
+            return Err(format!("{p:?} is no path of a device below /dev"));
+        }
         let bad_variable =
             |(k, v): &(&String, &String)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0');
         if let Some((name, _)) = self.env.iter().find(bad_variable) {
@@ -280,6 +311,15 @@ impl Profile {
         }
         Ok(())
     }
+}
+
+/// Below `/dev` by plain names: what leads elsewhere is found out on the host.
+fn is_device_path(path: &str) -> bool {
+    let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+    path.len() <= 256
+        && path
+            .strip_prefix("/dev/")
+            .is_some_and(|p| p.split('/').all(plain))
 }
 
 impl Limits {
@@ -314,10 +354,48 @@ mod tests {
     #[test]
     fn limits_that_are_not_set_do_not_change_what_a_profile_was_called_before_there_were_any() {
         let text = serde_json::to_string(&profile("")).expect("JSON");
-        for limit in ["cpu_millis", "read_bytes_per_s", "write_bytes_per_s", "rootfs"] {
+        for limit in [
+            "cpu_millis",
+            "read_bytes_per_s",
+            "write_bytes_per_s",
+            "rootfs",
+            "devices",
+            "seccomp",
+        ] {
             assert!(!text.contains(limit), "{text}");
         }
         assert_ne!(profile("").digest(), profile("\"cpu_millis\": 500").digest());
+    }
+
+    #[test]
+    fn devices_are_below_dev_and_nowhere_else() {
+        for (device, good) in [
+            ("/dev/kvm", true),
+            ("/dev/dri/renderD128", true),
+            ("/dev", false),
+            ("/dev/", false),
+            ("/dev//kvm", false),
+            ("/dev/../etc/shadow", false),
+            ("/dev/./kvm", false),
+            ("/devices/kvm", false),
+            ("kvm", false),
+        ] {
+            let text = format!("{{\"backend\": \"bubblewrap\", \"devices\": [\"{device}\"]}}");
+            let profile: Profile = serde_json::from_str(&text).expect("a profile");
+            assert_eq!(profile.validate().is_ok(), good, "{device}");
+        }
+    }
+
+    #[test]
+    fn strict_seccomp_and_a_way_out_exclude_each_other() {
+        let text = "{\"backend\": \"bubblewrap\", \"network\": \"egress\", \"egress\": {\"mode\": \"open\"}, \"seccomp\": \"LEVEL\"}";
+        let settled = |level| {
+            let mut profile: Profile =
+                serde_json::from_str(&text.replace("LEVEL", level)).expect("a profile");
+            profile.settle(&super::Presets::new())
+        };
+        assert_eq!(settled("default"), Ok(()));
+        assert!(settled("strict").is_err_and(|e| e.contains("no socket")));
     }
 
     #[test]

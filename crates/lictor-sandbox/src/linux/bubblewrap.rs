@@ -112,7 +112,8 @@ impl Bubblewrap {
     fn capabilities(&self) -> Vec<C> {
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
         found.extend(C::OF_NAMESPACES);
-        found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::Pids]);
+        found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::Pids, C::Devices]);
+        found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
         found.extend(self.0.limits());
         if rustix::process::geteuid().is_root() {
             found.push(C::RunAsUser);
@@ -141,6 +142,7 @@ impl Bubblewrap {
             changes_user: own.uid == 0,
             workspace: None,
             binds: &[],
+            devices: &[],
         };
         let mut namespaces = Namespaces::start(&self.0, &parts).await?;
         namespaces
@@ -174,9 +176,7 @@ impl Sandbox for Inner {
 
     async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         let kernel = self.job.kernel.clone();
-        let filter = kernel.filter.as_ref();
-        let filter =
-            filter.map_err(|e| StartError::failed("make the seccomp filter")(io::Error::other(e.clone())))?;
+        let filter = kernel.filter_of(self.job.plan.spec().seccomp)?;
         let inside = Inside {
             namespaces: Some(self.namespaces.init_fd.as_fd()),
             init: Some(self.namespaces.init),

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Exec, Usage};
 use lictor_proto::{Name, Timestamp};
-use lictor_trust::profiles::{Backend, Profile};
+use lictor_trust::profiles::{Backend, Profile, Seccomp};
 use rustix::process::{Resource, Signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -47,7 +47,7 @@ pub(crate) struct Kernel {
     pub(super) config: Config,
     /// The namespaced backends' filter, or why there is none.
     pub(super) filter: Result<Vec<libc::sock_filter>, String>,
-    /// The one of backends without namespaces, or why there is none.
+    /// The stricter one, which jobs without namespaces always have, or why there is none.
     pub(super) isolated_filter: Result<Vec<libc::sock_filter>, String>,
     pub(super) proxy: Option<Proxy>,
     resolver: Resolver,
@@ -84,6 +84,16 @@ impl Kernel {
 }
 
 impl Kernel {
+    /// The filter of a job, by the level of its profile.
+    pub(super) fn filter_of(&self, level: Seccomp) -> Result<&[libc::sock_filter], StartError> {
+        let filter = match level {
+            Seccomp::Default => &self.filter,
+            Seccomp::Strict => &self.isolated_filter,
+        };
+        let failed = StartError::failed("make the seccomp filter");
+        filter.as_deref().map_err(|e| failed(io::Error::other(e.clone())))
+    }
+
     /// What limits on a whole job are held here, or on each process in their place.
     pub(super) fn limits(&self) -> Vec<Capability> {
         let mut found = self.cgroups.capabilities();

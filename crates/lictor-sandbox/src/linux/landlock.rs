@@ -26,7 +26,7 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use lictor_proto::doc::Usage;
-use lictor_trust::profiles::Backend as BackendName;
+use lictor_trust::profiles::{Backend as BackendName, Seccomp};
 use rustix::fs::{Mode, OFlags};
 
 use super::kernel::{Inside, Job, Kernel};
@@ -87,7 +87,13 @@ impl Backend for Landlock {
         }
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
         found.extend(C::OF_LANDLOCK);
-        found.extend([C::CpuTime, C::FileSize, C::OpenFiles]);
+        found.extend([
+            C::CpuTime,
+            C::FileSize,
+            C::OpenFiles,
+            C::Devices,
+            C::StrictSeccomp,
+        ]);
         found.extend(self.0.limits());
         found.push(C::RunAsUser);
         Ok(found.into_iter().collect())
@@ -122,9 +128,8 @@ impl Sandbox for Behind {
 
     async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         let kernel = self.job.kernel.clone();
-        let filter = kernel.isolated_filter.as_ref();
-        let filter =
-            filter.map_err(|e| StartError::failed("make the seccomp filter")(io::Error::other(e.clone())))?;
+        // Whatever the profile says: without namespaces there is no other.
+        let filter = kernel.filter_of(Seccomp::Strict)?;
         let inside = Inside {
             ruleset: Some(self.ruleset.as_fd()),
             filter: Some(filter),
@@ -188,6 +193,9 @@ fn ruleset(spec: &LaunchSpec) -> io::Result<OwnedFd> {
     }
     let whole = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     rules.allow_if_there(TERMINAL, whole)?;
+    for path in &spec.devices {
+        rules.allow(Path::new(path), whole)?;
+    }
     for path in &spec.read_only {
         rules.allow(Path::new(path), read)?;
     }

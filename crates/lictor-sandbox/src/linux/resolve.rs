@@ -108,6 +108,9 @@ impl Resolver {
             None => own.clone(),
         };
         let command = exec.argv.first().map_or("", String::as_str);
+        for device in &profile.devices {
+            is_device(device)?;
+        }
         let view = View { profile, backend };
         let asked = view.look_up(command)?;
         let mut chain = vec![self.judge(view, &asked, &user)?];
@@ -227,6 +230,19 @@ fn named_user(name: &Name) -> Result<User, Refusal> {
         Ok(Some(user)) => Ok(user),
         Ok(None) => Err(refuse(format!("this host has no user {name}"))),
         Err(e) => Err(refuse(format!("cannot read the users of this host: {e}"))),
+    }
+}
+
+/// A character device under its own name: disks are for nobody in a sandbox, and a link could lead to one.
+fn is_device(path: &str) -> Result<(), Refusal> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let refuse = |why: String| Err(Refusal::new(Code::Unenforceable, format!("{path}: {why}")));
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_char_device() => Ok(()),
+        Ok(_) => refuse("the profile shows it as a device, and it is no character device".to_owned()),
+        Err(e) => refuse(format!(
+            "the profile shows this device, and this host has none: {e}"
+        )),
     }
 }
 

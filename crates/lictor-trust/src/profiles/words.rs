@@ -14,7 +14,8 @@ mod way_out;
 use serde::Serialize;
 
 use super::{
-    Backend, Limits, Network, Overflow, Profile, RunAs, duration_in_words as time, size_in_words as size,
+    Backend, Limits, Network, Overflow, Profile, RunAs, Seccomp, duration_in_words as time,
+    size_in_words as size,
 };
 use crate::egress::Presets;
 
@@ -82,6 +83,8 @@ impl Profile {
             rootfs: _, // reads, needs, never on
             read_only,
             read_write,
+            devices,
+            seccomp,
             limits,
         } = self;
         let mut topics = vec![
@@ -94,6 +97,11 @@ impl Profile {
                 "writes",
                 self.of_each(|_, i| i.writes.to_owned(), "also, of the host,", read_write),
             ),
+            topic(
+                "devices",
+                devices.iter().map(|d| format!("{d} of the host")).collect(),
+            ),
+            topic("system calls", system_calls(*seccomp)),
             topic("network", vec![self.network_in_words()]),
         ];
         if let Some(egress) = egress {
@@ -125,6 +133,12 @@ impl Profile {
             (Backend::Host, Network::Egress) => Some("it cannot take the network away but for the proxy"),
             (Backend::Host, Network::Host) if !self.read_only.is_empty() || !self.read_write.is_empty() => {
                 Some("a list of paths holds nothing back there")
+            }
+            (Backend::Host, Network::Host) if !self.devices.is_empty() => {
+                Some("a list of devices holds nothing back there")
+            }
+            (Backend::Host, Network::Host) if self.seccomp == Seccomp::Strict => {
+                Some("it has no system call filter")
             }
             (Backend::Landlock, Network::Egress) => Some("it has no way out through the egress proxy"),
             (Backend::Host | Backend::Landlock, _) if self.rootfs.is_some() => {
@@ -262,6 +276,17 @@ fn or(says: Vec<String>, otherwise: &str) -> Vec<String> {
         return vec![otherwise.to_owned()];
     }
     says
+}
+
+fn system_calls(level: Seccomp) -> Vec<String> {
+    match level {
+        Seccomp::Default => Vec::new(),
+        Seccomp::Strict => vec![
+            "the strict filter: besides what is always denied, no sockets but connected pairs, no IPC objects, no \
+             extended attributes"
+                .to_owned(),
+        ],
+    }
 }
 
 fn times(limits: &Limits) -> Vec<String> {

@@ -20,6 +20,8 @@ pub(super) struct Parts<'a> {
     pub(super) workspace: Option<OwnedFd>,
     /// Option and path, for further paths of the host.
     pub(super) binds: &'a [(&'static str, String)],
+    /// Devices of the host.
+    pub(super) devices: &'a [String],
 }
 
 /// bwrap's arguments, each ended by a NUL. Descriptors: 3 these, 4 info, 5 block, 6 to 8 generated files, 9 the
@@ -27,7 +29,7 @@ pub(super) struct Parts<'a> {
 pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
     let mut list: Vec<String> = Vec::new();
     namespaces(&mut list);
-    root(&mut list);
+    root(&mut list, parts.devices);
     for (option, path) in parts.binds {
         add(&mut list, &[option, path, path]);
     }
@@ -60,7 +62,7 @@ fn namespaces(list: &mut Vec<String>) {
     add(list, &["--info-fd", "4", "--block-fd", "5"]);
 }
 
-fn root(list: &mut Vec<String>) {
+fn root(list: &mut Vec<String>, devices: &[String]) {
     for path in SHOWN.iter().chain(&ETC) {
         show(list, path);
     }
@@ -80,6 +82,9 @@ fn root(list: &mut Vec<String>) {
         list,
         &["--dev", "/dev", "--size", SHARED_MEMORY, "--tmpfs", "/dev/shm"],
     );
+    for device in devices {
+        add(list, &["--dev-bind", device, device]);
+    }
     add(
         list,
         &["--remount-ro", "/dev", "--size", TEMPORARY, "--tmpfs", "/tmp"],

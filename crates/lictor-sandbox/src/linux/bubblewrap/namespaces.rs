@@ -68,6 +68,7 @@ impl Namespaces {
             changes_user: spec.changes_user,
             workspace: Some(workspace),
             binds: &binds,
+            devices: &spec.devices,
         };
         Self::start(kernel, &parts).await
     }

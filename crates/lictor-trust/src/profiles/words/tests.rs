@@ -42,6 +42,17 @@ fn a_backend_that_never_holds_a_profile_is_named_with_the_reason() {
 }
 
 #[test]
+fn devices_and_a_stricter_filter_are_spoken_of() {
+    let topics = words(
+        "[profiles.gpu]\nbackend = \"bubblewrap\"\ndevices = [\"/dev/dri/renderD128\"]\nseccomp = \"strict\"\n",
+    );
+    assert_eq!(said(&topics, "devices"), ["/dev/dri/renderD128 of the host"]);
+    assert!(said(&topics, "system calls")[0].starts_with("the strict filter"));
+    let topics = words("[profiles.odd]\nbackend = \"host\"\nnetwork = \"host\"\nseccomp = \"strict\"\n");
+    assert_eq!(said(&topics, "never on")[0], "host: it has no system call filter");
+}
+
+#[test]
 fn a_profile_without_lists_and_limits_says_that_there_are_none() {
     let topics = words("[profiles.plain]\nbackend = \"host\"\nnetwork = \"host\"\n");
     assert_eq!(
