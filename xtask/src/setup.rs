@@ -23,10 +23,14 @@ const NEEDS: &[Need] = &[
         program: "c++",
         package: "g++",
     },
-    // The sandbox backend.
+    // The sandbox backends.
     Need {
         program: "bwrap",
         package: "bubblewrap",
+    },
+    Need {
+        program: "runc",
+        package: "runc",
     },
     // Tests of the sandbox make system calls that a shell has no word for.
     Need {

@@ -120,7 +120,7 @@ impl Capability {
         match backend {
             Backend::Host => &[],
             Backend::Landlock => &Self::OF_LANDLOCK,
-            Backend::Bubblewrap => &Self::OF_NAMESPACES,
+            Backend::Bubblewrap | Backend::Container => &Self::OF_NAMESPACES,
         }
     }
 

@@ -24,6 +24,12 @@ pub struct Config {
     pub sandbox_gid: u32,
     /// The `bwrap` program.
     pub bwrap: PathBuf,
+    /// The OCI runtime that makes containers; else the one that is found at its usual places.
+    pub oci_runtime: Option<PathBuf>,
+    /// Who root is in containers of a root agent: an id of the host that no user has, for both user and group.
+    pub container_root: u32,
+    /// Where OCI runtimes keep their files; others than the agent must be able to walk to it.
+    pub runtime_dir: PathBuf,
     /// The arguments with which the agent's own program becomes the egress proxy, whose standard input is its control
     /// socket; without them nothing has a way out.
     pub egress_proxy: Option<Vec<String>>,
@@ -38,6 +44,9 @@ impl Default for Config {
             sandbox_uid: 65_534,
             sandbox_gid: 65_534,
             bwrap: PathBuf::from("/usr/bin/bwrap"),
+            oci_runtime: None,
+            container_root: 2_147_418_112,
+            runtime_dir: PathBuf::from("/run/lictor"),
             egress_proxy: None,
             start_bound: Duration::from_secs(30),
         }

@@ -9,11 +9,12 @@
 //! | `users`, `resolve`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `way_out`, `proxy` | the only way out of a sandbox, and the process behind it |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
-//! | `kernel`, `host`, `landlock`, `bubblewrap`, `seccomp`, `shown` | the backends and what they share |
+//! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `oci`, `seccomp`, `shown` | the backends and what they share |
 
 mod bubblewrap;
 mod cgroup;
 mod child;
+mod container;
 mod copy;
 mod facts;
 mod host;
@@ -22,6 +23,7 @@ mod keeper;
 mod kernel;
 mod landlock;
 mod mounts;
+mod oci;
 mod pipe;
 mod process;
 mod proxy;
@@ -61,5 +63,6 @@ pub(crate) fn backends(kernel: &Arc<Kernel>) -> Vec<Arc<dyn Backend>> {
         Arc::new(host::HostBackend(kernel.clone())),
         Arc::new(landlock::Landlock(kernel.clone())),
         Arc::new(bubblewrap::Bubblewrap(kernel.clone())),
+        Arc::new(container::Container(kernel.clone())),
     ]
 }

@@ -1,4 +1,4 @@
-//! What a bubblewrap sandbox is besides holding the attempts of `escapes`: its namespaces, its user, its places, and
+//! What a namespaced sandbox is besides holding the attempts of `escapes`: its namespaces, its user, its places, and
 //! what its limits come to. An attempt is first shown to work on the host.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -9,36 +9,44 @@ use std::io::Read as _;
 use common::Bench;
 use lictor_trust::profiles::Backend;
 
+/// The backends that make namespaces.
+const BOXES: [Backend; 2] = [Backend::Bubblewrap, Backend::Container];
+
 /// Prints `escaped` when an attempt in Python succeeds on the host, and must not in the sandbox.
 async fn host_succeeds_sandbox_fails(program: &str) {
     let host = Bench::new(Backend::Host).await.python(program).await;
     assert!(host.stdout.contains("escaped"), "works nowhere: {host:?}");
-    let inside = Bench::new(Backend::Bubblewrap).await.python(program).await;
-    assert!(!inside.stdout.contains("escaped"), "{inside:?}");
+    for backend in BOXES {
+        let inside = Bench::new(backend).await.python(program).await;
+        assert!(!inside.stdout.contains("escaped"), "{backend}: {inside:?}");
+    }
 }
 
 #[tokio::test]
 async fn privileges_cannot_be_regained() {
     let program = "import os\nos.setuid(0)\nos.setgid(0)\nprint('escaped' if os.getuid()==0 else 'no')";
     host_succeeds_sandbox_fails(program).await;
-    let status = Bench::new(Backend::Bubblewrap)
-        .await
-        .sh("cat /proc/self/status")
-        .await
-        .stdout;
-    for line in [
-        "CapPrm:\t0000000000000000",
-        "CapBnd:\t0000000000000000",
-        "NoNewPrivs:\t1",
-        "Seccomp:\t2",
-    ] {
-        assert!(status.contains(line), "{line} in {status}");
+    for backend in BOXES {
+        let status = Bench::new(backend).await.sh("cat /proc/self/status").await.stdout;
+        for line in [
+            "CapPrm:\t0000000000000000",
+            "CapBnd:\t0000000000000000",
+            "NoNewPrivs:\t1",
+            "Seccomp:\t2",
+        ] {
+            assert!(status.contains(line), "{backend}: {line} in {status}");
+        }
     }
 }
 
 #[tokio::test]
 async fn workspace_is_the_only_place_of_the_host_that_is_written() {
-    let bench = Bench::new(Backend::Bubblewrap).await;
+    for backend in BOXES {
+        writes_to_its_workspace_alone(Bench::new(backend).await).await;
+    }
+}
+
+async fn writes_to_its_workspace_alone(bench: Bench) {
     let own = format!("/tmp/lictor-escape-{}", std::process::id());
     let script = format!("echo kept > /workspace/file; echo gone > {own} && cp {own} /workspace/own");
     let exec = common::command(&["/bin/sh", "-c", &script]);
@@ -70,27 +78,31 @@ async fn memory_cannot_be_filled_by_way_of_a_file_system() {
     }
     let device = "import tempfile\nf=tempfile.NamedTemporaryFile(dir='/dev')\nprint('escaped')";
     host_succeeds_sandbox_fails(device).await;
-    let inside = Bench::new(Backend::Bubblewrap).await;
-    let usual =
-        inside.sh("echo x > /dev/null; echo x > /dev/shm/x; cat /dev/shm/x; head -c1 /dev/urandom | wc -c");
-    assert_eq!(usual.await.stdout, "x\n1\n");
+    for backend in BOXES {
+        let inside = Bench::new(backend).await;
+        let usual = inside
+            .sh("echo x > /dev/null; echo x > /dev/shm/x; cat /dev/shm/x; head -c1 /dev/urandom | wc -c");
+        assert_eq!(usual.await.stdout, "x\n1\n");
+    }
 }
 
 #[tokio::test]
 async fn number_of_processes_is_limited() {
     let program = "import os\nn=0\ntry:\n    while n<200:\n        if os.fork()==0:\n            import signal; signal.pause()\n        n+=1\nexcept OSError: pass\nprint('escaped' if n==200 else n)";
-    let mut bench = Bench::new(Backend::Bubblewrap).await;
-    assert!(bench.python(program).await.stdout.contains("escaped"));
-    bench.profile.limits.pids = Some(20);
-    let outcome = bench.python(program).await;
-    let made: u32 = outcome.stdout.trim().parse().expect("a number");
-    assert!((10..=20).contains(&made), "{outcome:?}");
+    for backend in BOXES {
+        let mut bench = Bench::new(backend).await;
+        assert!(bench.python(program).await.stdout.contains("escaped"));
+        bench.profile.limits.pids = Some(20);
+        let outcome = bench.python(program).await;
+        let made: u32 = outcome.stdout.trim().parse().expect("a number");
+        assert!((10..=20).contains(&made), "{backend}: {outcome:?}");
+    }
 }
 
 #[tokio::test]
 async fn memory_is_limited() {
     let program = "b=bytearray(300_000_000)\nprint('escaped')";
-    for backend in [Backend::Host, Backend::Bubblewrap] {
+    for backend in [Backend::Host, Backend::Bubblewrap, Backend::Container] {
         let mut bench = Bench::new(backend).await;
         assert!(bench.python(program).await.stdout.contains("escaped"));
         bench.profile.limits.memory = Some(100 << 20);
@@ -133,7 +145,11 @@ fn refused(bench: &Bench) -> lictor_proto::code::Refusal {
 async fn a_device_is_there_when_the_profile_names_it_and_only_then() {
     const OPEN: &str = "import os\ntry: os.open('/dev/kmsg', os.O_RDONLY); print('open')\n\
                         except OSError as e: print({1: 'open', 2: 'absent', 13: 'denied'}[e.errno])";
-    for (backend, without) in [(Backend::Bubblewrap, "absent\n"), (Backend::Landlock, "denied\n")] {
+    for (backend, without) in [
+        (Backend::Bubblewrap, "absent\n"),
+        (Backend::Container, "absent\n"),
+        (Backend::Landlock, "denied\n"),
+    ] {
         let mut bench = Bench::new(backend).await;
         assert_eq!(bench.python(OPEN).await.stdout, without, "{backend}");
         bench.profile.devices = vec!["/dev/full".to_owned(), "/dev/kmsg".to_owned()];
@@ -172,22 +188,24 @@ async fn strict_seccomp_leaves_no_sockets_and_no_ipc_objects() {
         "import ctypes; exec('if ctypes.CDLL(None).shmget(0, 4096, 0o1600) < 0: raise OSError')",
         "import os; os.setxattr('/workspace', 'user.mine', b'x')",
     ];
-    let mut bench = Bench::new(Backend::Bubblewrap).await;
-    for attempt in &attempts[..4] {
+    for backend in BOXES {
+        let mut bench = Bench::new(backend).await;
+        for attempt in &attempts[..4] {
+            assert!(
+                bench.python(attempt).await.succeeded(),
+                "works otherwise: {attempt}"
+            );
+        }
+        bench.profile.seccomp = lictor_trust::profiles::Seccomp::Strict;
         assert!(
-            bench.python(attempt).await.succeeded(),
-            "works otherwise: {attempt}"
+            bench
+                .python("import socket; socket.socketpair()")
+                .await
+                .succeeded()
         );
-    }
-    bench.profile.seccomp = lictor_trust::profiles::Seccomp::Strict;
-    assert!(
-        bench
-            .python("import socket; socket.socketpair()")
-            .await
-            .succeeded()
-    );
-    for attempt in attempts {
-        assert!(!bench.python(attempt).await.succeeded(), "{attempt}");
+        for attempt in &attempts {
+            assert!(!bench.python(attempt).await.succeeded(), "{attempt}");
+        }
     }
     let mut bench = Bench::new(Backend::Host).await;
     bench.profile.seccomp = lictor_trust::profiles::Seccomp::Strict;
@@ -217,25 +235,29 @@ async fn host_name_is_the_sandboxs_own() {
         own.trim()
     );
     host_succeeds_sandbox_fails(&program).await;
-    assert_eq!(
-        Bench::new(Backend::Bubblewrap).await.sh("uname -n").await.stdout,
-        "sandbox\n"
-    );
+    for backend in BOXES {
+        assert_eq!(Bench::new(backend).await.sh("uname -n").await.stdout, "sandbox\n");
+    }
 }
 
 #[tokio::test]
 async fn session_is_the_jobs_own_and_has_no_terminal() {
     let program = "import os\nown=os.getsid(0)==os.getpid()==os.getpgid(0)\n\
         try: os.open('/dev/tty',os.O_RDWR); own=False\nexcept OSError: pass\nprint(own)";
-    for backend in [Backend::Host, Backend::Bubblewrap] {
+    for backend in [Backend::Host, Backend::Bubblewrap, Backend::Container] {
         assert_eq!(Bench::new(backend).await.python(program).await.stdout, "True\n");
     }
 }
 
 #[tokio::test]
 async fn jobs_user_is_an_unprivileged_one_of_the_host() {
+    for backend in BOXES {
+        is_an_unprivileged_user(Bench::new(backend).await).await;
+    }
+}
+
+async fn is_an_unprivileged_user(bench: Bench) {
     let mark = format!("67.{}", std::process::id());
-    let bench = Bench::new(Backend::Bubblewrap).await;
     let exec = common::command(&["/bin/sh", "-c", &format!("id -u; exec sleep {mark}")]);
     let (mut sandbox, mut running) = bench
         .start(&exec, lictor_sandbox::StdinSource::Null)

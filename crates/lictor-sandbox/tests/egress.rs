@@ -49,12 +49,16 @@ fn upstream() -> u16 {
 }
 
 async fn bench(rules: &str) -> Bench {
+    bench_of(Backend::Bubblewrap, rules).await
+}
+
+async fn bench_of(backend: Backend, rules: &str) -> Bench {
     let text = format!(
-        "[profiles.p]\nbackend = \"bubblewrap\"\nnetwork = \"egress\"\n[profiles.p.egress]\n{rules}\n"
+        "[profiles.p]\nbackend = \"{backend}\"\nnetwork = \"egress\"\n[profiles.p.egress]\n{rules}\n"
     );
     let mut profiles: Profiles = toml::from_str(&text).expect("profiles");
     profiles.settle().expect("profiles that fit");
-    let mut bench = Bench::with(Backend::Bubblewrap, config()).await;
+    let mut bench = Bench::with(backend, config()).await;
     bench.profile = profiles.profiles.into_values().next().expect("one");
     assert_eq!(bench.profile.network, Network::Egress);
     bench
@@ -95,13 +99,18 @@ async fn what_is_listed_is_reached_through_the_proxy_and_told() {
     let rules = format!(
         "mode = \"allowlist\"\nallow = [\"127.0.0.1/32:{port} plain\"]\nprivate = [\"127.0.0.1/32\"]"
     );
-    let bench = bench(&rules).await;
+    for backend in [Backend::Bubblewrap, Backend::Container] {
+        reaches_what_is_listed(&bench_of(backend, &rules).await, port).await;
+    }
+}
+
+async fn reaches_what_is_listed(bench: &Bench, port: u16) {
     // The sandbox's own loopback is left alone by its variables, so another spelling of the proxy is used.
     let program = format!(
         "import http.client as h\nc=h.HTTPConnection('127.0.0.1',3128,timeout=20)\n\
          c.request('GET','http://127.0.0.1:{port}/')\nprint(c.getresponse().read().decode())"
     );
-    let (outcome, events) = run(&bench, &program).await;
+    let (outcome, events) = run(bench, &program).await;
     assert_eq!(outcome.stdout, "hello\n", "{outcome:?} {events:?}");
     assert!(
         matches!(verdicts(&events)[..], [Verdict::Allowed { .. }]),

@@ -83,6 +83,11 @@ async fn landlock_lets_out_what_its_list_says() {
 }
 
 #[tokio::test]
+async fn container_lets_out_what_its_list_says() {
+    holds_what_it_says(Backend::Container).await;
+}
+
+#[tokio::test]
 async fn bubblewrap_lets_out_what_its_list_says() {
     holds_what_it_says(Backend::Bubblewrap).await;
 }
@@ -91,7 +96,12 @@ async fn bubblewrap_lets_out_what_its_list_says() {
 fn names_of_attempts_are_unique_and_lists_name_real_ones() {
     let mut names: Vec<_> = attempts().map(|a| a.name).collect();
     assert!(names.len() >= 60);
-    for backend in [Backend::Host, Backend::Landlock, Backend::Bubblewrap] {
+    for backend in [
+        Backend::Host,
+        Backend::Landlock,
+        Backend::Bubblewrap,
+        Backend::Container,
+    ] {
         for leak in leaks(backend) {
             assert!(names.contains(&leak.attempt), "{leak:?}");
         }

@@ -15,9 +15,14 @@ use lictor_trust::profiles::Backend;
 /// Those that this process's user can use.
 fn backends() -> impl Iterator<Item = Backend> {
     let is_root = rustix::process::geteuid().is_root();
-    [Backend::Host, Backend::Landlock, Backend::Bubblewrap]
-        .into_iter()
-        .filter(move |b| is_root || *b != Backend::Landlock)
+    let all = [
+        Backend::Host,
+        Backend::Landlock,
+        Backend::Container,
+        Backend::Bubblewrap,
+    ];
+    let of_root = [Backend::Landlock, Backend::Container];
+    all.into_iter().filter(move |b| is_root || !of_root.contains(b))
 }
 
 fn zombies() -> Vec<(u32, String, String, u32)> {
@@ -143,17 +148,21 @@ async fn nothing_of_a_killed_agents_jobs_is_left_after_recovery() {
         let text = fs::read_to_string(handle_of(backend)).expect("a handle");
         serde_json::from_str(&text).expect("a handle")
     };
-    let boxed = read(Backend::Bubblewrap);
     let alive = |pid: u32| processes().iter().any(|p| p.0 == pid && p.2 != "Z");
-    eventually("the box has ended by itself", || {
-        boxed.roots.iter().all(|p| !alive(p.pid))
-    });
+    for boxed in backends().filter(|b| b.is_namespaced()).map(read) {
+        eventually("the box has ended by itself", || {
+            boxed.roots.iter().all(|p| !alive(p.pid))
+        });
+    }
     // The host job goes on until an agent is back.
     assert!(!processes_with(&mark).is_empty());
     let written = read(Backend::Host);
     let found = Handle::look_for("host", &written.dir);
     assert_eq!(found, written, "also when nothing had been written down");
+    let place = lictor_sandbox::Config::default().runtime_dir;
+    let own = format!("{}.", agent.id());
     for backend in backends() {
+        // Whoever uses the backend next takes away what the runtimes had written down.
         let bench = Bench::new(backend).await;
         let handle = read(backend);
         let recovered = bench.backend.recover(handle.clone()).await.expect("found");
@@ -171,6 +180,9 @@ async fn nothing_of_a_killed_agents_jobs_is_left_after_recovery() {
         }
     }
     assert_eq!(processes_with(&mark), Vec::<String>::new());
+    let files = fs::read_dir(place).into_iter().flatten().flatten();
+    let mut names = files.map(|f| f.file_name().to_string_lossy().into_owned());
+    assert!(!names.any(|name| name.starts_with(&own)));
 }
 
 #[tokio::test]

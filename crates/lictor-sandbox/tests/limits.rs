@@ -28,6 +28,12 @@ macro_rules! for_every_backend {
                 super::$case(super::Bench::new(super::Backend::Landlock).await).await;
             })*
         }
+        mod container {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Bench::new(super::Backend::Container).await).await;
+            })*
+        }
         mod bubblewrap {
             $(#[tokio::test]
             async fn $case() {

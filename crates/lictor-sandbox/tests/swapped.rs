@@ -15,7 +15,12 @@ use lictor_proto::Digest;
 use lictor_sandbox::{StartError, StdinSource};
 use lictor_trust::profiles::Backend;
 
-const BACKENDS: [Backend; 3] = [Backend::Host, Backend::Landlock, Backend::Bubblewrap];
+const BACKENDS: [Backend; 4] = [
+    Backend::Host,
+    Backend::Landlock,
+    Backend::Bubblewrap,
+    Backend::Container,
+];
 /// Somebody who is neither root nor anybody's run-as user.
 const STRANGER: u32 = 54_321;
 

@@ -64,6 +64,8 @@ const BUBBLEWRAP: &[Leak] = &[
     leak("inodes", NO_DISK_QUOTA),
 ];
 
+const CONTAINER: &[Leak] = BUBBLEWRAP;
+
 /// What a backend lets out.
 #[must_use]
 pub fn leaks(backend: Backend) -> Vec<Leak> {
@@ -74,6 +76,7 @@ pub fn leaks(backend: Backend) -> Vec<Leak> {
             .collect(),
         Backend::Landlock => LANDLOCK.to_vec(),
         Backend::Bubblewrap => BUBBLEWRAP.to_vec(),
+        Backend::Container => CONTAINER.to_vec(),
     }
 }
 

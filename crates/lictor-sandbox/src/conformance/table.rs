@@ -6,7 +6,12 @@ use lictor_trust::profiles::Backend;
 
 use super::{Attempt, ELSEWHERE, Rule, attempts, expected};
 
-const BACKENDS: [Backend; 3] = [Backend::Host, Backend::Landlock, Backend::Bubblewrap];
+const BACKENDS: [Backend; 4] = [
+    Backend::Host,
+    Backend::Landlock,
+    Backend::Bubblewrap,
+    Backend::Container,
+];
 
 /// The line before the generated part.
 #[must_use]
@@ -29,7 +34,7 @@ pub fn table() -> String {
         "{} |",
         BACKENDS.map(|b| format!("`{}` holds", b.as_str())).join(" | ")
     );
-    text.push_str("|---|---|---|---|\n");
+    let _ = writeln!(text, "|---|{}", "---|".repeat(BACKENDS.len()));
     for (rule, words) in [
         (Rule::Must, "any sandbox must hold"),
         (Rule::Should, "a hardened one should hold"),
@@ -37,8 +42,11 @@ pub fn table() -> String {
         let counts = BACKENDS.map(|b| count(b, rule)).join(" | ");
         let _ = writeln!(text, "| {words} | {counts} |");
     }
-    text.push_str(
-        "\n| attempt | stands for | | `host` | `landlock` | `bubblewrap` |\n|---|---|---|---|---|---|\n",
+    let _ = writeln!(
+        text,
+        "\n| attempt | stands for | | {} |\n|---|---|---|{}",
+        BACKENDS.map(|b| format!("`{}`", b.as_str())).join(" | "),
+        "---|".repeat(BACKENDS.len())
     );
     for attempt in attempts() {
         let rule = match attempt.rule {

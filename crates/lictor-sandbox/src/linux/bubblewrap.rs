@@ -89,7 +89,7 @@ impl Backend for Bubblewrap {
                 return Err(e);
             }
         };
-        match way_out::make(&self.0, job.plan.spec(), namespaces.init_fd.as_fd()).await {
+        match way_out::make(&self.0, job.plan.spec(), (namespaces.init_fd.as_fd(), None)).await {
             Ok(egress) => Ok(Box::new(Inner {
                 job,
                 namespaces,
@@ -179,6 +179,7 @@ impl Sandbox for Inner {
         let filter = kernel.filter_of(self.job.plan.spec().seccomp)?;
         let inside = Inside {
             namespaces: Some(self.namespaces.init_fd.as_fd()),
+            user: None,
             init: Some(self.namespaces.init),
             filter: Some(filter),
             roots: self.namespaces.roots(),

@@ -13,14 +13,21 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use lictor_proto::Digest;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 
-use super::ready;
+use super::supervisor::{Timer, expiry};
 use super::table::{EMPTY, FAILED, MAIN_ENDED, MAX_FDS, Record};
+use super::{process, ready};
 use crate::handle::ProcessId;
+
+/// Between two looks at what is left of a sandbox, at first and at most.
+const SHORTEST: Duration = Duration::from_micros(500);
+const LONGEST: Duration = Duration::from_millis(50);
 
 /// What the keeper of the job with this directory is called: all that a later agent process has to find it by when
 /// the start was never written down. At most the 15 bytes that the kernel keeps of a name.
@@ -93,6 +100,27 @@ impl Keeper {
     /// Whether nobody is left below it, or it is gone itself.
     pub(super) fn is_free(&self) -> bool {
         self.free || self.gone
+    }
+
+    /// Ends whatever is below it. Who dies may leave others behind, so all are looked for again and again.
+    pub(super) async fn end_all(&mut self, bound: Duration) -> io::Result<()> {
+        let bound = Timer::after(bound);
+        let mut look_again = SHORTEST;
+        while !self.is_free() {
+            for process in process::descendants(self.id.pid) {
+                if let Err(error) = process::signal(process, Signal::KILL) {
+                    tracing::warn!(%error, "cannot end a part of a sandbox");
+                }
+            }
+            let timer = Timer::after(look_again);
+            tokio::select! {
+                () = self.until_free() => {}
+                () = expiry(&timer) => {}
+                () = expiry(&bound) => return Err(io::Error::other("processes of the sandbox survive SIGKILL")),
+            }
+            look_again = (look_again * 2).min(LONGEST);
+        }
+        Ok(())
     }
 
     /// Waits until nobody is left below it, or it is gone itself.

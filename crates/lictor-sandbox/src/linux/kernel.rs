@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use lictor_proto::code::Refusal;
@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::cgroup::{Bounds, Cgroup, Cgroups, Controller};
+use super::oci::Place;
 use super::proxy::Proxy;
 use super::recover::Recovered;
 use super::remove::remove_dir;
@@ -51,6 +52,8 @@ pub(crate) struct Kernel {
     pub(super) isolated_filter: Result<Vec<libc::sock_filter>, String>,
     pub(super) proxy: Option<Proxy>,
     resolver: Resolver,
+    /// Of the files of OCI runtimes, made when it is first needed.
+    place: OnceLock<Result<Place, String>>,
 }
 
 impl Kernel {
@@ -65,6 +68,7 @@ impl Kernel {
             filter: super::seccomp::filter(Around::Namespaces).map_err(|e| e.to_string()),
             isolated_filter: super::seccomp::filter(Around::Nothing).map_err(|e| e.to_string()),
             resolver: Resolver::default(),
+            place: OnceLock::new(),
         })
     }
 
@@ -92,6 +96,13 @@ impl Kernel {
         };
         let failed = StartError::failed("make the seccomp filter");
         filter.as_deref().map_err(|e| failed(io::Error::other(e.clone())))
+    }
+
+    /// Where OCI runtimes keep their files.
+    pub(super) fn place(&self) -> io::Result<&Place> {
+        let make = || Place::make(&self.config.runtime_dir).map_err(|e| e.to_string());
+        let place = self.place.get_or_init(make).as_ref();
+        place.map_err(|e| io::Error::other(e.clone()))
     }
 
     /// What limits on a whole job are held here, or on each process in their place.
@@ -137,6 +148,8 @@ impl Doors {
 pub(super) struct Inside<'a> {
     pub(super) namespaces: Option<BorrowedFd<'a>>,
     pub(super) init: Option<ProcessId>,
+    /// Who it becomes there, by the ids of the namespaces; `None` when it is somebody before it enters.
+    pub(super) user: Option<&'a User>,
     pub(super) filter: Option<&'a [libc::sock_filter]>,
     pub(super) ruleset: Option<BorrowedFd<'a>>,
     /// More processes that hold the sandbox, for the handle.
@@ -196,7 +209,10 @@ impl Job {
             gates,
             memory,
         } = doors.unwrap_or_default();
+        let plain = self.launch(spec)?;
         let launch = Launch {
+            user: inside.user.or(plain.user),
+            ids_inside: inside.user.is_some(),
             inherit: streams.inherit(),
             takes_terminal: streams.has_terminal(),
             cgroup: unified.as_ref().map(AsFd::as_fd),
@@ -205,7 +221,7 @@ impl Job {
             confine: inside.filter.is_some(),
             ruleset: inside.ruleset,
             filter: inside.filter,
-            ..self.launch(spec)?
+            ..plain
         };
         let started_at = Timestamp::now();
         let spawned = spawn::spawn(&self.kernel.zygote, &launch).await?;
@@ -258,6 +274,7 @@ impl Job {
             ),
             cwd_before_ids: Path::new(&spec.cwd) == spec.dir,
             user: spec.changes_user.then_some(&spec.user),
+            ids_inside: false,
             confine: false,
             filter: None,
             rlimits: self.rlimits(spec),

@@ -40,6 +40,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) cwd_before_ids: bool,
     /// Whose ids to take; `None` when it runs as the agent does.
     pub(crate) user: Option<&'a User>,
+    /// Whether those are ids of the namespaces: whoever enters stays who the agent is until then.
+    pub(crate) ids_inside: bool,
     pub(crate) confine: bool,
     pub(crate) filter: Option<&'a [libc::sock_filter]>,
     /// Resource, soft limit, hard limit.
@@ -73,6 +75,7 @@ impl Launch<'_> {
             keeper_name: None,
             cwd_before_ids: false,
             user: None,
+            ids_inside: false,
             confine: false,
             filter: None,
             rlimits: Vec::new(),
@@ -268,6 +271,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         gates: launch.gates.len() as u32,
         listen_port: launch.listen.unwrap_or(0),
         set_ids: launch.user.is_some(),
+        ids_inside: launch.ids_inside,
         uid: launch.user.map_or(0, |u| u.uid),
         gid: launch.user.map_or(0, |u| u.gid),
         groups: padded(groups, 0)?,

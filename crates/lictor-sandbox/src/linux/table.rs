@@ -75,6 +75,8 @@ pub(super) struct Table {
     pub(super) listen_port: u16,
     /// Whether ids are set (the agent is root).
     pub(super) set_ids: bool,
+    /// Whether they are ids of the namespaces, set when inside; else of the host, set before.
+    pub(super) ids_inside: bool,
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) groups: [u32; MAX_GROUPS],

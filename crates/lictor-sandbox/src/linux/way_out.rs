@@ -18,15 +18,16 @@ use rustix::net::{
 
 use super::kernel::Kernel;
 use super::spawn::{self, Launch};
+use super::users::User;
 use crate::backend::StartError;
 use crate::plan::LaunchSpec;
 use crate::running::EgressEvents;
 
-/// Makes a job's way out, if its profile has one.
+/// Makes a job's way out, if its profile has one. With a user `inside` the namespaces are entered as the agent.
 pub(super) async fn make(
     kernel: &Kernel,
     spec: &LaunchSpec,
-    namespaces: BorrowedFd<'_>,
+    (namespaces, inside): (BorrowedFd<'_>, Option<&User>),
 ) -> Result<Option<EgressEvents>, StartError> {
     let Some(rules) = &spec.egress else {
         return Ok(None);
@@ -34,7 +35,7 @@ pub(super) async fn make(
     let proxy = kernel.proxy.as_ref().ok_or_else(|| {
         StartError::failed("reach the egress proxy")(io::Error::other("this agent has none"))
     })?;
-    let listener = listener(kernel, spec, namespaces).await?;
+    let listener = listener(kernel, spec, (namespaces, inside)).await?;
     let opened = proxy.open(kernel, &spec.job, rules.clone(), listener).await;
     opened
         .map(Some)
@@ -44,14 +45,15 @@ pub(super) async fn make(
 async fn listener(
     kernel: &Kernel,
     spec: &LaunchSpec,
-    namespaces: BorrowedFd<'_>,
+    (namespaces, inside): (BorrowedFd<'_>, Option<&User>),
 ) -> Result<OwnedFd, StartError> {
     let failed = |e: rustix::io::Errno| StartError::failed("listen in the sandbox")(e.into());
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
     let launch = Launch {
-        user: spec.changes_user.then_some(&spec.user),
+        user: inside.or(spec.changes_user.then_some(&spec.user)),
+        ids_inside: inside.is_some(),
         inherit: vec![theirs.as_fd()],
         namespaces: Some(namespaces),
         listen: Some(PROXY_PORT),

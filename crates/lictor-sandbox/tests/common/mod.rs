@@ -61,6 +61,7 @@ fn profile(name: BackendName) -> Profile {
         BackendName::Host => "[profiles.p]\nbackend = \"host\"\nnetwork = \"host\"\n",
         BackendName::Landlock => "[profiles.p]\nbackend = \"landlock\"\n",
         BackendName::Bubblewrap => "[profiles.p]\nbackend = \"bubblewrap\"\n",
+        BackendName::Container => "[profiles.p]\nbackend = \"container\"\n",
     };
     let profiles: Profiles = toml::from_str(text).expect("a valid profile");
     profiles.profiles.into_values().next().expect("one profile")
@@ -275,6 +276,12 @@ macro_rules! for_every_backend {
             $(#[tokio::test]
             async fn $case() {
                 super::$case(&super::Bench::new(super::Backend::Landlock).await).await;
+            })*
+        }
+        mod container {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&super::Bench::new(super::Backend::Container).await).await;
             })*
         }
         mod bubblewrap {

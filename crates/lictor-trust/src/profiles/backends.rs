@@ -14,6 +14,8 @@ pub enum Backend {
     Landlock,
     /// Namespaces, a read-only root, no network, seccomp.
     Bubblewrap,
+    /// The same made by an OCI runtime.
+    Container,
 }
 
 impl Backend {
@@ -24,6 +26,7 @@ impl Backend {
             Self::Host => "host",
             Self::Landlock => "landlock",
             Self::Bubblewrap => "bubblewrap",
+            Self::Container => "container",
         }
     }
 
@@ -36,7 +39,7 @@ impl Backend {
     /// Whether the job sees a root, processes and users of its own.
     #[must_use]
     pub const fn is_namespaced(self) -> bool {
-        matches!(self, Self::Bubblewrap)
+        matches!(self, Self::Bubblewrap | Self::Container)
     }
 }
 

@@ -40,6 +40,10 @@ struct Isolation {
     writes: &'static str,
 }
 
+const READS_OF_A_BOX: &str = "the host's /usr, /bin, /sbin, /lib* and a minimal /etc";
+const WRITES_OF_A_BOX: &str =
+    "/workspace, which is removed afterwards, and /tmp (1 GiB) and /dev/shm (256 MiB), which are memory";
+
 impl Isolation {
     fn of(backend: Backend) -> Self {
         match backend {
@@ -60,9 +64,15 @@ impl Isolation {
                 means: "namespaces of its own, a read-only system, no privileges and a system call filter, on the \
                         host's kernel",
                 needs: "the program bwrap (0.8 or later), and user namespaces for unprivileged users",
-                reads: "the host's /usr, /bin, /sbin, /lib* and a minimal /etc",
-                writes: "/workspace, which is removed afterwards, and /tmp (1 GiB) and /dev/shm (256 MiB), which are \
-                         memory",
+                reads: READS_OF_A_BOX,
+                writes: WRITES_OF_A_BOX,
+            },
+            Backend::Container => Self {
+                means: "a container made by an OCI runtime: namespaces of its own, a read-only system, no privileges and \
+                        a system call filter, on the host's kernel",
+                needs: "the program runc (1.1 or later), and an agent that is root",
+                reads: READS_OF_A_BOX,
+                writes: WRITES_OF_A_BOX,
             },
         }
     }

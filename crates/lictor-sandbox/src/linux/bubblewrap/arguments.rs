@@ -2,14 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::linux::shown::{ETC, SHOWN};
+use crate::linux::shown::{ETC, How, SHOWN, how};
 use crate::linux::users::User;
 
 /// The user inside.
 const INSIDE: &str = "1000";
-pub(super) const PASSWD: &[u8] = b"root:x:0:0:root:/:/usr/sbin/nologin\nlictor:x:1000:1000::/workspace:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n";
-pub(super) const GROUP: &[u8] = b"root:x:0:\nlictor:x:1000:\nnogroup:x:65534:\n";
-pub(super) const HOSTS: &[u8] = b"127.0.0.1 localhost sandbox\n::1 localhost\n";
 /// Bytes of `/dev/shm` and of `/tmp`, which are memory.
 const SHARED_MEMORY: &str = "268435456";
 const TEMPORARY: &str = "1073741824";
@@ -92,37 +89,11 @@ fn root(list: &mut Vec<String>, devices: &[String]) {
     add(list, &["--dir", "/run", "--symlink", "../tmp", "/var/tmp"]);
 }
 
-/// As it is on the host: a link as a link, which costs no mount; what is not there not at all.
+/// As it is on the host.
 fn show(list: &mut Vec<String>, path: &str) {
-    let Ok(meta) = std::fs::symlink_metadata(path) else {
-        return;
-    };
-    let target = std::fs::read_link(path).unwrap_or_default();
-    match target.to_str() {
-        Some(target) if meta.is_symlink() && stays_in_usr(path, target) => {
-            add(list, &["--symlink", target, path]);
-        }
-        _ => add(list, &["--ro-bind-try", path, path]),
-    }
-}
-
-/// Whether a link's target is below `/usr`, which is always shown, without further links on the way up.
-fn stays_in_usr(path: &str, target: &str) -> bool {
-    let up = path.matches('/').count() - 1;
-    let from_root = "../".repeat(up) + "usr/";
-    target.starts_with("/usr/") || target.starts_with(&from_root)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::stays_in_usr;
-
-    #[test]
-    fn only_links_into_usr_stay_links() {
-        assert!(stays_in_usr("/bin", "usr/bin"));
-        assert!(stays_in_usr("/etc/os-release", "../usr/lib/os-release"));
-        assert!(stays_in_usr("/etc/localtime", "/usr/share/zoneinfo/Etc/UTC"));
-        assert!(!stays_in_usr("/etc/localtime", "/var/lib/zone"));
-        assert!(!stays_in_usr("/etc/os-release", "usr/lib/os-release"));
+    match how(path) {
+        Some(How::Link(target)) => add(list, &["--symlink", &target, path]),
+        Some(How::Mount) => add(list, &["--ro-bind-try", path, path]),
+        None => {}
     }
 }

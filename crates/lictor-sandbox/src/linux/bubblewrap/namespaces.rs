@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 
-use super::arguments::{GROUP, HOSTS, PASSWD, Parts, arguments};
+use super::arguments::{Parts, arguments};
 use crate::backend::StartError;
 use crate::handle::ProcessId;
 use crate::linux::input;
@@ -22,6 +22,7 @@ use crate::linux::keeper::Keeper;
 use crate::linux::kernel::Kernel;
 use crate::linux::process;
 use crate::linux::ready;
+use crate::linux::shown::{GROUP, HOSTS, PASSWD};
 use crate::linux::spawn::{self, Launch, LaunchFile};
 use crate::linux::supervisor::{Timer, expiry};
 use crate::linux::zygote::Zygote;
@@ -30,8 +31,6 @@ use crate::program::{ExecBy, FileIdentity};
 
 /// Between two looks at whether bwrap is done.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
-/// The longest time between two looks at what is left of a sandbox.
-const LONGEST: Duration = Duration::from_millis(50);
 /// How long the mounts are waited for before the process is looked at all the same.
 const MOUNTS: Duration = Duration::from_millis(100);
 
@@ -99,7 +98,7 @@ impl Namespaces {
             }),
             Err(e) => {
                 drop(ends.block);
-                if let Err(error) = end_all(&mut keeper, kernel.zygote.kill_bound()).await {
+                if let Err(error) = keeper.end_all(kernel.zygote.kill_bound()).await {
                     tracing::error!(%error, "a sandbox that could not be set up is left");
                 }
                 kernel.zygote.give_back(keeper);
@@ -118,7 +117,7 @@ impl Namespaces {
         // Everything else in the box goes with its first process.
         let killed = process::signal(self.init, Signal::KILL);
         if let Some(keeper) = &mut self.keeper {
-            end_all(keeper, self.zygote.kill_bound()).await?;
+            keeper.end_all(self.zygote.kill_bound()).await?;
         }
         if let Some(keeper) = self.keeper.take() {
             self.zygote.give_back(keeper);
@@ -136,27 +135,6 @@ impl Drop for Namespaces {
             let _ = process::signal(self.outer, Signal::KILL);
         }
     }
-}
-
-/// Ends whatever is below a keeper. A first process whose bwrap has died early waits for ever, so all are looked for.
-async fn end_all(keeper: &mut Keeper, bound: Duration) -> io::Result<()> {
-    let bound = Timer::after(bound);
-    let mut look_again = Duration::from_micros(500);
-    while !keeper.is_free() {
-        for process in process::descendants(keeper.id.pid) {
-            if let Err(error) = process::signal(process, Signal::KILL) {
-                tracing::warn!(%error, "cannot end a part of a sandbox");
-            }
-        }
-        let timer = Timer::after(look_again);
-        tokio::select! {
-            () = keeper.until_free() => {}
-            () = expiry(&timer) => {}
-            () = expiry(&bound) => return Err(io::Error::other("processes of the sandbox survive SIGKILL")),
-        }
-        look_again = (look_again * 2).min(LONGEST);
-    }
-    Ok(())
 }
 
 async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper, u32), StartError> {
@@ -208,6 +186,7 @@ fn launch<'a>(
         confine: false,
         filter: None,
         rlimits: vec![(libc::RLIMIT_CORE, 0, 0)],
+        ids_inside: false,
         ignore_sigchld: true,
         die_with_keeper: true,
         takes_terminal: false,

@@ -21,7 +21,7 @@ pub(super) unsafe extern "C" fn listen(argument: *mut c_void) -> ! {
     let table = start.table;
     // SAFETY: system calls on this process alone.
     unsafe {
-        if become_user(table) < 0 {
+        if !table.ids_inside && become_user(table) < 0 {
             fail(table, Step::Ids);
         }
         if libc::setns(start.namespaces.unwrap_or(-1), ALL_NAMESPACES) < 0 {

@@ -59,8 +59,9 @@ pub(super) unsafe extern "C" fn enter(argument: *mut c_void) -> ! {
         if join(start.gates) < 0 {
             fail(table, Step::Cgroups);
         }
-        // The box belongs to the unprivileged user, so it is entered as that user, never as root.
-        if become_user(table) < 0 {
+        // A box that belongs to the unprivileged user is entered as that user. One that root has made cannot be; there
+        // the next process becomes its user, before it looks at anything.
+        if !table.ids_inside && become_user(table) < 0 {
             fail(table, Step::Ids);
         }
         if libc::setns(start.namespaces.unwrap_or(-1), ALL_NAMESPACES) < 0 {
@@ -109,7 +110,7 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
             // Before the ids: afterwards there is no right to, and it would stay full.
             drop_bounding_set();
         }
-        if start.namespaces.is_none() && become_user(table) < 0 {
+        if (start.namespaces.is_none() || table.ids_inside) && become_user(table) < 0 {
             fail(table, Step::Ids);
         }
         if table.die_with_keeper {

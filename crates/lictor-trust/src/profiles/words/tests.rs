@@ -103,7 +103,12 @@ fn entries_of_the_allowlist_say_whom_they_name_what_may_be_spoken_and_whose_list
 #[test]
 fn every_backend_has_words_of_its_own() {
     let mut seen = std::collections::BTreeSet::new();
-    for backend in [Backend::Host, Backend::Landlock, Backend::Bubblewrap] {
+    for backend in [
+        Backend::Host,
+        Backend::Landlock,
+        Backend::Bubblewrap,
+        Backend::Container,
+    ] {
         assert!(seen.insert(super::Isolation::of(backend).means), "{backend}");
     }
 }

@@ -1,0 +1,213 @@
+//! The `container` backend: namespaces, root and users made by an OCI runtime, the program put into them by our own
+//! spawn.
+//!
+//! ```text
+//!   create: zygote -> keeper -> runc run --detach (root, empty environment) -> the container's first process, which is
+//!           ours, without any privilege, and waits at a pipe of the agent's
+//!   exec:   zygote -> keeper -> setns(that process) -> program: user, no privileges, seccomp, execveat of what was judged
+//!   end:    the first process is killed, and the kernel ends everything in its pid namespace
+//! ```
+//!
+//! Why the runtime does not start the program itself: see `bubblewrap`; a runtime's exit status says less than ours.
+//!
+//! # Invariants
+//! - Inside, root is an id of the host that owns nothing, and has no capability; the job is another user, so it can
+//!   neither trace nor signal the first process.
+//! - The runtime is not needed to take a container down, so one that hangs keeps nothing alive.
+
+mod made;
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lictor_proto::doc::Usage;
+use lictor_trust::profiles::Backend as BackendName;
+
+use self::made::{Made, runtime};
+use super::kernel::{Inside, Job, Kernel};
+use super::oci::{Ids, View};
+use super::recover;
+use super::users::User;
+use super::way_out;
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
+use crate::capability::{Capabilities, Capability as C};
+use crate::handle::{Handle, Recovered};
+use crate::plan::{LaunchSpec, Plan};
+use crate::running::{EgressEvents, Running};
+use crate::terminal::Stdio;
+
+/// The job's user as it is inside.
+const INSIDE: User = User {
+    uid: 1000,
+    gid: 1000,
+    groups: Vec::new(),
+};
+
+/// Runs jobs in containers.
+#[derive(Debug)]
+pub(crate) struct Container(pub(crate) Arc<Kernel>);
+
+#[async_trait]
+impl Backend for Container {
+    fn name(&self) -> BackendName {
+        BackendName::Container
+    }
+
+    /// Makes a container and takes it down again.
+    async fn probe(&self) -> Result<Capabilities, ProbeError> {
+        let unusable = |problem: String, fix: &str| ProbeError {
+            problem,
+            fix: fix.to_owned(),
+        };
+        if runtime(&self.0).is_none() {
+            return Err(unusable(
+                "there is no OCI runtime".to_owned(),
+                "install one: apt install runc",
+            ));
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(unusable(
+                "the agent is not root, so it can give a container only one user".to_owned(),
+                "run the agent as root, or use bubblewrap, which needs no rights",
+            ));
+        }
+        if self.0.config.sandbox_uid == 0 {
+            return Err(unusable(
+                "the sandbox user is root".to_owned(),
+                "set sandbox_uid to an unprivileged user",
+            ));
+        }
+        if let Err(e) = &self.0.filter {
+            return Err(unusable(
+                e.clone(),
+                "this architecture has no system call filter here",
+            ));
+        }
+        let made = self.make_and_end().await;
+        made.map_err(|e| {
+            let fix =
+                "see that `runc run` works as root on this host, and that runtime_dir can be written to";
+            unusable(e.refusal().message, fix)
+        })?;
+        let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
+        found.extend(C::OF_NAMESPACES);
+        found.extend([
+            C::CpuTime,
+            C::FileSize,
+            C::OpenFiles,
+            C::Pids,
+            C::Devices,
+            C::RunAsUser,
+        ]);
+        found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
+        found.extend(self.0.limits());
+        if let Some(proxy) = &self.0.proxy {
+            match proxy.probe(&self.0).await {
+                Ok(()) => found.push(C::EgressProxy),
+                Err(error) => tracing::warn!(%error, "the egress proxy does not work here"),
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
+        let mut job = Job::create(self.0.clone(), plan)?;
+        let mut made = match self.make(job.plan.spec()).await {
+            Ok(made) => made,
+            Err(e) => {
+                let _ = job.destroy().await;
+                return Err(e);
+            }
+        };
+        let inside = (made.init_fd.as_fd(), Some(&INSIDE));
+        match way_out::make(&self.0, job.plan.spec(), inside).await {
+            Ok(egress) => Ok(Box::new(Inner { job, made, egress })),
+            Err(e) => {
+                let _ = made.end().await;
+                let _ = job.destroy().await;
+                Err(e)
+            }
+        }
+    }
+
+    async fn recover(&self, handle: Handle) -> Result<Recovered, RecoverError> {
+        recover::Recovered::take_up(handle).map(Recovered::new)
+    }
+}
+
+impl Container {
+    async fn make(&self, spec: &LaunchSpec) -> Result<Made, StartError> {
+        let view = View::of_job(spec).map_err(StartError::failed("show what the profile names"))?;
+        self.start((spec.user.uid, spec.user.gid), &view).await
+    }
+
+    /// Everything but the program.
+    async fn make_and_end(&self) -> Result<(), StartError> {
+        let user = (self.0.config.sandbox_uid, self.0.config.sandbox_gid);
+        let mut made = self.start(user, &View::of_host()).await?;
+        made.end()
+            .await
+            .map_err(StartError::failed("take the container down"))
+    }
+
+    async fn start(&self, user: (u32, u32), view: &View) -> Result<Made, StartError> {
+        let ids = Ids {
+            user,
+            root: self.0.config.container_root,
+        };
+        Made::make(&self.0, ids, view).await
+    }
+}
+
+struct Inner {
+    job: Job,
+    made: Made,
+    /// What the proxy says about this job, until it runs.
+    egress: Option<EgressEvents>,
+}
+
+#[async_trait]
+impl Sandbox for Inner {
+    fn plan(&self) -> &Plan {
+        &self.job.plan
+    }
+
+    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
+        let kernel = self.job.kernel.clone();
+        let filter = kernel.filter_of(self.job.plan.spec().seccomp)?;
+        let inside = Inside {
+            namespaces: Some(self.made.init_fd.as_fd()),
+            user: Some(&INSIDE),
+            init: Some(self.made.init),
+            filter: Some(filter),
+            roots: vec![self.made.init],
+            ruleset: None,
+        };
+        let running = self.job.exec(stdio, inside).await?;
+        Ok(running.with_egress(self.egress.take()))
+    }
+
+    async fn signal(&self, signal: i32) -> io::Result<()> {
+        self.job.signal(signal)
+    }
+
+    async fn usage(&self) -> io::Result<Usage> {
+        self.job.usage()
+    }
+
+    fn suspension(&self) -> Option<&dyn Suspend> {
+        Some(&self.job)
+    }
+
+    async fn destroy(&mut self) -> io::Result<()> {
+        let ended = self.made.end().await;
+        let (kernel, spec) = (&self.job.kernel, self.job.plan.spec());
+        if let (Some(proxy), Some(_)) = (&kernel.proxy, &spec.egress) {
+            proxy.close(kernel, &spec.job).await;
+        }
+        ended?;
+        self.job.destroy().await
+    }
+}

@@ -1,0 +1,115 @@
+//! `config.json` of a bundle (OCI runtime specification 1.0.2).
+
+use std::io;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::view::{Access, Mount, View};
+
+/// Who is who in a container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ids {
+    /// The host's user and group that the container's only user is.
+    pub(crate) user: (u32, u32),
+    /// The one that its root is, who owns nothing.
+    pub(crate) root: u32,
+}
+
+/// The container's only user.
+const INSIDE: u32 = 1000;
+
+const NAMESPACES: [&str; 7] = ["user", "mount", "pid", "network", "ipc", "uts", "cgroup"];
+
+/// What of the kernel's files tells about the machine. Directories only: a runtime puts `/dev/null` over a file, which
+/// can be written to.
+const MASKED: [&str; 3] = ["/proc/acpi", "/proc/asound", "/proc/scsi"];
+/// What changes it. Everybody may write to the last, and each write that succeeds is work for the kernel.
+const READ_ONLY: [&str; 6] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    "/proc/pressure",
+];
+
+/// What a container is, besides what it shows.
+#[derive(Debug)]
+pub(crate) struct Config<'a> {
+    pub(crate) ids: Ids,
+    /// Its first process.
+    pub(crate) first: &'a [&'a str],
+}
+
+impl Config<'_> {
+    pub(super) fn text(&self, view: &View, root: &Path) -> io::Result<Vec<u8>> {
+        let root = root.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut mounts = own_mounts();
+        mounts.extend(view.mounts.iter().map(shown));
+        let namespaces = NAMESPACES.map(|kind| json!({ "type": kind }));
+        let config = json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "terminal": false,
+                "user": { "uid": 0, "gid": 0 },
+                "args": self.first,
+                "env": [],
+                "cwd": "/",
+                "capabilities": {},
+                "noNewPrivileges": true,
+            },
+            "root": { "path": root, "readonly": true },
+            "hostname": "sandbox",
+            "mounts": mounts,
+            "linux": {
+                "uidMappings": mappings(self.ids.root, self.ids.user.0),
+                "gidMappings": mappings(self.ids.root, self.ids.user.1),
+                "namespaces": namespaces,
+                "maskedPaths": MASKED,
+                "readonlyPaths": READ_ONLY,
+            },
+        });
+        Ok(serde_json::to_vec(&config)?)
+    }
+}
+
+fn mappings(root: u32, user: u32) -> [Value; 2] {
+    let map = |inside: u32, outside: u32| json!({ "containerID": inside, "hostID": outside, "size": 1 });
+    [map(0, root), map(INSIDE, user)]
+}
+
+/// File systems of the container's own. Sizes in memory: what anybody inside may fill.
+fn own_mounts() -> Vec<Value> {
+    let own = |at: &str, kind: &str, options: &[&str]| {
+        let mut all = vec!["nosuid"];
+        all.extend(options);
+        json!({ "destination": at, "type": kind, "source": kind, "options": all })
+    };
+    vec![
+        own("/proc", "proc", &["nodev", "noexec"]),
+        own("/dev", "tmpfs", &["mode=755", "size=64k", "ro"]),
+        own(
+            "/dev/pts",
+            "devpts",
+            &["noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        ),
+        own(
+            "/dev/shm",
+            "tmpfs",
+            &["nodev", "noexec", "mode=1777", "size=268435456"],
+        ),
+        own("/tmp", "tmpfs", &["nodev", "mode=1777", "size=1073741824"]),
+    ]
+}
+
+/// With everything that is mounted below: a part of it without the rest would show what those mounts cover.
+fn shown(mount: &Mount) -> Value {
+    let mut options = vec!["rbind", "rprivate", "rnosuid"];
+    options.extend(match mount.access {
+        Access::Read => ["rnodev", "rro"].as_slice(),
+        Access::Write => &["rnodev", "rw"],
+        Access::Device => &["rw"],
+    });
+    json!({ "destination": mount.at, "type": "bind", "source": mount.source, "options": options })
+}

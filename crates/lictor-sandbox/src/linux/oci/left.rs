@@ -1,0 +1,71 @@
+//! Taking a container's remains away without the runtime: its first process, its cgroups, its files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use crate::handle::ProcessId;
+use crate::linux::process;
+use crate::linux::remove::remove_dir;
+
+/// What matters here of what runc writes down about a container.
+#[derive(Debug, Default, Deserialize)]
+struct State {
+    #[serde(default)]
+    init_process_pid: u32,
+    #[serde(default)]
+    init_process_start: u64,
+    /// By controller.
+    #[serde(default)]
+    cgroup_paths: BTreeMap<String, PathBuf>,
+}
+
+impl State {
+    /// Of the one container below the runtime's own directory; nothing of what is not there.
+    fn read(state: &Path) -> Self {
+        let dirs = fs::read_dir(state).into_iter().flatten().flatten();
+        let texts = dirs.filter_map(|entry| fs::read(entry.path().join("state.json")).ok());
+        let mut states = texts.filter_map(|text| serde_json::from_slice(&text).ok());
+        states.next().unwrap_or_default()
+    }
+}
+
+/// Removes a bundle whose container has ended, with the cgroups that the runtime has made for it.
+pub(super) fn remove(bundle: &Path) -> io::Result<()> {
+    remove_cgroups(&State::read(&bundle.join("state")));
+    remove_dir(bundle)
+}
+
+/// Ends what a process that is gone has left, and removes it.
+pub(super) fn take_away(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let state = State::read(&entry.path().join("state"));
+        let init = ProcessId {
+            pid: state.init_process_pid,
+            start: state.init_process_start,
+        };
+        // Everybody else in the container goes with it.
+        let ended = process::signal(init, Signal::KILL);
+        remove_cgroups(&state);
+        if let Err(error) = ended.and_then(|()| remove_dir(&entry.path())) {
+            tracing::warn!(at = %entry.path().display(), %error, "a container's remains stay");
+        }
+    }
+    let _ = fs::remove_dir(place);
+}
+
+/// One that is not empty stays, and so would it if the runtime itself removed it.
+fn remove_cgroups(state: &State) {
+    for dir in state.cgroup_paths.values() {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(at = %dir.display(), %error, "a container's cgroup stays");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! An agent process's own directory for the files of OCI runtimes.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::bundle::Bundle;
+use super::left;
+use crate::handle::ProcessId;
+use crate::linux::process;
+
+/// Others walk through, and list nothing.
+const WALKED_THROUGH: u32 = 0o711;
+
+/// Where one agent process keeps its bundles.
+#[derive(Debug)]
+pub(crate) struct Place {
+    dir: PathBuf,
+    /// What its containers are called on this machine, but for a number.
+    name: String,
+    next: AtomicU64,
+}
+
+impl Place {
+    /// Makes it, and takes away what processes left that are gone.
+    pub(crate) fn make(runtime_dir: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        if !runtime_dir.is_dir() {
+            DirBuilder::new().recursive(true).create(runtime_dir)?;
+            fs::set_permissions(runtime_dir, Permissions::from_mode(WALKED_THROUGH))?;
+        }
+        let meta = fs::symlink_metadata(runtime_dir)?;
+        if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 || !meta.is_dir() {
+            let problem = format!("{} is not the agent's own", runtime_dir.display());
+            return Err(io::Error::other(problem));
+        }
+        for entry in fs::read_dir(runtime_dir)?.flatten() {
+            let owner = entry.file_name().to_str().and_then(owner);
+            if owner.is_some_and(|p| !process::is_alive(p)) {
+                left::take_away(&entry.path());
+            }
+        }
+        let own = process::identify(std::process::id()).ok_or(io::ErrorKind::NotFound)?;
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}.{}.{count}", own.pid, own.start);
+        let dir = runtime_dir.join(&name);
+        walked_through(&dir)?;
+        Ok(Self {
+            dir,
+            name,
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// An empty bundle.
+    pub(crate) fn bundle(&self) -> io::Result<Bundle> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let dir = self.dir.join(n.to_string());
+        walked_through(&dir)?;
+        Bundle::make(dir, format!("lictor-{}.{n}", self.name))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What still lies there is for whoever comes next.
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+fn walked_through(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(dir)?;
+    fs::set_permissions(dir, Permissions::from_mode(WALKED_THROUGH))
+}
+
+/// Whose directory this is, by its name.
+fn owner(name: &str) -> Option<ProcessId> {
+    let mut numbers = name.splitn(3, '.');
+    let pid = numbers.next()?.parse().ok()?;
+    let start = numbers.next()?.parse().ok()?;
+    numbers.next()?.parse::<u64>().ok()?;
+    Some(ProcessId { pid, start })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, owner};
+    use crate::handle::ProcessId;
+
+    #[test]
+    fn what_a_process_that_is_gone_has_left_is_taken_away_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = Place::make(dir.path()).expect("a place");
+        let bundle = first.bundle().expect("a bundle");
+        // No process that lives has started with the kernel.
+        let gone = dir.path().join("1.0.0");
+        std::fs::create_dir_all(gone.join("0/root/etc")).expect("made");
+        let strange = dir.path().join("something");
+        std::fs::create_dir(&strange).expect("made");
+        drop(Place::make(dir.path()).expect("another"));
+        assert!(!gone.exists() && strange.exists() && bundle.dir().exists());
+        assert_eq!(owner("12.34.5"), Some(ProcessId { pid: 12, start: 34 }));
+        assert_eq!((owner("12.34"), owner("a.b.c")), (None, None));
+    }
+}
