@@ -14,7 +14,7 @@ use lictor_trust::profiles::{Backend as BackendName, Profile};
 use tokio::sync::watch;
 
 use crate::backend::Backend;
-use crate::host::Config;
+use crate::host::{Check, Config};
 use crate::plan::Resolved;
 use crate::running::{Ended, StopReason};
 use crate::terminal::TerminalSize;
@@ -41,6 +41,10 @@ impl Kernel {
 }
 
 pub(crate) fn backends(_: &Arc<Kernel>) -> Vec<Arc<dyn Backend>> {
+    Vec::new()
+}
+
+pub(crate) async fn checks(_: &Kernel) -> Vec<Check> {
     Vec::new()
 }
 

@@ -11,7 +11,7 @@ use lictor_proto::doc::Exec;
 use lictor_proto::{Digest, Name};
 use lictor_trust::profiles::{Backend as BackendName, Profile};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, ProbeError};
 use crate::imp;
 use crate::plan::Resolved;
 
@@ -51,6 +51,15 @@ impl Default for Config {
             start_bound: Duration::from_secs(30),
         }
     }
+}
+
+/// One thing of this host that backends rest on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at.
+    pub what: &'static str,
+    /// What there is, or what is missing and what to do about it.
+    pub found: Result<String, ProbeError>,
 }
 
 /// This machine. Start it early: the process that starts jobs is a fork of the agent as it is then.
@@ -94,6 +103,11 @@ impl Host {
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
         self.inner.resolve((name, profile, backend), exec, dir)
+    }
+
+    /// What of this host the backends rest on, for `doctor`.
+    pub async fn checks(&self) -> Vec<Check> {
+        imp::checks(&self.inner).await
     }
 
     /// The probe of every backend, for heartbeats and `doctor`.

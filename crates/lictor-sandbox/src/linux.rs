@@ -10,9 +10,11 @@
 //! | `way_out`, `proxy` | the only way out of a sandbox, and the process behind it |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `oci`, `seccomp`, `shown` | the backends and what they share |
+//! | `checks` | what of the host all that rests on, for people |
 
 mod bubblewrap;
 mod cgroup;
+mod checks;
 mod child;
 mod container;
 mod copy;
@@ -47,6 +49,7 @@ mod zygote;
 
 use std::sync::Arc;
 
+pub(crate) use checks::all as checks;
 pub(crate) use facts::{fingerprint, hide_memory, host_facts};
 pub(crate) use kernel::Kernel;
 pub(crate) use pipe::PipeReader;

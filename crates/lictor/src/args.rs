@@ -96,7 +96,7 @@ pub(crate) enum Command {
     Tokens(Tokens),
     /// Point this home at an org on a hub
     Connect(Connect),
-    /// Look for what is wrong: hub, clock, versions, sandboxes
+    /// Look for what is wrong: hub, clock, versions, sandboxes, and which profiles this host can hold
     Doctor,
     /// The machine side: enrol, and run the agent
     #[cfg(feature = "agent")]

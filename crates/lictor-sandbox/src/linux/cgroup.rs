@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
+pub(crate) use self::delegation::Delegation;
 pub(crate) use self::freezer::Freezer;
 use self::place::Places;
 use crate::capability::Capability;
@@ -42,10 +43,10 @@ pub(crate) enum Controller {
 
 impl Controller {
     /// `memory` first: it is refused where nothing can be passed on, the others not everywhere.
-    const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::Io];
+    pub(crate) const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::Io];
 
     /// The kernel's name.
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Pids => "pids",
@@ -131,6 +132,16 @@ impl Cgroups {
             unified,
             legacy,
         }
+    }
+
+    /// Below which directory of version 2 jobs get theirs.
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        self.unified.as_ref().map(unified::Root::dir)
+    }
+
+    /// By what right it passes on its controllers, or why it cannot.
+    pub(crate) fn delegation(&self) -> Delegation {
+        Delegation::of(Places::look().unified().as_deref())
     }
 
     /// Whether this is limited for a whole tree here.

@@ -233,10 +233,22 @@ fn doctor_finds_nothing_wrong_with_what_up_made() -> Result<()> {
     let lab = Lab::start()?;
     let report = lab.cli().json(&["doctor"])?;
     assert_eq!(report["healthy"], true, "{report}");
-    let sandboxes = ["sandbox host", "sandbox bubblewrap", "node local", "hub", "law"];
     let findings = report["findings"].as_array().context("findings")?;
-    for what in sandboxes {
-        assert!(findings.iter().any(|f| f["what"] == what), "{what}: {report}");
+    for (what, says) in [
+        ("sandbox host", ""),
+        ("sandbox bubblewrap", ""),
+        ("egress proxy", ""),
+        ("cgroup controllers", ""),
+        ("profile host", "runs in host"),
+        ("profile sandbox", "runs in bubblewrap"),
+        ("node local", ""),
+        ("hub", ""),
+        ("law", ""),
+    ] {
+        let found = findings.iter().find(|f| f["what"] == what);
+        let found = found.with_context(|| format!("{what}: {report}"))?;
+        let said = found["says"].as_str().context("words")?;
+        assert!(said.starts_with(says), "{what}: {said}");
     }
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! `lictor doctor`: looks at everything that a job needs and says what is missing, with the fix.
 
+#[cfg(feature = "agent")]
+mod sandboxes;
+
 use lictor_client::{Hub, TrustStore};
 use lictor_proto::Timestamp;
 use lictor_trust::keyfile;
@@ -16,40 +19,65 @@ use crate::session::Session;
 #[derive(Debug, Serialize)]
 struct Finding {
     what: String,
+    level: Level,
+    /// Whether it is no fault.
     ok: bool,
     says: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     fix: String,
 }
 
-impl Finding {
-    fn good(what: impl Into<String>, says: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            ok: true,
-            says: says.into(),
-            fix: String::new(),
+/// How something was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    /// As it should be.
+    Ok,
+    /// Not there, which is a fault only for who needs it.
+    Lacks,
+    /// A fault.
+    Wrong,
+}
+
+impl Level {
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Ok => "ok  ",
+            Self::Lacks => "lack",
+            Self::Wrong => "FAIL",
         }
     }
+}
 
-    fn bad(what: impl Into<String>, says: impl Into<String>, fix: impl Into<String>) -> Self {
+impl Finding {
+    fn new(what: impl Into<String>, level: Level, says: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             what: what.into(),
-            ok: false,
+            level,
+            ok: level != Level::Wrong,
             says: says.into(),
             fix: fix.into(),
         }
+    }
+
+    fn good(what: impl Into<String>, says: impl Into<String>) -> Self {
+        Self::new(what, Level::Ok, says, "")
+    }
+
+    fn bad(what: impl Into<String>, says: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(what, Level::Wrong, says, fix)
     }
 }
 
 pub(crate) async fn run(global: &Global, out: Out) -> Result {
     let mut findings = vec![Finding::good("lictor", env!("CARGO_PKG_VERSION"))];
-    match Session::open(global, out) {
-        Ok(session) => of_home(&session, &mut findings).await,
+    let session = Session::open(global, out);
+    match &session {
+        Ok(session) => of_home(session, &mut findings).await,
         Err(f) => findings.push(Finding::bad("home", f.to_string().replace('\n', ";"), "")),
     }
     #[cfg(feature = "agent")]
-    sandboxes(&mut findings).await;
+    findings.extend(of_host(session.ok().as_ref()).await);
     let healthy = findings.iter().all(|f| f.ok);
     let status = if healthy {
         Status::OK
@@ -59,17 +87,26 @@ pub(crate) async fn run(global: &Global, out: Out) -> Result {
     let value = serde_json::json!({ "healthy": healthy, "findings": findings });
     out.either(&value, || {
         let lines = findings.iter().map(|f| {
-            let mark = if f.ok { "ok  " } else { "FAIL" };
             let fix = if f.fix.is_empty() {
                 String::new()
             } else {
-                format!("\n      fix: {}", f.fix)
+                format!("\n      fix: {}", escape(&f.fix))
             };
-            format!("{mark}  {}: {}{fix}", f.what, escape(&f.says))
+            format!("{}  {}: {}{fix}", f.level.mark(), f.what, escape(&f.says))
         });
         lines.collect::<Vec<_>>().join("\n")
     })?;
     Ok(status)
+}
+
+/// What this machine could do as a node, or does.
+#[cfg(feature = "agent")]
+async fn of_host(session: Option<&Session>) -> Vec<Finding> {
+    let store = session.and_then(|s| s.trust().ok());
+    let law = store.as_ref().and_then(|store| store.trust().held().ok());
+    let is_node = session.is_some_and(|s| s.home.dir().join("agent").is_dir());
+    let law = law.map(|files| &files.profiles);
+    sandboxes::look(super::agent::host_config(), law, is_node).await
 }
 
 async fn of_home(session: &Session, findings: &mut Vec<Finding>) {
@@ -189,29 +226,6 @@ async fn of_hub(hub: &Hub, mut store: TrustStore, findings: &mut Vec<Finding>) {
                 (true, None, None) => Finding::good(name, "connected"),
             });
         }
-    }
-}
-
-#[cfg(feature = "agent")]
-async fn sandboxes(findings: &mut Vec<Finding>) {
-    let host = match lictor_sandbox::Host::start(super::agent::host_config()) {
-        Ok(host) => host,
-        Err(e) => {
-            findings.push(Finding::bad(
-                "sandboxes",
-                e.to_string(),
-                "Run it where processes may be started.",
-            ));
-            return;
-        }
-    };
-    for report in host.reports().await {
-        let name = format!("sandbox {}", report.name);
-        findings.push(if report.usable {
-            Finding::good(name, report.capabilities.join(", "))
-        } else {
-            Finding::bad(name, "cannot be used here", report.problem)
-        });
     }
 }
 

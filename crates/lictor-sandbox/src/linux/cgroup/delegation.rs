@@ -34,6 +34,32 @@ pub(super) fn base(own: &Path) -> PathBuf {
     above.unwrap_or(own).to_owned()
 }
 
+/// Whether this process's cgroup could pass on its controllers, and by what right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Delegation {
+    /// There is no cgroup of version 2 to be seen.
+    None,
+    /// It is marked as delegated.
+    Marked(PathBuf),
+    /// It is not, and nobody else is in it.
+    Alone(PathBuf),
+    /// Others are in it.
+    Shared(PathBuf),
+}
+
+impl Delegation {
+    pub(super) fn of(own: Option<&Path>) -> Self {
+        let Some(dir) = own.map(base) else {
+            return Self::None;
+        };
+        match (is_marked(&dir), can_pass_on(&dir) || is_ours(&dir)) {
+            (true, _) => Self::Marked(dir),
+            (false, true) => Self::Alone(dir),
+            (false, false) => Self::Shared(dir),
+        }
+    }
+}
+
 /// Moves the agent's own processes out of `base`, when that is what keeps it from passing on its controllers. Whatever
 /// comes of it, jobs get theirs below the same cgroup.
 pub(super) fn make_room(base: &Path) {

@@ -40,6 +40,11 @@ impl Root {
         Some(root)
     }
 
+    /// Where jobs get theirs.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Which limits can be set, found out by setting them.
     fn held(&self) -> Vec<Controller> {
         let Ok(dir) = self.job(&super::probe_name()) else {

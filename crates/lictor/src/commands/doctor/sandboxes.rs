@@ -1,0 +1,230 @@
+//! What this host can do for jobs: what backends rest on, the backends, and which of them would take each profile.
+//!
+//! # Invariants
+//! - What a backend can do is found out by its own probe, and whether it holds a profile by the plan's own rules
+//!   ([`can_hold`]): there is no second opinion here.
+//! - The answer is of where this command runs. An agent in a cgroup of its own may have more; its heartbeat says what.
+
+use std::collections::BTreeMap;
+
+use lictor_proto::Name;
+use lictor_sandbox::{Capabilities, Capability, Config, Host, ProbeError, can_hold};
+use lictor_trust::profiles::{Backend, Profile, Profiles, RunAs};
+
+use super::{Finding, Level};
+
+/// Everything about running jobs here. With a node on this machine, a profile that cannot be held is wrong; without
+/// one it is only said.
+pub(super) async fn look(config: Config, law: Option<&Profiles>, is_node: bool) -> Vec<Finding> {
+    let host = match Host::start(config) {
+        Ok(host) => host,
+        Err(e) => {
+            let fix = "Run it where processes may be started.";
+            return vec![Finding::bad("sandboxes", e.to_string(), fix)];
+        }
+    };
+    let checks = host.checks().await;
+    let mut findings: Vec<Finding> = checks
+        .into_iter()
+        .map(|check| of_probe(check.what.to_owned(), check.found))
+        .collect();
+    let mut probed = BTreeMap::new();
+    for backend in host.backends() {
+        let found = backend.probe().await;
+        let says = found.as_ref().map(|c| c.words().join(", "));
+        findings.push(of_probe(
+            format!("sandbox {}", backend.name()),
+            says.map_err(Clone::clone),
+        ));
+        probed.insert(backend.name(), found);
+    }
+    let profiles = law.into_iter().flat_map(|law| &law.profiles);
+    findings.extend(profiles.map(|(name, profile)| of_profile(name, profile, &probed, is_node)));
+    findings
+}
+
+/// What every backend's probe has found.
+type Probed = BTreeMap<Backend, Result<Capabilities, ProbeError>>;
+
+fn of_probe(what: String, found: Result<String, ProbeError>) -> Finding {
+    match found {
+        Ok(says) => Finding::good(what, says),
+        Err(e) => Finding::new(what, Level::Lacks, e.problem, e.fix),
+    }
+}
+
+/// Whether this host can hold a profile, and in which backend it would.
+fn of_profile(name: &Name, profile: &Profile, probed: &Probed, is_node: bool) -> Finding {
+    let what = format!("profile {name}");
+    let mut reasons = Vec::new();
+    for backend in profile.backend.iter() {
+        match fits(profile, backend, probed) {
+            Ok(()) if reasons.is_empty() => return Finding::good(what, format!("runs in {backend}")),
+            Ok(()) => {
+                let why = reasons.join("; ");
+                return Finding::good(what, format!("runs in {backend}, because {why}"));
+            }
+            Err(why) => reasons.push(format!("{backend}: {why}")),
+        }
+    }
+    let never = profile.backend.iter().all(|b| profile.never_on(b).is_some());
+    let fix = match never {
+        true => "No host can hold it: change the profile; `lictor profiles` explains it.",
+        false => "Mend what is named here, or run its jobs on another machine.",
+    };
+    // A profile that is nowhere to be held is wrong wherever one looks.
+    let level = if is_node || never {
+        Level::Wrong
+    } else {
+        Level::Lacks
+    };
+    Finding::new(
+        what,
+        level,
+        format!("its jobs are refused here: {}", reasons.join("; ")),
+        fix,
+    )
+}
+
+fn fits(profile: &Profile, backend: Backend, probed: &Probed) -> Result<(), String> {
+    if let Some(why) = profile.never_on(backend) {
+        return Err(why.to_owned());
+    }
+    let capabilities = match probed.get(&backend) {
+        Some(Ok(capabilities)) => capabilities,
+        Some(Err(e)) => return Err(e.to_string()),
+        None => return Err("this system has no such backend".to_owned()),
+    };
+    can_hold(profile, backend, capabilities).map_err(|e| e.to_string())?;
+    match &profile.run_as {
+        RunAs::User(user) if !capabilities.has(Capability::RunAsUser) => {
+            Err(format!("only an agent that is root can run jobs as {user}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn law(toml: &str) -> Profiles {
+        let mut law: Profiles = toml::from_str(toml).expect("profiles");
+        law.settle().expect("good profiles");
+        law
+    }
+
+    const LAW: &str = "[profiles.open]\nbackend = \"host\"\nnetwork = \"host\"\n\
+                       [profiles.closed]\nbackend = \"bubblewrap\"\n\
+                       [profiles.impossible]\nbackend = \"host\"\nnetwork = \"none\"\n";
+
+    /// The host of a test, without the program that makes namespaces.
+    async fn without_bwrap(law: &Profiles, is_node: bool) -> Vec<Finding> {
+        let config = Config {
+            bwrap: "/nonexistent/bwrap".into(),
+            ..Config::default()
+        };
+        look(config, Some(law), is_node).await
+    }
+
+    fn find<'a>(findings: &'a [Finding], what: &str) -> &'a Finding {
+        let mut found = findings.iter().filter(|f| f.what == what);
+        found.next().unwrap_or_else(|| panic!("{what}: {findings:?}"))
+    }
+
+    #[tokio::test]
+    async fn a_host_without_bwrap_is_told_what_to_install_and_which_profiles_it_cannot_hold() {
+        let findings = without_bwrap(&law(LAW), false).await;
+        let backend = find(&findings, "sandbox bubblewrap");
+        assert_eq!(backend.level, Level::Lacks);
+        assert_eq!(backend.fix, "install it: apt install bubblewrap");
+        let closed = find(&findings, "profile closed");
+        assert_eq!(closed.level, Level::Lacks, "{closed:?}");
+        assert!(
+            closed.says.contains("/nonexistent/bwrap is not there"),
+            "{closed:?}"
+        );
+        let open = find(&findings, "profile open");
+        assert_eq!((open.level, open.says.as_str()), (Level::Ok, "runs in host"));
+        for what in ["user namespaces", "seccomp", "cgroup controllers", "egress proxy"] {
+            find(&findings, what);
+        }
+    }
+
+    #[tokio::test]
+    async fn on_a_node_a_profile_that_cannot_be_held_is_wrong_and_one_that_never_can_be_is_wrong_everywhere()
+    {
+        let law = law(LAW);
+        let findings = without_bwrap(&law, true).await;
+        assert_eq!(find(&findings, "profile closed").level, Level::Wrong);
+        for is_node in [true, false] {
+            let findings = without_bwrap(&law, is_node).await;
+            let impossible = find(&findings, "profile impossible");
+            assert_eq!(impossible.level, Level::Wrong);
+            assert!(impossible.fix.contains("No host can hold it"), "{impossible:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_second_backend_is_chosen_with_the_reason_against_the_first() {
+        let law = law(
+            "[profiles.either]\nbackend = [\"bubblewrap\", \"host\"]\nnetwork = \"none\"\n\
+                       [profiles.late]\nbackend = [\"landlock\", \"host\"]\nread_only = [\"/opt\"]\n",
+        );
+        let findings = without_bwrap(&law, false).await;
+        let either = find(&findings, "profile either");
+        assert_eq!(
+            either.level,
+            Level::Lacks,
+            "the host's network cannot be taken away: {either:?}"
+        );
+        let probed = Probed::from([
+            (
+                Backend::Bubblewrap,
+                Err(ProbeError {
+                    problem: "not there".into(),
+                    fix: "install it".into(),
+                }),
+            ),
+            (Backend::Host, Ok(Capabilities::from_iter(Capability::ALL))),
+        ]);
+        let open = law_open();
+        let name: Name = "either".parse().expect("a name");
+        let found = of_profile(&name, &open, &probed, true);
+        assert_eq!(
+            found.says,
+            "runs in host, because bubblewrap: not there; install it"
+        );
+    }
+
+    fn law_open() -> Profile {
+        let mut profile = law("[profiles.x]\nbackend = [\"bubblewrap\", \"host\"]\n")
+            .profiles
+            .into_values()
+            .next()
+            .expect("one");
+        profile.network = lictor_trust::profiles::Network::Host;
+        profile
+    }
+
+    #[tokio::test]
+    async fn what_is_said_to_be_held_nowhere_is_held_nowhere_here() {
+        let law = law(
+            "[profiles.a]\nbackend = [\"host\", \"landlock\", \"bubblewrap\"]\nnetwork = \"egress\"\n\
+                       egress = { mode = \"open\" }\n\
+                       [profiles.b]\nbackend = [\"host\", \"landlock\", \"bubblewrap\"]\nread_only = [\"/opt\"]\n",
+        );
+        let host = Host::start(super::super::super::agent::host_config()).expect("a host");
+        for backend in host.backends() {
+            let Ok(capabilities) = backend.probe().await else {
+                continue;
+            };
+            for (name, profile) in &law.profiles {
+                if profile.never_on(backend.name()).is_some() {
+                    let held = can_hold(profile, backend.name(), &capabilities);
+                    assert!(held.is_err(), "{name} in {}", backend.name());
+                }
+            }
+        }
+    }
+}
