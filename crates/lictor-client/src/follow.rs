@@ -20,8 +20,9 @@ use lictor_proto::agent::Wire;
 use lictor_proto::api::StreamEvent;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Outcome, Receipt};
+use lictor_proto::egress::Record;
 use lictor_proto::frame::{Frame, FrameDecoder, FrameKind, Gap, HEADER};
-use lictor_proto::{Code, Timestamp};
+use lictor_proto::{Code, Timestamp, json};
 
 use crate::error::Error;
 use crate::hub::FrameStream;
@@ -62,6 +63,9 @@ pub enum Item {
         /// Bytes of standard error.
         stderr: u64,
     },
+    /// What the node says about the job's way out, as the hub hands it on: no signature covers it. What counts is the
+    /// node's audit log.
+    Egress(Record),
     /// A state change, an ask, a receipt: what the hub says.
     Event(StreamEvent),
 }
@@ -166,6 +170,7 @@ impl Follower {
             FrameKind::KeepAlive => return Ok(None),
             FrameKind::Event => return self.take_event(&frame).map(Some),
             FrameKind::Gap => return self.take_gap(&frame),
+            FrameKind::Egress => return self.take_record(&frame).map(Some),
             FrameKind::Stdout => Stream::Stdout,
             FrameKind::Stderr => Stream::Stderr,
         };
@@ -194,6 +199,13 @@ impl Follower {
             Stream::Stdout => missing(skipped, 0),
             Stream::Stderr => missing(0, skipped),
         }))
+    }
+
+    fn take_record(&mut self, frame: &Frame) -> Result<Item, Error> {
+        let record = json::from_slice(&frame.payload)
+            .map_err(|e| Error::Malformed(format!("a record of the way out: {e}")))?;
+        self.log_at += (HEADER + frame.payload.len()) as u64;
+        Ok(Item::Egress(record))
     }
 
     fn take_gap(&mut self, frame: &Frame) -> Result<Option<Item>, Error> {

@@ -233,9 +233,9 @@ pub struct StreamFrame {
     pub seq: u64,
     /// When the data was read from the process, or the event happened.
     pub timestamp: Timestamp,
-    /// `stdout`, `stderr`, `gap` or `event`.
+    /// `stdout`, `stderr`, `gap`, `egress` or `event`.
     pub stream: String,
-    /// Text (invalid UTF-8 replaced) for output, a JSON object for `gap` and `event`.
+    /// Text (invalid UTF-8 replaced) for output, a JSON object for `gap`, `egress` ([`crate::egress::Record`]) and `event`.
     pub data: serde_json::Value,
     /// The bytes as base64, where `data` could not say them exactly.
     #[serde(skip_serializing_if = "Option::is_none")]

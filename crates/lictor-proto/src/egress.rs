@@ -377,6 +377,32 @@ impl End {
     }
 }
 
+/// What whoever may read a job's output hears of its way out: the payload of a frame of kind
+/// [`Egress`](crate::frame::FrameKind::Egress).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Record {
+    /// Somebody wanted out.
+    Decision(Box<Decision>),
+    /// Something that was allowed has ended.
+    Ended(Ended),
+    /// There were more than a log of output takes; the node's audit log has all of them. With nothing counted: from here
+    /// on they are only counted. With the job's end, the counts.
+    LeftOut(LeftOut),
+}
+
+/// Records that are in the node's audit log only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftOut {
+    /// Attempts that were allowed.
+    pub allowed: u64,
+    /// Attempts that were denied.
+    pub denied: u64,
+    /// Ends of those that were allowed.
+    pub ended: u64,
+}
+
 /// What a job did altogether.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

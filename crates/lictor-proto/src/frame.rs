@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `at` is the offset of the payload's first byte within its own stream (stdout or stderr), so that a reader
-//! sees gaps and repeats by itself. A position in the *log* of an execution is the number of frame bytes
+//! sees gaps and repeats by itself; an `Egress` frame counts for neither. A position in the *log* of an execution is the number of frame bytes
 //! before it; readers resume at log positions, which are always frame borders.
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -38,6 +38,9 @@ pub enum FrameKind {
     Event = 4,
     /// Nothing; shows that the sender lives. Only towards followers.
     KeepAlive = 5,
+    /// A word of the node about the job's way out, JSON ([`crate::egress::Record`]). It belongs to neither stream: no
+    /// digest covers it, and its `at` is what both streams together had come to when it was written.
+    Egress = 6,
 }
 
 impl FrameKind {
@@ -48,6 +51,7 @@ impl FrameKind {
             3 => Self::Gap,
             4 => Self::Event,
             5 => Self::KeepAlive,
+            6 => Self::Egress,
             _ => return None,
         })
     }

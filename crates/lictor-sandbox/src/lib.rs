@@ -39,5 +39,7 @@ pub use capability::{Capabilities, Capability};
 pub use handle::{Handle, ProcessId, Recovered};
 pub use host::{Check, Config, Host, fingerprint, hide_memory, host_facts, remove_job_dir};
 pub use plan::{Plan, Resolved, Unenforceable, can_hold};
-pub use running::{Cause, EgressEvents, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch};
+pub use running::{
+    Cause, EgressClose, EgressEvents, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch,
+};
 pub use terminal::{Stdio, Terminal, TerminalSize};

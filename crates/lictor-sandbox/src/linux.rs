@@ -57,6 +57,7 @@ pub(crate) use recover::Recovered;
 pub(crate) use remove::remove_dir;
 pub(crate) use supervisor::Supervisor;
 pub(crate) use terminal::TerminalKeys;
+pub(crate) use way_out::WayOut;
 
 use crate::backend::Backend;
 

@@ -176,17 +176,38 @@ impl StopSwitch {
 
 /// What the egress proxy says about one job, in order. It ends after the sandbox was destroyed, or when the proxy ends.
 #[derive(Debug)]
-pub struct EgressEvents(tokio::sync::mpsc::Receiver<Event>);
+pub struct EgressEvents {
+    events: tokio::sync::mpsc::Receiver<Event>,
+    way_out: imp::WayOut,
+}
+
+/// Closes a job's way out, and is kept apart from what is heard of it.
+#[derive(Debug)]
+pub struct EgressClose(imp::WayOut);
+
+impl EgressClose {
+    /// Ends its connections, and returns when the last about them has been said: then the events come to their end.
+    /// Bounded: a proxy that does not answer is ended. `destroy` does the same.
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+}
 
 impl EgressEvents {
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
-    pub(crate) fn new(events: tokio::sync::mpsc::Receiver<Event>) -> Self {
-        Self(events)
+    pub(crate) fn new(events: tokio::sync::mpsc::Receiver<Event>, way_out: imp::WayOut) -> Self {
+        Self { events, way_out }
+    }
+
+    /// What closes it, for when the job has ended: whoever wants to hear the last of it before the sandbox is gone.
+    #[must_use]
+    pub fn to_close(&self) -> EgressClose {
+        EgressClose(self.way_out.clone())
     }
 
     /// Waits for some, at most `limit`, and appends them; `0` means the end.
     pub async fn next(&mut self, into: &mut Vec<Event>, limit: usize) -> usize {
-        self.0.recv_many(into, limit).await
+        self.events.recv_many(into, limit).await
     }
 }
 

@@ -141,7 +141,7 @@ impl Operator {
                         output_bytes,
                     });
                 }
-                Item::Event(_) | Item::Missing { .. } => {}
+                Item::Event(_) | Item::Missing { .. } | Item::Egress(_) => {}
             }
         }
         bail!("the stream ended without a receipt");

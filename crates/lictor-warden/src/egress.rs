@@ -1,46 +1,133 @@
-//! What a job's way out was asked for, in the audit log: every attempt, what became of it, and how it ended.
+//! What a job's way out was asked for: every attempt, what became of it, and how it ended, in the audit log, and as far
+//! as there is room for it in the job's own log, where whoever may read its output sees it.
 //!
 //! The proxy hands a record over before a byte goes out. It is taken here when the ones before it are durable, and while
 //! none is taken nothing new goes out once some hundreds wait: a disk that is full holds up the traffic, never the
 //! records. What waits when the agent is killed is lost.
 
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 
 use lictor_audit::{Event, EventType};
-use lictor_proto::Digest;
-use lictor_proto::egress::{Decision, Ended, Event as Heard, Verdict};
+use lictor_proto::egress::{Decision, Ended, Event as Heard, LeftOut, Record, Verdict};
+use lictor_proto::{Digest, Timestamp, json};
 use lictor_sandbox::EgressEvents;
 
 use crate::core::Core;
 use crate::journal::Step;
+use crate::live::LiveJob;
+use crate::spool::{Spool, Writer};
 
 /// Records written in one step.
 const AT_ONCE: usize = 64;
+/// Bytes of records that a job's log takes, so that many attempts do not make it large. The spool rests on it that
+/// this is less than a window.
+const SHOWN: usize = 256 * 1024;
 
-/// Writes down what is heard until there is no more.
-pub(crate) async fn record(core: Arc<Core>, job: Digest, mut events: EgressEvents) {
-    let mut heard = Vec::new();
-    while events.next(&mut heard, AT_ONCE).await > 0 {
-        let audit: Vec<Event> = heard.drain(..).filter_map(|h| event(&job, h)).collect();
-        if audit.is_empty() {
-            continue;
+/// Where one job's records go.
+pub(crate) struct Recorder<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) live: &'a LiveJob,
+    pub(crate) job: Digest,
+    pub(crate) spool: &'a Spool,
+    pub(crate) writer: &'a Mutex<Writer>,
+}
+
+impl Recorder<'_> {
+    /// Writes down what is heard until there is no more.
+    pub(crate) async fn record(&self, events: Option<EgressEvents>) {
+        let Some(mut events) = events else { return };
+        let mut shown = Shown::new();
+        let mut heard = Vec::new();
+        while events.next(&mut heard, AT_ONCE).await > 0 {
+            let audit: Vec<Event> = heard.iter().filter_map(|h| event(&self.job, h)).collect();
+            if !audit.is_empty() && !self.commit(audit).await {
+                return;
+            }
+            let records: Vec<Record> = heard.drain(..).filter_map(record).collect();
+            self.show(records.into_iter().filter_map(|r| shown.take(r)));
         }
+        self.show(shown.end());
+    }
+
+    /// Whether they are durable.
+    async fn commit(&self, audit: Vec<Event>) -> bool {
         let step = || Step {
             audit: audit.clone(),
             ..Step::default()
         };
-        if let Err(error) = core.commit_surely(step).await {
+        let committed = self.core.commit_surely(step).await;
+        if let Err(error) = &committed {
             // Whoever does not listen has the way out closed.
-            tracing::error!(job = %job, %error, "attempts to get out could not be written down");
-            return;
+            tracing::error!(job = %self.job, %error, "attempts to get out could not be written down");
+        }
+        committed.is_ok()
+    }
+
+    fn show(&self, records: impl IntoIterator<Item = Record>) {
+        let before = self.spool.end();
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in records {
+            writer.note(Timestamp::now(), &json::to_vec(&record).unwrap_or_default());
+        }
+        drop(writer);
+        if self.spool.end() > before && self.live.wants(before) {
+            self.core.feeds.touch(self.job);
         }
     }
 }
 
-fn event(job: &Digest, heard: Heard) -> Option<Event> {
+/// How much of it a job's log has taken.
+struct Shown {
+    room: usize,
+    left_out: Option<LeftOut>,
+}
+
+impl Shown {
+    fn new() -> Self {
+        Self {
+            room: SHOWN,
+            left_out: None,
+        }
+    }
+
+    /// What is written of a record: itself, or when there is no more room, once, that.
+    fn take(&mut self, record: Record) -> Option<Record> {
+        let size = json::to_vec(&record).map_or(usize::MAX, |bytes| bytes.len());
+        if self.left_out.is_none() && size <= self.room {
+            self.room -= size;
+            return Some(record);
+        }
+        let is_first = self.left_out.is_none();
+        let left_out = self.left_out.get_or_insert_default();
+        match &record {
+            Record::Decision(decision) => match decision.verdict {
+                Verdict::Allowed { .. } => left_out.allowed += 1,
+                Verdict::Denied { .. } => left_out.denied += 1,
+            },
+            Record::Ended(_) => left_out.ended += 1,
+            Record::LeftOut(_) => {}
+        }
+        is_first.then(|| Record::LeftOut(LeftOut::default()))
+    }
+
+    /// The last word: what was counted only.
+    fn end(self) -> Option<Record> {
+        self.left_out.map(Record::LeftOut)
+    }
+}
+
+fn record(heard: Heard) -> Option<Record> {
     match heard {
-        Heard::Decision(decision) => Some(decided(job, &decision)),
-        Heard::Ended(end) => Some(ended(job, &end)),
+        Heard::Decision(decision) => Some(Record::Decision(decision)),
+        Heard::Ended(end) => Some(Record::Ended(end)),
+        Heard::Opened { .. } | Heard::Closed { .. } | Heard::Refused { .. } => None,
+    }
+}
+
+fn event(job: &Digest, heard: &Heard) -> Option<Event> {
+    match heard {
+        Heard::Decision(decision) => Some(decided(job, decision)),
+        Heard::Ended(end) => Some(ended(job, end)),
         // What is about the job as a whole is told by its own events.
         Heard::Opened { .. } | Heard::Closed { .. } | Heard::Refused { .. } => None,
     }
@@ -88,4 +175,53 @@ fn ended(job: &Digest, end: &Ended) -> Event {
         .with("bytes_up", end.up)
         .with("bytes_down", end.down)
         .with("how", end.how.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use lictor_proto::JobId;
+    use lictor_proto::egress::{Protocol, Reason};
+
+    use super::*;
+
+    fn denied(attempt: u64) -> Record {
+        Record::Decision(Box::new(Decision {
+            job: JobId::from_digest(&Digest::of(b"job")),
+            attempt,
+            at: Timestamp::from_millis(1),
+            protocol: Protocol::Connect,
+            host: Some("a".repeat(200)),
+            port: Some(443),
+            answers: Vec::new(),
+            dialled: None,
+            sni: None,
+            verdict: Verdict::Denied {
+                reason: Reason::NotListed,
+                detail: "no entry of the profile names this host and port".into(),
+            },
+        }))
+    }
+
+    #[test]
+    fn a_flood_of_attempts_takes_a_bounded_part_of_the_log_and_the_rest_is_counted_exactly() {
+        let mut shown = Shown::new();
+        let written: Vec<Record> = (1..=10_000).filter_map(|n| shown.take(denied(n))).collect();
+        let bytes: usize = written.iter().map(|r| json::to_vec(r).expect("JSON").len()).sum();
+        assert!(bytes <= SHOWN + 100, "{bytes}");
+        let (last, whole) = written.split_last().expect("some");
+        assert_eq!(*last, Record::LeftOut(LeftOut::default()), "said when it begins");
+        assert!(whole.len() > 300 && whole.iter().all(|r| matches!(r, Record::Decision(_))));
+        let left_out = LeftOut {
+            denied: 10_000 - whole.len() as u64,
+            ..LeftOut::default()
+        };
+        assert_eq!(shown.end(), Some(Record::LeftOut(left_out)));
+    }
+
+    #[test]
+    fn a_job_with_few_attempts_has_all_of_them_in_its_log() {
+        let mut shown = Shown::new();
+        assert_eq!(shown.take(denied(1)), Some(denied(1)));
+        assert_eq!(shown.end(), None);
+    }
 }

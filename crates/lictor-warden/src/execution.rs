@@ -11,14 +11,14 @@ use lictor_proto::doc::{Exit, Job, LimitHit, Outcome};
 use lictor_proto::frame::{FrameKind, HEADER};
 use lictor_proto::{Code, Digest, Timestamp};
 use lictor_sandbox::{
-    Cause, Ended, OutputReader, Plan, Running, Sandbox, StartError, StdinSource, StopReason,
+    Cause, EgressEvents, Ended, OutputReader, Plan, Running, Sandbox, StartError, StdinSource, StopReason,
 };
 use lictor_trust::Verified;
 use lictor_trust::profiles::Limits;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
-use crate::egress;
+use crate::egress::Recorder;
 use crate::journal::Step;
 use crate::journal::entry::{Decision, Entry};
 use crate::live::LiveJob;
@@ -170,10 +170,8 @@ async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, sp
         receipt: None,
     });
     core.feeds.touch(output.job);
-    if let Some(events) = running.take_egress() {
-        core.tasks
-            .spawn(egress::record(output.core.clone(), output.job, events));
-    }
+    let egress = running.take_egress();
+    let way_out = egress.as_ref().map(EgressEvents::to_close);
     let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
     let Output {
         core: shared,
@@ -194,10 +192,22 @@ async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, sp
         let ended = running.wait().await;
         // Nobody is left to be throttled; what is in the pipes is taken at once.
         spool.stop_throttling();
+        // The last that is said about it belongs into the log.
+        if let Some(way_out) = way_out {
+            way_out.close().await;
+        }
         ended
     };
-    let (ended, (), ()) = tokio::join!(
+    let recorder = Recorder {
+        core: &shared,
+        live: &live,
+        job,
+        spool: &spool,
+        writer: &writer,
+    };
+    let (ended, (), (), ()) = tokio::join!(
         wait,
+        recorder.record(egress),
         pump.stream(FrameKind::Stdout, stdout),
         pump.stream(FrameKind::Stderr, stderr)
     );

@@ -10,6 +10,9 @@
 //! live reader that keeps up gets everything. Nothing is held in memory: the page cache is the buffer. At the end
 //! the tail that is kept is moved behind the head, into the one file that the journal's [`Log`] describes.
 //!
+//! Between the frames of output stand those that say something about the job's way out. They have a place in the log
+//! and count for nothing: neither for the streams and their digests, nor for what is kept of them.
+//!
 //! # Invariants
 //! - Log positions handed out are frame borders. A reader that comes back to one goes on without gap or repeat,
 //!   or is given a gap frame that says what is missing.
@@ -315,8 +318,13 @@ fn stream_of(kind: FrameKind) -> Option<usize> {
     match kind {
         FrameKind::Stdout => Some(0),
         FrameKind::Stderr => Some(1),
-        FrameKind::Gap | FrameKind::Event | FrameKind::KeepAlive => None,
+        FrameKind::Gap | FrameKind::Event | FrameKind::KeepAlive | FrameKind::Egress => None,
     }
+}
+
+/// Bytes of a frame that count for what is kept: those of the two streams.
+fn counted(header: &Header) -> u64 {
+    stream_of(header.kind).map_or(0, |_| header.len as u64)
 }
 
 /// A frame that says: the log goes on there, with its streams at these offsets.

@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Job(JobRef),
     /// Print the output of a job
     Logs(Follow),
+    /// See what jobs with a way out try to reach
+    Egress(Egress),
     /// End a job, by a signed cancel
     Cancel(Cancel),
     /// List jobs that wait for approval

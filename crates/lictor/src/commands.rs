@@ -3,6 +3,7 @@
 #[cfg(feature = "agent")]
 mod agent;
 mod approvals;
+mod attempts;
 mod audit;
 mod cancel;
 mod confirm;
@@ -11,6 +12,7 @@ mod connect;
 mod daemon;
 mod doctor;
 mod dossier;
+mod egress;
 mod explain;
 #[cfg(feature = "hub")]
 mod hub;
@@ -58,6 +60,7 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Jobs(args) => block_on(jobs::list(&session()?, args)),
         Command::Job(args) => block_on(jobs::show(&session()?, args)),
         Command::Logs(args) => block_on(logs::run(&session()?, args)),
+        Command::Egress(args) => block_on(egress::run(&session()?, args)),
         Command::Cancel(args) => block_on(cancel::run(&session()?, args)),
         Command::Approvals => block_on(approvals::list(&session()?)),
         Command::Approve(args) => block_on(approvals::approve(&session()?, args)),

@@ -31,9 +31,9 @@ standard error that the output is provisional, and its `--json` result has `conf
 
 ## JSON
 
-With `--json` every command prints one JSON value; `run`, `logs`, `receipt verify`, `audit show` and `audit export` print one
-object per line, and `completions` prints its script. The last line of
-`run` and `logs` is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
+With `--json` every command prints one JSON value; `run`, `logs`, `egress watch`, `receipt verify`, `audit show` and `audit
+export` print one object per line, and `completions` prints its script. The last line of
+`run`, `logs` and `egress watch` is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
 `expired`, or `unconfirmed`), `exit_code`, `signal`, `stdout_bytes`, `stderr_bytes`, `stdout_truncated`,
 `stderr_truncated`, `cpu_user_us`, `cpu_system_us`, `max_rss_bytes`, `sandbox`, `decision`, `rules`, `job_id`,
 `started_at`, `finished_at`, `confirmed`, `code`, `message`, `unseen_bytes` (of output that was not shown; where a
@@ -42,7 +42,8 @@ the node signed covers; then the result is `unconfirmed`), `receipts_missing` (o
 by this home: other clients' jobs, or withheld). What is unknown is `null`. `decision` is `null`
 also where policy decided nothing: a job that was canceled, or expired, while it waited. Errors are one object on standard
 error, `{\"error\": {\"code\", \"message\", \"causes\", \"hint\"}}`, wrong arguments included; notes and warnings before it are
-`{\"note\": TEXT}` on a line each. What the job itself wrote to its standard error is on standard output, as an event.
+`{\"note\": TEXT}` on a line each. Attempts of a job with a way out (docs/egress.md) are `egress_allowed`, `egress_denied`,
+`egress_ended` and `egress_left_out` among the events of `run`, `logs` and `egress watch`. What the job itself wrote to its standard error is on standard output, as an event.
 ";
 
 fn reference() -> String {

@@ -218,6 +218,7 @@ impl Writer {
             FrameKind::Stderr => text("stderr", &frame.payload),
             FrameKind::Gap => json("gap", &frame.payload),
             FrameKind::Event => json("event", &frame.payload),
+            FrameKind::Egress => json("egress", &frame.payload),
             FrameKind::KeepAlive => ("event", serde_json::json!({ "event": "keep_alive" }), None),
         };
         let line = StreamFrame {

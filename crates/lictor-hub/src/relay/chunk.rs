@@ -121,13 +121,15 @@ impl Chunk {
 }
 
 impl Place {
-    /// Goes over a frame of output.
+    /// Goes over a frame of the log.
     pub(crate) fn pass(&mut self, header: &Header) {
         self.at += (HEADER + header.len) as u64;
         let after = header.at + header.len as u64;
         match header.kind {
             FrameKind::Stdout => self.stdout = after,
-            _ => self.stderr = after,
+            FrameKind::Stderr => self.stderr = after,
+            // What is said about a way out is part of the log, and of no stream.
+            FrameKind::Egress | FrameKind::Gap | FrameKind::Event | FrameKind::KeepAlive => {}
         }
     }
 }

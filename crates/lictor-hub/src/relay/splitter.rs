@@ -100,7 +100,7 @@ impl Splitter {
     fn begin(&mut self) -> Result<Header, FrameError> {
         let header = Header::decode(&self.head)?;
         match header.kind {
-            FrameKind::Stdout | FrameKind::Stderr => {}
+            FrameKind::Stdout | FrameKind::Stderr | FrameKind::Egress => {}
             FrameKind::Gap if header.len <= 512 => self.gap = Some(Vec::with_capacity(header.len)),
             // Events and keep-alives are the hub's own words to its followers; a node cannot put them in.
             FrameKind::Gap | FrameKind::Event | FrameKind::KeepAlive => return Err(FrameError::Kind),
@@ -147,7 +147,8 @@ impl Splitter {
     fn jump(&mut self, header: &Header) {
         let (start, border) = match header.kind {
             FrameKind::Stdout => (&mut self.start.stdout, &mut self.border.stdout),
-            _ => (&mut self.start.stderr, &mut self.border.stderr),
+            FrameKind::Stderr => (&mut self.start.stderr, &mut self.border.stderr),
+            _ => return,
         };
         if *start == *border && header.at > *start {
             *start = header.at;
@@ -274,6 +275,25 @@ mod tests {
             assert_eq!((chunks[1].start.stdout, chunks[1].start.stderr), (73, 3));
             assert_eq!(chunks[1].parts.concat(), frame(FrameKind::Stdout, 73, b"def"));
         }
+    }
+
+    #[test]
+    fn what_is_said_about_a_way_out_has_a_place_in_the_log_and_moves_no_stream() {
+        let mut bytes = frame(FrameKind::Egress, 0, b"{}");
+        bytes.extend(frame(FrameKind::Stdout, 0, b"abc"));
+        bytes.extend(frame(FrameKind::Egress, 3, b"{}"));
+        let mut s = Splitter::at(Place::default());
+        let chunks = s.push(Bytes::from(bytes.clone())).unwrap();
+        assert_eq!(chunks.len(), 1);
+        assert_eq!(chunks[0].parts.concat(), bytes);
+        let end = Place {
+            at: bytes.len() as u64,
+            stdout: 3,
+            stderr: 0,
+        };
+        assert_eq!((s.place(), chunks[0].after), (end, end));
+        let again = Chunk::whole(chunks[0].start, chunks[0].parts.clone());
+        assert_eq!(again.after, end);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Resource, Signal};
 use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::control::Control;
@@ -33,7 +34,6 @@ use super::supervisor::{Timer, expiry};
 use super::users::{self, User};
 use crate::handle::ProcessId;
 use crate::program::FileIdentity;
-use crate::running::EgressEvents;
 
 /// The program of whoever looks: what the zygote starts is what the agent is, whatever lies at its path by now, and no
 /// directory on the way to it has to be open to the proxy's user.
@@ -88,7 +88,7 @@ impl Proxy {
         job: &JobId,
         rules: Rules,
         listener: OwnedFd,
-    ) -> io::Result<EgressEvents> {
+    ) -> io::Result<mpsc::Receiver<Event>> {
         let live = self.live(kernel).await?;
         let opened = within(kernel.zygote.bound, live.open(job, rules, listener)).await;
         if opened.is_err() {
@@ -192,7 +192,7 @@ impl Proxy {
 }
 
 impl Live {
-    async fn open(&self, job: &JobId, rules: Rules, listener: OwnedFd) -> io::Result<EgressEvents> {
+    async fn open(&self, job: &JobId, rules: Rules, listener: OwnedFd) -> io::Result<mpsc::Receiver<Event>> {
         let mut events = self.routes.add(job)?;
         let open = Command::Open(Box::new(Open {
             job: job.clone(),
@@ -200,7 +200,7 @@ impl Live {
         }));
         self.control.send(&open, Some(listener.as_fd())).await?;
         match events.recv().await {
-            Some(Event::Opened { .. }) => Ok(EgressEvents::new(events)),
+            Some(Event::Opened { .. }) => Ok(events),
             Some(Event::Refused { text, .. }) => Err(io::Error::other(text)),
             Some(_) => Err(io::Error::other("the egress proxy says something else first")),
             None => Err(io::Error::other("the egress proxy ended")),

@@ -10,7 +10,9 @@
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
+use lictor_proto::JobId;
 use lictor_trust::egress::PROXY_PORT;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
@@ -23,9 +25,25 @@ use crate::backend::StartError;
 use crate::plan::LaunchSpec;
 use crate::running::EgressEvents;
 
+/// One job's way out, to close it.
+#[derive(Debug, Clone)]
+pub(crate) struct WayOut {
+    kernel: Arc<Kernel>,
+    job: JobId,
+}
+
+impl WayOut {
+    /// Ends its connections; returns when the last about them has been said, or the proxy has been ended.
+    pub(crate) async fn close(&self) {
+        if let Some(proxy) = &self.kernel.proxy {
+            proxy.close(&self.kernel, &self.job).await;
+        }
+    }
+}
+
 /// Makes a job's way out, if its profile has one. With a user `inside` the namespaces are entered as the agent.
 pub(super) async fn make(
-    kernel: &Kernel,
+    kernel: &Arc<Kernel>,
     spec: &LaunchSpec,
     (namespaces, inside): (BorrowedFd<'_>, Option<&User>),
 ) -> Result<Option<EgressEvents>, StartError> {
@@ -37,8 +55,12 @@ pub(super) async fn make(
     })?;
     let listener = listener(kernel, spec, (namespaces, inside)).await?;
     let opened = proxy.open(kernel, &spec.job, rules.clone(), listener).await;
+    let way_out = WayOut {
+        kernel: kernel.clone(),
+        job: spec.job.clone(),
+    };
     opened
-        .map(Some)
+        .map(|events| Some(EgressEvents::new(events, way_out)))
         .map_err(StartError::failed("reach the egress proxy"))
 }
 

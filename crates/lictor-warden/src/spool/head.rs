@@ -56,8 +56,8 @@ impl Head {
         self.left
     }
 
-    /// Takes one frame with `payload` bytes of stream `stream`.
-    pub(super) fn push(&mut self, frame: &[u8], stream: usize, payload: u64) -> io::Result<()> {
+    /// Takes one frame with `payload` bytes of stream `stream`; of neither for one that is no output.
+    pub(super) fn push(&mut self, frame: &[u8], stream: Option<usize>, payload: u64) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(create(&self.path)?),
@@ -69,7 +69,9 @@ impl Head {
         }
         self.end += frame.len() as u64;
         self.left -= payload.min(self.left);
-        self.at[stream] += payload;
+        if let Some(stream) = stream {
+            self.at[stream] += payload;
+        }
         Ok(())
     }
 

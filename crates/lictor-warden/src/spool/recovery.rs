@@ -9,14 +9,14 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use lictor_proto::frame::HEADER;
+use lictor_proto::frame::{FrameKind, HEADER, Header};
 use sha2::{Digest as _, Sha256};
 
 use super::head::Head;
 use super::slot::{self, SlotHead};
 use super::tail::{SLOT, Slot, Tail};
 use super::writer::{Ended, Writer};
-use super::{Paths, ReadError, Resumed, headers, read_at, read_frames, stream_of};
+use super::{Paths, ReadError, Resumed, counted, headers, read_at, read_frames, stream_of};
 
 /// Ends a log that a crash has cut off. Both files stay until the caller has written down what this says.
 ///
@@ -60,24 +60,32 @@ impl Sums {
 
     /// Takes the frames at the start of `bytes` that go on where the streams stand, up to `room` bytes; gives their
     /// length and that of their payload. What an earlier use of the same place has left never goes on there: its
-    /// offsets are lower.
+    /// offsets are lower. Frames that are no output have the sum of both for an offset, and are too few to fill a
+    /// window, so theirs are lower too.
     fn take(&mut self, bytes: &[u8], room: u64) -> (u64, u64) {
         let (mut length, mut payload) = (0, 0);
         for header in headers(bytes) {
             let frame = (HEADER + header.len) as u64;
-            let Some(stream) = stream_of(header.kind).filter(|s| header.at == self.at[*s]) else {
-                break;
-            };
-            if header.len == 0 || length + frame > room {
+            if !self.go_on_with(&header) || header.len == 0 || length + frame > room {
                 break;
             }
             let start = usize::try_from(length).unwrap_or(usize::MAX) + HEADER;
-            self.hash[stream].update(&bytes[start..start + header.len]);
-            self.at[stream] += header.len as u64;
+            if let Some(stream) = stream_of(header.kind) {
+                self.hash[stream].update(&bytes[start..start + header.len]);
+                self.at[stream] += header.len as u64;
+            }
             length += frame;
-            payload += header.len as u64;
+            payload += counted(&header);
         }
         (length, payload)
+    }
+
+    fn go_on_with(&self, header: &Header) -> bool {
+        match (stream_of(header.kind), header.kind) {
+            (Some(stream), _) => header.at == self.at[stream],
+            (None, FrameKind::Egress) => header.at == self.at.iter().sum::<u64>(),
+            (None, _) => false,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use sha2::Sha256;
 
 use super::positioned::{create, write_all_at};
 use super::slot::{self, SlotHead};
-use super::{ReadError, headers, read_frames, stream_of};
+use super::{ReadError, counted, headers, read_frames, stream_of};
 use crate::journal::entry::Kept;
 
 /// Bytes of one slot: room for a few frames of the largest kind.
@@ -110,10 +110,15 @@ impl Tail {
         self.payload < self.window || self.slots.front().is_none_or(|s| s.to <= released)
     }
 
-    /// Takes one frame; gives up nothing that reaches beyond `droppable`.
-    pub(super) fn push(&mut self, frame: &[u8], before: &Before<'_>, droppable: u64) -> io::Result<()> {
+    /// Takes one frame with `payload` bytes that count; gives up nothing that reaches beyond `droppable`.
+    pub(super) fn push(
+        &mut self,
+        frame: &[u8],
+        payload: u64,
+        before: &Before<'_>,
+        droppable: u64,
+    ) -> io::Result<()> {
         let len = frame.len() as u64;
-        let payload = len - HEADER as u64;
         let fits = self
             .slots
             .back()
@@ -219,7 +224,7 @@ impl Tail {
                 if surplus == 0 {
                     break;
                 }
-                surplus = surplus.saturating_sub(header.len as u64);
+                surplus = surplus.saturating_sub(counted(&header));
                 kept.from += (HEADER + header.len) as u64;
                 match stream_of(header.kind) {
                     Some(0) => kept.stdout_at += header.len as u64,

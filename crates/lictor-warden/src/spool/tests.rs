@@ -9,6 +9,7 @@ use lictor_proto::{Digest, Timestamp};
 use super::*;
 
 mod left;
+mod notes;
 
 struct Bench {
     dir: tempfile::TempDir,

@@ -101,7 +101,7 @@ impl Writer {
                 at: inner.at[stream],
             };
             rest[..HEADER].copy_from_slice(&header.encode());
-            self.store(&mut inner, &rest[..HEADER + len], stream);
+            self.store(&mut inner, &rest[..HEADER + len], Some(stream));
             let head_is_full = inner.head.left() == 0;
             drop(inner);
             self.all[stream].update(&rest[HEADER..HEADER + len]);
@@ -114,23 +114,43 @@ impl Writer {
         spool.readable.notify_waiters();
     }
 
-    /// Puts a frame where it belongs. The hashes are still those from before it.
-    fn store(&mut self, inner: &mut Inner, frame: &[u8], stream: usize) {
-        let payload = (frame.len() - HEADER) as u64;
+    /// Takes a word about the job's way out, at most [`limits::FRAME`] bytes. It is no output: no digest covers it, and
+    /// nothing is dropped for it.
+    pub fn note(&mut self, time: Timestamp, payload: &[u8]) {
+        debug_assert!(payload.len() <= limits::FRAME);
+        let spool = self.spool.clone();
+        let mut inner = spool.lock();
+        let header = Header {
+            kind: FrameKind::Egress,
+            len: payload.len(),
+            time,
+            at: inner.at.iter().sum(),
+        };
+        let frame = [&header.encode()[..], payload].concat();
+        self.store(&mut inner, &frame, None);
+        drop(inner);
+        spool.readable.notify_waiters();
+    }
+
+    /// Puts a frame where it belongs: of one stream, or of none. The hashes are still those from before it.
+    fn store(&mut self, inner: &mut Inner, frame: &[u8], stream: Option<usize>) {
+        let payload = stream.map_or(0, |_| (frame.len() - HEADER) as u64);
         let before = Before {
             from: inner.end,
             at: inner.at,
             hashes: &self.all,
         };
         inner.end += frame.len() as u64;
-        inner.at[stream] += payload;
+        if let Some(stream) = stream {
+            inner.at[stream] += payload;
+        }
         let stored = if inner.head.left() > 0 {
             inner.head.push(frame, stream, payload)
         } else if self.failed {
             Ok(())
         } else {
             let droppable = inner.droppable();
-            inner.tail.push(frame, &before, droppable)
+            inner.tail.push(frame, payload, &before, droppable)
         };
         if let Err(e) = stored {
             self.give_up_keeping(inner, &e);

@@ -69,6 +69,20 @@ pub(crate) struct Follow {
     pub(crate) id: JobId,
 }
 
+/// `lictor egress`.
+#[derive(Debug, Args)]
+pub(crate) struct Egress {
+    #[command(subcommand)]
+    pub(crate) command: EgressCommand,
+}
+
+/// What to do about ways out.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EgressCommand {
+    /// Print a job's attempts to get out as they come, until it ends; of one that has ended, those in its log
+    Watch(JobRef),
+}
+
 /// `lictor cancel`.
 #[derive(Debug, Args)]
 pub(crate) struct Cancel {

@@ -4,7 +4,7 @@ use lictor_client::Expected;
 
 use crate::args::Follow;
 use crate::commands::dossier::Dossier;
-use crate::commands::watch::{Until, Watch};
+use crate::commands::watch::{Shows, Until, Watch};
 use crate::failure::Result;
 use crate::session::{Session, failed};
 
@@ -34,6 +34,7 @@ pub(crate) async fn run(session: &Session, args: &Follow) -> Result {
             let receipt_seen = !dossier.receipts.is_empty();
             Until::Now { receipt_seen }
         },
+        shows: Shows::Output,
     };
     watch.run(stream).await
 }

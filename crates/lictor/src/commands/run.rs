@@ -11,7 +11,7 @@ use lictor_trust::directory::Node;
 use serde_json::json;
 
 use crate::args::Run;
-use crate::commands::watch::{Until, Watch};
+use crate::commands::watch::{Shows, Until, Watch};
 use crate::escape::escape;
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
@@ -60,6 +60,7 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
         },
         canceler: Some((&session.config.operator, &key)),
         until: Until::End,
+        shows: Shows::Output,
     };
     watch.run(stream).await
 }

@@ -64,6 +64,11 @@ impl Screen {
         }
     }
 
+    /// Whether programs read it.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Shows output.
     pub(crate) async fn output(&mut self, stream: Stream, time: Timestamp, at: u64, bytes: Bytes) -> Written {
         if self.json {
@@ -89,6 +94,14 @@ impl Screen {
             stdout + stderr
         );
         self.write(Stream::Stderr, note.into()).await
+    }
+
+    /// One line for people; nothing for programs.
+    pub(crate) async fn line(&mut self, text: &str) -> Written {
+        if self.json {
+            return Ok(());
+        }
+        self.write(Stream::Stdout, format!("{text}\n").into()).await
     }
 
     /// One JSON line, in order with the output; nothing for people.

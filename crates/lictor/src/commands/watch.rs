@@ -18,10 +18,12 @@ use lictor_client::{
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc;
+use lictor_proto::egress::Record;
 use lictor_proto::{JobId, Name};
 use lictor_trust::SecretKey;
 use serde_json::json;
 
+use crate::commands::attempts::{self, Attempts};
 use crate::commands::result::{ResultLine, word};
 use crate::commands::screen::{Screen, Unwritten};
 use crate::escape::escape;
@@ -44,12 +46,22 @@ pub(crate) struct Watch<'a> {
     /// Whose key cancels on Ctrl-C; nobody's for somebody who only looks.
     pub(crate) canceler: Option<(&'a Name, &'a SecretKey)>,
     pub(crate) until: Until,
+    pub(crate) shows: Shows,
+}
+
+/// What of an execution is shown. All of it is read and judged in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// Its output; its exit status becomes ours.
+    Output,
+    /// What it tries to reach.
+    WayOut,
 }
 
 /// How far an execution is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// To its end; its exit status becomes ours.
+    /// To its end.
     End,
     /// What is there now. Without a receipt it is provisional, unless the hub has shown one before.
     Now { receipt_seen: bool },
@@ -78,6 +90,7 @@ enum End {
 struct Word {
     state: Option<ExecutionState>,
     reason: Option<Refusal>,
+    attempts: Attempts,
 }
 
 impl Watch<'_> {
@@ -90,6 +103,9 @@ impl Watch<'_> {
         let outcome = match end {
             Ok(End::Over) if follower.receipt().is_some() => {
                 let tracker = ReceiptTracker::below(&self.session.home.trust_dir());
+                if self.shows == Shows::WayOut {
+                    self.last_words(&mut screen, &said).await?;
+                }
                 self.expected.conclude(self.hub, &follower, &tracker).await
             }
             Ok(End::Over) if self.until == (Until::Now { receipt_seen: false }) && !said.is_final() => {
@@ -210,6 +226,8 @@ impl Watch<'_> {
         said: &mut Word,
     ) -> std::result::Result<(), Unwritten> {
         match item {
+            Item::Output { .. } | Item::Missing { .. } if self.shows == Shows::WayOut => Ok(()),
+            Item::Egress(record) => self.attempt(&record, screen, said).await,
             Item::Output {
                 stream,
                 time,
@@ -228,6 +246,38 @@ impl Watch<'_> {
                 }
                 self.event(&event, screen).await
             }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        record: &Record,
+        screen: &mut Screen,
+        said: &mut Word,
+    ) -> std::result::Result<(), Unwritten> {
+        if screen.is_json() {
+            return screen.event(&attempts::line(record)).await;
+        }
+        if self.shows == Shows::WayOut {
+            return screen.line(&said.attempts.hear(record)).await;
+        }
+        if !self.until.is_now()
+            && let Some(warning) = said.attempts.warning(record)
+        {
+            let out = self.session.out;
+            out.note(format!(
+                "{warning}; all attempts: lictor egress watch {}",
+                self.id()
+            ));
+        }
+        Ok(())
+    }
+
+    /// How many attempts there were.
+    async fn last_words(&self, screen: &mut Screen, said: &Word) -> Result<()> {
+        match screen.line(&said.attempts.summary()).await {
+            Ok(()) | Err(Unwritten::ReaderGone) => Ok(()),
+            Err(Unwritten::Failed(e)) => Err(Failure::new("could not write the attempts").because(&e)),
         }
     }
 
@@ -287,9 +337,9 @@ impl Watch<'_> {
                 let line = ResultLine::confirmed(self.id(), &confirmed);
                 self.last_line(screen, &line).await?;
                 self.remarks(&confirmed);
-                Ok(match self.until {
-                    Until::End => Status::of(&confirmed.receipt),
-                    Until::Now { .. } => Status::OK,
+                Ok(match (self.until, self.shows) {
+                    (Until::End, Shows::Output) => Status::of(&confirmed.receipt),
+                    (Until::Now { .. }, _) | (_, Shows::WayOut) => Status::OK,
                 })
             }
             Outcome::Unconfirmed(why) => {
@@ -354,7 +404,7 @@ impl Watch<'_> {
         if r.break_glass {
             out.note("break-glass: this ran without the approvals that policy asks for");
         }
-        if self.until.is_now() {
+        if self.until.is_now() || self.shows == Shows::WayOut {
             return;
         }
         if !matches!(r.outcome, doc::Outcome::Succeeded | doc::Outcome::Failed) || r.code.is_some() {
@@ -400,7 +450,10 @@ impl Word {
         match item {
             Item::Event(StreamEvent::State { state, .. }) => self.state != Some(*state),
             Item::Event(StreamEvent::Submitted { .. } | StreamEvent::Ask { .. }) => false,
-            Item::Event(StreamEvent::Receipt { .. }) | Item::Output { .. } | Item::Missing { .. } => true,
+            Item::Event(StreamEvent::Receipt { .. })
+            | Item::Output { .. }
+            | Item::Missing { .. }
+            | Item::Egress(_) => true,
         }
     }
 
