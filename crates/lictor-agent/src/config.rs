@@ -37,6 +37,28 @@ pub struct AgentConfig {
     /// How much work is held at once.
     #[serde(default)]
     pub limits: Limits,
+    /// How much of root filesystems is kept.
+    #[serde(default)]
+    pub rootfs: Rootfs,
+}
+
+/// How much is kept of the root filesystems that profiles name. What a job uses is never removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rootfs {
+    /// All together, in GiB; beyond that the one goes that was used longest ago.
+    pub max_gib: NonZeroU32,
+    /// How many days one may lie unused.
+    pub unused_days: NonZeroU32,
+}
+
+impl Default for Rootfs {
+    fn default() -> Self {
+        Self {
+            max_gib: const { NonZeroU32::new(20).unwrap() },
+            unused_days: const { NonZeroU32::new(30).unwrap() },
+        }
+    }
 }
 
 /// How much work a node holds at once. Everything is at least 1.
@@ -92,6 +114,7 @@ impl AgentConfig {
             hub_url: None,
             drain_grace_s: drain_grace(),
             limits: Limits::default(),
+            rootfs: Rootfs::default(),
         }
     }
 
@@ -99,7 +122,12 @@ impl AgentConfig {
     #[must_use]
     pub fn warden(&self) -> lictor_warden::Config {
         let limits = &self.limits;
+        let rootfs = lictor_warden::RootfsBounds {
+            bytes: u64::from(self.rootfs.max_gib.get()) << 30,
+            unused: DAY * self.rootfs.unused_days.get(),
+        };
         lictor_warden::Config {
+            rootfs,
             max_jobs: limits.max_jobs.get(),
             max_queued: limits.max_queued.get(),
             max_waiting: limits.max_waiting.get(),
@@ -164,6 +192,7 @@ mod tests {
             (defaults.max_unacknowledged, defaults.keep_results),
             (shipped.max_unacknowledged, shipped.keep_results)
         );
+        assert_eq!(defaults.rootfs, shipped.rootfs);
         let set = AgentConfig::parse("dir = \"/x\"\n[limits]\nmax_jobs = 2\nkeep_results_days = 1").unwrap();
         assert_eq!((set.warden().max_jobs, set.warden().keep_results), (2, DAY));
         assert!(AgentConfig::parse("dir = \"/x\"\n[limits]\nmax_jobs = 0").is_err());

@@ -27,6 +27,8 @@ impl Kernel {
         Ok(Self)
     }
 
+    pub(crate) fn use_rootfs(&self, _: lictor_rootfs::Store) {}
+
     pub(crate) fn resolve(
         &self,
         _: (&Name, &Profile, BackendName),
@@ -59,6 +61,10 @@ pub(crate) fn host_facts(_: &Path) -> HostFacts {
 
 pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     std::fs::remove_dir_all(dir)
+}
+
+pub(crate) fn sync_file_system(_: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 pub(crate) fn hide_memory() -> io::Result<()> {

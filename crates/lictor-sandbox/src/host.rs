@@ -9,6 +9,7 @@ use lictor_proto::agent::{BackendReport, HostFacts};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::Exec;
 use lictor_proto::{Digest, Name};
+use lictor_rootfs::Store;
 use lictor_trust::profiles::{Backend as BackendName, Profile};
 
 use crate::backend::{Backend, ProbeError};
@@ -105,6 +106,11 @@ impl Host {
         self.inner.resolve((name, profile, backend), exec, dir)
     }
 
+    /// Says where root file systems are; once, before the first job whose profile names one.
+    pub fn use_rootfs(&self, store: Store) {
+        self.inner.use_rootfs(store);
+    }
+
     /// What of this host the backends rest on, for `doctor`.
     pub async fn checks(&self) -> Vec<Check> {
         imp::checks(&self.inner).await
@@ -146,6 +152,14 @@ pub fn host_facts(data: &Path) -> HostFacts {
 /// The system's.
 pub fn hide_memory() -> io::Result<()> {
     imp::hide_memory()
+}
+
+/// Makes sure that everything written to the file system of `path` is on the disk.
+///
+/// # Errors
+/// The system's.
+pub fn sync_file_system(path: &Path) -> io::Result<()> {
+    imp::sync_file_system(path)
 }
 
 /// A digest over what makes this machine this machine; a copy of its disk on another one has another.

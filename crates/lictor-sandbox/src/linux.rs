@@ -6,7 +6,7 @@
 //! | `process`, `tree`, `cgroup` | finding and ending every process of a job |
 //! | `supervisor`, `suspend` | time limit, end, usage; holding a job |
 //! | `streams`, `pipe`, `input`, `terminal` | output, input, or a terminal for both |
-//! | `users`, `resolve`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
+//! | `users`, `resolve`, `view`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `way_out`, `proxy` | the only way out of a sandbox, and the process behind it |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `oci`, `seccomp`, `shown` | the backends and what they share |
@@ -44,13 +44,14 @@ mod table;
 mod terminal;
 mod tree;
 mod users;
+mod view;
 mod way_out;
 mod zygote;
 
 use std::sync::Arc;
 
 pub(crate) use checks::all as checks;
-pub(crate) use facts::{fingerprint, hide_memory, host_facts};
+pub(crate) use facts::{fingerprint, hide_memory, host_facts, sync_file_system};
 pub(crate) use kernel::Kernel;
 pub(crate) use pipe::PipeReader;
 pub(crate) use recover::Recovered;

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_policy::authorise::Permit;
@@ -21,6 +22,7 @@ use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{AppliedBackend, Exec};
 use lictor_proto::egress::Rules;
 use lictor_proto::{Digest, JobId, Name};
+use lictor_rootfs::Held;
 use lictor_trust::egress::{PROXY_VARIABLES, Presets};
 use lictor_trust::profiles::{Backend, Limits, Network, Profile, RunAs, Seccomp};
 use serde::Serialize;
@@ -115,6 +117,9 @@ pub(crate) struct LaunchSpec {
     /// The tree that is the job's root, of those in the node's store; `None` for what the host itself has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rootfs: Option<PathBuf>,
+    /// What keeps it there.
+    #[serde(skip)]
+    pub(crate) hold: Option<Arc<Held>>,
     pub(crate) read_only: Vec<String>,
     pub(crate) read_write: Vec<String>,
     /// Devices of the host that are shown.
@@ -164,6 +169,7 @@ impl LaunchSpec {
             changes_user: false,
             network: profile.network,
             rootfs: None,
+            hold: None,
             read_only: profile.read_only.clone(),
             read_write: profile.read_write.clone(),
             devices: profile.devices.clone(),

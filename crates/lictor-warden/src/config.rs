@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lictor_rootfs::Bounds;
+
 use crate::clock::Clock;
 
 /// The settings of a warden. [`Config::new`] gives the defaults.
@@ -22,6 +24,8 @@ pub struct Config {
     pub max_unacknowledged: usize,
     /// How long a result waits for an acknowledgement before it is moved to the archive directory.
     pub keep_results: Duration,
+    /// How much of root filesystems is kept.
+    pub rootfs: Bounds,
     /// How often the feed says what the node is.
     pub heartbeat: Duration,
     /// The journal is rotated when it has grown by this many bytes beyond twice its live content.
@@ -42,6 +46,10 @@ impl Config {
             max_waiting: 1024,
             max_unacknowledged: 4096,
             keep_results: Duration::from_secs(7 * 24 * 3600),
+            rootfs: Bounds {
+                bytes: 20 << 30,
+                unused: Duration::from_secs(30 * 24 * 3600),
+            },
             heartbeat: Duration::from_secs(30),
             rotate_after: 4 * 1024 * 1024,
             clock: Clock::default(),

@@ -7,6 +7,7 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::agent::Finished;
 use lictor_proto::doc::Outcome;
 use lictor_proto::{Code, Digest, JobId, Timestamp, limits};
+use lictor_rootfs::Store;
 
 use crate::control::end_waiting;
 use crate::core::Core;
@@ -21,6 +22,9 @@ const LINGER: Duration = Duration::from_secs(30);
 /// Ticks between the slower chores.
 const SLOW: u64 = 60;
 
+/// Ticks between looks at what is kept of root filesystems.
+const SLOWER: u64 = 600;
+
 /// Does the chores until the warden is gone.
 pub(crate) async fn keep(core: Weak<Core>) {
     for tick in 0u64.. {
@@ -31,6 +35,9 @@ pub(crate) async fn keep(core: Weak<Core>) {
         }
         core.live.tidy(LINGER);
         expire(&core).await;
+        if tick % SLOWER == 0 {
+            make_room(&core).await;
+        }
         if tick % SLOW == 0 {
             prune(&core).await;
             archive(&core).await;
@@ -39,6 +46,20 @@ pub(crate) async fn keep(core: Weak<Core>) {
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .tidy();
         }
+    }
+}
+
+/// Removes root filesystems that are over the bounds and in no job's use, on a thread that may wait for the disk.
+async fn make_room(core: &Core) {
+    let store = Store::of_node(&core.config.dir);
+    let (bounds, now) = (core.config.rootfs, core.now());
+    let pruned = tokio::task::spawn_blocking(move || store.prune(&bounds, now)).await;
+    match pruned {
+        Ok(Ok(gone)) => gone
+            .iter()
+            .for_each(|digest| tracing::info!(%digest, "a root filesystem was removed")),
+        Ok(Err(e)) => tracing::warn!(error = %e, "root filesystems could not be removed"),
+        Err(e) => tracing::warn!(error = %e, "root filesystems could not be looked at"),
     }
 }
 

@@ -50,5 +50,6 @@ pub use config::Config;
 pub use feed::EventFeed;
 pub use journal::JournalError;
 pub use journal::export::audit_lines;
+pub use lictor_rootfs::Bounds as RootfsBounds;
 pub use lictor_sandbox::Host;
 pub use warden::{StartError, Warden};

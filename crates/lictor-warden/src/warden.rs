@@ -10,6 +10,7 @@ use lictor_proto::agent::{LawHeld, OfferReply, OutputPart, ReadOutput, Reply, Re
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Grant, NodeRecord};
 use lictor_proto::{Code, Digest, Envelope, NodeId, limits};
+use lictor_rootfs::Store;
 use lictor_sandbox::Host;
 use lictor_trust::keyfile::{self, KeyFileError};
 use serde::de::DeserializeOwned;
@@ -114,6 +115,7 @@ impl Warden {
             org: record.org.clone(),
             node_id: record.node_id.clone(),
         };
+        host.use_rootfs(Store::of_node(&config.dir));
         let core = Arc::new(Core {
             places: Arc::new(Semaphore::new(config.max_jobs)),
             queue: Arc::new(Semaphore::new(config.max_queued)),

@@ -24,6 +24,8 @@ mod org;
 mod profiles;
 mod receipt;
 mod result;
+#[cfg(all(feature = "agent", unix))]
+mod rootfs;
 mod run;
 mod screen;
 mod tokens;

@@ -19,6 +19,7 @@
 
 mod arguments;
 mod namespaces;
+mod paths;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -30,6 +31,7 @@ use lictor_trust::profiles::Backend as BackendName;
 
 use self::arguments::Parts;
 use self::namespaces::Namespaces;
+use self::paths::Paths;
 use super::kernel::{Inside, Job, Kernel};
 use super::recover;
 use super::users::{self, User};
@@ -112,7 +114,14 @@ impl Bubblewrap {
     fn capabilities(&self) -> Vec<C> {
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
         found.extend(C::OF_NAMESPACES);
-        found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::Pids, C::Devices]);
+        found.extend([
+            C::OwnRoot,
+            C::CpuTime,
+            C::FileSize,
+            C::OpenFiles,
+            C::Pids,
+            C::Devices,
+        ]);
         found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
         found.extend(self.0.limits());
         if rustix::process::geteuid().is_root() {
@@ -140,8 +149,7 @@ impl Bubblewrap {
         let parts = Parts {
             user: &user,
             changes_user: own.uid == 0,
-            workspace: None,
-            binds: &[],
+            paths: Paths::none(),
             devices: &[],
         };
         let mut namespaces = Namespaces::start(&self.0, &parts).await?;

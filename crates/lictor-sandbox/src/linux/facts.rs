@@ -34,6 +34,11 @@ fn os_version() -> String {
 }
 
 /// See the public function of this name.
+pub(crate) fn sync_file_system(path: &Path) -> std::io::Result<()> {
+    Ok(rustix::fs::syncfs(fs::File::open(path)?)?)
+}
+
+/// See the public function of this name.
 pub(crate) fn hide_memory() -> std::io::Result<()> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())

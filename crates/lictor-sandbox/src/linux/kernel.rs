@@ -12,10 +12,11 @@ use async_trait::async_trait;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Exec, Usage};
 use lictor_proto::{Name, Timestamp};
+use lictor_rootfs::Store;
 use lictor_trust::profiles::{Backend, Profile, Seccomp};
 use rustix::process::{Resource, Signal};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::cgroup::{Bounds, Cgroup, Cgroups, Controller};
 use super::oci::Place;
@@ -40,6 +41,9 @@ use crate::program::ProgramFile;
 use crate::running::Running;
 use crate::terminal::Stdio;
 
+/// Threads that may open paths of profiles at once, some of which may never answer.
+const OPENERS: usize = 64;
+
 /// This machine.
 #[derive(Debug)]
 pub(crate) struct Kernel {
@@ -54,6 +58,10 @@ pub(crate) struct Kernel {
     resolver: Resolver,
     /// Of the files of OCI runtimes, made when it is first needed.
     place: OnceLock<Result<Place, String>>,
+    /// Places for threads that open what profiles show.
+    pub(super) openers: Arc<Semaphore>,
+    /// Where root file systems are.
+    rootfs: OnceLock<Store>,
 }
 
 impl Kernel {
@@ -69,7 +77,13 @@ impl Kernel {
             isolated_filter: super::seccomp::filter(Around::Nothing).map_err(|e| e.to_string()),
             resolver: Resolver::default(),
             place: OnceLock::new(),
+            openers: Arc::new(Semaphore::new(OPENERS)),
+            rootfs: OnceLock::new(),
         })
+    }
+
+    pub(crate) fn use_rootfs(&self, store: Store) {
+        let _ = self.rootfs.set(store);
     }
 
     pub(crate) fn resolve(
@@ -83,7 +97,8 @@ impl Kernel {
             gid: self.config.sandbox_gid,
             groups: Vec::new(),
         };
-        self.resolver.resolve(profile, exec, dir, &sandbox)
+        let store = self.rootfs.get();
+        self.resolver.resolve(profile, exec, dir, (&sandbox, store))
     }
 }
 

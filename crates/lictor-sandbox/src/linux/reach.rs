@@ -21,13 +21,14 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// Follows `asked`, which led to `real` when it was opened. In doubt, everybody can do everything.
-    pub(super) fn of(asked: &Path, real: &Path, user: &User) -> Self {
+    /// Follows `asked`, which led to `real` when it was opened, both as seen in the root directory `base`. In doubt,
+    /// everybody can do everything.
+    pub(super) fn of(base: &Path, (asked, real): (&Path, &Path), user: &User) -> Self {
         let everybody = Self {
             writable: true,
             loose: true,
         };
-        match places(asked) {
+        match places(base, asked) {
             Ok((places, end)) if end == real => Self {
                 writable: user.uid == 0 || places.iter().any(|(p, m)| may_write(p, m, user)),
                 loose: places.iter().any(|(_, m)| is_loose(m)),
@@ -42,9 +43,12 @@ pub(super) fn is_changeable(file: &Metadata) -> bool {
     file.uid() != 0 || file.mode() & 0o022 != 0
 }
 
-/// Every place that following a path passes, from the root on, and where it ends.
-fn places(asked: &Path) -> io::Result<(Vec<(PathBuf, Metadata)>, PathBuf)> {
-    let look = |path: &Path| Ok::<_, io::Error>((path.to_owned(), path.symlink_metadata()?));
+/// Every place that following a path passes, from the root on, as the host calls it; and where it ends inside.
+fn places(base: &Path, asked: &Path) -> io::Result<(Vec<(PathBuf, Metadata)>, PathBuf)> {
+    let look = |path: &Path| {
+        let path = base.join(path.strip_prefix("/").unwrap_or(path));
+        path.symlink_metadata().map(|meta| (path, meta))
+    };
     let mut at = PathBuf::from("/");
     let mut found = vec![look(&at)?];
     let mut ahead = Vec::new();
@@ -55,7 +59,8 @@ fn places(asked: &Path) -> io::Result<(Vec<(PathBuf, Metadata)>, PathBuf)> {
             at.pop();
             continue;
         }
-        let (path, meta) = look(&at.join(next))?;
+        let inside = at.join(next);
+        let (path, meta) = look(&inside)?;
         if meta.is_symlink() {
             links += 1;
             if links > MOST_LINKS {
@@ -67,7 +72,7 @@ fn places(asked: &Path) -> io::Result<(Vec<(PathBuf, Metadata)>, PathBuf)> {
             }
             put(&mut ahead, &target);
         } else {
-            at.clone_from(&path);
+            at = inside;
         }
         found.push((path, meta));
     }

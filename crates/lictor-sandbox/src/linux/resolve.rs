@@ -1,7 +1,7 @@
 //! From a profile and a command to the facts that policy judges, and the file that they are about.
 //!
-//! The namespaced backends show the host's own files read-only, so a path names the same file in both views; what
-//! they do not show is not found. Whoever starts the program later opens it again *there* and compares device,
+//! The namespaced backends show the host's own files read-only, so a path names the same file in both views, or a root
+//! file system of the store, in which paths are looked up as they will be inside; what they do not show is not found. Whoever starts the program later opens it again *there* and compares device,
 //! inode, change time and size with what was judged here. That tells an innocent change; what somebody does between
 //! the comparison and the use it cannot tell. So a file that others than root could change is copied first, the copy
 //! is judged, and the copy runs; such a digest is never remembered, since a page that is mapped already can be written
@@ -19,15 +19,15 @@ use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::Exec;
 use lictor_proto::{Digest, Name};
+use lictor_rootfs::Store;
 use lictor_trust::profiles::{Backend, Profile};
-use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::copy;
 use super::reach::{Reach, is_changeable};
 use super::remove::link_of;
-use super::shown::SHOWN;
 use super::users::{self, User};
+use super::view::{Seen, View};
 use crate::plan::{LaunchSpec, Resolved, run_as};
 use crate::program::{ExecBy, FileIdentity, OpenProgram, ProgramFile};
 
@@ -93,13 +93,14 @@ fn not_found(message: impl Into<String>) -> Refusal {
 }
 
 impl Resolver {
-    /// Facts of a job, in its profile's root. `sandbox` is whom namespaced jobs of a root agent run as.
+    /// Facts of a job, in its profile's root. `sandbox` is whom namespaced jobs of a root agent run as, `store` where
+    /// root file systems are.
     pub(crate) fn resolve(
         &self,
         (name, profile, backend): (&Name, &Profile, Backend),
         exec: &Exec,
         dir: &Path,
-        sandbox: &User,
+        (sandbox, store): (&User, Option<&Store>),
     ) -> Result<Resolved, Refusal> {
         let own = users::current();
         let user = match run_as(profile) {
@@ -111,16 +112,16 @@ impl Resolver {
         for device in &profile.devices {
             is_device(device)?;
         }
-        let view = View { profile, backend };
+        let view = View::of((profile, backend), store)?;
         let asked = view.look_up(command)?;
-        let mut chain = vec![self.judge(view, &asked, &user)?];
+        let mut chain = vec![self.judge(&view, &asked, &user)?];
         while let Some(line) = chain.last().and_then(|j| j.line.as_ref()) {
             if chain.len() > INTERPRETERS {
                 return Err(not_found(format!(
                     "{command}: more than {INTERPRETERS} interpreters"
                 )));
             }
-            let next = self.judge(view, &line.interpreter, &user)?;
+            let next = self.judge(&view, &line.interpreter, &user)?;
             chain.push(next);
         }
         let program = open_program(&mut chain);
@@ -130,6 +131,8 @@ impl Resolver {
         let uid = user.uid;
         let mut spec = LaunchSpec::new((profile, backend), exec, dir, program, user);
         spec.changes_user = changes_user;
+        spec.rootfs = view.held().map(|held| held.tree().to_owned());
+        spec.hold = view.held();
         let facts = Facts {
             program: own_facts,
             interpreters: facts.collect(),
@@ -149,14 +152,13 @@ impl Resolver {
         })
     }
 
-    fn judge(&self, view: View<'_>, asked: &str, user: &User) -> Result<Judged, Refusal> {
+    fn judge(&self, view: &View<'_>, asked: &str, user: &User) -> Result<Judged, Refusal> {
         let wrong = |e: io::Error| not_found(format!("{asked}: {e}"));
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let file = rustix::fs::open(asked, flags, Mode::empty()).map_err(|e| wrong(e.into()))?;
-        let canonical = std::fs::read_link(link_of(&file)).map_err(wrong)?;
-        if !view.shows(Path::new(asked)) || !view.shows(&canonical) {
-            return Err(not_found(format!("{asked}: the profile does not show it")));
-        }
+        let Seen {
+            file,
+            path: canonical,
+            base,
+        } = view.open(asked)?;
         let meta = std::fs::metadata(link_of(&file)).map_err(wrong)?;
         if !meta.is_file() || meta.mode() & 0o111 == 0 {
             return Err(not_found(format!("{asked}: not an executable file")));
@@ -171,7 +173,7 @@ impl Resolver {
         let path = canonical
             .to_str()
             .ok_or_else(|| not_found(format!("{asked}: its real path is not UTF-8")))?;
-        let reach = Reach::of(Path::new(asked), &canonical, user);
+        let reach = Reach::of(&base, (Path::new(asked), &canonical), user);
         let changeable = is_changeable(&meta);
         let (sha256, copy) = if changeable {
             let mut content = File::open(link_of(&file)).map_err(wrong)?;
@@ -243,43 +245,6 @@ fn is_device(path: &str) -> Result<(), Refusal> {
         Err(e) => refuse(format!(
             "the profile shows this device, and this host has none: {e}"
         )),
-    }
-}
-
-/// What of the host a job sees: its profile, held by one of its backends.
-#[derive(Clone, Copy)]
-struct View<'a> {
-    profile: &'a Profile,
-    backend: Backend,
-}
-
-impl View<'_> {
-    fn look_up(self, command: &str) -> Result<String, Refusal> {
-        if command.starts_with('/') {
-            return Ok(command.to_owned());
-        }
-        if command.contains('/') {
-            return Err(not_found(format!(
-                "{command}: a program is named by an absolute path, or looked up by its bare name"
-            )));
-        }
-        let candidates = self.profile.path.iter().filter(|d| d.starts_with('/'));
-        let candidates = candidates.map(|d| format!("{}/{command}", d.trim_end_matches('/')));
-        let is_program = |p: &String| {
-            let is_file = |m: std::fs::Metadata| m.is_file() && m.mode() & 0o111 != 0;
-            self.shows(Path::new(p)) && std::fs::metadata(p).is_ok_and(is_file)
-        };
-        candidates
-            .into_iter()
-            .find(is_program)
-            .ok_or_else(|| not_found(format!("{command}: not in the profile's path")))
-    }
-
-    /// Whether the job sees this path.
-    fn shows(self, path: &Path) -> bool {
-        let named = self.profile.read_only.iter().chain(&self.profile.read_write);
-        let mut all = SHOWN.iter().copied().chain(named.map(String::as_str));
-        self.backend == Backend::Host || all.any(|dir| path.starts_with(dir))
     }
 }
 

@@ -29,5 +29,6 @@ mod follow;
 mod kills;
 mod law;
 mod network;
+mod rootfs;
 mod roots;
 mod steps;

@@ -1,9 +1,15 @@
 //! Arguments of `lictor agent`.
 
 use std::path::PathBuf;
+#[cfg(unix)]
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+#[cfg(unix)]
+use lictor_proto::Digest;
 use lictor_proto::Name;
+#[cfg(unix)]
+use lictor_trust::profiles::{parse_duration, parse_size};
 
 /// `lictor agent`.
 #[derive(Debug, Args)]
@@ -19,6 +25,57 @@ pub(crate) enum AgentCommand {
     Enroll(Enroll),
     /// Run the agent in the foreground
     Run(ServeAgent),
+    /// Manage the root filesystems that profiles may name on this node
+    #[cfg(unix)]
+    Rootfs(Rootfs),
+}
+
+/// `lictor agent rootfs`.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+pub(crate) struct Rootfs {
+    /// Where the node keeps its keys, journal and spool
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/lictor/agent",
+        global = true
+    )]
+    pub(crate) dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: RootfsCommand,
+}
+
+/// What to do with root filesystems.
+#[cfg(unix)]
+#[derive(Debug, Subcommand)]
+pub(crate) enum RootfsCommand {
+    /// Add a tarball, an OCI image archive, or a directory of the OCI image layout
+    Add {
+        /// The file or directory
+        #[arg(value_name = "FILE|DIR")]
+        source: PathBuf,
+        /// Add it only when this is its digest: a tarball's own, or an image's manifest's
+        #[arg(long, value_name = "SHA256")]
+        expect: Option<Digest>,
+    },
+    /// List what is there, and when it was last used
+    Ls,
+    /// Remove one that no job uses
+    Rm {
+        /// Which one
+        #[arg(value_name = "SHA256")]
+        digest: Digest,
+    },
+    /// Remove what has not been used for long, and then what was used longest ago
+    Prune {
+        /// Keep at most so much, in bytes or with KiB, MiB or GiB
+        #[arg(long, value_parser = parse_size, default_value = "20GiB")]
+        max: u64,
+        /// Keep what was used within this time
+        #[arg(long, value_parser = parse_duration, default_value = "30d")]
+        unused: Duration,
+    },
 }
 
 /// `lictor agent enroll`.

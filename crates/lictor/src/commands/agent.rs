@@ -18,6 +18,8 @@ pub(crate) fn run(agent: &Agent, out: Out) -> Result {
     match &agent.command {
         AgentCommand::Enroll(args) => block_on(join(args, out)),
         AgentCommand::Run(args) => serve(args, out),
+        #[cfg(unix)]
+        AgentCommand::Rootfs(args) => super::rootfs::run(args, out),
     }
 }
 

@@ -1,43 +1,56 @@
 //! What a sandbox shows: bwrap's arguments.
 
-use std::os::fd::OwnedFd;
-
+use super::paths::Paths;
 use crate::linux::shown::{ETC, How, SHOWN, how};
 use crate::linux::users::User;
 
 /// The user inside.
-const INSIDE: &str = "1000";
+pub(super) const INSIDE: &str = "1000";
 /// Bytes of `/dev/shm` and of `/tmp`, which are memory.
 const SHARED_MEMORY: &str = "268435456";
 const TEMPORARY: &str = "1073741824";
+/// The first descriptor of what is shown: the root, where there is one, and then what is mounted in it.
+const FIRST: usize = 9;
+
 /// What a set of namespaces is made of.
 pub(super) struct Parts<'a> {
     pub(super) user: &'a User,
     pub(super) changes_user: bool,
-    pub(super) workspace: Option<OwnedFd>,
-    /// Option and path, for further paths of the host.
-    pub(super) binds: &'a [(&'static str, String)],
     /// Devices of the host.
     pub(super) devices: &'a [String],
+    pub(super) paths: Paths,
 }
 
-/// bwrap's arguments, each ended by a NUL. Descriptors: 3 these, 4 info, 5 block, 6 to 8 generated files, 9 the
-/// workspace.
+/// bwrap's arguments, each ended by a NUL. Descriptors: 3 these, 4 info, 5 block, 6 to 8 generated files, from 9 what
+/// is shown.
 pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
+    let paths = &parts.paths;
     let mut list: Vec<String> = Vec::new();
+    let mut number = FIRST;
     namespaces(&mut list);
-    root(&mut list, parts.devices);
-    for (option, path) in parts.binds {
-        add(&mut list, &[option, path, path]);
+    if paths.root.is_some() {
+        add(&mut list, &["--ro-bind-fd", &number.to_string(), "/"]);
+        number += 1;
+    } else {
+        host_root(&mut list);
     }
-    let workspace: &[&str] = match parts.workspace {
-        Some(_) => &["--bind-fd", "9", "/workspace"],
-        None => &["--dir", "/workspace"],
-    };
-    add(&mut list, workspace);
+    usual(&mut list, parts.devices);
+    if paths.root.is_none() {
+        add(&mut list, &["--dir", "/run", "--symlink", "../tmp", "/var/tmp"]);
+    }
+    for mount in &paths.mounts {
+        add(&mut list, &[mount.option, &number.to_string(), &mount.at]);
+        number += 1;
+    }
+    if paths.mounts.is_empty() {
+        add(&mut list, &["--dir", "/workspace"]);
+    }
     // The last of the mounts: see `Namespaces::start`.
     add(&mut list, &["--ro-bind-data", "8", "/etc/hosts"]);
-    add(&mut list, &["--remount-ro", "/", "--chdir", "/workspace"]);
+    if paths.root.is_none() {
+        add(&mut list, &["--remount-ro", "/"]);
+    }
+    add(&mut list, &["--chdir", "/workspace"]);
     let mut bytes = Vec::new();
     for word in list {
         bytes.extend_from_slice(word.as_bytes());
@@ -59,10 +72,15 @@ fn namespaces(list: &mut Vec<String>) {
     add(list, &["--info-fd", "4", "--block-fd", "5"]);
 }
 
-fn root(list: &mut Vec<String>, devices: &[String]) {
+/// The programs of the host, and what of its `/etc` they need.
+fn host_root(list: &mut Vec<String>) {
     for path in SHOWN.iter().chain(&ETC) {
         show(list, path);
     }
+}
+
+/// What every sandbox has of its own.
+fn usual(list: &mut Vec<String>, devices: &[String]) {
     add(list, &["--ro-bind-data", "6", "/etc/passwd"]);
     add(list, &["--ro-bind-data", "7", "/etc/group"]);
     add(list, &["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]);
@@ -86,7 +104,6 @@ fn root(list: &mut Vec<String>, devices: &[String]) {
         list,
         &["--remount-ro", "/dev", "--size", TEMPORARY, "--tmpfs", "/tmp"],
     );
-    add(list, &["--dir", "/run", "--symlink", "../tmp", "/var/tmp"]);
 }
 
 /// As it is on the host.

@@ -9,12 +9,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::fs::{MemfdFlags, OFlags};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 
 use super::arguments::{Parts, arguments};
+use super::paths::Paths;
 use crate::backend::StartError;
 use crate::handle::ProcessId;
 use crate::linux::input;
@@ -22,7 +23,7 @@ use crate::linux::keeper::Keeper;
 use crate::linux::kernel::Kernel;
 use crate::linux::process;
 use crate::linux::ready;
-use crate::linux::shown::{GROUP, HOSTS, PASSWD};
+use crate::linux::shown::HOSTS;
 use crate::linux::spawn::{self, Launch, LaunchFile};
 use crate::linux::supervisor::{Timer, expiry};
 use crate::linux::zygote::Zygote;
@@ -56,18 +57,11 @@ struct Ends {
 
 impl Namespaces {
     pub(super) async fn make(kernel: &Kernel, spec: &LaunchSpec) -> Result<Self, StartError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let workspace = rustix::fs::open(&spec.dir, flags, Mode::empty())
-            .map_err(|e| StartError::failed("open the job's directory")(e.into()))?;
-        let read_only = spec.read_only.iter().map(|p| ("--ro-bind", p.clone()));
-        let read_write = spec.read_write.iter().map(|p| ("--bind", p.clone()));
-        let binds: Vec<_> = read_only.chain(read_write).collect();
         let parts = Parts {
             user: &spec.user,
             changes_user: spec.changes_user,
-            workspace: Some(workspace),
-            binds: &binds,
             devices: &spec.devices,
+            paths: open_paths(kernel, spec).await?,
         };
         Self::start(kernel, &parts).await
     }
@@ -137,19 +131,46 @@ impl Drop for Namespaces {
     }
 }
 
+/// Opens what is shown. A file system that does not answer holds up a thread of its own, and nobody else.
+async fn open_paths(kernel: &Kernel, spec: &LaunchSpec) -> Result<Paths, StartError> {
+    let failed = || StartError::failed("show what the profile names");
+    if spec.read_only.is_empty() && spec.read_write.is_empty() {
+        return Paths::open(spec).map_err(failed());
+    }
+    let late = || failed()(io::ErrorKind::TimedOut.into());
+    let bound = Timer::after(kernel.zygote.bound);
+    let asked = spec.clone();
+    let threads = kernel.openers.clone();
+    let open = async move {
+        // A thread that hangs keeps its place, so that there are never more of them than there are places.
+        let place = threads.acquire_owned().await;
+        let open = move || {
+            let _place = place;
+            Paths::open(&asked)
+        };
+        tokio::task::spawn_blocking(open).await
+    };
+    tokio::select! {
+        opened = open => opened.map_err(io::Error::other).flatten().map_err(failed()),
+        () = expiry(&bound) => Err(late()),
+    }
+}
+
 async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper, u32), StartError> {
     let io = StartError::failed;
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| io("make a pipe")(e.into()));
     let ((error, error_in), (info, info_in), (block_out, block)) = (pipe()?, pipe()?, pipe()?);
     let data = |bytes: &[u8]| memory_file(bytes).map_err(io("make a memory file"));
     let (mounts, hosts) = file_to_read(HOSTS).map_err(io("make a socket"))?;
-    let files = [data(PASSWD)?, data(GROUP)?, hosts];
+    let [passwd, group] = &parts.paths.users;
+    let files = [data(passwd)?, data(group)?, hosts];
     let arguments = data(&arguments(parts))?;
     let null = input::null().map_err(io("open /dev/null"))?;
     let mut inherit = vec![null.as_fd(), null.as_fd(), error_in.as_fd()];
     inherit.extend([arguments.as_fd(), info_in.as_fd(), block_out.as_fd()]);
     inherit.extend(files.iter().map(AsFd::as_fd));
-    inherit.extend(parts.workspace.as_ref().map(AsFd::as_fd));
+    inherit.extend(parts.paths.root.as_ref().map(AsFd::as_fd));
+    inherit.extend(parts.paths.mounts.iter().map(|m| m.from.as_fd()));
     let spawned = spawn::spawn(&kernel.zygote, &launch(kernel, parts, inherit)?).await?;
     let ends = Ends {
         error,

@@ -1,0 +1,160 @@
+//! What a sandbox shows of the host besides the usual, held by descriptors.
+//!
+//! The kernel follows no link on the way to any of it: what somebody has put in the place of a path since the law was
+//! written is not what the law means. bwrap is given the descriptor and compares what it has mounted with it.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::arguments::INSIDE;
+use crate::linux::shown::{GROUP, PASSWD};
+use crate::plan::LaunchSpec;
+
+/// Longest of the files about users that is read.
+const MOST: u64 = 1 << 20;
+
+/// Something of the host that is mounted inside.
+#[derive(Debug)]
+pub(super) struct Mount {
+    /// bwrap's word.
+    pub(super) option: &'static str,
+    pub(super) from: OwnedFd,
+    pub(super) at: String,
+}
+
+/// Everything of the host that one sandbox shows.
+#[derive(Debug)]
+pub(super) struct Paths {
+    pub(super) root: Option<OwnedFd>,
+    /// What is shown as `/etc/passwd` and `/etc/group`.
+    pub(super) users: [Vec<u8>; 2],
+    pub(super) mounts: Vec<Mount>,
+}
+
+impl Paths {
+    /// Those of no job.
+    pub(super) fn none() -> Self {
+        Self {
+            root: None,
+            users: [PASSWD.into(), GROUP.into()],
+            mounts: Vec::new(),
+        }
+    }
+
+    /// Opens them. It may take as long as a file system takes to answer.
+    pub(super) fn open(spec: &LaunchSpec) -> io::Result<Self> {
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open_dir = |path: &Path| rustix::fs::open(path, directory, Mode::empty());
+        let root = spec.rootfs.as_deref().map(open_dir).transpose()?;
+        let users = match &root {
+            Some(root) => [users(root, "etc/passwd", PASSWD), users(root, "etc/group", GROUP)],
+            None => [PASSWD.into(), GROUP.into()],
+        };
+        let read_only = spec.read_only.iter().map(|p| ("--ro-bind-fd", p));
+        let read_write = spec.read_write.iter().map(|p| ("--bind-fd", p));
+        let mut mounts = Vec::new();
+        for (option, path) in read_only.chain(read_write) {
+            let from = open(path).map_err(|e| named(path, e))?;
+            if let Some(root) = &root {
+                has_place(root, path, &from).map_err(|e| named(path, e))?;
+            }
+            let at = path.clone();
+            mounts.push(Mount { option, from, at });
+        }
+        mounts.push(Mount {
+            option: "--bind-fd",
+            from: open_dir(&spec.dir)?,
+            at: "/workspace".into(),
+        });
+        Ok(Self { root, users, mounts })
+    }
+}
+
+fn named(path: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{path}: {error}"))
+}
+
+fn open(path: &str) -> io::Result<OwnedFd> {
+    let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match rustix::fs::openat2(CWD, path, flags, Mode::empty(), no_links) {
+        Err(Errno::LOOP) => Err(io::Error::other(
+            "a link leads there, and links are not followed; name the real path in the profile",
+        )),
+        other => Ok(other?),
+    }
+}
+
+/// A root file system is never written to, so what is mounted in it takes a place that it has.
+fn has_place(root: &OwnedFd, path: &str, from: &OwnedFd) -> io::Result<()> {
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let place = rustix::fs::openat2(root, path, flags, Mode::empty(), inside);
+    let is_directory = |fd: &OwnedFd| {
+        let stat = rustix::fs::fstat(fd)?;
+        Ok::<_, Errno>(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    };
+    match place {
+        Ok(place) if is_directory(&place)? == is_directory(from)? => Ok(()),
+        _ => Err(io::Error::other(
+            "the root file system has no such place to show it at; make an empty directory or file there",
+        )),
+    }
+}
+
+/// The users or groups of a root file system, with the one that jobs run as.
+fn users(root: &OwnedFd, path: &str, ours: &[u8]) -> Vec<u8> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let mut text = Vec::new();
+    if let Ok(file) = rustix::fs::openat2(root, path, flags, Mode::empty(), inside) {
+        let _ = File::from(file).take(MOST).read_to_end(&mut text);
+    }
+    complete(text, ours)
+}
+
+fn complete(mut text: Vec<u8>, ours: &[u8]) -> Vec<u8> {
+    let id = |line: &[u8]| line.split(|b| *b == b':').nth(2).map(<[u8]>::to_vec);
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return ours.into();
+    }
+    if text
+        .split(|b| *b == b'\n')
+        .any(|line| id(line).as_deref() == Some(INSIDE.as_bytes()))
+    {
+        return text;
+    }
+    if text.last() != Some(&b'\n') {
+        text.push(b'\n');
+    }
+    let own = ours
+        .split(|b| *b == b'\n')
+        .find(|line| id(line).as_deref() == Some(INSIDE.as_bytes()));
+    text.extend_from_slice(own.unwrap_or_default());
+    text.push(b'\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PASSWD, complete};
+
+    #[test]
+    fn a_root_keeps_its_users_and_gets_the_one_that_jobs_run_as() {
+        assert_eq!(complete(Vec::new(), PASSWD), PASSWD);
+        let theirs = b"root:x:0:0::/root:/bin/ash\napp:x:1000:1000::/app:/bin/ash\n".to_vec();
+        assert_eq!(complete(theirs.clone(), PASSWD), theirs);
+        let none = complete(b"root:x:0:0::/root:/bin/ash".to_vec(), PASSWD);
+        let text = String::from_utf8(none).expect("UTF-8");
+        assert_eq!(text.lines().count(), 2);
+        assert!(
+            text.ends_with("\nlictor:x:1000:1000::/workspace:/bin/sh\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! Jobs whose root is one of the store: what they see, what is judged, and what keeps it there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Bench, command};
+use lictor_proto::{Code, Digest};
+use lictor_rootfs::{Import, Limits, RootfsError, Store};
+use lictor_sandbox::{Plan, sync_file_system};
+use lictor_trust::profiles::Backend;
+
+/// A directory with a shell, what its libraries are, and a few places and scripts.
+fn make_tree(dir: &Path) {
+    let shell = "for p in sh cat ls id touch mkdir head; do f=$(readlink -f $(command -v $p)); \
+         install -D $f \"$0/bin/$p\"; \
+         ldd $f | grep -o '/[^ ]*' | while read l; do install -D $(readlink -f $l) \"$0$l\"; done; done; \
+         mkdir -p $0/opt/tool $0/srv/place $0/etc; ln -s /opt/tool/hello $0/bin/hi; ln -s ../../../../bin/cat $0/opt/cat; \
+         printf '#!/bin/sh\\necho hello from $0\\n' > $0/opt/tool/hello; chmod 755 $0/opt/tool/hello; \
+         ln -s /usr/bin/env $0/opt/outside; echo own > $0/etc/own; \
+         printf 'root:x:0:0:root:/root:/bin/sh\\n' > $0/etc/passwd";
+    let made = Command::new("sh").args(["-c", shell]).arg(dir).status();
+    assert!(made.expect("a shell").success());
+}
+
+fn packed(dir: &Path, extra: &str) -> PathBuf {
+    let tree = dir.join("tree");
+    std::fs::create_dir_all(tree.join("etc")).expect("made");
+    make_tree(&tree);
+    std::fs::write(tree.join("etc/extra"), extra).expect("written");
+    let tarball = dir.join("root.tar");
+    let tar = Command::new("tar")
+        .args([
+            "-C",
+            tree.to_str().expect("UTF-8"),
+            "-cf",
+            tarball.to_str().expect("UTF-8"),
+            ".",
+        ])
+        .status();
+    assert!(tar.expect("tar").success());
+    tarball
+}
+
+struct Rooted {
+    bench: Bench,
+    node: tempfile::TempDir,
+    store: Store,
+    digest: Digest,
+}
+
+/// A bubblewrap bench whose profile names a root that the store has.
+async fn rooted() -> Rooted {
+    let node = tempfile::tempdir().expect("a directory");
+    let store = Store::of_node(node.path());
+    let digest = add(&store, &packed(node.path(), ""));
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    bench.host.use_rootfs(store.clone());
+    bench.profile.rootfs = Some(digest);
+    Rooted {
+        bench,
+        node,
+        store,
+        digest,
+    }
+}
+
+fn add(store: &Store, tarball: &Path) -> Digest {
+    let import = Import {
+        store,
+        limits: Limits::default(),
+        sync: sync_file_system,
+    };
+    import.add(tarball, None).expect("added").digest
+}
+
+#[tokio::test]
+async fn a_job_sees_its_own_root_and_nothing_of_the_hosts() {
+    let Rooted {
+        bench, node: _node, ..
+    } = rooted().await;
+    let own = bench
+        .sh("cat /etc/own; ls /usr /opt; cat /etc/passwd; id -u; cat /etc/hosts | head -1")
+        .await;
+    assert!(own.succeeded(), "{own:?}");
+    for word in [
+        "own\n",
+        "tool\n",
+        "root:x:0:0:root:/root:/bin/sh\n",
+        "lictor:x:1000",
+        "\n1000\n",
+        "localhost",
+    ] {
+        assert!(own.stdout.contains(word), "{word:?} in {own:?}");
+    }
+    assert!(!own.stdout.contains("share"), "the host's /usr: {own:?}");
+    let written = bench
+        .sh("touch /workspace/a /tmp/b && for p in / /etc /bin /opt/tool /run /etc/own /etc/passwd /bin/sh; do touch $p/x && echo wrote; echo x >> $p && echo wrote; done")
+        .await;
+    assert!(!written.stdout.contains("wrote"), "{written:?}");
+    let usual = bench
+        .sh("echo x > /dev/null; head -c1 /dev/urandom >/tmp/r; cat /proc/self/status | head -1; ls /proc/1")
+        .await;
+    assert!(usual.stdout.starts_with("Name:"), "{usual:?}");
+}
+
+#[tokio::test]
+async fn programs_are_looked_up_and_judged_in_that_root() {
+    let Rooted {
+        bench, node: _node, ..
+    } = rooted().await;
+    let name = "p".parse().expect("a name");
+    let facts = |argv: &[&str]| {
+        let resolved = bench
+            .host
+            .resolve(&name, bench.profile(), &command(argv), &bench.job_dir());
+        resolved.map(|r| r.facts().clone())
+    };
+    let hello = facts(&["hi"]).expect("a script behind a link");
+    assert_eq!(hello.program.path, "/opt/tool/hello");
+    assert_eq!(hello.interpreters[0].path, "/bin/sh");
+    let script = Digest::of(b"#!/bin/sh\necho hello from $0\n");
+    assert_eq!(hello.program.sha256, script);
+    assert_eq!(bench.run(&["hi"]).await.stdout, "hello from /bin/hi\n");
+    // Links lead nowhere out of the root, however far up they go.
+    assert_eq!(facts(&["/opt/cat"]).expect("a link up").program.path, "/bin/cat");
+    assert_eq!(bench.run(&["/opt/cat", "/etc/own"]).await.stdout, "own\n");
+    // The host has these; the root has not, or something else is shown there.
+    for absent in [
+        "/opt/outside",
+        "/usr/bin/env",
+        "env",
+        "/../../../usr/bin/env",
+        "/proc/self/exe",
+        "/dev/null",
+    ] {
+        let refusal = facts(&[absent]).expect_err(absent);
+        assert_eq!(refusal.code, Code::ProgramNotFound, "{absent}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_root_that_a_job_uses_stays_until_the_job_is_gone() {
+    let Rooted {
+        bench,
+        store,
+        digest,
+        node: _node,
+    } = rooted().await;
+    let mut sandbox = bench
+        .backend
+        .create(bench.plan(&command(&["cat"])))
+        .await
+        .expect("created");
+    assert!(matches!(store.remove(&digest), Err(RootfsError::InUse(_))));
+    sandbox.destroy().await.expect("destroyed");
+    drop(sandbox);
+    store.remove(&digest).expect("removed");
+    let name = "p".parse().expect("a name");
+    let refusal = bench
+        .host
+        .resolve(&name, bench.profile(), &command(&["cat"]), &bench.job_dir())
+        .expect_err("refused");
+    assert_eq!(refusal.code, Code::Unenforceable);
+    assert!(refusal.message.contains("lictor agent rootfs add"), "{refusal}");
+}
+
+#[tokio::test]
+async fn what_the_profile_names_besides_is_the_hosts() {
+    let Rooted { mut bench, node, .. } = rooted().await;
+    // As a user of the host sees it, whom the directories above let pass.
+    let shown = tempfile::tempdir_in("/srv").expect("a directory");
+    std::fs::write(shown.path().join("file"), "the host's\n").expect("written");
+    let path = shown.path().to_str().expect("UTF-8").to_owned();
+    bench.profile.read_only.push(path.clone());
+    let plan = bench.plan(&command(&["cat"]));
+    let error = bench
+        .backend
+        .create(plan)
+        .await
+        .err()
+        .expect("no place for it")
+        .refusal();
+    assert!(error.message.contains("no such place"), "{error}");
+    bench.profile.read_only[0] = "/srv".into();
+    drop(node);
+    let name = "p".parse().expect("a name");
+    let gone = bench
+        .host
+        .resolve(&name, bench.profile(), &command(&["cat"]), &bench.job_dir());
+    assert!(gone.is_err());
+    let Rooted {
+        bench: mut fresh,
+        node: _node,
+        ..
+    } = rooted().await;
+    fresh.profile.read_only.push("/srv".into());
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(shown.path(), mode).expect("set");
+    let seen = fresh.run(&["cat", &format!("{path}/file")]).await;
+    assert_eq!(seen.stdout, "the host's\n", "{seen:?}");
+}
+
+#[tokio::test]
+async fn backends_without_a_root_of_their_own_refuse_one() {
+    let Rooted {
+        store,
+        digest,
+        node: _node,
+        ..
+    } = rooted().await;
+    for backend in [Backend::Host, Backend::Landlock] {
+        let mut bench = Bench::new(backend).await;
+        bench.host.use_rootfs(store.clone());
+        bench.profile.rootfs = Some(digest);
+        let refused =
+            lictor_sandbox::can_hold(&bench.profile, backend, &bench.capabilities).expect_err("refused");
+        assert!(refused.to_string().contains("own_root"), "{refused}");
+        assert!(refused.to_string().contains("bubblewrap"), "{refused}");
+        let name = "p".parse().expect("a name");
+        let refusal = bench
+            .host
+            .resolve(&name, bench.profile(), &command(&["cat"]), &bench.job_dir())
+            .expect_err("refused");
+        assert_eq!(refusal.code, Code::Unenforceable, "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_in_the_place_of_what_is_shown_is_a_refusal() {
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    let place = tempfile::tempdir().expect("a directory");
+    let (named, secret) = (place.path().join("named"), place.path().join("secret"));
+    for dir in [&named, &secret] {
+        std::fs::create_dir(dir).expect("made");
+        std::fs::write(
+            dir.join("file"),
+            dir.file_name().expect("a name").as_encoded_bytes(),
+        )
+        .expect("written");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir, mode).expect("set");
+    }
+    let path = named.to_str().expect("UTF-8").to_owned();
+    bench.profile.read_only.push(path.clone());
+    let read = format!("cat {path}/file");
+    // By an open descriptor: nobody has to be let through the directories above.
+    assert_eq!(bench.sh(&read).await.stdout, "named");
+    let exec = command(&["sh", "-c", &read]);
+    let plan: Plan = bench.plan(&exec);
+    std::fs::rename(&named, place.path().join("moved")).expect("moved");
+    std::os::unix::fs::symlink(&secret, &named).expect("a link");
+    // A path would have led there: the host does follow it.
+    assert_eq!(
+        std::fs::read_to_string(format!("{path}/file")).expect("there"),
+        "secret"
+    );
+    let error = bench.backend.create(plan).await.err().expect("refused").refusal();
+    assert!(error.message.contains("links are not followed"), "{error}");
+}
