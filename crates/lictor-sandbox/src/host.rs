@@ -11,6 +11,7 @@ use lictor_proto::doc::Exec;
 use lictor_proto::{Digest, Name};
 use lictor_rootfs::Store;
 use lictor_trust::profiles::{Backend as BackendName, Profile};
+use tokio::sync::watch;
 
 use crate::backend::{Backend, ProbeError};
 use crate::imp;
@@ -114,6 +115,19 @@ impl Host {
     /// What of this host the backends rest on, for `doctor`.
     pub async fn checks(&self) -> Vec<Check> {
         imp::checks(&self.inner).await
+    }
+
+    /// Keeps as many prepared sandboxes waiting as `wanted` says, of profiles whose jobs run in bubblewrap here, with
+    /// their directories in `work`, which is where those of their jobs will be. Ends, and leaves nothing behind, when the
+    /// sender is dropped. One call at a time.
+    pub async fn keep_warm(&self, work: &Path, wanted: watch::Receiver<Vec<Profile>>) {
+        imp::keep_warm(self.inner.clone(), work.to_owned(), wanted).await;
+    }
+
+    /// How many prepared sandboxes wait.
+    #[must_use]
+    pub fn warm_ready(&self) -> watch::Receiver<usize> {
+        self.inner.warm_ready()
     }
 
     /// The probe of every backend, for heartbeats and `doctor`.

@@ -50,6 +50,7 @@ mod zygote;
 
 use std::sync::Arc;
 
+pub(crate) use bubblewrap::keep_warm;
 pub(crate) use checks::all as checks;
 pub(crate) use facts::{fingerprint, hide_memory, host_facts, sync_file_system};
 pub(crate) use kernel::Kernel;

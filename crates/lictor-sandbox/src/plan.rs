@@ -106,6 +106,8 @@ fn egress_of(profile: &Profile) -> Option<Rules> {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LaunchSpec {
     pub(crate) backend: Backend,
+    /// Digest of the profile that it comes from.
+    pub(crate) profile: Digest,
     pub(crate) argv: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) cwd: String,
@@ -161,6 +163,7 @@ impl LaunchSpec {
         let limits = profile.limits.clone();
         Self {
             backend,
+            profile: profile.digest(),
             argv: exec.argv.clone(),
             env,
             cwd: working_directory((profile, backend), exec, dir),
@@ -181,6 +184,24 @@ impl LaunchSpec {
             egress,
             job: JobId::from_digest(&Digest::of(dir.as_os_str().as_encoded_bytes())),
         }
+    }
+
+    /// Names the place that a job runs in: all of this but what is the job's own. A field that is added counts until
+    /// somebody shows that it is.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn place(&self) -> Digest {
+        let place = Self {
+            argv: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: String::new(),
+            program: OpenProgram::none(),
+            timeout: Duration::ZERO,
+            grace: Duration::ZERO,
+            dir: self.dir.parent().unwrap_or(&self.dir).to_owned(),
+            job: JobId::from_digest(&self.profile),
+            ..self.clone()
+        };
+        Digest::of(&serde_json::to_vec(&place).unwrap_or_default())
     }
 
     fn promises(&self) -> Promises<'_> {

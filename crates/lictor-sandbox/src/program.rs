@@ -59,6 +59,18 @@ pub(crate) struct OpenProgram {
     pub(crate) in_place_of_first: Option<Vec<String>>,
 }
 
+impl OpenProgram {
+    /// None: of a place that has no job yet.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn none() -> Self {
+        Self {
+            files: Vec::new(),
+            exec_by: ExecBy::Trusted,
+            in_place_of_first: None,
+        }
+    }
+}
+
 /// Who a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct User {

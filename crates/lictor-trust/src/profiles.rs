@@ -84,6 +84,10 @@ pub struct Profile {
     /// How much of the kernel a job may call.
     #[serde(default, skip_serializing_if = "Seccomp::is_default")]
     pub seccomp: Seccomp,
+    /// How many prepared sandboxes each node keeps waiting for its jobs, 0 to 16: a start is then only the program's own.
+    /// Takes the backend bubblewrap, and memory.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub warm: u32,
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
@@ -105,6 +109,14 @@ impl Seccomp {
     fn is_default(&self) -> bool {
         *self == Self::Default
     }
+}
+
+/// Most prepared sandboxes of one profile.
+const MOST_WARM: u32 = 16;
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde wants it
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Who a job runs as.
@@ -306,6 +318,7 @@ impl Profile {
             return Err(format!("{name:?} cannot be set as a variable"));
         }
         self.limits.validate().map_err(|e| format!("limits.{e}"))?;
+        self.validate_warm().map_err(|e| format!("warm: {e}"))?;
         if self.network == Network::Host && self.backend.iter().any(Backend::is_unprivileged) {
             return Err("network = \"host\" goes with backend = \"host\" only".into());
         }
@@ -320,6 +333,21 @@ fn is_device_path(path: &str) -> bool {
         && path
             .strip_prefix("/dev/")
             .is_some_and(|p| p.split('/').all(plain))
+}
+
+impl Profile {
+    fn validate_warm(&self) -> Result<(), &'static str> {
+        if self.warm > MOST_WARM {
+            return Err("at most 16");
+        }
+        if self.warm > 0 && !self.backend.contains(Backend::Bubblewrap) {
+            return Err("only the backend \"bubblewrap\" can prepare sandboxes");
+        }
+        if self.warm > 0 && self.rootfs.is_some() {
+            return Err("sandboxes with a rootfs of their own cannot be prepared");
+        }
+        Ok(())
+    }
 }
 
 impl Limits {
@@ -361,6 +389,7 @@ mod tests {
             "rootfs",
             "devices",
             "seccomp",
+            "warm",
         ] {
             assert!(!text.contains(limit), "{text}");
         }
@@ -383,6 +412,19 @@ mod tests {
             let text = format!("{{\"backend\": \"bubblewrap\", \"devices\": [\"{device}\"]}}");
             let profile: Profile = serde_json::from_str(&text).expect("a profile");
             assert_eq!(profile.validate().is_ok(), good, "{device}");
+        }
+    }
+
+    #[test]
+    fn only_what_can_be_prepared_is_kept_warm() {
+        for (profile, good) in [
+            ("\"backend\": \"bubblewrap\", \"warm\": 16", true),
+            ("\"backend\": [\"landlock\", \"bubblewrap\"], \"warm\": 1", true),
+            ("\"backend\": \"bubblewrap\", \"warm\": 17", false),
+            ("\"backend\": \"landlock\", \"warm\": 1", false),
+        ] {
+            let profile: Profile = serde_json::from_str(&format!("{{{profile}}}")).expect("a profile");
+            assert_eq!(profile.validate().is_ok(), good, "{profile:?}");
         }
     }
 

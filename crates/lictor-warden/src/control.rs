@@ -47,6 +47,7 @@ pub(crate) async fn law(core: Arc<Core>, docs: LawDocs) -> Result<LawHeld, Refus
     }
     if report.changed() {
         core.feeds.heartbeat();
+        core.prepare_sandboxes();
     }
     match report.refused.first() {
         // What was taken was taken; the caller learns of the first that was not.

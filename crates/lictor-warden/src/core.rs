@@ -73,6 +73,13 @@ impl Core {
         self.law.current().law_held(self.now())
     }
 
+    /// Has sandboxes prepared for the law as it is now.
+    pub(crate) fn prepare_sandboxes(&self) {
+        let held = self.law.current();
+        self.sandboxes
+            .prepare(held.trust.held().ok().map(|files| &files.profiles));
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

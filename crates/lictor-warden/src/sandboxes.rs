@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lictor_policy::Permit;
@@ -11,8 +11,8 @@ use lictor_proto::code::Refusal;
 use lictor_proto::doc::Exec;
 use lictor_proto::{Code, Name};
 use lictor_sandbox::{Backend, Capabilities, Handle, Host, Plan, Resolved, can_hold};
-use lictor_trust::profiles::{Backend as BackendName, Profile};
-use tokio::sync::Semaphore;
+use lictor_trust::profiles::{Backend as BackendName, Profile, Profiles};
+use tokio::sync::{Semaphore, watch};
 
 /// Programs that are looked at at once.
 const RESOLVERS: usize = 64;
@@ -25,6 +25,8 @@ pub(crate) struct Sandboxes {
     usable: BTreeMap<BackendName, Usable>,
     reports: Vec<BackendReport>,
     resolving: Arc<Semaphore>,
+    /// The profiles whose jobs find prepared sandboxes; `None` when nothing is prepared any more.
+    warm: Mutex<Option<watch::Sender<Vec<Profile>>>>,
 }
 
 struct Usable {
@@ -65,7 +67,40 @@ impl Sandboxes {
             usable,
             reports,
             resolving: Arc::new(Semaphore::new(RESOLVERS)),
+            warm: Mutex::new(Some(watch::Sender::new(Vec::new()))),
         }
+    }
+
+    /// Keeps sandboxes prepared for jobs whose directories are made in `work`, as [`Self::prepare`] says, until
+    /// [`Self::prepare_none`].
+    pub(crate) fn keep_warm(&self, work: PathBuf) -> impl Future<Output = ()> + Send + 'static {
+        let wanted = self.warm().as_ref().map(watch::Sender::subscribe);
+        let host = self.host.clone();
+        async move {
+            if let Some(wanted) = wanted {
+                host.keep_warm(&work, wanted).await;
+            }
+        }
+    }
+
+    /// What the law asks for from now on: of profiles that bubblewrap holds here.
+    pub(crate) fn prepare(&self, profiles: Option<&Profiles>) {
+        let all = profiles.into_iter().flat_map(|p| p.profiles.values());
+        let warm = all.filter(|p| p.warm > 0);
+        let wanted = warm.filter(|p| self.choose(p).is_ok_and(|b| b == BackendName::Bubblewrap));
+        let wanted: Vec<Profile> = wanted.cloned().collect();
+        if let Some(sender) = self.warm().as_ref() {
+            sender.send_if_modified(|before| std::mem::replace(before, wanted.clone()) != wanted);
+        }
+    }
+
+    /// Ends what is prepared.
+    pub(crate) fn prepare_none(&self) {
+        self.warm().take();
+    }
+
+    fn warm(&self) -> MutexGuard<'_, Option<watch::Sender<Vec<Profile>>>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn reports(&self) -> Vec<BackendReport> {

@@ -138,6 +138,9 @@ impl Warden {
         });
         say_started(&core, torn, cloned).await;
         recovery::recover(&core).await;
+        let work = core.work_place.path().to_owned();
+        core.tasks.spawn(core.sandboxes.keep_warm(work));
+        core.prepare_sandboxes();
         core.tasks.spawn(housekeeping::keep(Arc::downgrade(&core)));
         Ok(Self {
             core,
@@ -248,6 +251,7 @@ impl Warden {
         self.core.closed.store(true, Ordering::SeqCst);
         self.core.audit_always(Event::new(EventType::AgentStopped)).await;
         self.core.feeds.close();
+        self.core.sandboxes.prepare_none();
         self.core.tasks.close();
         self.core.tasks.wait().await;
         self.core.work_place.close();

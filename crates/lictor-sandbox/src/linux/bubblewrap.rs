@@ -13,6 +13,8 @@
 //! When the agent goes, its keeper does, with that bwrap, with that the first process, and with that everybody in
 //! the box; so nothing of a sandbox outlives its agent.
 //!
+//! A profile may ask for prepared ones (`warm`): `create` then takes one whose place is exactly the plan's.
+//!
 //! # Invariants
 //! - bwrap never runs as real uid 0 (it could write `/proc/sys`), and `/proc/sys` is read-only all the same.
 //! - bwrap gets an empty environment and only the descriptors listed here.
@@ -20,6 +22,7 @@
 mod arguments;
 mod namespaces;
 mod paths;
+mod warm;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -32,6 +35,8 @@ use lictor_trust::profiles::Backend as BackendName;
 use self::arguments::Parts;
 use self::namespaces::Namespaces;
 use self::paths::Paths;
+use self::warm::Taken;
+pub(crate) use self::warm::{Warm, keep_warm};
 use super::kernel::{Inside, Job, Kernel};
 use super::recover;
 use super::users::{self, User};
@@ -83,12 +88,23 @@ impl Backend for Bubblewrap {
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
-        let mut job = Job::create(self.0.clone(), plan)?;
-        let mut namespaces = match Namespaces::make(&self.0, job.plan.spec()).await {
-            Ok(namespaces) => namespaces,
-            Err(e) => {
-                let _ = job.destroy().await;
-                return Err(e);
+        let (mut job, mut namespaces, taken) = match Taken::out_of(&self.0, plan.spec()) {
+            Some((mut namespaces, taken)) => match Job::create_in(self.0.clone(), plan) {
+                Ok(job) => (job, namespaces, Some(taken)),
+                Err(e) => {
+                    let _ = namespaces.end().await;
+                    return Err(e);
+                }
+            },
+            None => {
+                let mut job = Job::create(self.0.clone(), plan)?;
+                match Namespaces::make(&self.0, job.plan.spec()).await {
+                    Ok(namespaces) => (job, namespaces, None),
+                    Err(e) => {
+                        let _ = job.destroy().await;
+                        return Err(e);
+                    }
+                }
             }
         };
         match way_out::make(&self.0, job.plan.spec(), (namespaces.init_fd.as_fd(), None)).await {
@@ -96,6 +112,7 @@ impl Backend for Bubblewrap {
                 job,
                 namespaces,
                 egress,
+                taken,
             })),
             Err(e) => {
                 let _ = namespaces.end().await;
@@ -174,6 +191,8 @@ struct Inner {
     namespaces: Namespaces,
     /// What the proxy says about this job, until it runs.
     egress: Option<EgressEvents>,
+    /// Until it runs: the next one is prepared after that, not beside its start.
+    taken: Option<Taken>,
 }
 
 #[async_trait]
@@ -193,7 +212,9 @@ impl Sandbox for Inner {
             roots: self.namespaces.roots(),
             ruleset: None,
         };
-        let running = self.job.exec(stdio, inside).await?;
+        let running = self.job.exec(stdio, inside).await;
+        drop(self.taken.take());
+        let running = running?;
         Ok(running.with_egress(self.egress.take()))
     }
 

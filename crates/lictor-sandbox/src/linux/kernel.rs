@@ -18,6 +18,7 @@ use rustix::process::{Resource, Signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, watch};
 
+use super::bubblewrap::Warm;
 use super::cgroup::{Bounds, Cgroup, Cgroups, Controller};
 use super::oci::Place;
 use super::proxy::Proxy;
@@ -55,6 +56,7 @@ pub(crate) struct Kernel {
     /// The stricter one, which jobs without namespaces always have, or why there is none.
     pub(super) isolated_filter: Result<Vec<libc::sock_filter>, String>,
     pub(super) proxy: Option<Proxy>,
+    pub(super) warm: Warm,
     resolver: Resolver,
     /// Of the files of OCI runtimes, made when it is first needed.
     place: OnceLock<Result<Place, String>>,
@@ -75,6 +77,7 @@ impl Kernel {
             config,
             filter: super::seccomp::filter(Around::Namespaces).map_err(|e| e.to_string()),
             isolated_filter: super::seccomp::filter(Around::Nothing).map_err(|e| e.to_string()),
+            warm: Warm::default(),
             resolver: Resolver::default(),
             place: OnceLock::new(),
             openers: Arc::new(Semaphore::new(OPENERS)),
@@ -92,13 +95,22 @@ impl Kernel {
         exec: &Exec,
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
-        let sandbox = User {
+        let store = self.rootfs.get();
+        self.resolver
+            .resolve(profile, exec, dir, (&self.sandbox_user(), store))
+    }
+
+    pub(crate) fn warm_ready(&self) -> watch::Receiver<usize> {
+        self.warm.ready()
+    }
+
+    /// Whom jobs in sandboxes of a root agent run as.
+    pub(super) fn sandbox_user(&self) -> User {
+        User {
             uid: self.config.sandbox_uid,
             gid: self.config.sandbox_gid,
             groups: Vec::new(),
-        };
-        let store = self.rootfs.get();
-        self.resolver.resolve(profile, exec, dir, (&sandbox, store))
+        }
     }
 }
 
@@ -174,8 +186,12 @@ pub(super) struct Inside<'a> {
 impl Job {
     /// Makes the job's directory and cgroup.
     pub(super) fn create(kernel: Arc<Kernel>, plan: Plan) -> Result<Self, StartError> {
-        let spec = plan.spec();
-        make_dir(spec).map_err(StartError::failed("make the job's directory"))?;
+        make_dir(plan.spec()).map_err(StartError::failed("make the job's directory"))?;
+        Self::create_in(kernel, plan)
+    }
+
+    /// Makes the cgroup of a job whose directory has been made.
+    pub(super) fn create_in(kernel: Arc<Kernel>, plan: Plan) -> Result<Self, StartError> {
         let mut job = Self {
             kernel,
             plan,
@@ -386,7 +402,7 @@ fn nothing_runs() -> io::Error {
 }
 
 /// Fails when it exists already: a directory of a job's own is nobody else's.
-fn make_dir(spec: &LaunchSpec) -> io::Result<()> {
+pub(super) fn make_dir(spec: &LaunchSpec) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(&spec.dir)?;
     if spec.changes_user
         && let Err(e) = chown(&spec.dir, Some(spec.user.uid), Some(spec.user.gid))

@@ -102,12 +102,7 @@ impl Resolver {
         dir: &Path,
         (sandbox, store): (&User, Option<&Store>),
     ) -> Result<Resolved, Refusal> {
-        let own = users::current();
-        let user = match run_as(profile) {
-            Some(name) => named_user(name)?,
-            None if backend.is_unprivileged() && own.uid == 0 => sandbox.clone(),
-            None => own.clone(),
-        };
+        let user = user_of((profile, backend), sandbox)?;
         let command = exec.argv.first().map_or("", String::as_str);
         for device in &profile.devices {
             is_device(device)?;
@@ -127,7 +122,7 @@ impl Resolver {
         let program = open_program(&mut chain);
         let mut facts = chain.into_iter().map(|j| j.facts);
         let own_facts = facts.next().ok_or_else(|| not_found(command))?;
-        let changes_user = user != own;
+        let changes_user = user != users::current();
         let uid = user.uid;
         let mut spec = LaunchSpec::new((profile, backend), exec, dir, program, user);
         spec.changes_user = changes_user;
@@ -224,6 +219,29 @@ impl Resolver {
         }
         Ok(digest)
     }
+}
+
+/// Who a profile's jobs run as.
+fn user_of((profile, backend): (&Profile, Backend), sandbox: &User) -> Result<User, Refusal> {
+    let own = users::current();
+    match run_as(profile) {
+        Some(name) => named_user(name),
+        None if backend.is_unprivileged() && own.uid == 0 => Ok(sandbox.clone()),
+        None => Ok(own),
+    }
+}
+
+/// The place that a profile's jobs run in, before there is any, in a directory of its own.
+pub(super) fn place_of(
+    (profile, backend): (&Profile, Backend),
+    dir: &Path,
+    sandbox: &User,
+) -> Result<LaunchSpec, Refusal> {
+    let user = user_of((profile, backend), sandbox)?;
+    let changes_user = user != users::current();
+    let nothing = Exec::new(Vec::new());
+    let spec = LaunchSpec::new((profile, backend), &nothing, dir, OpenProgram::none(), user);
+    Ok(LaunchSpec { changes_user, ..spec })
 }
 
 fn named_user(name: &Name) -> Result<User, Refusal> {

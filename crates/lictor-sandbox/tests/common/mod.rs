@@ -21,6 +21,8 @@ use lictor_sandbox::{
     Backend, Capabilities, Config, Ended, Host, OutputReader, Plan, Running, Sandbox, StartError, StdinSource,
 };
 use lictor_trust::profiles::{Backend as BackendName, Profile, Profiles};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// One backend on this machine, with a place for job directories.
 pub struct Bench {
@@ -29,6 +31,13 @@ pub struct Bench {
     pub capabilities: Capabilities,
     pub profile: Profile,
     pub root: tempfile::TempDir,
+    pub warm: Option<KeptWarm>,
+}
+
+/// Prepared sandboxes, and whoever keeps them waiting.
+pub struct KeptWarm {
+    wanted: watch::Sender<Vec<Profile>>,
+    keeper: JoinSet<()>,
 }
 
 /// Everything about one finished job.
@@ -84,6 +93,38 @@ impl Bench {
             capabilities,
             profile,
             root,
+            warm: None,
+        }
+    }
+
+    /// Bubblewrap with prepared sandboxes: each job of the bench's own profile gets one.
+    pub async fn warm(count: u32) -> Self {
+        let mut bench = Self::new(BackendName::Bubblewrap).await;
+        bench.profile.warm = count;
+        let (wanted, receiver) = watch::channel(vec![bench.profile.clone()]);
+        let (host, work) = (bench.host.clone(), bench.root.path().to_owned());
+        let mut keeper = JoinSet::new();
+        keeper.spawn(async move { host.keep_warm(&work, receiver).await });
+        bench.warm = Some(KeptWarm { wanted, keeper });
+        bench
+    }
+
+    pub fn want_warm(&self, profiles: Vec<Profile>) {
+        let warm = self.warm.as_ref().expect("a warm bench");
+        warm.wanted.send_replace(profiles);
+    }
+
+    /// Waits until `count` prepared sandboxes wait.
+    pub async fn until_warm(&self, count: usize) {
+        let mut ready = self.host.warm_ready();
+        ready.wait_for(|n| *n == count).await.expect("the host lives");
+    }
+
+    /// Nobody wants prepared sandboxes any more.
+    pub async fn cool_down(&mut self) {
+        if let Some(KeptWarm { wanted, keeper }) = self.warm.take() {
+            drop(wanted);
+            keeper.join_all().await;
         }
     }
 
@@ -120,6 +161,10 @@ impl Bench {
         exec: &Exec,
         stdin: StdinSource,
     ) -> Result<(Box<dyn Sandbox>, Running), StartError> {
+        if self.warm.is_some() {
+            let mut ready = self.host.warm_ready();
+            ready.wait_for(|n| *n > 0).await.expect("the host lives");
+        }
         let mut sandbox = self.backend.create(self.plan(exec)).await?;
         match sandbox.exec(stdin.into()).await {
             Ok(running) => Ok((sandbox, running)),
@@ -288,6 +333,14 @@ macro_rules! for_every_backend {
             $(#[tokio::test]
             async fn $case() {
                 super::$case(&super::Bench::new(super::Backend::Bubblewrap).await).await;
+            })*
+        }
+        mod prepared_bubblewrap {
+            $(#[tokio::test]
+            async fn $case() {
+                let mut bench = super::Bench::warm(1).await;
+                super::$case(&bench).await;
+                bench.cool_down().await;
             })*
         }
     };

@@ -95,6 +95,7 @@ impl Profile {
             read_write,
             devices,
             seccomp,
+            warm,
             limits,
         } = self;
         let mut topics = vec![
@@ -123,6 +124,7 @@ impl Profile {
             variables.push("HTTP_PROXY and its relatives, unless set otherwise".to_owned());
         }
         topics.extend([
+            topic("kept ready", kept_ready(*warm)),
             topic("time", times(limits)),
             topic("output", vec![output(limits)]),
             topic("limits", bounds(limits)),
@@ -297,6 +299,15 @@ fn system_calls(level: Seccomp) -> Vec<String> {
                 .to_owned(),
         ],
     }
+}
+
+fn kept_ready(warm: u32) -> Vec<String> {
+    let says = match warm {
+        0 => return Vec::new(),
+        1 => "one prepared bubblewrap sandbox on each node, for one job each".to_owned(),
+        n => format!("{n} prepared bubblewrap sandboxes on each node, for one job each"),
+    };
+    vec![says]
 }
 
 fn times(limits: &Limits) -> Vec<String> {

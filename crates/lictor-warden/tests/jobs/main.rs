@@ -10,3 +10,4 @@ mod sleeper;
 mod support;
 mod telling;
 mod verdicts;
+mod warm;

@@ -149,7 +149,7 @@ impl World {
         // Open to pass through, as a node's directory is; else jobs' directories would lie elsewhere.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
         let docs = LawDocs {
-            bundle: Some(wire(&bundle(&org, 1, POLICY), 2)),
+            bundle: Some(wire(&bundle(&org, 1, (POLICY, PROFILES)), 2)),
             ..LawDocs::default()
         };
         let report = trust.accept(&docs, now);
@@ -200,9 +200,18 @@ impl World {
 
     /// A newer bundle with this policy.
     pub fn next_law(&mut self, policy: &str) -> LawDocs {
+        self.next_bundle(policy, PROFILES)
+    }
+
+    /// A newer bundle with these profiles, too.
+    pub fn next_profiles(&mut self, more: &str) -> LawDocs {
+        self.next_bundle(POLICY, &format!("{PROFILES}{more}"))
+    }
+
+    fn next_bundle(&mut self, policy: &str, profiles: &str) -> LawDocs {
         self.version += 1;
         LawDocs {
-            bundle: Some(wire(&bundle(&self.org, self.version, policy), 2)),
+            bundle: Some(wire(&bundle(&self.org, self.version, (policy, profiles)), 2)),
             ..LawDocs::default()
         }
     }
@@ -325,7 +334,7 @@ pub fn next() -> u64 {
     COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
-fn bundle(org: &OrgId, version: u64, policy: &str) -> Bundle {
+fn bundle(org: &OrgId, version: u64, (policy, profiles): (&str, &str)) -> Bundle {
     let now = Timestamp::now();
     let files = [
         ("roster.toml", roster()),
@@ -333,7 +342,7 @@ fn bundle(org: &OrgId, version: u64, policy: &str) -> Bundle {
             "fleet.toml",
             "max_job_validity = \"12h\"\n[enrollers.admins]\nlabels = { role = [\"web\"] }\n".to_owned(),
         ),
-        ("profiles.toml", PROFILES.to_owned()),
+        ("profiles.toml", profiles.to_owned()),
         ("policies/all.cedar", policy.to_owned()),
     ];
     Bundle {

@@ -36,6 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_micros(100);
 const MOUNTS: Duration = Duration::from_millis(100);
 
 /// A set of namespaces, held by bwrap waiting at its block pipe.
+#[derive(Debug)]
 pub(super) struct Namespaces {
     zygote: Arc<Zygote>,
     keeper: Option<Keeper>,
@@ -99,6 +100,11 @@ impl Namespaces {
                 Err(e)
             }
         }
+    }
+
+    /// Whether it stands, and would end with its agent.
+    pub(super) fn is_whole(&self) -> bool {
+        process::is_alive(self.init) && process::is_alive(self.outer)
     }
 
     /// What holds the box, for the handle.
