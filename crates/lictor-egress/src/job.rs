@@ -14,7 +14,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_proto::egress::{Decision, End, Ended, Event, Limits, Protocol, Reason, Rules, Totals, Verdict};
+use lictor_proto::egress::{
+    Decision, End, Ended, Event, IN_HAND, Limits, Protocol, Reason, Rules, Totals, Verdict,
+};
 use lictor_proto::{JobId, Timestamp};
 use lictor_trust::egress::{DnsName, Host, Reach};
 use tokio::sync::{Semaphore, mpsc};
@@ -26,45 +28,59 @@ use crate::denial::Denial;
 use crate::listener::Listener;
 use crate::meter::{Ledger, Meter};
 use crate::resolve::Resolve;
+use crate::room::Room;
 use crate::stream::Stream;
 
 /// Name lookups of one job at once: each holds a thread for as long as a name server likes.
 const LOOKUPS: usize = 8;
+
+/// What all jobs of a proxy use.
+#[derive(Clone)]
+pub struct Shared {
+    /// Who knows the addresses of names.
+    pub resolver: Arc<dyn Resolve>,
+    /// Where records go.
+    pub events: mpsc::Sender<Event>,
+    /// Memory for what is on its way.
+    pub room: Room,
+}
 
 /// One job.
 pub struct Job {
     id: JobId,
     pub(crate) reach: Reach,
     pub(crate) limits: Limits,
-    pub(crate) resolver: Arc<dyn Resolve>,
-    pub(crate) lookups: Semaphore,
+    pub(crate) shared: Shared,
+    pub(crate) lookups: Arc<Semaphore>,
     pub(crate) ledger: Ledger,
-    events: mpsc::Sender<Event>,
+    /// Records that may be handed over before the ones before them are taken.
+    credit: Semaphore,
     ended: CancellationToken,
 }
 
 impl Job {
-    /// A job with these rules. Its records go to `events`; cancelling `ended` ends it.
+    /// A job with these rules. Cancelling `ended` ends it.
     ///
     /// # Errors
     /// When the rules cannot be read.
-    pub fn new(
-        id: JobId,
-        rules: &Rules,
-        resolver: Arc<dyn Resolve>,
-        events: mpsc::Sender<Event>,
-        ended: CancellationToken,
-    ) -> Result<Self, String> {
+    pub fn new(id: JobId, rules: &Rules, shared: Shared, ended: CancellationToken) -> Result<Self, String> {
         Ok(Self {
             id,
             reach: Reach::read(rules)?,
             limits: rules.limits,
-            resolver,
-            lookups: Semaphore::new(LOOKUPS),
-            ledger: Ledger::new(rules.limits),
-            events,
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            ledger: Ledger::new(rules.limits, shared.room.clone()),
+            credit: Semaphore::new(IN_HAND as usize),
+            shared,
             ended,
         })
+    }
+
+    /// So many of its records have been taken.
+    pub fn taken(&self, records: u32) {
+        // Never more than were handed over, whatever is said: nobody may make the credit grow.
+        let room = (IN_HAND as usize).saturating_sub(self.credit.available_permits());
+        self.credit.add_permits((records as usize).min(room));
     }
 
     /// Serves the listener until the job ends.
@@ -153,7 +169,15 @@ impl Job {
     }
 
     async fn record(&self, event: Event) -> Result<(), Denial> {
-        self.events.send(event).await.map_err(|_| Denial::job_ended())
+        tokio::select! {
+            biased;
+            // Never closed, so it can only be had or waited for.
+            turn = self.credit.acquire() => turn.into_iter().for_each(|turn| turn.forget()),
+            // What is left to say is bounded by the connections that there are.
+            () = self.ended.cancelled() => {}
+        }
+        let sent = self.shared.events.send(event).await;
+        sent.map_err(|_| Denial::job_ended())
     }
 }
 

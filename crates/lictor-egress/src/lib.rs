@@ -18,7 +18,7 @@
 //! | `connection`, `socks`, `http` | what can be spoken to the proxy |
 //! | `gate` | from a name to a connection |
 //! | [`hello`], `tls` | the name in a TLS handshake |
-//! | `pump` | bytes, counted |
+//! | `pump`, `room` | bytes, counted, and memory for them |
 //!
 //! # The control protocol
 //! The proxy reads hostile bytes, so it is a process of its own, without keys and with nothing open but what it is
@@ -33,6 +33,9 @@
 //!   `{"closed":{"job":..,"totals":..}}`, the last that is heard of it. Then the id may be opened again.
 //! - `{"decision":{..}}` is written *before* a byte goes out, one per attempt, numbered from 1 per job;
 //!   `{"ended":{..}}` follows for each that was allowed, with the same number.
+//! - `{"taken":{"job":..,"records":N}}` says that N of a job's decisions and ends are written down. A job has at most
+//!   [`IN_HAND`](lictor_proto::egress::IN_HAND) of them that are not; then it waits, and only it. Once it is being
+//!   closed, what is left to say about it comes without waiting.
 //! - Whoever does not read the events stops the traffic: no connection goes on whose record cannot be handed over.
 //! - A message that cannot be read, or is too long, ends the process; so does the other end of the
 //!   socket going away. Either way every job's connections end with it: there is no proxy without its warden.
@@ -41,7 +44,8 @@
 //! - No byte leaves before its decision has been handed over.
 //! - A name is resolved once per attempt; what is dialled is one of the addresses that were judged then.
 //! - What cannot be read in exactly one way is refused; nothing is repaired and passed on.
-//! - One job's rules, limits and records know nothing of another's.
+//! - One job's rules, limits and records know nothing of another's; what a job cannot have its records taken for
+//!   holds up itself alone.
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -55,13 +59,15 @@ mod listener;
 mod meter;
 mod pump;
 mod resolve;
+mod room;
 pub mod serve;
 mod socket;
 mod socks;
 mod stream;
 mod tls;
 
-pub use job::Job;
+pub use job::{Job, Shared};
 pub use listener::{Listener, NotListening};
-pub use resolve::{Resolve, SystemResolver};
+pub use resolve::{Resolve, SystemResolver, Turn};
+pub use room::Room;
 pub use serve::{ServeError, run, serve};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use lictor_proto::egress::{Limits, Totals};
 
+use crate::room::{JobRoom, Room};
+
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -23,11 +25,13 @@ pub(crate) struct Ledger {
     allowed: AtomicU64,
     denied: AtomicU64,
     limits: Limits,
+    room: JobRoom,
 }
 
 impl Ledger {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, room: Room) -> Self {
         Self {
+            room: JobRoom::new(room),
             left_up: AtomicU64::new(limits.bytes_up),
             left_down: AtomicU64::new(limits.bytes_down),
             attempts: AtomicU64::new(0),
@@ -107,6 +111,11 @@ impl<'j> Meter<'j> {
         mine.fetch_add(granted, Relaxed);
         // At most `n`, which is a usize.
         usize::try_from(granted).unwrap_or(n)
+    }
+
+    /// Where there is room for what is on its way.
+    pub(crate) fn room(&self) -> &JobRoom {
+        &self.ledger.room
     }
 
     pub(crate) fn up(&self) -> u64 {

@@ -18,9 +18,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Channel, Packet};
-use crate::job::Job;
+use crate::job::{Job, Shared};
 use crate::listener::Listener;
 use crate::resolve::{Resolve, SystemResolver};
+use crate::room::Room;
 
 /// Jobs served at once.
 const MAX_JOBS: usize = 1024;
@@ -68,8 +69,11 @@ pub async fn serve(control: OwnedFd, resolver: Arc<dyn Resolve>) -> Result<(), S
     let mut writer = JoinSet::new();
     writer.spawn(write(Arc::clone(&channel), queue));
     let mut proxy = Proxy {
-        resolver,
-        events,
+        shared: Shared {
+            resolver,
+            events,
+            room: Room::default(),
+        },
         open: HashMap::new(),
         jobs: JoinSet::new(),
     };
@@ -101,10 +105,9 @@ async fn write(channel: Arc<Channel>, mut queue: mpsc::Receiver<Event>) -> io::R
 }
 
 struct Proxy {
-    resolver: Arc<dyn Resolve>,
-    events: mpsc::Sender<Event>,
-    /// By what each job is ended. Here until the last about it has been said.
-    open: HashMap<JobId, CancellationToken>,
+    shared: Shared,
+    /// Each job, and by what it is ended. Here until the last about it has been said.
+    open: HashMap<JobId, (Arc<Job>, CancellationToken)>,
     jobs: JoinSet<(JobId, Totals)>,
 }
 
@@ -112,13 +115,20 @@ impl Proxy {
     async fn obey(&mut self, packet: Packet) -> Result<(), ServeError> {
         let command = json::from_slice(&packet.bytes).map_err(ServeError::Command)?;
         let refused = match command {
+            Command::Taken { job, records } => {
+                // One that is gone needs no more.
+                if let Some((job, _)) = self.open.get(&job) {
+                    job.taken(records);
+                }
+                Ok(())
+            }
             Command::Open(open) => {
                 let job = open.job.clone();
                 self.open(*open, packet.descriptors)
                     .map_err(|(why, text)| Event::Refused { job, why, text })
             }
             Command::Close { job } => match self.open.get(&job) {
-                Some(token) if !token.is_cancelled() => {
+                Some((_, token)) if !token.is_cancelled() => {
                     token.cancel();
                     Ok(())
                 }
@@ -137,7 +147,7 @@ impl Proxy {
 
     async fn say(&self, event: Event) {
         // That nobody reads is noticed by the loop.
-        let _: Result<(), _> = self.events.send(event).await;
+        let _: Result<(), _> = self.shared.events.send(event).await;
     }
 
     fn open(&mut self, open: Open, mut descriptors: Vec<OwnedFd>) -> Result<(), (Refused, String)> {
@@ -155,16 +165,10 @@ impl Proxy {
         };
         let listener = Listener::adopt(descriptor).map_err(|e| (Refused::BadListener, e.to_string()))?;
         let token = CancellationToken::new();
-        let (resolver, events) = (Arc::clone(&self.resolver), self.events.clone());
-        let job = Job::new(
-            open.job.clone(),
-            &open.rules,
-            resolver,
-            events.clone(),
-            token.clone(),
-        );
+        let events = self.shared.events.clone();
+        let job = Job::new(open.job.clone(), &open.rules, self.shared.clone(), token.clone());
         let job = Arc::new(job.map_err(|text| (Refused::BadRules, text))?);
-        self.open.insert(open.job.clone(), token);
+        self.open.insert(open.job.clone(), (job.clone(), token));
         self.jobs.spawn(async move {
             let id = open.job;
             // If nobody reads any more, the process is about to end, and the job with it.

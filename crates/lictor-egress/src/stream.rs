@@ -30,7 +30,8 @@ impl Stream {
         }
     }
 
-    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads what there is without waiting for any.
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = match self {
                 Self::Tcp(s) => s.try_read(buffer),
@@ -43,24 +44,37 @@ impl Stream {
         }
     }
 
-    async fn readable(&self) -> io::Result<()> {
+    /// Waits until there is something to read, or the end.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(s) => s.readable().await,
             Self::Unix(s) => s.readable().await,
         }
     }
 
-    /// Writes all of it.
-    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+    /// Writes what can be written without waiting.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        loop {
             let written = match self {
                 Self::Tcp(s) => s.try_write(bytes),
                 Self::Unix(s) => s.try_write(bytes),
             };
             match written {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                written => return written,
+            }
+        }
+    }
+
+    /// Writes all of it.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.try_write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => bytes = &bytes[n..],
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self {
                     Self::Tcp(s) => s.writable().await?,
                     Self::Unix(s) => s.writable().await?,

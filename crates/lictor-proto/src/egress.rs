@@ -19,12 +19,23 @@ use crate::time::Timestamp;
 /// The longest message, in bytes. A law whose rules would not fit is refused when it is loaded.
 pub const MAX_MESSAGE: usize = 128 * 1024;
 
+/// The most decisions and ends of one job that have been handed over and not taken ([`Command::Taken`]): a job whose
+/// records are many waits for its own, and no other job does.
+pub const IN_HAND: u32 = 64;
+
 /// What the warden asks of the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// Serve this job. Exactly one descriptor travels with it: a listening stream socket, TCP or Unix.
     Open(Box<Open>),
+    /// So many of a job's decisions and ends are written down.
+    Taken {
+        /// Which job.
+        job: JobId,
+        /// How many, since this was said last.
+        records: u32,
+    },
     /// The job has ended: end its connections, forget it.
     Close {
         /// Which job.

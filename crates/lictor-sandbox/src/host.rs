@@ -176,6 +176,16 @@ pub fn sync_file_system(path: &Path) -> io::Result<()> {
     imp::sync_file_system(path)
 }
 
+/// Keeps this process to looking up names and to network connections, where the kernel can: no file written, no program
+/// run, no port opened. For a helper that reads what strangers send; before it makes threads. Says whether the kernel
+/// holds any of it.
+///
+/// # Errors
+/// The system's; then it must not go on.
+pub fn confine_to_network() -> io::Result<bool> {
+    imp::confine_to_network()
+}
+
 /// A digest over what makes this machine this machine; a copy of its disk on another one has another.
 #[must_use]
 pub fn fingerprint() -> Digest {

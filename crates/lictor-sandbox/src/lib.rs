@@ -37,7 +37,10 @@ use linux as imp;
 pub use backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
 pub use capability::{Capabilities, Capability};
 pub use handle::{Handle, ProcessId, Recovered};
-pub use host::{Check, Config, Host, fingerprint, hide_memory, host_facts, remove_job_dir, sync_file_system};
+pub use host::{
+    Check, Config, Host, confine_to_network, fingerprint, hide_memory, host_facts, remove_job_dir,
+    sync_file_system,
+};
 pub use plan::{Plan, Resolved, Unenforceable, can_hold};
 pub use running::{
     Cause, EgressClose, EgressEvents, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch,

@@ -7,7 +7,7 @@
 //! | `supervisor`, `suspend` | time limit, end, usage; holding a job |
 //! | `streams`, `pipe`, `input`, `terminal` | output, input, or a terminal for both |
 //! | `users`, `resolve`, `view`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
-//! | `way_out`, `proxy` | the only way out of a sandbox, and the process behind it |
+//! | `way_out`, `proxy`, `confine` | the only way out of a sandbox, the process behind it, and what keeps that to its work |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `oci`, `seccomp`, `shown` | the backends and what they share |
 //! | `checks` | what of the host all that rests on, for people |
@@ -16,6 +16,7 @@ mod bubblewrap;
 mod cgroup;
 mod checks;
 mod child;
+mod confine;
 mod container;
 mod copy;
 mod facts;
@@ -52,6 +53,7 @@ use std::sync::Arc;
 
 pub(crate) use bubblewrap::keep_warm;
 pub(crate) use checks::all as checks;
+pub(crate) use confine::to_network as confine_to_network;
 pub(crate) use facts::{fingerprint, hide_memory, host_facts, sync_file_system};
 pub(crate) use kernel::Kernel;
 pub(crate) use pipe::PipeReader;

@@ -179,6 +179,8 @@ impl StopSwitch {
 pub struct EgressEvents {
     events: tokio::sync::mpsc::Receiver<Event>,
     way_out: imp::WayOut,
+    /// Records that were handed out and are not said to be taken.
+    in_hand: u32,
 }
 
 /// Closes a job's way out, and is kept apart from what is heard of it.
@@ -196,7 +198,11 @@ impl EgressClose {
 impl EgressEvents {
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn new(events: tokio::sync::mpsc::Receiver<Event>, way_out: imp::WayOut) -> Self {
-        Self { events, way_out }
+        Self {
+            events,
+            way_out,
+            in_hand: 0,
+        }
     }
 
     /// What closes it, for when the job has ended: whoever wants to hear the last of it before the sandbox is gone.
@@ -205,9 +211,18 @@ impl EgressEvents {
         EgressClose(self.way_out.clone())
     }
 
-    /// Waits for some, at most `limit`, and appends them; `0` means the end.
+    /// Waits for some, at most `limit`, and appends them; `0` means the end. Whoever asks for more has written down
+    /// what came before: only then the job may have more to say.
     pub async fn next(&mut self, into: &mut Vec<Event>, limit: usize) -> usize {
-        self.events.recv_many(into, limit).await
+        if self.in_hand > 0 {
+            self.way_out.taken(std::mem::take(&mut self.in_hand)).await;
+        }
+        let before = into.len();
+        let heard = self.events.recv_many(into, limit).await;
+        let records = into.iter().skip(before);
+        let records = records.filter(|e| matches!(e, Event::Decision(_) | Event::Ended(_)));
+        self.in_hand = u32::try_from(records.count()).unwrap_or(u32::MAX);
+        heard
     }
 }
 

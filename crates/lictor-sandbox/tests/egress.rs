@@ -1,5 +1,5 @@
 //! The only way out: what a profile lists is reached through the proxy, everything else is not, and each attempt is told.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod common;
 
@@ -21,6 +21,9 @@ fn serve_as_proxy() {
         .expect("a descriptor");
     let kind = rustix::net::sockopt::socket_type(&control);
     if kind == Ok(rustix::net::SocketType::SEQPACKET) {
+        lictor_sandbox::hide_memory().expect("hidden");
+        // A thread of its own is kept to it, and so is every thread that it starts.
+        lictor_sandbox::confine_to_network().expect("kept to it");
         lictor_egress::run(control).expect("served to the end");
     }
 }
@@ -244,4 +247,90 @@ async fn a_proxy_that_was_killed_is_replaced_and_one_that_hangs_fails_one_start_
         sandbox.destroy().await.expect("destroyed");
     }
     assert_eq!(run(&bench, &ask).await.0.stdout, "403 not_listed\n");
+}
+
+/// Makes so many attempts to reach what is not listed, one after the other.
+fn flood(attempts: u32) -> String {
+    format!(
+        "import socket\nfor n in range({attempts}):\n s=socket.create_connection(('127.0.0.1',3128))\n \
+         s.sendall(b'GET http://elsewhere.example.com/ HTTP/1.1\\r\\nHost: elsewhere.example.com\\r\\n\\r\\n')\n \
+         s.recv(4096)\n s.close()\nprint('done')"
+    )
+}
+
+#[tokio::test]
+async fn a_job_that_floods_the_proxy_waits_for_its_own_records_and_others_do_not() {
+    let port = upstream();
+    let rules = format!(
+        "mode = \"allowlist\"\nallow = [\"127.0.0.1/32:{port} plain\"]\nprivate = [\"127.0.0.1/32\"]"
+    );
+    let bench = bench(&rules).await;
+    let exec = common::command(&["/usr/bin/python3", "-c", &flood(500)]);
+    let (mut sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+    let mut events = running.take_egress().expect("a way out");
+    let mut heard = Vec::new();
+    // It is under way, and nobody takes its records.
+    assert!(events.next(&mut heard, 1).await > 0);
+    let program = format!(
+        "import http.client as h\nc=h.HTTPConnection('127.0.0.1',3128,timeout=20)\n\
+         c.request('GET','http://127.0.0.1:{port}/')\nprint(c.getresponse().read().decode())"
+    );
+    let (outcome, _) = run(&bench, &program).await;
+    assert_eq!(outcome.stdout, "hello\n", "{outcome:?}");
+    // Then they are, and every one is there.
+    let flooded = async { while events.next(&mut heard, 64).await > 0 {} };
+    let whole = async {
+        let outcome = common::outcome(running).await;
+        sandbox.destroy().await.expect("destroyed");
+        outcome
+    };
+    let (outcome, ()) = tokio::join!(whole, flooded);
+    assert_eq!(outcome.stdout, "done\n", "{outcome:?}");
+    assert_eq!(verdicts(&heard).len(), 500);
+}
+
+/// Started as a process of its own by the test below: tries what a proxy that was taken over would.
+#[test]
+fn try_what_a_proxy_has_no_business_with() {
+    let Ok(place) = std::env::var("LICTOR_TEST_CONFINED") else {
+        return;
+    };
+    let own = std::path::Path::new(&place);
+    let attempts = || {
+        [
+            ("read", std::fs::read(own.join("secret")).is_ok()),
+            ("write", std::fs::write(own.join("new"), "x").is_ok()),
+            ("run", std::process::Command::new("/bin/true").status().is_ok()),
+            ("listen", TcpListener::bind("127.0.0.1:0").is_ok()),
+        ]
+    };
+    for (what, worked) in attempts() {
+        assert!(worked, "{what} works before");
+    }
+    if !lictor_sandbox::confine_to_network().expect("kept to it") {
+        return println!("this kernel holds none of it");
+    }
+    for (what, worked) in attempts() {
+        assert!(!worked, "{what} works still");
+    }
+    assert!(std::fs::read("/etc/hosts").is_ok(), "what names are looked up by");
+    let port = std::env::var("LICTOR_TEST_PORT").expect("a port");
+    let port = port.parse().expect("a number");
+    std::net::TcpStream::connect(("127.0.0.1", port)).expect("connections are its work");
+}
+
+#[test]
+fn a_proxy_that_was_taken_over_has_no_files_no_programs_and_no_ports_of_its_own() {
+    let place = tempfile::tempdir().expect("a directory");
+    std::fs::write(place.path().join("secret"), "x").expect("written");
+    let done = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "try_what_a_proxy_has_no_business_with", "--nocapture"])
+        .env("LICTOR_TEST_CONFINED", place.path())
+        .env("LICTOR_TEST_PORT", upstream().to_string())
+        .output()
+        .expect("runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    if String::from_utf8_lossy(&done.stdout).contains("this kernel holds none of it") {
+        common::skip("no Landlock in this kernel");
+    }
 }

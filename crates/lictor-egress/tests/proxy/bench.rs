@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lictor_egress::{Job, Listener, Resolve};
+use lictor_egress::{Job, Listener, Resolve, Room, Shared, Turn};
 use lictor_proto::egress::{Decision, Ended, Event, Reason, Rules, Totals, Verdict};
 use lictor_proto::{Digest, JobId};
 use lictor_trust::egress::Egress;
@@ -40,7 +40,7 @@ impl Names {
 
 #[async_trait]
 impl Resolve for Names {
-    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+    async fn resolve(&self, name: &str, _turn: Turn) -> io::Result<Vec<IpAddr>> {
         let mut names = self.0.lock().expect("lock");
         let answers = names.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(if answers.len() > 1 {
@@ -57,6 +57,8 @@ pub(crate) struct Proxy {
     pub(crate) names: Arc<Names>,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) ended: CancellationToken,
+    /// To say that records were taken.
+    job: Arc<Job>,
     serving: JoinSet<Totals>,
 }
 
@@ -84,17 +86,27 @@ impl Proxy {
 
     /// With rules.
     pub(crate) async fn with_rules(rules: &Rules) -> Self {
+        let names = Arc::new(Names::default());
+        Self::asking(names.clone(), names, rules).await
+    }
+
+    /// With rules, and names that somebody else looks up.
+    pub(crate) async fn asking(resolver: Arc<dyn Resolve>, names: Arc<Names>, rules: &Rules) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
         let address = listener.local_addr().expect("address");
-        let names = Arc::new(Names::default());
         let (sender, events) = mpsc::channel(256);
         let ended = CancellationToken::new();
-        let resolver: Arc<dyn Resolve> = names.clone();
-        let job = Job::new(job_id("one"), rules, resolver, sender, ended.clone()).expect("a job");
+        let shared = Shared {
+            resolver,
+            events: sender,
+            room: Room::default(),
+        };
+        let job = Arc::new(Job::new(job_id("one"), rules, shared, ended.clone()).expect("a job"));
         let mut serving = JoinSet::new();
-        serving.spawn(Arc::new(job).serve(Listener::Tcp(listener)));
+        serving.spawn(Arc::clone(&job).serve(Listener::Tcp(listener)));
         Self {
             address,
+            job,
             names,
             events,
             ended,
@@ -140,7 +152,9 @@ impl Proxy {
     }
 
     async fn event(&mut self) -> Event {
-        within(self.events.recv()).await.expect("a record")
+        let event = within(self.events.recv()).await.expect("a record");
+        self.job.taken(1);
+        event
     }
 
     /// Ends the job, and says what it did.

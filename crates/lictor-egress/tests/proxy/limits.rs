@@ -1,9 +1,16 @@
 //! Limits, each reached, and the end of a job.
 
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use lictor_egress::{Resolve, Turn};
 use lictor_proto::egress::{End, Event, Limits, Reason, Rules};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::bench::{LOOPBACK, Proxy, Upstream, read_all, read_head, rules, within};
+use tokio::sync::Notify;
+
+use crate::bench::{LOOPBACK, Names, Proxy, Upstream, read_all, read_head, rules, within};
 
 /// Rules for one server, with limits that a law could not be so short with.
 fn to(server: &Upstream, change: impl FnOnce(&mut Limits)) -> Rules {
@@ -134,6 +141,87 @@ async fn whoever_takes_too_long_to_ask_is_refused() {
     client.write_all(&[22, 3, 1, 2, 0, 1]).await.expect("write");
     read_all(&mut client).await;
     assert_eq!(proxy.denied().await, Reason::Timeout);
+}
+
+/// A name server that does not answer, and whoever asks it keeps a turn for that.
+#[derive(Default)]
+struct Silent {
+    held: Mutex<Vec<Turn>>,
+    asked: Notify,
+}
+
+#[async_trait]
+impl Resolve for Silent {
+    async fn resolve(&self, _: &str, turn: Turn) -> std::io::Result<Vec<IpAddr>> {
+        self.held.lock().expect("lock").push(turn);
+        self.asked.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn lookups_that_nobody_waits_for_any_more_count_until_they_are_over() {
+    let server = Upstream::echo().await;
+    let silent = Arc::new(Silent::default());
+    let rules = to(&server, |l| l.handshake_ms = 80);
+    let names = Arc::new(Names::default());
+    let mut proxy = Proxy::asking(silent.clone(), names, &rules).await;
+    let ask = format!(
+        "CONNECT a.example.test:{} HTTP/1.1\r\nHost: a.example.test\r\n\r\n",
+        server.port()
+    );
+    // One after the other, so that each has given up before the next begins.
+    for _ in 0..12 {
+        proxy.say(&ask).await;
+        assert_eq!(proxy.denied().await, Reason::DnsFailed);
+    }
+    assert_eq!(
+        silent.held.lock().expect("lock").len(),
+        8,
+        "the threads of one job"
+    );
+    silent.held.lock().expect("lock").pop();
+    proxy.say(&ask).await;
+    within(silent.asked.notified()).await;
+    assert_eq!(silent.held.lock().expect("lock").len(), 8);
+}
+
+#[tokio::test]
+async fn a_connection_whose_other_side_does_not_read_passes_all_bytes_in_the_end() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let server = Upstream::new(move |mut stream| {
+        let mut wait = wait.clone();
+        async move {
+            wait.wait_for(|go| *go).await.expect("told to");
+            let mut heard = Vec::new();
+            stream.read_to_end(&mut heard).await.expect("read");
+            stream
+                .write_all(&(heard.len() as u64).to_be_bytes())
+                .await
+                .expect("write");
+            let right = heard.iter().enumerate().all(|(i, byte)| *byte == (i % 251) as u8);
+            assert!(right, "in order and whole");
+        }
+    })
+    .await;
+    let (mut proxy, place) = start(&server, |_| {}).await;
+    let client = proxy.connect(&place).await;
+    let (mut from, mut to) = client.into_split();
+    let sent: Vec<u8> = (0..40_000_000_u32).map(|i| (i % 251) as u8).collect();
+    let sending = async {
+        to.write_all(&sent).await.expect("write");
+        to.shutdown().await.expect("shutdown");
+    };
+    let answer = async {
+        // The first bytes are on their way by then.
+        proxy.allowed().await;
+        go.send(true).expect("somebody waits");
+        from.read_u64().await.expect("an answer")
+    };
+    let ((), heard) = within(async { tokio::join!(sending, answer) }).await;
+    assert_eq!(heard, sent.len() as u64);
+    let end = proxy.end().await;
+    assert_eq!((end.up, end.down, end.how), (heard, 8, End::Done));
 }
 
 #[tokio::test]

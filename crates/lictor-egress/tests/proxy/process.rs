@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lictor_egress::control::Channel;
 use lictor_egress::{ServeError, serve};
 use lictor_proto::JobId;
-use lictor_proto::egress::{Command, Event, MAX_MESSAGE, Open, Reason, Refused, Rules, Verdict};
+use lictor_proto::egress::{Command, Event, IN_HAND, MAX_MESSAGE, Open, Reason, Refused, Rules, Verdict};
 use lictor_proto::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -166,6 +166,77 @@ async fn two_jobs_do_not_know_each_others_rules() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_job_whose_records_are_not_taken_waits_for_them_and_no_other_job_does() {
+    let server = Upstream::echo().await;
+    let process = Process::start();
+    process.names.answer("b.example.test", &["127.0.0.1"]);
+    let (flood, quiet) = (job_id("flood"), job_id("quiet"));
+    let mut addresses = Vec::new();
+    for (job, name) in [(&flood, "a.example.test"), (&quiet, "b.example.test")] {
+        let (fd, address) = listener();
+        let mut rules = to(name, &server);
+        rules.limits.connections = 1024;
+        process.open(job, &rules, &[fd]).await;
+        assert!(matches!(process.event().await, Event::Opened { .. }));
+        addresses.push(address);
+    }
+    let mut attempts = JoinSet::new();
+    for _ in 0..IN_HAND + 20 {
+        let address = addresses[0];
+        attempts.spawn(async move { connect(address, "elsewhere.example.test:443").await.1 });
+    }
+    for _ in 0..IN_HAND {
+        assert!(matches!(process.event().await, Event::Decision(d) if d.job == flood));
+    }
+    // The flood has as many records on their way as it may; the other job's is the next that is heard of.
+    let (_client, answer) = connect(addresses[1], &format!("b.example.test:{}", server.port())).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(matches!(process.event().await, Event::Decision(d) if d.job == quiet));
+    let taken = Command::Taken {
+        job: flood.clone(),
+        records: IN_HAND,
+    };
+    process.send(&taken, &[]).await;
+    let mut numbers = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        match process.event().await {
+            Event::Decision(d) if d.job == flood => assert!(numbers.insert(d.attempt)),
+            other => panic!("{other:?}"),
+        }
+    }
+    while let Some(answer) = attempts.join_next().await {
+        assert!(answer.expect("no panic").contains("not_listed"));
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_job_does_not_wait_for_records_that_nobody_takes() {
+    let server = Upstream::echo().await;
+    let process = Process::start();
+    let job = job_id("flood");
+    let (fd, address) = listener();
+    process.open(&job, &to("a.example.test", &server), &[fd]).await;
+    assert!(matches!(process.event().await, Event::Opened { .. }));
+    let mut attempts = JoinSet::new();
+    for _ in 0..IN_HAND + 20 {
+        attempts.spawn(async move { connect(address, "elsewhere.example.test:443").await.1 });
+    }
+    for _ in 0..IN_HAND {
+        assert!(matches!(process.event().await, Event::Decision(_)));
+    }
+    process.send(&Command::Close { job: job.clone() }, &[]).await;
+    let mut denied = u64::from(IN_HAND);
+    let totals = loop {
+        match process.event().await {
+            Event::Decision(_) => denied += 1,
+            Event::Closed { totals, .. } => break totals,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(totals.denied, denied, "every one was said all the same");
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ impl Proxy {
         job: &JobId,
         rules: Rules,
         listener: OwnedFd,
-    ) -> io::Result<mpsc::Receiver<Event>> {
+    ) -> io::Result<(mpsc::Receiver<Event>, Taken)> {
         let live = self.live(kernel).await?;
         let opened = within(kernel.zygote.bound, live.open(job, rules, listener)).await;
         if opened.is_err() {
@@ -100,7 +100,8 @@ impl Proxy {
         {
             live.kill();
         }
-        opened
+        let job = job.clone();
+        opened.map(|events| (events, Taken { live, job }))
     }
 
     /// Has a job's connections ended, and waits for the last of its records. One that does not answer in time is
@@ -145,13 +146,18 @@ impl Proxy {
         let routes = Arc::new(Routes::default());
         let mut listeners = JoinSet::new();
         let (to, from) = (routes.clone(), control.clone());
-        listeners.spawn(async move { to.serve(&from).await });
+        let process = process::identify(spawned.main);
+        listeners.spawn(async move {
+            to.serve(&from).await;
+            // Nobody listens to it any more, so it has nothing more to do.
+            kill(process);
+        });
         listeners.spawn(repeat(pipe::Receiver::from_owned_fd(words)?));
         tracing::info!(pid = spawned.main, "the egress proxy runs");
         Ok(Live {
             control,
             routes,
-            process: process::identify(spawned.main),
+            process,
             _listeners: listeners,
             _keeper: spawned.keeper,
         })
@@ -216,10 +222,35 @@ impl Live {
     }
 
     fn kill(&self) {
-        if let Some(process) = self.process
-            && let Err(error) = process::signal(process, Signal::KILL)
-        {
+        kill(self.process);
+    }
+}
+
+fn kill(process: Option<ProcessId>) {
+    match process.map(|process| process::signal(process, Signal::KILL)) {
+        Some(Err(error)) if error.raw_os_error() != Some(libc::ESRCH) => {
             tracing::warn!(%error, "the egress proxy cannot be ended");
+        }
+        _ => {}
+    }
+}
+
+/// Says which of a job's records have been taken.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    live: Arc<Live>,
+    job: JobId,
+}
+
+impl Taken {
+    /// So many, since this was said last. A proxy that does not hear it lets the job wait.
+    pub(super) async fn say(&self, records: u32) {
+        let taken = Command::Taken {
+            job: self.job.clone(),
+            records,
+        };
+        if let Err(error) = self.live.control.send(&taken, None).await {
+            tracing::debug!(%error, "the egress proxy is gone");
         }
     }
 }

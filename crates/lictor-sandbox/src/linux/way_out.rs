@@ -19,6 +19,7 @@ use rustix::net::{
 };
 
 use super::kernel::Kernel;
+use super::proxy::Taken;
 use super::spawn::{self, Launch};
 use super::users::User;
 use crate::backend::StartError;
@@ -30,9 +31,15 @@ use crate::running::EgressEvents;
 pub(crate) struct WayOut {
     kernel: Arc<Kernel>,
     job: JobId,
+    taken: Taken,
 }
 
 impl WayOut {
+    /// So many of its records are written down.
+    pub(crate) async fn taken(&self, records: u32) {
+        self.taken.say(records).await;
+    }
+
     /// Ends its connections; returns when the last about them has been said, or the proxy has been ended.
     pub(crate) async fn close(&self) {
         if let Some(proxy) = &self.kernel.proxy {
@@ -55,13 +62,13 @@ pub(super) async fn make(
     })?;
     let listener = listener(kernel, spec, (namespaces, inside)).await?;
     let opened = proxy.open(kernel, &spec.job, rules.clone(), listener).await;
+    let (events, taken) = opened.map_err(StartError::failed("reach the egress proxy"))?;
     let way_out = WayOut {
         kernel: kernel.clone(),
         job: spec.job.clone(),
+        taken,
     };
-    opened
-        .map(|events| Some(EgressEvents::new(events, way_out)))
-        .map_err(StartError::failed("reach the egress proxy"))
+    Ok(Some(EgressEvents::new(events, way_out)))
 }
 
 async fn listener(

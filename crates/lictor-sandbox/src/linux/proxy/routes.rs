@@ -6,13 +6,15 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lictor_proto::JobId;
-use lictor_proto::egress::{Command, Event, Refused};
+use lictor_proto::egress::{Command, Event, IN_HAND, Refused};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use super::control::Control;
 
-/// Records of one job that wait to be taken; beyond that the proxy waits, and with it the traffic.
-const QUEUE: usize = 256;
+/// What of one job may wait to be taken: the records that it may have in hand, at its end one of asking and one of
+/// ending for each connection that there can be, and what is said about the job itself.
+const QUEUE: usize = IN_HAND as usize + 2 * 1024 + 8;
 
 /// All jobs with a way out.
 #[derive(Debug, Default)]
@@ -86,7 +88,10 @@ impl Routes {
             match control.receive(&mut room).await {
                 Ok(Some(event)) => {
                     self.state.send_replace(State::Heard);
-                    self.pass_on(event, control).await;
+                    if let Err(error) = self.pass_on(event, control) {
+                        tracing::error!(%error, "the egress proxy says more than it may");
+                        break;
+                    }
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -106,7 +111,8 @@ impl Routes {
         jobs.clear();
     }
 
-    async fn pass_on(&self, event: Event, control: &Control) {
+    /// Never waits: what one job has to say must not hold up what is said of others.
+    fn pass_on(&self, event: Event, control: &Control) -> io::Result<()> {
         let (job, is_last) = match &event {
             Event::Opened { job } => (job, false),
             Event::Decision(decision) => (&decision.job, false),
@@ -116,14 +122,15 @@ impl Routes {
             Event::Refused {
                 why: Refused::NotOpen,
                 ..
-            } => return,
+            } => return Ok(()),
             Event::Refused { job, .. } => (job, true),
         };
         let job = job.clone();
         let events = self.map().get(&job).map(|route| route.events.clone());
-        let is_heard = match events {
-            Some(events) => events.send(event).await.is_ok(),
-            None => true,
+        let is_heard = match events.map(|events| events.try_send(event)) {
+            Some(Err(TrySendError::Full(_))) => return Err(io::ErrorKind::OutOfMemory.into()),
+            Some(Err(TrySendError::Closed(_))) => false,
+            Some(Ok(())) | None => true,
         };
         if is_last {
             self.forget(&job);
@@ -131,5 +138,6 @@ impl Routes {
             // It is tried again at its next record: nothing goes on whose records nobody takes.
             tracing::debug!(%error, "a job's way out is not closed yet");
         }
+        Ok(())
     }
 }

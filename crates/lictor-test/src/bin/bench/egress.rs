@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_egress::{Job, Listener, SystemResolver};
+use lictor_egress::{Job, Listener, Room, Shared, SystemResolver};
 use lictor_proto::egress::{Limits, Mode, Rules, TlsPolicy};
 use lictor_proto::{Digest, JobId};
 use tokio::sync::mpsc;
@@ -171,12 +171,19 @@ impl Proxy {
             runtime.block_on(async {
                 let (sender, mut events) = mpsc::channel(256);
                 let id = JobId::from_digest(&Digest::of(b"bench"));
-                let job = Job::new(id, &rules(server), Arc::new(SystemResolver), sender, token);
+                let shared = Shared {
+                    resolver: Arc::new(SystemResolver),
+                    events: sender,
+                    room: Room::default(),
+                };
+                let job = Job::new(id, &rules(server), shared, token).map(Arc::new);
                 let (Ok(job), Ok(listener)) = (job, Listener::adopt(listener.into())) else {
                     return;
                 };
-                tokio::join!(Arc::new(job).serve(listener), async {
-                    while events.recv().await.is_some() {}
+                tokio::join!(Arc::clone(&job).serve(listener), async {
+                    while events.recv().await.is_some() {
+                        job.taken(1);
+                    }
                 });
             });
         });
