@@ -18,6 +18,7 @@ mod explain;
 mod hub;
 mod jobs;
 pub(crate) mod keys;
+mod limits;
 mod logs;
 pub(crate) mod nodes;
 mod org;

@@ -28,6 +28,7 @@ mod exact;
 mod follow;
 mod kills;
 mod law;
+mod limits;
 mod network;
 mod rootfs;
 mod roots;

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::args::{JobRef, JobsList};
 use crate::commands::dossier::Dossier;
+use crate::commands::limits;
 use crate::commands::result::word;
 use crate::escape::{command_line, escape};
 use crate::exit::Status;
@@ -146,11 +147,10 @@ pub(crate) fn receipt(r: &Receipt) -> String {
         lines.push(format!("ran        {started} to {}", r.finished_at));
     }
     if let Some(u) = r.usage {
-        lines.push(format!(
-            "used       {} us user, {} us system, {} bytes at most",
-            u.cpu_user_us, u.cpu_system_us, u.max_rss_bytes
-        ));
+        lines.push(format!("used       {}", limits::used(&u)));
     }
+    let met = limits::met(r);
+    lines.extend(met.iter().map(|met| format!("limit met  {met}")));
     for (name, s) in [("stdout", &r.stdout), ("stderr", &r.stderr)] {
         let cut = if s.truncated() { ", not all of it kept" } else { "" };
         lines.push(format!("{name}     {} bytes{cut}, {}", s.bytes, s.sha256));

@@ -1,7 +1,7 @@
 //! The last line of `lictor run --json`: how it ended. These names are kept.
 
 use lictor_client::{Confirmed, Unconfirmed};
-use lictor_proto::doc::{Exit, Outcome};
+use lictor_proto::doc::{Exit, LimitHit, Outcome};
 use lictor_proto::{Code, JobId, Timestamp};
 use serde::Serialize;
 
@@ -27,6 +27,12 @@ pub(crate) struct ResultLine {
     pub(crate) cpu_user_us: Option<u64>,
     pub(crate) cpu_system_us: Option<u64>,
     pub(crate) max_rss_bytes: Option<u64>,
+    /// The most memory that all its processes had together; `null` where the node cannot tell.
+    pub(crate) memory_peak_bytes: Option<u64>,
+    pub(crate) read_bytes: Option<u64>,
+    pub(crate) written_bytes: Option<u64>,
+    /// Limits that made a difference: `wall_time`, `output`, `memory`, `pids`, `cpu`.
+    pub(crate) limits_hit: Vec<LimitHit>,
     /// The backend that it really ran in.
     pub(crate) sandbox: Option<String>,
     /// `allow`, `deny`, or `null` when policy decided nothing, or nobody knows.
@@ -67,6 +73,10 @@ impl ResultLine {
             cpu_user_us: r.usage.map(|u| u.cpu_user_us),
             cpu_system_us: r.usage.map(|u| u.cpu_system_us),
             max_rss_bytes: r.usage.map(|u| u.max_rss_bytes),
+            memory_peak_bytes: r.usage.and_then(|u| u.memory_peak_bytes),
+            read_bytes: r.usage.and_then(|u| u.read_bytes),
+            written_bytes: r.usage.and_then(|u| u.written_bytes),
+            limits_hit: r.limits_hit.clone(),
             sandbox: r.backend.as_ref().map(|b| b.name.clone()),
             decision: decision(r.outcome, r.started_at.is_some() || r.plan_digest.is_some()),
             rules: r.policy_ids.clone(),
@@ -96,6 +106,10 @@ impl ResultLine {
             cpu_user_us: None,
             cpu_system_us: None,
             max_rss_bytes: None,
+            memory_peak_bytes: None,
+            read_bytes: None,
+            written_bytes: None,
+            limits_hit: Vec::new(),
             sandbox: None,
             decision: None,
             rules: Vec::new(),

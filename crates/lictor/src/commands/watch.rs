@@ -24,6 +24,7 @@ use lictor_trust::SecretKey;
 use serde_json::json;
 
 use crate::commands::attempts::{self, Attempts};
+use crate::commands::limits;
 use crate::commands::result::{ResultLine, word};
 use crate::commands::screen::{Screen, Unwritten};
 use crate::escape::escape;
@@ -400,6 +401,9 @@ impl Watch<'_> {
                 "{} bytes of output were not kept; what is shown is what the node signed",
                 confirmed.unseen
             ));
+        }
+        for met in limits::worth_a_note(r) {
+            out.note(format!("limit met: {met}"));
         }
         if r.break_glass {
             out.note("break-glass: this ran without the approvals that policy asks for");
