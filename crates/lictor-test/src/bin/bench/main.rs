@@ -10,11 +10,13 @@
 //! | `memory.rs`, `idle.rs` | e: what hub and agent hold at rest, and a thousand agents cost |
 //! | `stalled.rs` | g: requests beside unread streams |
 //! | `egress.rs` | h: bytes and round trips through the egress proxy, against the bare sockets |
+//! | `abuse.rs` | i: a neighbour's `true` while a sandboxed job does its worst, against the same without it |
 //! | `steps.rs` | which step of row a costs what |
 
 // A measuring program: it starts processes and prints a table.
 #![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
+mod abuse;
 mod bulk;
 mod crowd;
 mod egress;
@@ -93,17 +95,19 @@ enum Rows {
     Memory,
     Stalled,
     Egress,
+    Abuse,
     Steps,
 }
 
 impl Rows {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Latency,
         Self::Bulk,
         Self::Crowd,
         Self::Memory,
         Self::Stalled,
         Self::Egress,
+        Self::Abuse,
         Self::Steps,
     ];
 
@@ -116,6 +120,7 @@ impl Rows {
             Self::Memory => ("e", "memory"),
             Self::Stalled => ("g", "stalled"),
             Self::Egress => ("h", "egress"),
+            Self::Abuse => ("i", "abuse"),
             Self::Steps => ("a", "steps"),
         }
     }
@@ -138,6 +143,7 @@ async fn measure(rows: Rows, table: &mut Table, effort: &Effort, base: &mut Opti
         }
         Rows::Stalled => stalled::measure(table, effort).await?,
         Rows::Egress => egress::measure(table, effort)?,
+        Rows::Abuse => abuse::measure(table, effort).await?,
         Rows::Steps => {
             let base = match base {
                 Some(base) => base.p50(),
