@@ -13,7 +13,6 @@
 //! | module | what |
 //! |---|---|
 //! | [`serve`](mod@serve) | the process: commands in, records out |
-//! | [`control`] | packets and descriptors over the control socket |
 //! | [`job`] | one job: its listener, limits, records |
 //! | `connection`, `socks`, `http` | what can be spoken to the proxy |
 //! | `gate` | from a name to a connection |
@@ -24,7 +23,7 @@
 //! The proxy reads hostile bytes, so it is a process of its own, without keys and with nothing open but what it is
 //! given: one end of a Unix socket pair of kind `SOCK_SEQPACKET`, by which it is told of jobs. [`run`] is its `main`.
 //!
-//! - One packet is one message: JSON, at most [`MAX_MESSAGE`](lictor_proto::egress::MAX_MESSAGE) bytes, a
+//! - One packet is one message: JSON, at most [`MAX_MESSAGE`](lictor_control::MAX_MESSAGE) bytes, a
 //!   [`Command`](lictor_proto::egress::Command) in, an [`Event`](lictor_proto::egress::Event) out.
 //! - `{"open":{"job":..,"rules":..}}` carries exactly one descriptor (`SCM_RIGHTS`): a *bound* stream socket,
 //!   TCP or Unix, in whatever network namespace. From then on it belongs to the proxy; the sender closes its copy. The
@@ -49,7 +48,6 @@
 #![forbid(unsafe_code)]
 
 mod connection;
-pub mod control;
 mod denial;
 mod gate;
 pub mod hello;

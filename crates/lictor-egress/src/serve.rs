@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use lictor_control::{Channel, Packet};
 use lictor_proto::JobId;
 use lictor_proto::egress::{Command, Event, Open, Refused, Totals};
 use lictor_proto::json::{self, JsonError};
@@ -17,7 +18,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{Channel, Packet};
 use crate::job::{Job, Shared};
 use crate::listener::Listener;
 use crate::resolve::{Resolve, SystemResolver};

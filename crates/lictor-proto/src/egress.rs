@@ -1,7 +1,7 @@
 //! What the warden and the egress proxy say to each other, and the records of what was let out.
 //!
 //! The proxy reads hostile bytes, so it is a process of its own that holds no key; the warden knows no network. Between
-//! them is one Unix socket of kind `SOCK_SEQPACKET`: one message is one packet of at most [`MAX_MESSAGE`] bytes of JSON.
+//! them is one Unix socket of kind `SOCK_SEQPACKET`: one message is one packet of JSON, 128 KiB at most.
 //! [`Command`] goes to the proxy, [`Event`] comes back; the protocol itself is written down in `lictor-egress`.
 //!
 //! # Invariants
@@ -15,9 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::JobId;
 use crate::time::Timestamp;
-
-/// The longest message, in bytes. A law whose rules would not fit is refused when it is loaded.
-pub const MAX_MESSAGE: usize = 128 * 1024;
 
 /// The most decisions and ends of one job that have been handed over and not taken ([`Command::Taken`]): a job whose
 /// records are many waits for its own, and no other job does.

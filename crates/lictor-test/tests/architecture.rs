@@ -57,12 +57,16 @@ const EDGES: &[(&str, &[&str])] = &[
     ("lictor-link", &["proto"]),
     ("lictor-policy", &["trust", "proto"]),
     ("lictor-rootfs", &["proto"]),
-    ("lictor-sandbox", &["rootfs", "policy", "trust", "proto"]),
+    ("lictor-control", &[]),
+    (
+        "lictor-sandbox",
+        &["rootfs", "control", "policy", "trust", "proto"],
+    ),
     (
         "lictor-warden",
         &["sandbox", "rootfs", "policy", "audit", "trust", "proto"],
     ),
-    ("lictor-egress", &["trust", "proto"]),
+    ("lictor-egress", &["control", "trust", "proto"]),
     ("lictor-agent", &["link", "warden", "trust", "proto"]),
     ("lictor-hub", &["link", "audit", "trust", "proto"]),
     ("lictor-client", &["link", "trust", "proto"]),
@@ -103,7 +107,7 @@ const KERNEL_ELSEWHERE: &[(&str, &str, &str)] = &[
     ),
     ("lictor", "rustix", "the same"),
     (
-        "crates/lictor-egress/src/control.rs",
+        "crates/lictor-control/src/lib.rs",
         "rustix::",
         "the standard library passes no descriptors over a socket; any unix that has SOCK_SEQPACKET",
     ),
@@ -112,7 +116,8 @@ const KERNEL_ELSEWHERE: &[(&str, &str, &str)] = &[
         "rustix::",
         "the standard library ends one half of a socket, and tells one kind from another, only with more ado; any unix",
     ),
-    ("lictor-egress", "rustix", "the same two"),
+    ("lictor-control", "rustix", "the same as its file"),
+    ("lictor-egress", "rustix", "the same as its file"),
 ];
 
 /// What a program was started with, as it is written in code.

@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use lictor_egress::control::Channel;
+use lictor_control::{Channel, MAX_MESSAGE};
 use lictor_egress::{ServeError, serve};
 use lictor_proto::JobId;
-use lictor_proto::egress::{Command, Event, IN_HAND, MAX_MESSAGE, Open, Reason, Refused, Rules, Verdict};
+use lictor_proto::egress::{Command, Event, IN_HAND, Open, Reason, Refused, Rules, Verdict};
 use lictor_proto::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};

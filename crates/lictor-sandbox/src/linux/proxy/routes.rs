@@ -83,9 +83,8 @@ impl Routes {
 
     /// Passes on what the proxy says until it ends; then nobody hears of anything any more.
     pub(super) async fn serve(&self, control: &Control) {
-        let mut room = Vec::new();
         loop {
-            match control.receive(&mut room).await {
+            match control.receive().await {
                 Ok(Some(event)) => {
                     self.state.send_replace(State::Heard);
                     if let Err(error) = self.pass_on(event, control) {
