@@ -52,6 +52,8 @@ pub struct Case {
     pub nodes: u32,
     /// Standard input sent along.
     pub stdin: Option<String>,
+    /// The kept sandbox that the job names.
+    pub sandbox: Option<Name>,
     /// The job's reason.
     #[serde(default)]
     pub reason: String,
@@ -268,6 +270,7 @@ impl Case {
     fn job(&self, now: Timestamp) -> Job {
         let mut exec = Exec::new(self.argv.clone());
         exec.env.clone_from(&self.env);
+        exec.sandbox.clone_from(&self.sandbox);
         let duration = |text: &String| parse_duration(text).unwrap_or_default();
         exec.timeout_ms = self.timeout.as_ref().map(duration).map(millis);
         let operator = if self.cancel {

@@ -25,7 +25,7 @@ pub(crate) fn run(
     facts: &Facts,
     action: &Action,
 ) -> Result<Context, ContextError> {
-    let mut pairs: Pairs = Vec::with_capacity(44);
+    let mut pairs: Pairs = Vec::with_capacity(45);
     command(job, &mut pairs);
     environment(job, facts, &mut pairs);
     found(facts, &mut pairs)?;
@@ -136,6 +136,11 @@ fn terms(job: &Job, profile: &Profile, pairs: &mut Pairs) {
     put(pairs, "nodes", long(job.nodes.len()));
     put(pairs, "retry", Value::new_bool(job.retry_of.is_some()));
     put(pairs, "reason", text(&job.reason));
+    put(
+        pairs,
+        "sandbox",
+        text(exec.sandbox.as_ref().map_or("", |n| n.as_str())),
+    );
     let (word, size, sha256) = match &job.stdin {
         Stdin::Word(StdinWord::None) => ("none", 0, String::new()),
         Stdin::Word(StdinWord::E2e) => ("e2e", 0, String::new()),

@@ -353,6 +353,7 @@ fn every_attribute_of_the_context_says_what_was_signed_and_found() {
         r#"context.nodes == 3"#,
         r#"!context.retry"#,
         r#"context.reason == "why""#,
+        r#"context.sandbox == "work""#,
         r#"context.stdin == "bytes""#,
         r#"context.stdin_size == 5"#,
         r#"context.stdin_sha256 like "sha256:*""#,
@@ -361,7 +362,7 @@ fn every_attribute_of_the_context_says_what_was_signed_and_found() {
         r#"context.redirects == ["/tmp/x"]"#,
     ];
     let text = "argv = [\"sh\", \"-c\", \"ls > /tmp/x\"]\nprogram = \"/usr/bin/dash\"\nwritable = true\nuid = 7\n\
-        env = { A = \"b\" }\ntimeout = \"30s\"\nvalid = \"2m\"\nnodes = 3\nreason = \"why\"\nstdin = \"hello\"\n\
+        env = { A = \"b\" }\ntimeout = \"30s\"\nvalid = \"2m\"\nnodes = 3\nreason = \"why\"\nsandbox = \"work\"\nstdin = \"hello\"\n\
         sha256 = \"sha256:0101010101010101010101010101010101010101010101010101010101010101\"";
     let policies = conditions.iter().enumerate().map(|(n, condition)| {
         format!(

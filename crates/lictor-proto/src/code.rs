@@ -119,6 +119,7 @@ codes! {
     StdinMissing = "stdin_missing", "The job's standard input has not arrived.", "Send it before or with the job.";
     StdinMismatch = "stdin_mismatch", "Standard input does not match its signed digest and size.", "It was changed on the way; look at the hub.";
     TooManyJobs = "too_many_jobs", "The node runs as many jobs as it may.", "It is tried again by itself.";
+    SandboxBusy = "sandbox_busy", "Another job works in the kept sandbox that this one names.", "It is tried again by itself.";
     Draining = "draining", "The agent is shutting down and takes no new work.", "It is tried again by itself once the agent is back.";
     // Policy
     NoMatch = "no_match", "No policy allows this.", "`lictor explain` shows what was asked; add a permit and push the bundle.";

@@ -13,9 +13,10 @@ use lictor_proto::{Digest, Name, Timestamp};
 use lictor_trust::profiles::{Backend as BackendName, Profile};
 use tokio::sync::watch;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, StartError};
 use crate::host::{Check, Config};
-use crate::plan::Resolved;
+use crate::kept::Kept;
+use crate::plan::{LaunchSpec, Resolved};
 use crate::running::{Ended, StopReason};
 use crate::terminal::TerminalSize;
 
@@ -120,6 +121,25 @@ impl PipeReader {
     pub(crate) async fn read(&mut self, _: &mut BytesMut, _: usize) -> io::Result<usize> {
         match self.0 {}
     }
+}
+
+#[derive(Debug)]
+pub(crate) struct Claim(Infallible);
+
+impl Claim {
+    pub(crate) fn take(_: &Kept, _: &LaunchSpec) -> Result<Self, StartError> {
+        Err(StartError::failed("keep a sandbox")(
+            io::ErrorKind::Unsupported.into(),
+        ))
+    }
+
+    pub(crate) fn let_go(self) {
+        match self.0 {}
+    }
+}
+
+pub(crate) fn sweep_kept(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 #[derive(Debug)]

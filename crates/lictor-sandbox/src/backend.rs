@@ -128,6 +128,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// Another job works in the kept sandbox that this one names.
+    #[error("another job works in the sandbox {name}")]
+    Busy {
+        /// Its name.
+        name: String,
+    },
     /// The plan has been started before.
     #[error("this sandbox has run its program already")]
     AlreadyStarted,
@@ -147,6 +153,7 @@ impl StartError {
             Self::Failed { step, source } => {
                 Refusal::new(Code::StartFailed, format!("cannot {step}: {source}"))
             }
+            Self::Busy { .. } => Refusal::new(Code::SandboxBusy, self.to_string()),
             Self::AlreadyStarted => Refusal::new(Code::StartFailed, self.to_string()),
         }
     }

@@ -199,3 +199,19 @@ pub fn fingerprint() -> Digest {
 pub fn remove_job_dir(dir: &Path) -> io::Result<()> {
     imp::remove_dir(dir)
 }
+
+/// Removes kept sandboxes whose time is over and that no job works in; `work` is where the jobs' directories are made.
+/// Waits for the disk.
+///
+/// # Errors
+/// The system's, after all that could be removed was.
+pub fn sweep_kept(work: &Path) -> io::Result<()> {
+    imp::sweep_kept(work)
+}
+
+/// Whether an entry of the directory that the jobs' directories are made in is where kept sandboxes are: nobody's to
+/// remove but [`sweep_kept`]'s.
+#[must_use]
+pub fn is_kept_place(name: &std::ffi::OsStr) -> bool {
+    name == crate::kept::PLACE
+}

@@ -21,6 +21,7 @@ pub mod capability;
 pub mod conformance;
 pub mod handle;
 mod host;
+mod kept;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 mod linux;
@@ -38,8 +39,8 @@ pub use backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspen
 pub use capability::{Capabilities, Capability};
 pub use handle::{Handle, ProcessId, Recovered};
 pub use host::{
-    Check, Config, Host, confine_to_network, fingerprint, hide_memory, host_facts, remove_job_dir,
-    sync_file_system,
+    Check, Config, Host, confine_to_network, fingerprint, hide_memory, host_facts, is_kept_place,
+    remove_job_dir, sweep_kept, sync_file_system,
 };
 pub use plan::{Plan, Resolved, Unenforceable, can_hold};
 pub use running::{

@@ -8,6 +8,7 @@
 //! | `streams`, `pipe`, `input`, `terminal` | output, input, or a terminal for both |
 //! | `users`, `resolve`, `view`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `way_out`, `proxy`, `confine` | the only way out of a sandbox, the process behind it, and what keeps that to its work |
+//! | `kept` | sandboxes that are there for the next job |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `oci`, `seccomp`, `shown` | the backends and what they share |
 //! | `checks` | what of the host all that rests on, for people |
@@ -23,6 +24,7 @@ mod facts;
 mod host;
 mod input;
 mod keeper;
+mod kept;
 mod kernel;
 mod landlock;
 mod mounts;
@@ -55,6 +57,7 @@ pub(crate) use bubblewrap::keep_warm;
 pub(crate) use checks::all as checks;
 pub(crate) use confine::to_network as confine_to_network;
 pub(crate) use facts::{fingerprint, hide_memory, host_facts, sync_file_system};
+pub(crate) use kept::{Claim, sweep as sweep_kept};
 pub(crate) use kernel::Kernel;
 pub(crate) use pipe::PipeReader;
 pub(crate) use recover::Recovered;

@@ -27,7 +27,10 @@ use lictor_trust::egress::{PROXY_VARIABLES, Presets};
 use lictor_trust::profiles::{Backend, Limits, Network, Profile, RunAs, Seccomp};
 use serde::Serialize;
 
+use crate::backend::StartError;
 use crate::capability::{Capabilities, Capability};
+use crate::imp;
+use crate::kept::Kept;
 use crate::program::{OpenProgram, User};
 
 /// Something that the profile promises and this host cannot hold.
@@ -133,6 +136,9 @@ pub(crate) struct LaunchSpec {
     #[serde(serialize_with = "millis")]
     pub(crate) grace: Duration,
     pub(crate) dir: PathBuf,
+    /// The kept sandbox that it works in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<Kept>,
     /// What the job may reach through the proxy.
     pub(crate) egress: Option<Rules>,
     /// Whose attempts the proxy records.
@@ -149,10 +155,11 @@ impl LaunchSpec {
     pub(crate) fn new(
         (profile, backend): (&Profile, Backend),
         exec: &Exec,
-        dir: &Path,
+        (dir, kept): (&Path, Option<Kept>),
         program: OpenProgram,
         user: User,
     ) -> Self {
+        let workspace = kept.as_ref().map_or_else(|| dir.to_owned(), Kept::workspace);
         let mut env = BTreeMap::new();
         let egress = egress_of(profile);
         if egress.is_some() {
@@ -166,7 +173,7 @@ impl LaunchSpec {
             profile: profile.digest(),
             argv: exec.argv.clone(),
             env,
-            cwd: working_directory((profile, backend), exec, dir),
+            cwd: working_directory((profile, backend), exec, &workspace),
             program,
             user,
             changes_user: false,
@@ -181,9 +188,18 @@ impl LaunchSpec {
             grace: exec.grace_ms.map_or(limits.grace, Duration::from_millis),
             limits,
             dir: dir.to_owned(),
+            kept,
             egress,
             job: JobId::from_digest(&Digest::of(dir.as_os_str().as_encoded_bytes())),
         }
+    }
+
+    /// The directory that the job works in, as it is called on the host.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn workspace(&self) -> PathBuf {
+        self.kept
+            .as_ref()
+            .map_or_else(|| self.dir.clone(), Kept::workspace)
     }
 
     /// Names the place that a job runs in: all of this but what is the job's own. A field that is added counts until
@@ -327,6 +343,8 @@ pub(crate) fn working_directory((profile, backend): (&Profile, Backend), exec: &
 #[derive(Debug)]
 pub struct Plan {
     body: Body,
+    /// That nobody else works in its kept sandbox.
+    claim: Option<imp::Claim>,
 }
 
 /// A plan without its permit; only this crate can make one, and only [`Plan::new`] makes a plan of it.
@@ -372,7 +390,31 @@ impl Plan {
         }
         let job = JobId::from_digest(&permit.job().digest());
         let spec = LaunchSpec { job, ..resolved.spec };
-        Body::new(spec, capabilities).map(|body| Self { body })
+        Body::new(spec, capabilities).map(Self::of)
+    }
+
+    fn of(body: Body) -> Self {
+        Self { body, claim: None }
+    }
+
+    /// Makes sure that no other job works in the kept sandbox that the job names, from now until its sandbox is
+    /// destroyed. `create` does it otherwise.
+    ///
+    /// # Errors
+    /// [`StartError::Busy`] when one does.
+    pub fn claim(&mut self) -> Result<(), StartError> {
+        if let (Some(kept), None) = (&self.body.spec.kept, &self.claim) {
+            self.claim = Some(imp::Claim::take(kept, &self.body.spec)?);
+        }
+        Ok(())
+    }
+
+    /// Lets others work there.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn let_go(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            claim.let_go();
+        }
     }
 
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
@@ -427,6 +469,6 @@ impl Plan {
     /// # Errors
     /// [`Unenforceable`].
     pub fn without_permit(resolved: Resolved, capabilities: &Capabilities) -> Result<Self, Unenforceable> {
-        Body::new(resolved.spec, capabilities).map(|body| Self { body })
+        Body::new(resolved.spec, capabilities).map(Self::of)
     }
 }

@@ -11,12 +11,14 @@ use lictor_proto::{Digest, Name};
 use serde::{Deserialize, Serialize};
 
 mod backends;
+mod persist;
 mod units;
 mod words;
 
 use crate::egress::{Egress, PROXY_VARIABLES, Presets};
 
 pub use backends::{Backend, Backends};
+pub use persist::Persist;
 use units::{duration, optional_size, size};
 pub use units::{duration_in_words, parse_duration, parse_size, size_in_words};
 pub use words::Topic;
@@ -84,6 +86,10 @@ pub struct Profile {
     /// How much of the kernel a job may call.
     #[serde(default, skip_serializing_if = "Seccomp::is_default")]
     pub seccomp: Seccomp,
+    /// Lets jobs name a sandbox that is kept for the next one that names it: its `/workspace`, or where the backend has none
+    /// the job's directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persist: Option<Persist>,
     /// How many prepared sandboxes each node keeps waiting for its jobs, 0 to 16: a start is then only the program's own.
     /// Takes the backend bubblewrap, and memory.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -318,6 +324,8 @@ impl Profile {
             return Err(format!("{name:?} cannot be set as a variable"));
         }
         self.limits.validate().map_err(|e| format!("limits.{e}"))?;
+        let persist = self.persist.as_ref().map_or(Ok(()), Persist::validate);
+        persist.map_err(|e| format!("persist: {e}"))?;
         self.validate_warm().map_err(|e| format!("warm: {e}"))?;
         if self.network == Network::Host && self.backend.iter().any(Backend::is_unprivileged) {
             return Err("network = \"host\" goes with backend = \"host\" only".into());
@@ -390,6 +398,7 @@ mod tests {
             "devices",
             "seccomp",
             "warm",
+            "persist",
         ] {
             assert!(!text.contains(limit), "{text}");
         }

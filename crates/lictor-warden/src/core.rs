@@ -80,6 +80,15 @@ impl Core {
             .prepare(held.trust.held().ok().map(|files| &files.profiles));
     }
 
+    /// Removes kept sandboxes whose time is over.
+    pub(crate) async fn sweep_kept(&self) {
+        let work = self.work_place.path().to_owned();
+        let swept = tokio::task::spawn_blocking(move || lictor_sandbox::sweep_kept(&work)).await;
+        if let Ok(Err(error)) = swept {
+            tracing::warn!(%error, "kept sandboxes could not be removed; it is tried again");
+        }
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

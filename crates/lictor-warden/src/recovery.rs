@@ -44,6 +44,7 @@ pub(crate) async fn recover(core: &Core) {
         end(core, interrupted).await;
     }
     remove_strays(core);
+    core.sweep_kept().await;
 }
 
 async fn end(core: &Core, left: Interrupted) {
@@ -101,6 +102,9 @@ fn remove_strays(core: &Core) {
         }
     }
     for entry in entries(core.work_place.path()) {
+        if lictor_sandbox::is_kept_place(&entry.file_name()) {
+            continue;
+        }
         // Nothing runs yet: every job directory is a stray one.
         if let Err(e) = lictor_sandbox::remove_job_dir(&entry.path()) {
             tracing::warn!(path = %entry.path().display(), error = %e, "a stray directory could not be removed");

@@ -5,7 +5,7 @@
 //! mode; then the jobs' directories lie under [`OUTSIDE`] instead, in a directory named after the node.
 //!
 //! # Invariants
-//! - Nothing but jobs' own directories lies there, and nobody but its owner can list it.
+//! - Nothing but jobs' own directories and kept sandboxes lies there, and nobody but its owner can list it.
 
 use std::path::{Path, PathBuf};
 

@@ -93,6 +93,9 @@ pub struct Exec {
     pub grace_ms: Option<u64>,
     /// How many bytes of output to keep (head and tail), both streams together; `null` means the profile's.
     pub keep_bytes: Option<u64>,
+    /// The kept sandbox of the profile to work in, by its name; left out for one of the job's own, which goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Name>,
 }
 
 impl Exec {
@@ -106,6 +109,7 @@ impl Exec {
             timeout_ms: None,
             grace_ms: None,
             keep_bytes: None,
+            sandbox: None,
         }
     }
 
@@ -378,5 +382,26 @@ impl Document for Ask {
         ensure(Digest::of(self.facts.as_bytes()) == self.facts_digest, || {
             Invalid::field("facts_digest", "is not the digest of facts")
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::Exec;
+
+    /// What was signed before there were kept sandboxes reads as before, and is written as before.
+    #[test]
+    fn a_job_without_a_kept_sandbox_is_written_as_if_there_were_none() {
+        const BEFORE: &str =
+            r#"{"argv":["true"],"env":{},"cwd":null,"timeout_ms":null,"grace_ms":null,"keep_bytes":null}"#;
+        let exec = Exec::new(vec!["true".to_owned()]);
+        assert_eq!(serde_json::to_string(&exec).expect("JSON"), BEFORE);
+        assert_eq!(serde_json::from_str::<Exec>(BEFORE).expect("a spec"), exec);
+        let named = BEFORE.replace("null}", "null,\"sandbox\":\"work\"}");
+        let named: Exec = serde_json::from_str(&named).expect("a spec");
+        assert_eq!(named.sandbox.expect("named").as_str(), "work");
+        let odd = BEFORE.replace("null}", "null,\"sandbox\":\"../up\"}");
+        assert!(serde_json::from_str::<Exec>(&odd).is_err());
     }
 }

@@ -186,7 +186,9 @@ pub(super) struct Inside<'a> {
 impl Job {
     /// Makes the job's directory and cgroup.
     pub(super) fn create(kernel: Arc<Kernel>, plan: Plan) -> Result<Self, StartError> {
-        make_dir(plan.spec()).map_err(StartError::failed("make the job's directory"))?;
+        let mut plan = plan;
+        plan.claim()?;
+        make_dir(plan.dir(), plan.spec()).map_err(StartError::failed("make the job's directory"))?;
         Self::create_in(kernel, plan)
     }
 
@@ -303,7 +305,7 @@ impl Job {
             keeper_name: Some(
                 keeper::name_for(&spec.dir).map_err(StartError::failed("find the job's directory"))?,
             ),
-            cwd_before_ids: Path::new(&spec.cwd) == spec.dir,
+            cwd_before_ids: Path::new(&spec.cwd) == spec.workspace(),
             user: spec.changes_user.then_some(&spec.user),
             ids_inside: false,
             confine: false,
@@ -379,10 +381,12 @@ impl Job {
     /// Ends what runs, then removes cgroup and directory.
     pub(super) async fn destroy(&mut self) -> io::Result<()> {
         match Recovered::take_up(self.handle()) {
-            Ok(mut left) => left.destroy().await,
-            Err(RecoverError::Gone) => Ok(()),
-            Err(RecoverError::Io(e)) => Err(e),
+            Ok(mut left) => left.destroy().await?,
+            Err(RecoverError::Gone) => {}
+            Err(RecoverError::Io(e)) => return Err(e),
         }
+        self.plan.let_go();
+        Ok(())
     }
 }
 
@@ -402,12 +406,12 @@ fn nothing_runs() -> io::Error {
 }
 
 /// Fails when it exists already: a directory of a job's own is nobody else's.
-pub(super) fn make_dir(spec: &LaunchSpec) -> io::Result<()> {
-    fs::DirBuilder::new().mode(0o700).create(&spec.dir)?;
+pub(super) fn make_dir(dir: &Path, spec: &LaunchSpec) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(dir)?;
     if spec.changes_user
-        && let Err(e) = chown(&spec.dir, Some(spec.user.uid), Some(spec.user.gid))
+        && let Err(e) = chown(dir, Some(spec.user.uid), Some(spec.user.gid))
     {
-        let _ = fs::remove_dir(&spec.dir);
+        let _ = fs::remove_dir(dir);
         return Err(e);
     }
     Ok(())

@@ -208,6 +208,7 @@ fn ruleset(spec: &LaunchSpec) -> io::Result<OwnedFd> {
         rules.allow(Path::new(path), all)?;
     }
     rules.allow(&spec.dir, all)?;
+    rules.allow(&spec.workspace(), all)?;
     let ruleset: Option<OwnedFd> = rules.ruleset.into();
     ruleset.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
 }

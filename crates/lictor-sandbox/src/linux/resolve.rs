@@ -28,6 +28,7 @@ use super::reach::{Reach, is_changeable};
 use super::remove::link_of;
 use super::users::{self, User};
 use super::view::{Seen, View};
+use crate::kept::{Kept, Which};
 use crate::plan::{LaunchSpec, Resolved, run_as};
 use crate::program::{ExecBy, FileIdentity, OpenProgram, ProgramFile};
 
@@ -103,6 +104,7 @@ impl Resolver {
         (sandbox, store): (&User, Option<&Store>),
     ) -> Result<Resolved, Refusal> {
         let user = user_of((profile, backend), sandbox)?;
+        let kept = kept((name, profile, backend), exec, dir, &user)?;
         let command = exec.argv.first().map_or("", String::as_str);
         for device in &profile.devices {
             is_device(device)?;
@@ -124,7 +126,7 @@ impl Resolver {
         let own_facts = facts.next().ok_or_else(|| not_found(command))?;
         let changes_user = user != users::current();
         let uid = user.uid;
-        let mut spec = LaunchSpec::new((profile, backend), exec, dir, program, user);
+        let mut spec = LaunchSpec::new((profile, backend), exec, (dir, kept), program, user);
         spec.changes_user = changes_user;
         spec.rootfs = view.held().map(|held| held.tree().to_owned());
         spec.hold = view.held();
@@ -231,6 +233,29 @@ fn user_of((profile, backend): (&Profile, Backend), sandbox: &User) -> Result<Us
     }
 }
 
+/// The kept sandbox that a job names.
+fn kept(
+    (name, profile, backend): (&Name, &Profile, Backend),
+    exec: &Exec,
+    dir: &Path,
+    user: &User,
+) -> Result<Option<Kept>, Refusal> {
+    let Some(wanted) = &exec.sandbox else {
+        return Ok(None);
+    };
+    let Some(persist) = &profile.persist else {
+        let why = "the profile keeps no sandboxes; leave the sandbox out, or add persist to the profile";
+        return Err(Refusal::new(Code::Unenforceable, why));
+    };
+    let which = Which {
+        name: wanted.clone(),
+        profile: name.clone(),
+        backend,
+        uid: user.uid,
+    };
+    Ok(Some(Kept::new(which, persist, dir)))
+}
+
 /// The place that a profile's jobs run in, before there is any, in a directory of its own.
 pub(super) fn place_of(
     (profile, backend): (&Profile, Backend),
@@ -240,7 +265,13 @@ pub(super) fn place_of(
     let user = user_of((profile, backend), sandbox)?;
     let changes_user = user != users::current();
     let nothing = Exec::new(Vec::new());
-    let spec = LaunchSpec::new((profile, backend), &nothing, dir, OpenProgram::none(), user);
+    let spec = LaunchSpec::new(
+        (profile, backend),
+        &nothing,
+        (dir, None),
+        OpenProgram::none(),
+        user,
+    );
     Ok(LaunchSpec { changes_user, ..spec })
 }
 

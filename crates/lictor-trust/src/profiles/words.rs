@@ -14,7 +14,7 @@ mod way_out;
 use serde::Serialize;
 
 use super::{
-    Backend, Limits, Network, Overflow, Profile, RunAs, Seccomp, duration_in_words as time,
+    Backend, Limits, Network, Overflow, Persist, Profile, RunAs, Seccomp, duration_in_words as time,
     size_in_words as size,
 };
 use crate::egress::Presets;
@@ -95,6 +95,7 @@ impl Profile {
             read_write,
             devices,
             seccomp,
+            persist,
             warm,
             limits,
         } = self;
@@ -124,6 +125,7 @@ impl Profile {
             variables.push("HTTP_PROXY and its relatives, unless set otherwise".to_owned());
         }
         topics.extend([
+            topic("keeps", persist.iter().map(keeps).collect()),
             topic("kept ready", kept_ready(*warm)),
             topic("time", times(limits)),
             topic("output", vec![output(limits)]),
@@ -299,6 +301,15 @@ fn system_calls(level: Seccomp) -> Vec<String> {
                 .to_owned(),
         ],
     }
+}
+
+fn keeps(persist: &Persist) -> String {
+    format!(
+        "what a job leaves where it works, if the job names a sandbox, for the next one that does: until {} after the \
+         last, or {} after the first",
+        time(persist.idle),
+        time(persist.age)
+    )
 }
 
 fn kept_ready(warm: u32) -> Vec<String> {

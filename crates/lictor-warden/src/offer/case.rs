@@ -76,7 +76,7 @@ impl Case<'_> {
             Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
         };
         let mut decision = recorded(&permit, &resolved);
-        let plan = match self.core.sandboxes.plan(*permit, resolved) {
+        let mut plan = match self.core.sandboxes.plan(*permit, resolved) {
             Ok(plan) => plan,
             Err(refusal) => {
                 decision.backend = None;
@@ -85,6 +85,10 @@ impl Case<'_> {
                 return conclude(self.core, self.digest, wire, &self.job, decision, end).await;
             }
         };
+        // Before it counts as taken: who waits for a sandbox has not been started.
+        if let Err(e) = plan.claim() {
+            return later(self.core, &self.digest, e.refusal()).await;
+        }
         decision.capabilities = plan.applied().capabilities.clone();
         decision.plan_digest = Some(plan.digest());
         if let Err(e) = self.take(&decision).await {

@@ -22,6 +22,9 @@ pub(crate) struct Run {
     /// Working directory, as the job sees it [default: the profile's]
     #[arg(long, value_name = "DIR")]
     pub(crate) cwd: Option<String>,
+    /// Work in this kept sandbox of the profile, made at its first use [default: one of the job's own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sandbox: Option<Name>,
     /// Send standard input along; it is read to its end before the job is signed
     #[arg(long)]
     pub(crate) stdin: bool,

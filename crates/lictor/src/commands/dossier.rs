@@ -136,6 +136,9 @@ impl Dossier {
         if let Some(cwd) = &exec.cwd {
             lines.push(format!("directory  {}", escape(cwd)));
         }
+        if let Some(sandbox) = &exec.sandbox {
+            lines.push(format!("sandbox    {sandbox}, which is kept for other jobs"));
+        }
         for (name, value) in &exec.env {
             lines.push(format!("env        {}={}", escape(name), escape(value)));
         }

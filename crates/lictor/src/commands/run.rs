@@ -77,6 +77,7 @@ fn sign(
     let mut exec = Exec::new(args.command.clone());
     exec.env = args.env.iter().cloned().collect();
     exec.cwd.clone_from(&args.cwd);
+    exec.sandbox.clone_from(&args.sandbox);
     exec.timeout_ms = args.timeout.map(millis);
     let options = JobOptions {
         nodes: vec![node.id().clone()],

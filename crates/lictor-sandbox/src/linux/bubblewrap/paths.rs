@@ -68,7 +68,7 @@ impl Paths {
         }
         mounts.push(Mount {
             option: "--bind-fd",
-            from: open_dir(&spec.dir)?,
+            from: open_dir(&spec.workspace())?,
             at: "/workspace".into(),
         });
         Ok(Self { root, users, mounts })

@@ -210,7 +210,7 @@ impl Prepared {
         };
         // Looked at before it is shown: what is replaced meanwhile is found out.
         let shows = shown(&spec);
-        kernel::make_dir(&spec).map_err(StartError::failed("make a directory"))?;
+        kernel::make_dir(&dir, &spec).map_err(StartError::failed("make a directory"))?;
         match Namespaces::make(kernel, &spec).await {
             Ok(namespaces) => Ok(Self {
                 namespaces,

@@ -60,7 +60,8 @@ impl View {
                 view.mount(path, path, access)?;
             }
         }
-        let dir = spec.dir.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+        let dir = spec.workspace();
+        let dir = dir.to_str().ok_or(io::ErrorKind::InvalidInput)?;
         view.mount(dir, "/workspace", Access::Write)?;
         Ok(view)
     }
