@@ -117,7 +117,8 @@ impl Running {
         self.started_at
     }
 
-    /// Standard output, or all that the job's terminal shows; `None` the second time.
+    /// Standard output, or all that the job's terminal shows; `None` the second time. A job that prints to a terminal whose
+    /// reader was dropped waits, until [`Terminal`] is dropped, too.
     pub fn take_stdout(&mut self) -> Option<OutputReader> {
         self.stdout.take()
     }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! # Invariants
-//! - A terminal is one job's: its main process is the session's leader, and nobody else has either end of it.
+//! - A terminal is one job's: its main process is the session's leader, and nobody else is given either end of it. The
+//!   user of a `host` job can open it by its name, as on any system.
 //! - Nobody waits for a terminal whose job has ended: its output ends, and writing to it fails.
 
 use std::io;
@@ -19,7 +20,8 @@ use crate::running::StdinSource;
 pub enum Stdio {
     /// Input of its own, and two pipes.
     Streams(StdinSource),
-    /// A terminal, which is also its session's. It starts as the kernel makes them (lines, echo, signals by keys),
+    /// A terminal, which is also its session's. Whoever at it ignores SIGTERM, as interactive shells do, gets SIGHUP as well
+    /// when the job is to end. It starts as the kernel makes them (lines, echo, signals by keys),
     /// for text in UTF-8. What kind a program may expect is for the job's own `TERM` to say.
     Terminal(TerminalSize),
 }
@@ -62,7 +64,7 @@ impl Terminal {
     /// Gives it another size, and tells the programs in its foreground (SIGWINCH).
     ///
     /// # Errors
-    /// Only the system's, on a broken descriptor.
+    /// `BrokenPipe` when the job has ended.
     pub fn resize(&self, size: TerminalSize) -> io::Result<()> {
         self.0.resize(size)
     }

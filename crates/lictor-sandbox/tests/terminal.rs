@@ -19,6 +19,11 @@ for_every_backend![
     pager_shows_a_file_and_takes_keys,
     control_c_interrupts_the_foreground,
     new_size_is_told,
+    terminal_can_be_opened_again_and_no_other,
+    terminal_is_its_users_alone,
+    interactive_shell_that_is_stopped_ends_in_order,
+    child_that_ignores_the_hang_up_is_ended_with_the_leader,
+    pasted_text_waits_for_whoever_reads_late,
     everything_printed_before_the_end_is_read,
     output_goes_on_when_a_job_has_closed_its_own_for_a_moment,
     keys_for_a_job_that_has_ended_are_an_error,
@@ -111,6 +116,22 @@ async fn terminal_is_the_sessions_and_the_jobs_alone(bench: &Bench) {
     );
 }
 
+#[tokio::test]
+async fn sandboxed_jobs_cannot_load_line_disciplines() {
+    // N_NULL, which takes whatever is printed afterwards.
+    let program = "import fcntl,struct\ntry: fcntl.ioctl(0,0x5423,struct.pack('i',27)); n=40\nexcept OSError as e: n=e.errno\nraise SystemExit(n)";
+    for (backend, status) in [
+        (Backend::Host, 40),
+        (Backend::Landlock, 1),
+        (Backend::Bubblewrap, 1),
+    ] {
+        let bench = Bench::new(backend).await;
+        let seat = Seat::of(&bench, &["/usr/bin/python3", "-c", program]).await;
+        let (ended, shown) = seat.end().await;
+        assert_eq!(ended.exit, Some(Exit::Status(status)), "{backend:?} {shown}");
+    }
+}
+
 async fn keys_are_read_as_lines_and_control_d_ends_them(bench: &Bench) {
     let mut seat = Seat::of(bench, &["cat"]).await;
     seat.keys("ö\u{7f}heard\n").await;
@@ -177,6 +198,78 @@ async fn new_size_is_told(bench: &Bench) {
         .resize(size)
         .expect("resized");
     seat.until("(132, 50)").await;
+    assert_eq!(seat.end().await.0.exit, Some(Exit::Status(0)));
+}
+
+async fn terminal_can_be_opened_again_and_no_other(bench: &Bench) {
+    let line = "echo a >/dev/stderr; echo b >/proc/self/fd/1; echo c >/dev/tty; read x </dev/stdin; echo $x";
+    let mut seat = Seat::of(bench, &["/bin/sh", "-c", line]).await;
+    seat.until("a\r\nb\r\nc\r\n").await;
+    seat.keys("d\n").await;
+    let (ended, shown) = seat.end().await;
+    assert_eq!(ended.exit, Some(Exit::Status(0)), "{shown}");
+    assert!(shown.ends_with("d\r\n"), "{shown}");
+    if !bench.hides() {
+        return;
+    }
+    let program = "import os\ntry: os.open(os.sys.argv[1], os.O_RDWR|os.O_NOCTTY); print('opened')\nexcept OSError: print('held')";
+    let first = Seat::of(bench, &["/bin/sh", "-c", "echo up; exec sleep 60"]).await;
+    let mut first = first;
+    first.until("up\r\n").await;
+    let handle = first.running.as_ref().expect("it runs").handle().clone();
+    let pid = handle.roots.first().expect("a keeper").pid;
+    let job = common::processes().into_iter().find(|p| p.3 == pid);
+    let name = std::fs::read_link(format!("/proc/{}/fd/0", job.expect("the job").0)).expect("its terminal");
+    let argv = ["/usr/bin/python3", "-c", program, name.to_str().expect("UTF-8")];
+    let shown = Seat::of(bench, &argv).await.end().await.1;
+    assert_eq!(shown, "held\r\n", "{}", name.display());
+    first.sandbox.destroy().await.expect("destroyed");
+}
+
+async fn terminal_is_its_users_alone(bench: &Bench) {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut seat = Seat::of(bench, &["/bin/sh", "-c", "echo up; exec sleep 60"]).await;
+    seat.until("up\r\n").await;
+    let keeper = seat.running.as_ref().expect("it runs").handle().roots[0].pid;
+    let job = common::processes()
+        .into_iter()
+        .find(|p| p.3 == keeper)
+        .expect("the job")
+        .0;
+    let meta = std::fs::metadata(format!("/proc/{job}/fd/0")).expect("its terminal");
+    assert_eq!(meta.mode() & 0o7777, 0o600);
+    let status = std::fs::metadata(format!("/proc/{job}/stat")).expect("the job");
+    assert_eq!(meta.uid(), status.uid());
+    seat.sandbox.destroy().await.expect("destroyed");
+}
+
+async fn interactive_shell_that_is_stopped_ends_in_order(bench: &Bench) {
+    let mut exec = command(&["/bin/sh", "-i"]);
+    exec.grace_ms = Some(60_000);
+    let mut seat = Seat::take(bench, &exec).await;
+    seat.keys("echo u''p\n").await;
+    seat.until("up\r\n").await;
+    let switch = seat.running.as_ref().expect("it runs").stop_switch();
+    switch.stop(lictor_sandbox::StopReason::Canceled);
+    let (ended, shown) = seat.end().await;
+    assert!(!ended.killed, "{ended:?} {shown}");
+}
+
+async fn child_that_ignores_the_hang_up_is_ended_with_the_leader(bench: &Bench) {
+    let mark = format!("74.{}", std::process::id());
+    let line = format!("(trap '' HUP; exec setsid sleep {mark}) & echo up");
+    let (ended, shown) = Seat::of(bench, &["/bin/sh", "-c", &line]).await.end().await;
+    assert_eq!((ended.exit, shown.as_str()), (Some(Exit::Status(0)), "up\r\n"));
+    assert_eq!(processes_with(&mark), Vec::<String>::new());
+}
+
+async fn pasted_text_waits_for_whoever_reads_late(bench: &Bench) {
+    let line = "stty raw -echo; echo up; read x; head -c 100000 | wc -c";
+    let mut seat = Seat::of(bench, &["/bin/sh", "-c", line]).await;
+    seat.until("up").await;
+    seat.keys("\n").await;
+    seat.keys(&"x".repeat(100_000)).await;
+    seat.until("100000").await;
     assert_eq!(seat.end().await.0.exit, Some(Exit::Status(0)));
 }
 

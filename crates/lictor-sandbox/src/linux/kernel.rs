@@ -32,7 +32,7 @@ use super::supervisor::Supervisor;
 use super::tree::Tree;
 use super::users::User;
 use super::zygote::Zygote;
-use super::{keeper, process, ready};
+use super::{keeper, landlock, process, ready};
 use crate::backend::{RecoverError, StartError, Suspend};
 use crate::capability::Capability;
 use crate::handle::{Handle, ProcessId};
@@ -235,6 +235,10 @@ impl Job {
         let spec = self.plan.spec();
         let ended = watch::Sender::new(false);
         let streams = Streams::open(stdio, spec, &ended).await?;
+        if let (Some(ruleset), Some(terminal)) = (inside.ruleset, streams.terminal()) {
+            // Opening it again is judged by its name.
+            landlock::allow_terminal(ruleset, terminal).map_err(StartError::failed("show the terminal"))?;
+        }
         let doors = self.cgroup.as_ref().map(|c| Doors::open(c)).transpose();
         let doors = doors.map_err(StartError::failed("open the job's cgroup"))?;
         let Doors {
@@ -263,6 +267,7 @@ impl Job {
             keeper: Mutex::new(Some(spawned.keeper.id)),
             init: inside.init,
             cgroup: self.cgroup.clone(),
+            at_terminal: streams.has_terminal(),
             held: Mutex::new(None),
         });
         self.tree = Some(tree.clone());

@@ -16,7 +16,7 @@
 //!   ownership does. Of a run-as user's own files a job may change modes, owners' times and the like.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -211,6 +211,36 @@ fn ruleset(spec: &LaunchSpec) -> io::Result<OwnedFd> {
     rules.allow(&spec.workspace(), all)?;
     let ruleset: Option<OwnedFd> = rules.ruleset.into();
     ruleset.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// Adds a job's own terminal to what it may open, and no other.
+pub(super) fn allow_terminal(ruleset: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> io::Result<()> {
+    /// The kernel's `landlock_path_beneath_attr`.
+    #[repr(C, packed)]
+    struct Rule {
+        allowed: u64,
+        parent: i32,
+    }
+    const PATH_BENEATH: i32 = 1;
+    let allowed = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let rule = Rule {
+        allowed: allowed.bits(),
+        parent: terminal.as_raw_fd(),
+    };
+    // SAFETY: `rule` has the kernel's layout and outlives the call; both descriptors are open.
+    let added = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_raw_fd(),
+            PATH_BENEATH,
+            &raw const rule,
+            0,
+        )
+    };
+    if added < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 struct Rules {

@@ -140,6 +140,14 @@ pub(crate) fn signal_all(processes: Vec<ProcessId>, with: Signal) -> io::Result<
     results.fold(Ok(()), Result::and)
 }
 
+/// Whether it has said that it ignores a signal.
+pub(crate) fn ignores(pid: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok());
+    mask.is_some_and(|m| m & (1 << (signal.as_raw() - 1)) != 0)
+}
+
 /// Largest resident set so far, in bytes.
 pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

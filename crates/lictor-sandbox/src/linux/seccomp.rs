@@ -138,6 +138,7 @@ pub(crate) enum Around {
 }
 
 const TIOCLINUX: u64 = 0x541C;
+const TIOCSETD: u64 = 0x5423;
 const X32_BIT: u32 = 0x4000_0000;
 
 /// Compiles a filter.
@@ -145,8 +146,8 @@ pub(crate) fn filter(around: Around) -> Result<Vec<sock_filter>, FilterError> {
     let denied = DENIED.iter().chain(DENIED_HERE);
     let mut rules: Rules = denied.map(|call| (*call, Vec::new())).collect();
     // Terminal input faked into whoever shares the terminal. The kernel looks at 32 bits of the number only, and so
-    // does the comparison: `TIOCSTI + 2^32` is the same request.
-    let ioctls = [libc::TIOCSTI, TIOCLINUX].map(|request| Rule::new(vec![equal(1, request)?]));
+    // does the comparison: `TIOCSTI + 2^32` is the same request. And line disciplines: setting one loads its module.
+    let ioctls = [libc::TIOCSTI, TIOCLINUX, TIOCSETD].map(|request| Rule::new(vec![equal(1, request)?]));
     rules.insert(libc::SYS_ioctl, ioctls.into_iter().collect::<Result<_, _>>()?);
     let user_namespace = libc::CLONE_NEWUSER as u64;
     let with_user_namespace = Condition::new(0, Len::Qword, Op::MaskedEq(user_namespace), user_namespace)?;

@@ -64,6 +64,12 @@ impl Streams {
         self.ours.terminal.is_some()
     }
 
+    /// The job's end of its terminal.
+    pub(super) fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        let inner = self.theirs.first().filter(|_| self.has_terminal());
+        inner.map(|fd| fd.as_fd())
+    }
+
     /// What the job gets, in order.
     pub(super) fn inherit(&self) -> Vec<BorrowedFd<'_>> {
         self.theirs.iter().cycle().take(3).map(|fd| fd.as_fd()).collect()

@@ -1,12 +1,13 @@
 //! Terminals: a pair of descriptors made outside every sandbox, of which the job gets the inner one.
 //!
-//! The inner end is opened through the outer one, by no path: whatever `/dev/pts` a job sees, its terminal is none
-//! that another job could name.
+//! The inner end is opened through the outer one, by no path, so that a job may have it whatever `/dev/pts` it sees. It has
+//! a name in the host's `/dev/pts` all the same: its user alone may open that, and in a sandbox nobody sees it but, behind
+//! Landlock, the job itself.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{InputModes, OptionalActions, Winsize};
@@ -29,10 +30,13 @@ pub(super) fn open(size: TerminalSize, spec: &LaunchSpec) -> io::Result<(OwnedFd
     // Else erasing a character takes away one byte of it.
     modes.input_modes |= InputModes::IUTF8;
     rustix::termios::tcsetattr(&inner, OptionalActions::Now, &modes)?;
+    // Before the owner, and the group, too: those who may write to every terminal have no business at this one.
+    rustix::fs::fchmod(&inner, Mode::RUSR | Mode::WUSR)?;
     if spec.changes_user {
         // Programs open their terminal again, as `/dev/stderr` or by its name.
-        let user = rustix::fs::Uid::from_raw(spec.user.uid);
-        rustix::fs::fchown(&inner, Some(user), None)?;
+        let (user, group) = (spec.user.uid, spec.user.gid);
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        rustix::fs::fchown(&inner, Some(user), Some(group))?;
     }
     rustix::fs::fcntl_setfl(&outer, OFlags::RDWR | OFlags::NONBLOCK)?;
     Ok((outer, inner))
@@ -84,6 +88,9 @@ impl TerminalKeys {
     }
 
     pub(crate) fn resize(&self, size: TerminalSize) -> io::Result<()> {
+        if *self.ended.borrow() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         Ok(rustix::termios::tcsetwinsize(
             self.fd.get_ref(),
             in_characters(size),

@@ -24,6 +24,8 @@ pub(crate) struct Tree {
     /// First process of the job's pid namespace; itself not a process of the job.
     pub(crate) init: Option<ProcessId>,
     pub(crate) cgroup: Option<Arc<Cgroup>>,
+    /// Whether the job has a terminal.
+    pub(crate) at_terminal: bool,
     /// How it is held, while it is suspended.
     pub(super) held: Mutex<Option<Held>>,
 }
@@ -85,7 +87,15 @@ impl Tree {
 
     /// Asks every process of the job to end; one that is held, too, which then goes on.
     pub(crate) fn terminate(&self) -> io::Result<()> {
-        self.signal(Signal::TERM).and(self.resume())
+        let mut deaf = Vec::new();
+        if self.at_terminal {
+            // Interactive shells ignore TERM; at a terminal that hangs up they end, and tell their children.
+            deaf = self.processes();
+            deaf.retain(|p| process::ignores(p.pid, Signal::TERM));
+        }
+        let asked = self.signal(Signal::TERM);
+        let hung_up = process::signal_all(deaf, Signal::HUP);
+        asked.and(hung_up).and(self.resume())
     }
 
     /// Kills every process of the job. Processes may be made meanwhile: whoever calls looks again.

@@ -103,6 +103,7 @@ mod tests {
             keeper: Mutex::new(process::identify(sh.id())),
             init: None,
             cgroup: cgroup.map(Arc::new),
+            at_terminal: false,
             held: Mutex::new(None),
         };
         assert_eq!(tree.processes().len(), 2);
