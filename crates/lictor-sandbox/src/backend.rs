@@ -9,6 +9,7 @@
 use std::io;
 
 use async_trait::async_trait;
+use lictor_proto::Name;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::Usage;
 use lictor_trust::profiles::Backend as BackendName;
@@ -73,6 +74,11 @@ pub trait Sandbox: Send + Sync {
         None
     }
 
+    /// Snapshots of the kept sandbox that the job works in; `None` when it works in one of its own.
+    fn snapshots(&self) -> Option<&dyn Snapshot> {
+        None
+    }
+
     /// Ends whatever still runs and removes everything: processes, mounts, cgroup, directory.
     ///
     /// # Errors
@@ -98,6 +104,24 @@ pub trait Suspend: Send + Sync {
     /// # Errors
     /// When nothing runs.
     async fn resume(&self) -> io::Result<()>;
+}
+
+/// Snapshots of a kept sandbox: files, directories and links of what its jobs work in, with owners, modes and times. They
+/// are removed with it. One copy is at most a million entries, 64 GiB, and 200 directories deep.
+#[async_trait]
+pub trait Snapshot: Send + Sync {
+    /// Copies what it holds now; another one of that name is replaced when the copy is complete.
+    ///
+    /// # Errors
+    /// `ResourceBusy` while processes of the job live, `QuotaExceeded` for too much, or the system's. Then there is what
+    /// there was before.
+    async fn snapshot(&self, name: &Name) -> io::Result<()>;
+
+    /// Puts a snapshot in the place of what it holds, for its next job. Only after the end of this one's program.
+    ///
+    /// # Errors
+    /// As above; `NotFound` when there is none of that name.
+    async fn restore(&self, name: &Name) -> io::Result<()>;
 }
 
 /// A backend that cannot be used here.

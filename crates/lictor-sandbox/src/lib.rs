@@ -35,7 +35,7 @@ use absent as imp;
 #[cfg(target_os = "linux")]
 use linux as imp;
 
-pub use backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
+pub use backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
 pub use capability::{Capabilities, Capability};
 pub use handle::{Handle, ProcessId, Recovered};
 pub use host::{

@@ -8,7 +8,7 @@
 //! | `streams`, `pipe`, `input`, `terminal` | output, input, or a terminal for both |
 //! | `users`, `resolve`, `view`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `way_out`, `proxy`, `confine` | the only way out of a sandbox, the process behind it, and what keeps that to its work |
-//! | `kept` | sandboxes that are there for the next job |
+//! | `kept`, `snapshot` | sandboxes that are there for the next job, and copies of what they hold |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `oci`, `seccomp`, `shown` | the backends and what they share |
 //! | `checks` | what of the host all that rests on, for people |
@@ -39,6 +39,7 @@ mod remove;
 mod resolve;
 mod seccomp;
 mod shown;
+mod snapshot;
 mod spawn;
 mod streams;
 mod supervisor;

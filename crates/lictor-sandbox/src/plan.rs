@@ -409,6 +409,12 @@ impl Plan {
         Ok(())
     }
 
+    /// That claim.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn claimed(&self) -> Option<&imp::Claim> {
+        self.claim.as_ref()
+    }
+
     /// Lets others work there.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn let_go(&mut self) {

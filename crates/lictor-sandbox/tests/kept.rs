@@ -23,6 +23,8 @@ for_every_backend![
     what_has_been_idle_or_is_old_begins_anew,
     the_sweep_takes_what_is_over_and_leaves_what_is_used,
     a_sandbox_that_was_not_finished_begins_anew,
+    a_snapshot_is_what_the_next_job_finds_when_it_is_restored,
+    snapshots_are_of_kept_sandboxes_while_nothing_runs,
 ];
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -216,6 +218,73 @@ async fn a_sandbox_that_was_not_finished_begins_anew(bench: &Bench) {
     fs::remove_file(place.join("sandbox.json")).expect("removed");
     assert_eq!(run(&bench, "work", "ls -A; echo y > there").await.stdout, "");
     assert_eq!(run(&bench, "work", "ls -A").await.stdout, "there\n");
+}
+
+/// Runs a line in the sandbox, and does something after its end.
+async fn then(bench: &Bench, line: &str, restore: bool) -> String {
+    let exec = in_sandbox("work", line);
+    let (mut sandbox, running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+    let outcome = common::outcome(running).await;
+    let name = "before".parse().expect("a name");
+    let snapshots = sandbox.snapshots().expect("every backend here can");
+    if restore {
+        snapshots.restore(&name).await.expect("restored");
+    } else {
+        snapshots.snapshot(&name).await.expect("copied");
+    }
+    sandbox.destroy().await.expect("destroyed");
+    outcome.stdout
+}
+
+async fn a_snapshot_is_what_the_next_job_finds_when_it_is_restored(bench: &Bench) {
+    let bench = kept(bench);
+    then(
+        &bench,
+        "mkdir a; echo one > a/b; ln -s b a/link; chmod 750 a",
+        false,
+    )
+    .await;
+    let line = "cat a/link; rm -r a; echo new > c";
+    assert_eq!(then(&bench, line, true).await, "one\n");
+    let line = "ls -A; cat a/link; stat -c %a a; echo two >> a/b";
+    let found = run(&bench, "work", line).await;
+    assert_eq!(found.stdout, "a\none\n750\n", "{found:?}");
+    assert_eq!(then(&bench, "cat a/b", true).await, "one\ntwo\n");
+    assert_eq!(run(&bench, "work", "cat a/b").await.stdout, "one\n");
+}
+
+async fn snapshots_are_of_kept_sandboxes_while_nothing_runs(bench: &Bench) {
+    let bench = kept(bench);
+    let (mut sandbox, running) = bench
+        .start(&command(&["true"]), StdinSource::Null)
+        .await
+        .expect("starts");
+    assert!(sandbox.snapshots().is_none(), "it is gone with the job");
+    running.wait().await;
+    sandbox.destroy().await.expect("destroyed");
+    let exec = in_sandbox("work", "echo up; exec sleep 60");
+    let (mut sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+    let mut out = running.take_stdout().expect("stdout");
+    out.read(&mut bytes::BytesMut::new(), 64).await.expect("readable");
+    let name = "before".parse().expect("a name");
+    let snapshots = sandbox.snapshots().expect("it works in a kept one");
+    let busy = snapshots.snapshot(&name).await.expect_err("it runs");
+    assert_eq!(busy.kind(), std::io::ErrorKind::ResourceBusy);
+    sandbox.destroy().await.expect("destroyed");
+    let plan = bench.plan(&in_sandbox("work", "true"));
+    let mut sandbox = bench.backend.create(plan).await.expect("created");
+    let snapshots = sandbox.snapshots().expect("it works in a kept one");
+    let early = snapshots
+        .restore(&name)
+        .await
+        .expect_err("its program has not run");
+    assert_eq!(early.kind(), std::io::ErrorKind::ResourceBusy);
+    let running = sandbox.exec(StdinSource::Null.into()).await.expect("starts");
+    running.wait().await;
+    let snapshots = sandbox.snapshots().expect("it works in a kept one");
+    let none = snapshots.restore(&name).await.expect_err("there is none");
+    assert_eq!(none.kind(), std::io::ErrorKind::NotFound);
+    sandbox.destroy().await.expect("destroyed");
 }
 
 #[tokio::test]

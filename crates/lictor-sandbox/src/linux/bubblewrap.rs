@@ -41,7 +41,7 @@ use super::kernel::{Inside, Job, Kernel};
 use super::recover;
 use super::users::{self, User};
 use super::way_out;
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
@@ -228,6 +228,10 @@ impl Sandbox for Inner {
 
     fn suspension(&self) -> Option<&dyn Suspend> {
         Some(&self.job)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshot> {
+        self.job.snapshots()
     }
 
     async fn destroy(&mut self) -> io::Result<()> {

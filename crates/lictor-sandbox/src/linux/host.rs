@@ -9,7 +9,7 @@ use lictor_trust::profiles::Backend as BackendName;
 
 use super::kernel::{Inside, Job, Kernel};
 use super::recover;
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
@@ -67,6 +67,10 @@ impl Sandbox for HostSandbox {
 
     fn suspension(&self) -> Option<&dyn Suspend> {
         Some(&self.0)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshot> {
+        self.0.snapshots()
     }
 
     async fn destroy(&mut self) -> io::Result<()> {

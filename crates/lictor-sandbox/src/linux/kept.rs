@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lictor_proto::Timestamp;
@@ -64,7 +65,7 @@ pub(crate) struct Claim {
     dir: PathBuf,
     about: About,
     /// Holds the lock.
-    _lock: OwnedFd,
+    lock: Arc<OwnedFd>,
 }
 
 impl Claim {
@@ -111,10 +112,15 @@ impl Claim {
             return Ok(Self {
                 dir: kept.dir.clone(),
                 about,
-                _lock: lock,
+                lock: Arc::new(lock),
             });
         }
         Err(failed("lock the kept sandbox")(io::ErrorKind::Interrupted.into()))
+    }
+
+    /// Its directory, and the lock for whoever works there beside the job.
+    pub(super) fn share(&self) -> (PathBuf, Arc<OwnedFd>) {
+        (self.dir.clone(), self.lock.clone())
     }
 
     /// Lets others have it; its idle time begins now.

@@ -375,6 +375,10 @@ impl Job {
         tree.signal(signal.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?)
     }
 
+    pub(super) fn has_started(&self) -> bool {
+        self.started
+    }
+
     pub(super) fn tree(&self) -> io::Result<&Tree> {
         self.tree.as_deref().ok_or_else(nothing_runs)
     }

@@ -32,7 +32,7 @@ use rustix::fs::{Mode, OFlags};
 use super::kernel::{Inside, Job, Kernel};
 use super::recover;
 use super::shown::{ETC, SHOWN};
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError, Suspend};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::{LaunchSpec, Plan};
@@ -148,6 +148,10 @@ impl Sandbox for Behind {
 
     fn suspension(&self) -> Option<&dyn Suspend> {
         Some(&self.job)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshot> {
+        self.job.snapshots()
     }
 
     async fn destroy(&mut self) -> io::Result<()> {

@@ -1,0 +1,231 @@
+//! Snapshots of what a kept sandbox holds: copies beside it, whole or not at all.
+//!
+//! ```text
+//!   KEY/snapshots/.new  --copied--> KEY/snapshots/NAME
+//!   KEY/.restored       --copied--> KEY/workspace, in one step, and what that was is removed
+//! ```
+//!
+//! # Invariants
+//! - Nothing is copied while a process of the job lives, and the lock on the sandbox is held until the copy is in place.
+//! - Every step names an entry of a directory that is held open, and no link is followed.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use lictor_proto::Name;
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid,
+};
+
+use super::kernel::Job;
+use super::remove::remove_dir;
+use crate::backend::Snapshot;
+
+/// Directories in directories that are copied.
+const DEPTH: u32 = 200;
+
+/// How much one copy may be.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    entries: u64,
+    bytes: u64,
+}
+
+const MOST: Budget = Budget {
+    entries: 1_000_000,
+    bytes: 64 << 30,
+};
+
+impl Budget {
+    fn take(&mut self, stat: &Stat) -> io::Result<()> {
+        let too_much = || io::Error::new(io::ErrorKind::QuotaExceeded, "more than a snapshot may hold");
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let bytes = if is_file { stat.st_size } else { 0 };
+        self.entries = self.entries.checked_sub(1).ok_or_else(too_much)?;
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.checked_sub(bytes).ok_or_else(too_much)?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Snapshot for Job {
+    async fn snapshot(&self, name: &Name) -> io::Result<()> {
+        let name = name.clone();
+        self.with_kept(move |dir| {
+            let all = dir.join("snapshots");
+            if let Err(e) = std::fs::create_dir(&all)
+                && e.kind() != io::ErrorKind::AlreadyExists
+            {
+                return Err(e);
+            }
+            replace(
+                &dir.join("workspace"),
+                &all.join(".new"),
+                &all.join(name.as_str()),
+            )
+        })
+        .await
+    }
+
+    async fn restore(&self, name: &Name) -> io::Result<()> {
+        if !self.has_started() {
+            // Its place shows what there is now.
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let name = name.clone();
+        self.with_kept(move |dir| {
+            let from = dir.join("snapshots").join(name.as_str());
+            replace(&from, &dir.join(".restored"), &dir.join("workspace"))
+        })
+        .await
+    }
+}
+
+impl Job {
+    /// Snapshots, of a job that works in a kept sandbox.
+    pub(super) fn snapshots(&self) -> Option<&dyn Snapshot> {
+        self.plan.claimed().map(|_| self as &dyn Snapshot)
+    }
+
+    async fn with_kept(&self, work: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        let claim = self.plan.claimed().ok_or(io::ErrorKind::Unsupported)?;
+        if self.tree().is_ok_and(|t| !t.processes().is_empty()) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let (dir, lock): (PathBuf, _) = claim.share();
+        let done = tokio::task::spawn_blocking(move || {
+            // Whoever asked may go; nobody else has the sandbox before this is done.
+            let _lock = lock;
+            work(&dir)
+        });
+        done.await.map_err(io::Error::other)?
+    }
+}
+
+/// Puts a copy of `from` in the place of `to`, by way of `new`.
+fn replace(from: &Path, new: &Path, to: &Path) -> io::Result<()> {
+    remove_dir(new)?;
+    let made = copy(from, new, MOST).and_then(|()| {
+        if to.exists() {
+            rustix::fs::renameat_with(CWD, new, CWD, to, RenameFlags::EXCHANGE)?;
+            return Ok(());
+        }
+        std::fs::rename(new, to)
+    });
+    // What was there before, or what was copied of it.
+    remove_dir(new).and(made)
+}
+
+fn copy(from: &Path, to: &Path, budget: Budget) -> io::Result<()> {
+    let mut budget = budget;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let from = rustix::fs::open(from, flags, Mode::empty())?;
+    std::fs::create_dir(to)?;
+    let to = rustix::fs::open(to, flags, Mode::empty())?;
+    copy_directory(&from, &to, &mut budget, DEPTH)?;
+    dress(&to, &rustix::fs::fstat(&from)?)
+}
+
+fn copy_directory(from: &OwnedFd, to: &OwnedFd, budget: &mut Budget, depth: u32) -> io::Result<()> {
+    let depth = depth.checked_sub(1).ok_or(io::ErrorKind::QuotaExceeded)?;
+    for entry in Dir::read_from(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        budget.take(&stat)?;
+        let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let flags = read | OFlags::DIRECTORY;
+                let inner = rustix::fs::openat(from, name, flags, Mode::empty())?;
+                rustix::fs::mkdirat(to, name, Mode::RWXU)?;
+                let made = rustix::fs::openat(to, name, flags, Mode::empty())?;
+                copy_directory(&inner, &made, budget, depth)?;
+                dress(&made, &stat)?;
+            }
+            FileType::RegularFile => {
+                let source = rustix::fs::openat(from, name, read, Mode::empty())?;
+                let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let made = rustix::fs::openat(to, name, write, Mode::RUSR | Mode::WUSR)?;
+                // Where the file system shares blocks nothing is read; else the kernel copies.
+                if rustix::fs::ioctl_ficlone(&made, &source).is_err() {
+                    io::copy(&mut File::from(source), &mut File::from(made.try_clone()?))?;
+                }
+                dress(&made, &stat)?;
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+                rustix::fs::symlinkat(&target, to, name)?;
+                let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+                rustix::fs::chownat(to, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            // Sockets and pipes are somebody's who is gone.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Owner, mode and times.
+fn dress(made: &OwnedFd, stat: &Stat) -> io::Result<()> {
+    let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    rustix::fs::fchown(made, Some(owner.0), Some(owner.1))?;
+    rustix::fs::fchmod(made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: stat.st_atime,
+            tv_nsec: stat.st_atime_nsec as _,
+        },
+        last_modification: Timespec {
+            tv_sec: stat.st_mtime,
+            tv_nsec: stat.st_mtime_nsec as _,
+        },
+    };
+    Ok(rustix::fs::futimens(made, &times)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Budget, MOST, copy};
+
+    #[test]
+    fn copy_has_what_the_tree_has_and_ends_at_its_budget() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
+        let place = tempfile::tempdir().expect("a directory");
+        let from = place.path().join("from");
+        std::fs::create_dir_all(from.join("a/b")).expect("made");
+        std::fs::write(from.join("a/b/c"), "twelve bytes").expect("written");
+        std::fs::set_permissions(from.join("a/b/c"), PermissionsExt::from_mode(0o640)).expect("mode");
+        symlink("/nowhere", from.join("link")).expect("linked");
+        rustix::fs::mkfifoat(rustix::fs::CWD, from.join("pipe"), rustix::fs::Mode::RUSR).expect("made");
+        let to = place.path().join("to");
+        copy(&from, &to, MOST).expect("copied");
+        let file = to.join("a/b/c");
+        assert_eq!(std::fs::read_to_string(&file).expect("there"), "twelve bytes");
+        let (was, is) = (from.join("a/b/c").metadata(), file.metadata());
+        let (was, is) = (was.expect("there"), is.expect("there"));
+        assert_eq!(
+            (was.mode(), was.mtime(), was.uid()),
+            (is.mode(), is.mtime(), is.uid())
+        );
+        assert_eq!(
+            std::fs::read_link(to.join("link")).expect("a link").to_str(),
+            Some("/nowhere")
+        );
+        assert!(!to.join("pipe").exists());
+        for (n, small) in [Budget { entries: 4, ..MOST }, Budget { bytes: 11, ..MOST }]
+            .into_iter()
+            .enumerate()
+        {
+            let error = copy(&from, &place.path().join(n.to_string()), small).expect_err("too much");
+            assert_eq!(error.kind(), std::io::ErrorKind::QuotaExceeded);
+        }
+    }
+}
