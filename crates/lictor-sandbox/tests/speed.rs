@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::Bench;
+use lictor_proto::doc::Exit;
 use lictor_trust::profiles::Backend;
 
 const ROUNDS: usize = 60;
@@ -19,42 +20,126 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * 99).div_ceil(100) - 1]
+}
+
+/// From a plan to the end of its job; the sandbox is taken down afterwards, beside which others go on.
+async fn start_to_exit(bench: &Bench) -> Duration {
+    if bench.warm.is_some() {
+        bench.until_warm(1).await;
+    }
+    let plan = bench.plan(&common::command(&["true"]));
+    let started = Instant::now();
+    let mut sandbox = bench.backend.create(plan).await.expect("created");
+    let running = sandbox
+        .exec(lictor_sandbox::StdinSource::Null.into())
+        .await
+        .expect("starts");
+    let ended = running.wait().await;
+    let took = started.elapsed();
+    assert_eq!(ended.exit, Some(Exit::Status(0)));
+    sandbox.destroy().await.expect("destroyed");
+    took
+}
+
+fn spawned(command: &mut Command) -> Duration {
+    let started = Instant::now();
+    assert!(command.status().expect("runs").success());
+    started.elapsed()
+}
+
+/// One sample of each in turn.
 #[tokio::test]
 async fn start_and_wait_of_true() {
-    let host = Bench::new(Backend::Host).await;
-    let boxed = Bench::new(Backend::Bubblewrap).await;
-    let mut times = [const { Vec::new() }; 4];
-    for _ in 0..ROUNDS {
-        let started = Instant::now();
-        assert!(Command::new("/usr/bin/true").status().expect("runs").success());
-        times[0].push(started.elapsed());
-        let started = Instant::now();
-        assert!(host.run(&["true"]).await.succeeded());
-        times[1].push(started.elapsed());
-        let started = Instant::now();
-        assert!(
-            Command::new("bwrap")
-                .args(BARE_BWRAP.split_whitespace())
-                .status()
-                .expect("runs")
-                .success()
-        );
-        times[2].push(started.elapsed());
-        let started = Instant::now();
-        assert!(boxed.run(&["true"]).await.succeeded());
-        times[3].push(started.elapsed());
+    let mut benches = vec![("host", Bench::new(Backend::Host).await)];
+    if rustix::process::geteuid().is_root() {
+        benches.push(("landlock", Bench::new(Backend::Landlock).await));
     }
-    let least = times.clone().map(|t| t.into_iter().min().expect("rounds"));
-    println!("least of {ROUNDS} (spawn, host, bwrap, bubblewrap): {least:?}");
-    let [spawn, host, bwrap, boxed] = times.map(median);
+    benches.push(("bubblewrap", Bench::new(Backend::Bubblewrap).await));
+    benches.push(("bubblewrap, prepared", Bench::warm(1).await));
+    let mut bare = Command::new("bwrap");
+    bare.args(BARE_BWRAP.split_whitespace());
+    let (mut spawn, mut bwrap) = (Vec::new(), Vec::new());
+    let mut times = vec![Vec::new(); benches.len()];
+    for _ in 0..rounds() {
+        spawn.push(spawned(&mut Command::new("/usr/bin/true")));
+        bwrap.push(spawned(&mut bare));
+        for ((_, bench), times) in benches.iter().zip(&mut times) {
+            times.push(start_to_exit(bench).await);
+        }
+    }
+    let (base, bare) = (median(spawn.clone()), median(bwrap.clone()));
+    let row = |name: &str, times: &[Duration]| {
+        let (p50, p99) = (median(times.to_vec()), p99(times.to_vec()));
+        let times = |of: Duration| p50.as_secs_f64() / of.as_secs_f64();
+        println!(
+            "{name}: p50 {p50:?}, p99 {p99:?}; {:.2} x posix_spawn, {:.2} x bare bwrap",
+            times(base),
+            times(bare)
+        );
+    };
+    row("posix_spawn", &spawn);
+    row("bare bwrap", &bwrap);
+    for ((name, _), times) in benches.iter().zip(&times) {
+        row(name, times);
+    }
+    for (_, bench) in &mut benches {
+        bench.cool_down().await;
+    }
+}
+
+/// What each prepared sandbox holds: memory of its processes that nobody shares, and what the machine has less.
+#[tokio::test]
+async fn memory_of_a_prepared_sandbox() {
+    const COUNT: u32 = 16;
+    let mut bench = Bench::warm(0).await;
+    let before = available_kib();
+    bench.profile.warm = COUNT;
+    bench.want_warm(vec![bench.profile.clone()]);
+    bench.until_warm(COUNT as usize).await;
+    let kept = before.saturating_sub(available_kib());
+    let keepers = common::keepers();
+    let all = common::processes();
+    let below = |parents: &[u32]| -> Vec<u32> {
+        let found = all.iter().filter(|p| parents.contains(&p.3));
+        found.map(|p| p.0).collect()
+    };
+    let outer = below(&keepers);
+    let inner = below(&outer);
+    let own: u64 = keepers
+        .iter()
+        .chain(&outer)
+        .chain(&inner)
+        .map(|p| private_kib(*p))
+        .sum();
     println!(
-        "posix_spawn {spawn:?}, host {host:?}: {:.2} x",
-        host.as_secs_f64() / spawn.as_secs_f64()
+        "a prepared sandbox: {} KiB of its own processes, {} KiB less of the machine's memory",
+        own / u64::from(COUNT),
+        kept / u64::from(COUNT)
     );
-    println!(
-        "bare bwrap {bwrap:?}, bubblewrap {boxed:?}: {:.2} x",
-        boxed.as_secs_f64() / bwrap.as_secs_f64()
-    );
+    bench.cool_down().await;
+}
+
+fn available_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let line = line.expect("a line").trim().trim_end_matches(" kB");
+    line.parse().expect("a number")
+}
+
+fn private_kib(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let lines = text.lines().filter(|l| l.starts_with("Private_"));
+    lines
+        .filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum()
+}
+
+fn rounds() -> usize {
+    let asked = std::env::var("LICTOR_ROUNDS").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(ROUNDS)
 }
 
 #[tokio::test]
