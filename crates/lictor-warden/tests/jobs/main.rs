@@ -4,6 +4,7 @@
 mod audited;
 mod broken;
 mod changed;
+mod kept;
 mod lives;
 mod revoked;
 mod sleeper;
