@@ -116,6 +116,51 @@ async fn terminal_is_the_sessions_and_the_jobs_alone(bench: &Bench) {
     );
 }
 
+/// Started by the test below as a process of its own: an agent with a job at a terminal, to be killed.
+#[tokio::test]
+async fn agent_to_be_killed() {
+    let Ok(place) = std::env::var("LICTOR_TEST_AGENT") else {
+        return;
+    };
+    let mut bench = Bench::new(Backend::Host).await;
+    bench.root.disable_cleanup(true);
+    let mark = std::env::var("LICTOR_TEST_MARK").expect("a mark");
+    let line = format!("trap '' HUP; (setsid sleep {mark} &); echo up; while :; do sleep {mark}; done");
+    let mut seat = Seat::of(&bench, &["/bin/sh", "-c", &line]).await;
+    seat.until("up\r\n").await;
+    let running = seat.running.take().expect("it runs");
+    let handle = serde_json::to_string(running.handle()).expect("JSON");
+    std::fs::write(format!("{place}/new"), handle).expect("written");
+    std::fs::rename(format!("{place}/new"), format!("{place}/handle")).expect("renamed");
+    running.wait().await;
+}
+
+#[tokio::test]
+#[allow(clippy::disallowed_methods)]
+async fn job_at_a_terminal_is_found_and_ended_when_its_agent_was_killed() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mark = format!("75.{}", std::process::id());
+    let mut agent = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "agent_to_be_killed"])
+        .env("LICTOR_TEST_AGENT", place.path())
+        .env("LICTOR_TEST_MARK", &mark)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("an agent");
+    let written = place.path().join("handle");
+    common::eventually("it runs", || written.exists());
+    agent.kill().expect("killed");
+    agent.wait().expect("gone");
+    let text = std::fs::read_to_string(written).expect("a handle");
+    let handle: lictor_sandbox::Handle = serde_json::from_str(&text).expect("a handle");
+    assert!(!processes_with(&mark).is_empty(), "it ignores the hang-up");
+    let bench = Bench::new(Backend::Host).await;
+    let recovered = bench.backend.recover(handle.clone()).await.expect("found");
+    recovered.destroy().await.expect("destroyed");
+    assert_eq!(processes_with(&mark), Vec::<String>::new());
+    std::fs::remove_dir_all(handle.dir.parent().expect("a root")).expect("removed");
+}
+
 #[tokio::test]
 async fn sandboxed_jobs_cannot_load_line_disciplines() {
     // N_NULL, which takes whatever is printed afterwards.
