@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rerun-if-changed=init/init.rs");
+    println!("cargo::rerun-if-changed=init");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(has_init)");
     let of = |name: &str| env::var(name).unwrap_or_default();

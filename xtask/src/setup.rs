@@ -32,6 +32,10 @@ const NEEDS: &[Need] = &[
         program: "runc",
         package: "runc",
     },
+    Need {
+        program: "runsc",
+        package: "runsc",
+    },
     // Tests of the sandbox make system calls that a shell has no word for.
     Need {
         program: "python3",

@@ -42,6 +42,8 @@ pub enum Capability {
     OwnRoot,
     /// `no_new_privs`, an empty bounding set, no nested user namespace.
     NoNewPrivileges,
+    /// A kernel of its own, in user space: none of the job's system calls reaches the host's.
+    OwnKernel,
     /// A seccomp filter.
     Seccomp,
     /// The filter that leaves no sockets, no IPC objects and no say over other processes, for profiles that want it.
@@ -79,7 +81,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,
@@ -96,6 +98,7 @@ impl Capability {
         Self::ReadOnlyRoot,
         Self::OwnRoot,
         Self::NoNewPrivileges,
+        Self::OwnKernel,
         Self::Seccomp,
         Self::StrictSeccomp,
         Self::Devices,
@@ -121,6 +124,7 @@ impl Capability {
             Backend::Host => &[],
             Backend::Landlock => &Self::OF_LANDLOCK,
             Backend::Bubblewrap | Backend::Container => &Self::OF_NAMESPACES,
+            Backend::Gvisor => &Self::OF_GVISOR,
         }
     }
 
@@ -150,6 +154,20 @@ impl Capability {
 
     /// What every namespaced backend holds.
     pub(crate) const OF_NAMESPACES: [Self; 9] = [
+        Self::UserNamespace,
+        Self::MountNamespace,
+        Self::PidNamespace,
+        Self::IpcNamespace,
+        Self::UtsNamespace,
+        Self::CgroupNamespace,
+        Self::ReadOnlyRoot,
+        Self::NoNewPrivileges,
+        Self::Seccomp,
+    ];
+
+    /// What the gVisor backend holds.
+    pub(crate) const OF_GVISOR: [Self; 10] = [
+        Self::OwnKernel,
         Self::UserNamespace,
         Self::MountNamespace,
         Self::PidNamespace,
@@ -191,6 +209,7 @@ impl Capability {
             Self::ReadOnlyRoot => "read_only_root",
             Self::OwnRoot => "own_root",
             Self::NoNewPrivileges => "no_new_privileges",
+            Self::OwnKernel => "own_kernel",
             Self::Seccomp => "seccomp",
             Self::StrictSeccomp => "strict_seccomp",
             Self::Devices => "devices",

@@ -28,6 +28,8 @@ pub struct Config {
     pub bwrap: PathBuf,
     /// The OCI runtime that makes containers; else the one that is found at its usual places.
     pub oci_runtime: Option<PathBuf>,
+    /// The `runsc` program.
+    pub runsc: PathBuf,
     /// Who root is in containers of a root agent: an id of the host that no user has, for both user and group.
     pub container_root: u32,
     /// Where OCI runtimes keep their files; others than the agent must be able to walk to it.
@@ -47,6 +49,7 @@ impl Default for Config {
             sandbox_gid: 65_534,
             bwrap: PathBuf::from("/usr/bin/bwrap"),
             oci_runtime: None,
+            runsc: PathBuf::from("/usr/bin/runsc"),
             container_root: 2_147_418_112,
             runtime_dir: PathBuf::from("/run/lictor"),
             egress_proxy: None,

@@ -10,7 +10,7 @@
 //! | `way_out`, `proxy`, `confine` | the only way out of a sandbox, the process behind it, and what keeps that to its work |
 //! | `kept`, `snapshot` | sandboxes that are there for the next job, and copies of what they hold |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
-//! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `oci`, `seccomp`, `shown` | the backends and what they share |
+//! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp`, `shown` | the backends and what they share |
 //! | `checks` | what of the host all that rests on, for people |
 
 mod bubblewrap;
@@ -21,6 +21,7 @@ mod confine;
 mod container;
 mod copy;
 mod facts;
+mod gvisor;
 mod host;
 mod input;
 mod keeper;
@@ -76,5 +77,6 @@ pub(crate) fn backends(kernel: &Arc<Kernel>) -> Vec<Arc<dyn Backend>> {
         Arc::new(landlock::Landlock(kernel.clone())),
         Arc::new(bubblewrap::Bubblewrap(kernel.clone())),
         Arc::new(container::Container(kernel.clone())),
+        Arc::new(gvisor::Gvisor(kernel.clone())),
     ]
 }

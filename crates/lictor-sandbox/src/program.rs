@@ -42,6 +42,10 @@ pub(crate) struct ProgramFile {
     pub(crate) identity: FileIdentity,
     /// Where an interpreter finds this very file: `/dev/fd/` and this number.
     pub(crate) held_at: Option<u32>,
+    /// Whether others than root could change it, or what its path leads to.
+    #[serde(skip)]
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) loose: bool,
     /// What was judged, where others than root could change the file meanwhile.
     #[serde(skip)]
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]

@@ -11,12 +11,14 @@ use lictor_trust::profiles::Backend;
 
 /// The backends that make namespaces.
 const BOXES: [Backend; 2] = [Backend::Bubblewrap, Backend::Container];
+/// Those and the one with a kernel of its own.
+const ALL: [Backend; 3] = [Backend::Bubblewrap, Backend::Container, Backend::Gvisor];
 
 /// Prints `escaped` when an attempt in Python succeeds on the host, and must not in the sandbox.
 async fn host_succeeds_sandbox_fails(program: &str) {
     let host = Bench::new(Backend::Host).await.python(program).await;
     assert!(host.stdout.contains("escaped"), "works nowhere: {host:?}");
-    for backend in BOXES {
+    for backend in ALL {
         let inside = Bench::new(backend).await.python(program).await;
         assert!(!inside.stdout.contains("escaped"), "{backend}: {inside:?}");
     }
@@ -41,7 +43,7 @@ async fn privileges_cannot_be_regained() {
 
 #[tokio::test]
 async fn workspace_is_the_only_place_of_the_host_that_is_written() {
-    for backend in BOXES {
+    for backend in ALL {
         writes_to_its_workspace_alone(Bench::new(backend).await).await;
     }
 }
@@ -102,7 +104,12 @@ async fn number_of_processes_is_limited() {
 #[tokio::test]
 async fn memory_is_limited() {
     let program = "b=bytearray(300_000_000)\nprint('escaped')";
-    for backend in [Backend::Host, Backend::Bubblewrap, Backend::Container] {
+    for backend in [
+        Backend::Host,
+        Backend::Bubblewrap,
+        Backend::Container,
+        Backend::Gvisor,
+    ] {
         let mut bench = Bench::new(backend).await;
         assert!(bench.python(program).await.stdout.contains("escaped"));
         bench.profile.limits.memory = Some(100 << 20);
@@ -227,6 +234,103 @@ async fn every_namespace_is_the_sandboxs_own() {
     }
 }
 
+/// Runtimes make their containers' users the owners of what they are given as input and output.
+#[tokio::test]
+async fn a_start_changes_nothing_about_the_devices_and_the_input_that_it_uses() {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = |meta: std::fs::Metadata| (meta.uid(), meta.gid(), meta.mode());
+    let null = || std::fs::metadata("/dev/null").expect("a device");
+    let before = (owner(null()), null().ctime(), null().ctime_nsec());
+    for backend in ALL {
+        let bench = Bench::new(backend).await;
+        assert!(bench.run(&["true"]).await.succeeded());
+        let input = tempfile::tempfile().expect("a file");
+        let of_input = owner(input.metadata().expect("a file"));
+        let copy = input.try_clone().expect("a descriptor");
+        let source = lictor_sandbox::StdinSource::File(copy);
+        assert!(
+            bench
+                .run_with(&common::command(&["cat"]), source)
+                .await
+                .succeeded()
+        );
+        assert_eq!(owner(input.metadata().expect("a file")), of_input, "{backend}");
+        let after = (owner(null()), null().ctime(), null().ctime_nsec());
+        assert_eq!(after, before, "{backend}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_only_stays_so_in_what_can_be_written() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = tempfile::tempdir().expect("a directory");
+    let inner = place.path().join("inner");
+    std::fs::create_dir(&inner).expect("made");
+    // Everybody may write there, and only root may put something else in a place.
+    for dir in [place.path(), &inner] {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o1777)).expect("mode");
+    }
+    let (outer, inner) = (place.path().display(), inner.display());
+    for backend in [Backend::Container, Backend::Gvisor] {
+        let mut bench = Bench::new(backend).await;
+        bench.profile.read_write = vec![outer.to_string()];
+        let line = format!("echo x > {outer}/file; echo x > {inner}/file");
+        let both = bench.sh(&line).await;
+        assert!(both.succeeded(), "works otherwise: {backend}: {both:?}");
+        bench.profile.read_only = vec![inner.to_string()];
+        let one = bench.sh(&format!("{line}; test -w {outer}")).await;
+        assert!(one.stderr.contains("Read-only"), "{backend}: {one:?}");
+        assert!(one.succeeded(), "{backend}: {one:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_in_the_place_of_what_a_profile_names_is_not_followed() {
+    let place = tempfile::tempdir().expect("a directory");
+    let link = place.path().join("link");
+    std::os::unix::fs::symlink("/usr", &link).expect("made");
+    for backend in ALL {
+        let mut bench = Bench::new(backend).await;
+        bench.profile.read_only = vec![link.display().to_string()];
+        let started = bench
+            .start(&common::command(&["true"]), lictor_sandbox::StdinSource::Null)
+            .await;
+        let refusal = started.err().expect("refused").refusal();
+        assert!(refusal.message.contains("link"), "{backend}: {}", refusal.message);
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_of_its_own_has_no_terminal_and_says_so() {
+    let bench = Bench::new(Backend::Gvisor).await;
+    let plan = bench.plan(&common::command(&["true"]));
+    let mut sandbox = bench.backend.create(plan).await.expect("created");
+    let size = lictor_sandbox::TerminalSize {
+        rows: 24,
+        columns: 80,
+    };
+    let error = sandbox
+        .exec(lictor_sandbox::Stdio::Terminal(size))
+        .await
+        .expect_err("refused");
+    assert!(error.refusal().message.contains("terminal"), "{error}");
+    sandbox.destroy().await.expect("destroyed");
+}
+
+#[tokio::test]
+async fn what_a_start_in_a_kernel_of_its_own_fails_at_is_told() {
+    let bench = Bench::new(Backend::Gvisor).await;
+    let mut exec = common::command(&["true"]);
+    exec.cwd = Some("/no/such/directory".to_owned());
+    let started = bench.start(&exec, lictor_sandbox::StdinSource::Null).await;
+    let refusal = started.err().expect("refused").refusal();
+    assert!(
+        refusal.message.contains("working directory"),
+        "{}",
+        refusal.message
+    );
+}
+
 #[tokio::test]
 async fn host_name_is_the_sandboxs_own() {
     let own = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
@@ -235,7 +339,7 @@ async fn host_name_is_the_sandboxs_own() {
         own.trim()
     );
     host_succeeds_sandbox_fails(&program).await;
-    for backend in BOXES {
+    for backend in ALL {
         assert_eq!(Bench::new(backend).await.sh("uname -n").await.stdout, "sandbox\n");
     }
 }
@@ -244,7 +348,12 @@ async fn host_name_is_the_sandboxs_own() {
 async fn session_is_the_jobs_own_and_has_no_terminal() {
     let program = "import os\nown=os.getsid(0)==os.getpid()==os.getpgid(0)\n\
         try: os.open('/dev/tty',os.O_RDWR); own=False\nexcept OSError: pass\nprint(own)";
-    for backend in [Backend::Host, Backend::Bubblewrap, Backend::Container] {
+    for backend in [
+        Backend::Host,
+        Backend::Bubblewrap,
+        Backend::Container,
+        Backend::Gvisor,
+    ] {
         assert_eq!(Bench::new(backend).await.python(program).await.stdout, "True\n");
     }
 }

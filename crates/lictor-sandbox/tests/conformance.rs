@@ -8,12 +8,39 @@ use std::io::{Seek as _, Write as _};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use common::{Bench, command, for_every_backend, processes_with};
+use common::{Bench, command, for_every_backend, for_gvisor, processes_with};
 use lictor_proto::doc::{Exit, LimitHit};
 use lictor_sandbox::{Cause, StartError, StdinSource, StopReason};
 use lictor_trust::profiles::Backend;
 
 for_every_backend![
+    keeps_output_from_before_a_timeout,
+    ends_sessions_and_double_forks_at_a_timeout,
+    reports_success_at_once_when_a_background_child_holds_stdout,
+    megabyte_of_stdin_reaches_cat_and_does_not_block_true,
+    environment_is_exactly_what_was_declared,
+    large_output_costs_no_memory,
+    killed_child_reports_its_signal,
+    exit_status_137_is_no_signal,
+    stop_ends_the_tree,
+    grace_lets_a_job_clean_up,
+    destroy_leaves_nothing,
+    cpu_time_is_measured,
+    cpu_limit_is_told_by_its_name,
+    peak_memory_is_measured,
+    small_program_is_not_charged_with_the_agents_memory,
+    no_descriptor_is_inherited,
+    changed_program_does_not_start,
+    script_runs_with_its_interpreter,
+    handle_finds_the_job_again,
+    suspended_job_stands_still_until_it_is_resumed,
+    suspended_job_ends_at_its_time_limit_and_can_clean_up,
+    suspended_job_is_killed_by_destroy,
+    starts_once,
+    missing_program_is_not_found,
+];
+
+for_gvisor![
     keeps_output_from_before_a_timeout,
     ends_sessions_and_double_forks_at_a_timeout,
     reports_success_at_once_when_a_background_child_holds_stdout,
@@ -205,7 +232,14 @@ async fn cpu_time_is_measured(bench: &Bench) {
     let program = "import resource as r\nwhile r.getrusage(r.RUSAGE_SELF).ru_utime + r.getrusage(r.RUSAGE_SELF).ru_stime < 1.0: pass";
     let outcome = bench.python(program).await;
     let cpu = outcome.ended.usage.cpu_user_us + outcome.ended.usage.cpu_system_us;
-    assert!((900_000..1_200_000).contains(&cpu), "{cpu} us");
+    // A kernel of its own counts in its own ticks, whoever had the processor, and takes time of the job's.
+    let own_kernel = bench.backend.name() == Backend::Gvisor;
+    let (least, most) = if own_kernel {
+        (400_000, 4_000_000)
+    } else {
+        (900_000, 1_200_000)
+    };
+    assert!((least..most).contains(&cpu), "{cpu} us");
 }
 
 async fn cpu_limit_is_told_by_its_name(bench: &Bench) {
@@ -232,16 +266,21 @@ async fn small_program_is_not_charged_with_the_agents_memory(bench: &Bench) {
     let outcome = bench.run(&["true"]).await;
     assert!(ballast.iter().step_by(4096).all(|b| *b == 1));
     let peak = outcome.ended.usage.max_rss_bytes;
-    assert!((200_000..8_000_000).contains(&peak), "{peak} bytes");
+    // A kernel of its own is a process of the job's.
+    let own_kernel = bench.backend.name() == Backend::Gvisor;
+    let most = if own_kernel { 64_000_000 } else { 8_000_000 };
+    assert!((200_000..most).contains(&peak), "{peak} bytes");
 }
 
 async fn no_descriptor_is_inherited(bench: &Bench) {
     let leaked = tempfile::tempfile().expect("a file");
     // Deliberately without close-on-exec.
     rustix_clear_cloexec(&leaked);
-    let outcome = bench.sh("ls /proc/self/fd").await;
-    // 3 is the directory that ls itself reads.
-    assert_eq!(outcome.stdout, "0\n1\n2\n3\n");
+    let outcome = bench
+        .python("import os; print(*sorted(os.listdir('/proc/self/fd')))")
+        .await;
+    // 3 is the directory that is being read.
+    assert_eq!(outcome.stdout, "0 1 2 3\n");
 }
 
 fn rustix_clear_cloexec(file: &fs::File) {

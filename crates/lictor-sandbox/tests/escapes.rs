@@ -88,6 +88,11 @@ async fn container_lets_out_what_its_list_says() {
 }
 
 #[tokio::test]
+async fn gvisor_lets_out_what_its_list_says() {
+    holds_what_it_says(Backend::Gvisor).await;
+}
+
+#[tokio::test]
 async fn bubblewrap_lets_out_what_its_list_says() {
     holds_what_it_says(Backend::Bubblewrap).await;
 }
@@ -101,6 +106,7 @@ fn names_of_attempts_are_unique_and_lists_name_real_ones() {
         Backend::Landlock,
         Backend::Bubblewrap,
         Backend::Container,
+        Backend::Gvisor,
     ] {
         for leak in leaks(backend) {
             assert!(names.contains(&leak.attempt), "{leak:?}");

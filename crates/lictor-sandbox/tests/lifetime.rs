@@ -19,9 +19,10 @@ fn backends() -> impl Iterator<Item = Backend> {
         Backend::Host,
         Backend::Landlock,
         Backend::Container,
+        Backend::Gvisor,
         Backend::Bubblewrap,
     ];
-    let of_root = [Backend::Landlock, Backend::Container];
+    let of_root = [Backend::Landlock, Backend::Container, Backend::Gvisor];
     all.into_iter().filter(move |b| is_root || !of_root.contains(b))
 }
 
@@ -89,7 +90,13 @@ async fn killed_zygote_and_keepers_come_back() {
         eventually("no zombie", || zombies().is_empty());
         assert!(bench.run(&["true"]).await.succeeded(), "{backend:?}");
         let peak = bench.run(&["true"]).await.ended.usage.max_rss_bytes;
-        assert!(peak < 8_000_000, "{peak} bytes");
+        // A kernel of its own is a process of the job's.
+        let most = if backend == Backend::Gvisor {
+            64_000_000
+        } else {
+            8_000_000
+        };
+        assert!(peak < most, "{peak} bytes");
     }
 }
 

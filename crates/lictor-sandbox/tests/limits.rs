@@ -43,6 +43,30 @@ macro_rules! for_every_backend {
     };
 }
 
+/// Those that hold a limit which the backend with a kernel of its own has. What that kernel's processes are in is not seen
+/// from inside, and how many the job's are is not seen from outside.
+macro_rules! for_gvisor {
+    ($($case:ident),* $(,)?) => {
+        mod gvisor {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Bench::new(super::Backend::Gvisor).await).await;
+            })*
+        }
+    };
+}
+
+for_gvisor![
+    memory_of_all_processes_together_is_limited,
+    whole_tree_ends_when_memory_is_out,
+    memory_hog_leaves_its_neighbour_alone,
+    processors_of_the_whole_tree_are_limited,
+    descriptor_hog_is_stopped_by_its_own_limit,
+    output_flood_leaves_its_neighbour_alone,
+    cgroups_of_every_kind_are_removed,
+    job_without_limits_has_no_cgroup_of_version_1,
+];
+
 for_every_backend![
     memory_of_all_processes_together_is_limited,
     whole_tree_ends_when_memory_is_out,

@@ -66,6 +66,8 @@ const BUBBLEWRAP: &[Leak] = &[
 
 const CONTAINER: &[Leak] = BUBBLEWRAP;
 
+const GVISOR: &[Leak] = BUBBLEWRAP;
+
 /// What a backend lets out.
 #[must_use]
 pub fn leaks(backend: Backend) -> Vec<Leak> {
@@ -77,6 +79,7 @@ pub fn leaks(backend: Backend) -> Vec<Leak> {
         Backend::Landlock => LANDLOCK.to_vec(),
         Backend::Bubblewrap => BUBBLEWRAP.to_vec(),
         Backend::Container => CONTAINER.to_vec(),
+        Backend::Gvisor => GVISOR.to_vec(),
     }
 }
 

@@ -6,11 +6,12 @@ use lictor_trust::profiles::Backend;
 
 use super::{Attempt, ELSEWHERE, Rule, attempts, expected};
 
-const BACKENDS: [Backend; 4] = [
+const BACKENDS: [Backend; 5] = [
     Backend::Host,
     Backend::Landlock,
     Backend::Bubblewrap,
     Backend::Container,
+    Backend::Gvisor,
 ];
 
 /// The line before the generated part.

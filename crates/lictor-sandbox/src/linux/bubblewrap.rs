@@ -211,6 +211,7 @@ impl Sandbox for Inner {
             filter: Some(filter),
             roots: self.namespaces.roots(),
             ruleset: None,
+            starter: None,
         };
         let running = self.job.exec(stdio, inside).await;
         drop(self.taken.take());

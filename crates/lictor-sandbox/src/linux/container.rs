@@ -139,7 +139,9 @@ impl Backend for Container {
 
 impl Container {
     async fn make(&self, spec: &LaunchSpec) -> Result<Made, StartError> {
-        let view = View::of_job(spec).map_err(StartError::failed("show what the profile names"))?;
+        let view = View::open(&self.0, spec)
+            .await
+            .map_err(StartError::failed("show what the profile names"))?;
         self.start((spec.user.uid, spec.user.gid), &view).await
     }
 
@@ -184,6 +186,7 @@ impl Sandbox for Inner {
             filter: Some(filter),
             roots: vec![self.made.init],
             ruleset: None,
+            starter: None,
         };
         let running = self.job.exec(stdio, inside).await?;
         Ok(running.with_egress(self.egress.take()))

@@ -22,7 +22,7 @@ pub(super) fn sealed(of: &mut File, meta: &Metadata, link: &str) -> io::Result<(
     {
         return Err(io::Error::other("nothing is executed from its file system"));
     }
-    let mut copy = memory()?;
+    let mut copy = memory("lictor-program")?;
     let mut hash = Sha256::new();
     let mut piece = vec![0; 128 * 1024];
     let mut left = MOST;
@@ -49,11 +49,12 @@ pub(super) fn sealed(of: &mut File, meta: &Metadata, link: &str) -> io::Result<(
     Ok((copy, Digest(hash.finalize().into())))
 }
 
-fn memory() -> io::Result<File> {
+/// A file in memory that may be executed.
+pub(super) fn memory(name: &str) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match rustix::fs::memfd_create("lictor-program", flags | MemfdFlags::EXEC) {
+    match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
         // Before Linux 6.3 every such file may be executed.
-        Err(Errno::INVAL) => Ok(rustix::fs::memfd_create("lictor-program", flags)?.into()),
+        Err(Errno::INVAL) => Ok(rustix::fs::memfd_create(name, flags)?.into()),
         other => Ok(other?.into()),
     }
 }

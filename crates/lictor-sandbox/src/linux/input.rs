@@ -9,6 +9,9 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use lictor_trust::profiles::Backend;
+use rustix::pipe::PipeFlags;
+
 use crate::plan::LaunchSpec;
 use crate::running::StdinSource;
 
@@ -18,9 +21,11 @@ const COPY: &str = ".lictor-input";
 /// What a job reads.
 pub(super) async fn open(source: StdinSource, spec: &LaunchSpec) -> io::Result<OwnedFd> {
     match source {
+        StdinSource::Null if gives_away(spec) => nothing(),
         StdinSource::Null => null(),
         StdinSource::File(mut file) => {
-            if spec.backend.is_unprivileged() && is_writable(&file, spec.user.uid)? {
+            let could = spec.backend.is_unprivileged() && is_writable(&file, spec.user.uid)?;
+            if could || gives_away(spec) {
                 let path = spec.dir.join(COPY);
                 let copied = tokio::task::spawn_blocking(move || copy(file, &path)).await;
                 file = copied.map_err(io::Error::other)??;
@@ -29,6 +34,17 @@ pub(super) async fn open(source: StdinSource, spec: &LaunchSpec) -> io::Result<O
             Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into())
         }
     }
+}
+
+/// Whether the backend makes somebody else the owner of what it is given: runsc does, of the machine's `/dev/null`, too.
+fn gives_away(spec: &LaunchSpec) -> bool {
+    spec.backend == Backend::Gvisor
+}
+
+/// A pipe whose other end is closed.
+fn nothing() -> io::Result<OwnedFd> {
+    let (read, _) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    Ok(read)
 }
 
 /// `/dev/null`.

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::bubblewrap::Warm;
 use super::cgroup::{Bounds, Cgroup, Cgroups, Controller};
+use super::gvisor::Starter;
 use super::oci::Place;
 use super::proxy::Proxy;
 use super::recover::Recovered;
@@ -179,6 +180,8 @@ pub(super) struct Inside<'a> {
     pub(super) user: Option<&'a User>,
     pub(super) filter: Option<&'a [libc::sock_filter]>,
     pub(super) ruleset: Option<BorrowedFd<'a>>,
+    /// What is started in place of the program, and starts it.
+    pub(super) starter: Option<Starter>,
     /// More processes that hold the sandbox, for the handle.
     pub(super) roots: Vec<ProcessId>,
 }
@@ -246,7 +249,10 @@ impl Job {
             gates,
             memory,
         } = doors.unwrap_or_default();
-        let plain = self.launch(spec)?;
+        let plain = match &inside.starter {
+            Some(starter) => starter.launch(self.launch(spec)?),
+            None => self.launch(spec)?,
+        };
         let launch = Launch {
             user: inside.user.or(plain.user),
             ids_inside: inside.user.is_some(),
@@ -263,8 +269,23 @@ impl Job {
         let started_at = Timestamp::now();
         let spawned = spawn::spawn(&self.kernel.zygote, &launch).await?;
         drop((unified, gates));
+        let mut keeper = spawned.keeper;
+        let (speaker, report) = match inside.starter {
+            Some(starter) => {
+                let started = starter.started(&self.kernel, &mut keeper, spawned.main).await;
+                match started {
+                    Ok((speaker, report)) => (speaker, Some(report)),
+                    Err(e) => {
+                        self.kernel.zygote.give_back(keeper);
+                        return Err(e);
+                    }
+                }
+            }
+            None => (None, None),
+        };
         let tree = Arc::new(Tree {
-            keeper: Mutex::new(Some(spawned.keeper.id)),
+            keeper: Mutex::new(Some(keeper.id)),
+            speaker,
             init: inside.init,
             cgroup: self.cgroup.clone(),
             at_terminal: streams.has_terminal(),
@@ -274,9 +295,13 @@ impl Job {
         let mut handle = self.handle();
         handle.roots.extend(inside.roots);
         let limits = (spec.timeout, spec.grace);
-        let keeper = (self.kernel.zygote.clone(), spawned.keeper);
-        let supervisor = Supervisor::new(keeper, tree, limits, memory, ended);
+        let keeper = (self.kernel.zygote.clone(), keeper);
+        let supervisor = Supervisor::new(keeper, tree, limits, memory, ended).with_report(report);
         Ok(Running::new(handle, started_at, streams.ours, supervisor))
+    }
+
+    pub(super) fn is_started(&self) -> bool {
+        self.started
     }
 
     fn launch<'a>(&self, spec: &'a LaunchSpec) -> Result<Launch<'a>, StartError> {
@@ -328,7 +353,7 @@ impl Job {
         })
     }
 
-    fn rlimits(&self, spec: &LaunchSpec) -> Vec<(u32, u64, u64)> {
+    pub(super) fn rlimits(&self, spec: &LaunchSpec) -> Vec<(u32, u64, u64)> {
         let limits = &spec.limits;
         let cgroups = &self.kernel.cgroups;
         let mut set = vec![(libc::RLIMIT_CORE, 0, 0)];
@@ -344,12 +369,11 @@ impl Job {
             add(libc::RLIMIT_AS, Resource::As, limits.memory);
         }
         if !cgroups.holds(Controller::Pids) {
-            // Counted in the sandbox's own user namespace, whose first process is one.
-            add(
-                libc::RLIMIT_NPROC,
-                Resource::Nproc,
-                limits.pids.map(|n| n.saturating_add(1)),
-            );
+            // Counted for each user in the sandbox's own user namespace. bwrap is one of the job's; a container's first
+            // process is another user's.
+            let others = u64::from(spec.backend == Backend::Bubblewrap);
+            let most = limits.pids.map(|n| n.saturating_add(others));
+            add(libc::RLIMIT_NPROC, Resource::Nproc, most);
         }
         add(libc::RLIMIT_CPU, Resource::Cpu, limits.cpu_seconds);
         add(libc::RLIMIT_FSIZE, Resource::Fsize, limits.file_size);

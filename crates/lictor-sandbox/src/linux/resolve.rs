@@ -79,8 +79,6 @@ struct Judged {
     file: ProgramFile,
     facts: ProgramFacts,
     line: Option<Line>,
-    /// Whether others than root could change it, or what its path leads to.
-    loose: bool,
 }
 
 /// A `#!` line.
@@ -190,10 +188,10 @@ impl Resolver {
                 path: asked.to_owned(),
                 identity,
                 held_at: None,
+                loose: reach.loose || changeable,
                 copy: copy.map(Arc::new),
             },
             line,
-            loose: reach.loose || changeable,
         })
     }
 
@@ -301,7 +299,7 @@ fn is_device(path: &str) -> Result<(), Refusal> {
 /// looked up again: the last interpreter is executed as the kernel would do it, and reads the scripts from descriptors.
 fn open_program(chain: &mut [Judged]) -> OpenProgram {
     let scripts = chain.len() - 1;
-    let tight = !chain.iter().any(|j| j.loose);
+    let tight = !chain.iter().any(|j| j.file.loose);
     let exec_by = if scripts > 0 && tight {
         ExecBy::Path
     } else {
@@ -313,7 +311,7 @@ fn open_program(chain: &mut [Judged]) -> OpenProgram {
         let mut number = FIRST_HELD;
         for judged in chain.iter_mut().filter(|j| j.line.is_some()) {
             let Some(line) = &judged.line else { continue };
-            let name = if judged.loose {
+            let name = if judged.file.loose {
                 judged.file.held_at = Some(number);
                 number += 1;
                 format!("/dev/fd/{}", number - 1)

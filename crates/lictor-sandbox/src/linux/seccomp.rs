@@ -123,8 +123,18 @@ const LAST_KNOWN: u32 = 469;
 /// What `personality` may be asked: what it is, and Linux with and without the names of its machine and version made
 /// older. Everything else makes memory predictable or executable.
 const PERSONALITIES: [u64; 5] = [0, 0x0008, 0x0002_0000, 0x0002_0008, 0xffff_ffff];
-/// Protocols of IPv4 and IPv6: the usual one, ICMP, TCP, UDP, ICMPv6.
-const PROTOCOLS: [u64; 5] = [0, 1, 6, 17, 58];
+/// Protocols of IPv4 and IPv6: the usual one, TCP, UDP.
+const PROTOCOLS: [u64; 3] = [0, 6, 17];
+/// Flags of clone(2) that make namespaces.
+const NAMESPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWUTS,
+];
 /// The kind of a socket, without its flags.
 const KIND: u64 = 0xf;
 
@@ -149,9 +159,10 @@ pub(crate) fn filter(around: Around) -> Result<Vec<sock_filter>, FilterError> {
     // does the comparison: `TIOCSTI + 2^32` is the same request. And line disciplines: setting one loads its module.
     let ioctls = [libc::TIOCSTI, TIOCLINUX, TIOCSETD].map(|request| Rule::new(vec![equal(1, request)?]));
     rules.insert(libc::SYS_ioctl, ioctls.into_iter().collect::<Result<_, _>>()?);
-    let user_namespace = libc::CLONE_NEWUSER as u64;
-    let with_user_namespace = Condition::new(0, Len::Qword, Op::MaskedEq(user_namespace), user_namespace)?;
-    rules.insert(libc::SYS_clone, vec![Rule::new(vec![with_user_namespace])?]);
+    rules.insert(libc::SYS_clone, clone_rules()?);
+    // Whoever may not has no way to, but in a kernel that takes it lightly.
+    let before_others = Condition::new(2, Len::Dword, Op::Ge, 1 << 31)?;
+    rules.insert(libc::SYS_setpriority, vec![Rule::new(vec![before_others])?]);
     rules.insert(libc::SYS_socket, socket_rules()?);
     rules.insert(libc::SYS_socketpair, socket_rules()?);
     let unusual = Rule::new(all_but(0, &PERSONALITIES)?)?;
@@ -165,7 +176,7 @@ pub(crate) fn filter(around: Around) -> Result<Vec<sock_filter>, FilterError> {
         let of_another = Condition::new(1, Len::Dword, Op::Ne, 0)?;
         let not_of_a_process = Condition::new(0, Len::Dword, Op::Ne, libc::PRIO_PROCESS as u64)?;
         let priorities = vec![Rule::new(vec![of_another])?, Rule::new(vec![not_of_a_process])?];
-        rules.insert(libc::SYS_setpriority, priorities);
+        rules.entry(libc::SYS_setpriority).or_default().extend(priorities);
     }
     let arch = std::env::consts::ARCH.try_into()?;
     let deny = SeccompAction::Errno(libc::EPERM as u32);
@@ -178,6 +189,14 @@ pub(crate) fn filter(around: Around) -> Result<Vec<sock_filter>, FilterError> {
         k: i.k,
     }));
     Ok(filter)
+}
+
+fn clone_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
+    let rule = |flag: &libc::c_int| {
+        let flag = *flag as u64;
+        Rule::new(vec![Condition::new(0, Len::Qword, Op::MaskedEq(flag), flag)?])
+    };
+    NAMESPACES.iter().map(rule).collect()
 }
 
 fn equal(argument: u8, value: u64) -> Result<Condition, seccompiler::BackendError> {

@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::cgroup::Cgroup;
+use super::gvisor::Report;
 use super::keeper::Keeper;
 use super::process;
 use super::ready;
@@ -43,6 +44,8 @@ pub(crate) struct Supervisor {
     /// Readable when the tree's memory may be out and the kernel ends one process only.
     memory: Option<AsyncFd<OwnedFd>>,
     ended: watch::Sender<bool>,
+    /// What the job's own kernel tells about its end, of which the host sees nothing.
+    report: Option<Report>,
 }
 
 /// What is known of the end so far.
@@ -73,7 +76,12 @@ impl Supervisor {
             stop: watch::Sender::new(None),
             memory,
             ended,
+            report: None,
         }
+    }
+
+    pub(crate) fn with_report(self, report: Option<Report>) -> Self {
+        Self { report, ..self }
     }
 
     pub(crate) fn stop_sender(&self) -> watch::Sender<Option<StopReason>> {
@@ -89,6 +97,12 @@ impl Supervisor {
         }
         self.clear(&mut seen).await;
         self.ended.send_replace(true);
+        if let Some(report) = &self.report {
+            // Who is killed with the kernel that it runs on has nobody to tell.
+            let (status, left) = report.end().unwrap_or((libc::SIGKILL, 0));
+            seen.exit = Some(exit_of(status));
+            seen.leftovers = left;
+        }
         let usage = self.usage(&seen.usage);
         let limits_hit = self.limits_hit(cause, seen.exit);
         // From here on what is below the keeper is another job's.
@@ -115,6 +129,8 @@ impl Supervisor {
                 () = note(&mut self.keeper, seen) => if seen.exit.is_some() || seen.empty {
                     return Cause::Exited;
                 },
+                // Its kernel is not waited for.
+                () = told(self.report.as_ref()) => return Cause::Exited,
                 () = expiry(&limit) => return Cause::TimedOut,
                 Ok(reason) = stop.wait_for(Option::is_some) => {
                     return reason.map_or(Cause::TimedOut, Cause::Stopped);
@@ -263,6 +279,14 @@ async fn out_of_memory(told: Option<&AsyncFd<OwnedFd>>, tree: &Tree) {
             }
             expiry(&Timer::after(LOOK_AGAIN)).await;
         }
+    }
+}
+
+/// Waits until the job's own kernel has told of its end; for ever when it has none.
+async fn told(report: Option<&Report>) {
+    match report {
+        Some(report) => report.ended().await,
+        None => std::future::pending().await,
     }
 }
 

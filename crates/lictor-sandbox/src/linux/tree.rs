@@ -23,6 +23,8 @@ pub(crate) struct Tree {
     pub(crate) keeper: Mutex<Option<ProcessId>>,
     /// First process of the job's pid namespace; itself not a process of the job.
     pub(crate) init: Option<ProcessId>,
+    /// Who passes signals on to the job, whose processes are none of the host's.
+    pub(crate) speaker: Option<ProcessId>,
     pub(crate) cgroup: Option<Arc<Cgroup>>,
     /// Whether the job has a terminal.
     pub(crate) at_terminal: bool,
@@ -82,7 +84,10 @@ impl Tree {
 
     /// Signals every process of the job.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        process::signal_all(self.processes(), signal)
+        match self.speaker {
+            Some(speaker) if signal != Signal::KILL => process::signal(speaker, signal),
+            _ => process::signal_all(self.processes(), signal),
+        }
     }
 
     /// Asks every process of the job to end; one that is held, too, which then goes on.

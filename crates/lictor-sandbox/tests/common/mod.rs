@@ -71,6 +71,7 @@ fn profile(name: BackendName) -> Profile {
         BackendName::Landlock => "[profiles.p]\nbackend = \"landlock\"\n",
         BackendName::Bubblewrap => "[profiles.p]\nbackend = \"bubblewrap\"\n",
         BackendName::Container => "[profiles.p]\nbackend = \"container\"\n",
+        BackendName::Gvisor => "[profiles.p]\nbackend = \"gvisor\"\n",
     };
     let profiles: Profiles = toml::from_str(text).expect("a valid profile");
     profiles.profiles.into_values().next().expect("one profile")
@@ -346,3 +347,18 @@ macro_rules! for_every_backend {
     };
 }
 pub(crate) use for_every_backend;
+
+/// Each case as a test for the backend with a kernel of its own, which not all of them fit.
+macro_rules! for_gvisor {
+    ($($case:ident),* $(,)?) => {
+        mod gvisor {
+            $(#[tokio::test]
+            async fn $case() {
+                let bench = super::Bench::new(super::Backend::Gvisor).await;
+                super::$case(&bench).await;
+            })*
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use for_gvisor;

@@ -16,6 +16,8 @@ pub enum Backend {
     Bubblewrap,
     /// The same made by an OCI runtime.
     Container,
+    /// A container with a kernel of its own, in user space.
+    Gvisor,
 }
 
 impl Backend {
@@ -27,6 +29,7 @@ impl Backend {
             Self::Landlock => "landlock",
             Self::Bubblewrap => "bubblewrap",
             Self::Container => "container",
+            Self::Gvisor => "gvisor",
         }
     }
 
@@ -39,7 +42,7 @@ impl Backend {
     /// Whether the job sees a root, processes and users of its own.
     #[must_use]
     pub const fn is_namespaced(self) -> bool {
-        matches!(self, Self::Bubblewrap | Self::Container)
+        matches!(self, Self::Bubblewrap | Self::Container | Self::Gvisor)
     }
 }
 

@@ -67,6 +67,13 @@ impl Isolation {
                 reads: READS_OF_A_BOX,
                 writes: WRITES_OF_A_BOX,
             },
+            Backend::Gvisor => Self {
+                means: "a container with a kernel of its own in user space, so that a hole in the host's kernel is no way \
+                        out; a read-only system, no privileges and a system call filter",
+                needs: "the program runsc, and an agent that is root",
+                reads: READS_OF_A_BOX,
+                writes: WRITES_OF_A_BOX,
+            },
             Backend::Container => Self {
                 means: "a container made by an OCI runtime: namespaces of its own, a read-only system, no privileges and \
                         a system call filter, on the host's kernel",
@@ -154,7 +161,9 @@ impl Profile {
             (Backend::Host, Network::Host) if self.seccomp == Seccomp::Strict => {
                 Some("it has no system call filter")
             }
-            (Backend::Landlock, Network::Egress) => Some("it has no way out through the egress proxy"),
+            (Backend::Landlock | Backend::Gvisor, Network::Egress) => {
+                Some("it has no way out through the egress proxy")
+            }
             (Backend::Host | Backend::Landlock, _) if self.rootfs.is_some() => {
                 Some("it has no root file system but the host's")
             }

@@ -100,6 +100,7 @@ mod tests {
             .read_to_string(&mut said)
             .expect("it says that it is up");
         let tree = Tree {
+            speaker: None,
             keeper: Mutex::new(process::identify(sh.id())),
             init: None,
             cgroup: cgroup.map(Arc::new),

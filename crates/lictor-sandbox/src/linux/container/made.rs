@@ -1,13 +1,12 @@
 //! A container made by an OCI runtime and held by its first process.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::SealFlags;
 use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt as _;
@@ -15,9 +14,10 @@ use tokio::net::unix::pipe;
 
 use crate::backend::StartError;
 use crate::handle::ProcessId;
+use crate::linux::copy;
 use crate::linux::keeper::Keeper;
 use crate::linux::kernel::Kernel;
-use crate::linux::oci::{Bundle, Config, INIT, Ids, View};
+use crate::linux::oci::{Bundle, Config, Dialect, INIT, Ids, View};
 use crate::linux::process;
 use crate::linux::spawn::{self, Launch, LaunchFile};
 use crate::linux::supervisor::{Timer, expiry};
@@ -29,7 +29,7 @@ const USUAL: [&str; 2] = ["/usr/sbin/runc", "/usr/bin/runc"];
 /// Most of what a runtime says that is repeated.
 const MOST_WORDS: u64 = 2048;
 /// The first process, as the runtime finds it: the descriptor after standard error. No file, so nobody can write to it.
-const FIRST: [&str; 1] = ["/proc/self/fd/3"];
+const FIRST: &str = "/proc/self/fd/3";
 
 /// The runtime to use.
 pub(super) fn runtime(kernel: &Kernel) -> Option<PathBuf> {
@@ -89,7 +89,13 @@ impl Made {
         bundle: &Bundle,
         (ids, view): (Ids, &View),
     ) -> Result<(Keeper, OwnedFd, ProcessId, OwnedFd), StartError> {
-        let config = Config { ids, first: &FIRST };
+        let config = Config {
+            ids,
+            first: &[FIRST.to_owned()],
+            privileges: &[],
+            hides: &[],
+            dialect: Dialect::Runc,
+        };
         bundle
             .fill(view, &config)
             .map_err(StartError::failed("write the bundle"))?;
@@ -97,7 +103,9 @@ impl Made {
         let bound = Timer::after(kernel.zygote.bound);
         let late = || StartError::failed("make the container")(io::ErrorKind::TimedOut.into());
         let found = tokio::select! {
-            found = first_process(&mut keeper, ends.words) => found.map_err(StartError::failed("make the container")),
+            found = first_process(&mut keeper, ends.words) => found
+                .and_then(|found| view.is_shown_by(found.0).map(|()| found))
+                .map_err(StartError::failed("make the container")),
             () = expiry(&bound) => Err(late()),
         };
         match found {
@@ -150,7 +158,7 @@ async fn run(kernel: &Kernel, bundle: &Bundle) -> Result<(Keeper, Ends), StartEr
 fn launch<'a>(kernel: &Kernel, bundle: &Bundle, inherit: Vec<BorrowedFd<'a>>) -> io::Result<Launch<'a>> {
     let runtime = runtime(kernel).ok_or(io::ErrorKind::NotFound)?;
     let (state, dir) = (bundle.state(), bundle.dir());
-    let words: [&std::ffi::OsStr; 12] = [
+    let words: [&std::ffi::OsStr; 13] = [
         runtime.as_os_str(),
         "--root".as_ref(),
         state.as_os_str(),
@@ -159,6 +167,8 @@ fn launch<'a>(kernel: &Kernel, bundle: &Bundle, inherit: Vec<BorrowedFd<'a>>) ->
         "true".as_ref(),
         "run".as_ref(),
         "--detach".as_ref(),
+        // They are counted for each user, and root in all containers is the same one.
+        "--no-new-keyring".as_ref(),
         "--preserve-fds".as_ref(),
         "1".as_ref(),
         "--bundle".as_ref(),
@@ -186,8 +196,7 @@ fn launch<'a>(kernel: &Kernel, bundle: &Bundle, inherit: Vec<BorrowedFd<'a>>) ->
 /// Our first process as a file that nobody can change.
 fn init() -> io::Result<OwnedFd> {
     let program = INIT.ok_or(io::ErrorKind::Unsupported)?;
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(rustix::fs::memfd_create("lictor-init", flags)?);
+    let mut file = copy::memory("lictor-init")?;
     file.write_all(program)?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
@@ -196,14 +205,15 @@ fn init() -> io::Result<OwnedFd> {
 
 /// Waits for the runtime's end and for the first process: it runs when nobody holds standard error any more.
 async fn first_process(keeper: &mut Keeper, words: OwnedFd) -> io::Result<(ProcessId, OwnedFd)> {
-    let mut said = String::new();
+    let mut said = Vec::new();
     let words = pipe::Receiver::from_owned_fd(words)?;
-    words.take(MOST_WORDS).read_to_string(&mut said).await?;
+    words.take(MOST_WORDS).read_to_end(&mut said).await?;
     // The runtime has ended, and has left nobody but the first process.
     keeper.next().await?;
     let children = process::children(keeper.id.pid);
     let init = children.first().copied().and_then(process::identify);
     let (Some(init), false) = (init, keeper.is_free()) else {
+        let said = String::from_utf8_lossy(&said);
         let text = said.trim().chars().filter(|c| !c.is_control());
         return Err(io::Error::other(text.collect::<String>()));
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::view::{Access, Mount, View};
+use super::view::{Access, Mount, Source, View};
 
 /// Who is who in a container.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +14,15 @@ pub(crate) struct Ids {
     pub(crate) user: (u32, u32),
     /// The one that its root is, who owns nothing.
     pub(crate) root: u32,
+}
+
+/// What a runtime understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Options of a mount may hold for what is mounted below it, too.
+    Runc,
+    /// They hold for it alone; it shows one file system at each place.
+    Runsc,
 }
 
 /// The container's only user.
@@ -38,15 +47,21 @@ const READ_ONLY: [&str; 6] = [
 #[derive(Debug)]
 pub(crate) struct Config<'a> {
     pub(crate) ids: Ids,
-    /// Its first process.
-    pub(crate) first: &'a [&'a str],
+    /// Its first process, which is its root.
+    pub(crate) first: &'a [String],
+    /// What that may do in it.
+    pub(crate) privileges: &'a [&'a str],
+    /// Mounts over what the runtime shows by itself.
+    pub(crate) hides: &'a [Value],
+    pub(crate) dialect: Dialect,
 }
 
 impl Config<'_> {
     pub(super) fn text(&self, view: &View, root: &Path) -> io::Result<Vec<u8>> {
         let root = root.to_str().ok_or(io::ErrorKind::InvalidInput)?;
         let mut mounts = own_mounts();
-        mounts.extend(view.mounts.iter().map(shown));
+        mounts.extend_from_slice(self.hides);
+        mounts.extend(view.mounts.iter().map(|m| shown(m, self.dialect)));
         let namespaces = NAMESPACES.map(|kind| json!({ "type": kind }));
         let config = json!({
             "ociVersion": "1.0.2",
@@ -56,7 +71,11 @@ impl Config<'_> {
                 "args": self.first,
                 "env": [],
                 "cwd": "/",
-                "capabilities": {},
+                "capabilities": {
+                    "bounding": self.privileges,
+                    "effective": self.privileges,
+                    "permitted": self.privileges,
+                },
                 "noNewPrivileges": true,
             },
             "root": { "path": root, "readonly": true },
@@ -104,12 +123,17 @@ fn own_mounts() -> Vec<Value> {
 }
 
 /// With everything that is mounted below: a part of it without the rest would show what those mounts cover.
-fn shown(mount: &Mount) -> Value {
-    let mut options = vec!["rbind", "rprivate", "rnosuid"];
-    options.extend(match mount.access {
-        Access::Read => ["rnodev", "rro"].as_slice(),
-        Access::Write => &["rnodev", "rw"],
-        Access::Device => &["rw"],
-    });
-    json!({ "destination": mount.at, "type": "bind", "source": mount.source, "options": options })
+fn shown(mount: &Mount, dialect: Dialect) -> Value {
+    let [private, nosuid, nodev, ro] = match dialect {
+        Dialect::Runc => ["rprivate", "rnosuid", "rnodev", "rro"],
+        Dialect::Runsc => ["private", "nosuid", "nodev", "ro"],
+    };
+    let (Source::Path(source) | Source::Held(_, source)) = &mount.source;
+    let mut options = vec!["rbind", private, nosuid];
+    match mount.access {
+        Access::Read => options.extend([nodev, ro]),
+        Access::Write => options.extend([nodev, "rw"]),
+        Access::Device => options.push("rw"),
+    }
+    json!({ "destination": mount.at, "type": "bind", "source": source, "options": options })
 }

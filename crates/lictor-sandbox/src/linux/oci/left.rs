@@ -34,24 +34,23 @@ impl State {
     }
 }
 
-/// Removes a bundle whose container has ended, with the cgroups that the runtime has made for it.
+/// Removes a bundle, with the cgroups that the runtime has made for its container, and what still runs of that.
 pub(super) fn remove(bundle: &Path) -> io::Result<()> {
-    remove_cgroups(&State::read(&bundle.join("state")));
+    let state = State::read(&bundle.join("state"));
+    let init = ProcessId {
+        pid: state.init_process_pid,
+        start: state.init_process_start,
+    };
+    // Everybody else in the container goes with it.
+    process::signal(init, Signal::KILL)?;
+    remove_cgroups(&state);
     remove_dir(bundle)
 }
 
 /// Ends what a process that is gone has left, and removes it.
 pub(super) fn take_away(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-        let state = State::read(&entry.path().join("state"));
-        let init = ProcessId {
-            pid: state.init_process_pid,
-            start: state.init_process_start,
-        };
-        // Everybody else in the container goes with it.
-        let ended = process::signal(init, Signal::KILL);
-        remove_cgroups(&state);
-        if let Err(error) = ended.and_then(|()| remove_dir(&entry.path())) {
+        if let Err(error) = remove(&entry.path()) {
             tracing::warn!(at = %entry.path().display(), %error, "a container's remains stay");
         }
     }

@@ -108,6 +108,7 @@ fn every_backend_has_words_of_its_own() {
         Backend::Landlock,
         Backend::Bubblewrap,
         Backend::Container,
+        Backend::Gvisor,
     ] {
         assert!(seen.insert(super::Isolation::of(backend).means), "{backend}");
     }

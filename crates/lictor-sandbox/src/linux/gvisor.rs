@@ -1,0 +1,170 @@
+//! The `gvisor` backend: a container whose kernel is `runsc`, a program in user space.
+//!
+//! ```text
+//!   create: the job's directory, its cgroup, a bundle
+//!   exec:   zygote -> keeper -> runsc (in the job's cgroup) -> the sandbox's kernel, and who serves it files
+//!           and in there: the first process, which is ours -> program: user, limits, no privileges, seccomp, execve
+//!   end:    everything below the keeper is killed
+//! ```
+//!
+//! Nothing of the host can enter such a sandbox, so what our spawn does elsewhere the first process does here, and what the
+//! keeper sees elsewhere it tells through a file (see `report`).
+//!
+//! # Invariants
+//! - No system call of the job reaches the host's kernel but through the sandbox's.
+//! - What is executed is what was judged: compared right before the start where only root can change it or what its path
+//!   leads to, else a copy.
+
+mod probe;
+mod report;
+mod starter;
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lictor_proto::doc::Usage;
+use lictor_trust::profiles::Backend as BackendName;
+
+pub(super) use self::report::Report;
+pub(super) use self::starter::Starter;
+use super::kernel::{Inside, Job, Kernel};
+use super::oci::{Bundle, View};
+use super::recover;
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
+use crate::capability::{Capabilities, Capability as C};
+use crate::handle::{Handle, Recovered};
+use crate::plan::Plan;
+use crate::running::Running;
+use crate::terminal::Stdio;
+
+/// Runs jobs on a kernel of their own.
+#[derive(Debug)]
+pub(crate) struct Gvisor(pub(crate) Arc<Kernel>);
+
+#[async_trait]
+impl Backend for Gvisor {
+    fn name(&self) -> BackendName {
+        BackendName::Gvisor
+    }
+
+    /// Starts a sandbox and takes it down again.
+    async fn probe(&self) -> Result<Capabilities, ProbeError> {
+        let unusable = |problem: String, fix: &str| ProbeError {
+            problem,
+            fix: fix.to_owned(),
+        };
+        if !self.0.config.runsc.is_file() {
+            let problem = format!("{} is not there", self.0.config.runsc.display());
+            return Err(unusable(problem, "install it: apt install runsc"));
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(unusable(
+                "the agent is not root".to_owned(),
+                "run the agent as root, or use bubblewrap, which needs no rights",
+            ));
+        }
+        if self.0.config.sandbox_uid == 0 {
+            return Err(unusable(
+                "the sandbox user is root".to_owned(),
+                "set sandbox_uid to an unprivileged user",
+            ));
+        }
+        if let Err(e) = &self.0.filter {
+            return Err(unusable(
+                e.clone(),
+                "this architecture has no system call filter here",
+            ));
+        }
+        probe::probe(&self.0).await.map_err(|e| {
+            let fix = "see that `runsc --platform=ptrace do true` works as root on this host, and that runtime_dir can be written to";
+            unusable(format!("no sandbox of runsc starts: {e}"), fix)
+        })?;
+        Ok(self.capabilities().into_iter().collect())
+    }
+
+    async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
+        let mut job = Job::create(self.0.clone(), plan)?;
+        let bundle = self.0.place().and_then(|p| p.bundle());
+        match bundle {
+            Ok(bundle) => Ok(Box::new(Inner { job, bundle })),
+            Err(e) => {
+                let _ = job.destroy().await;
+                Err(StartError::failed("make a bundle")(e))
+            }
+        }
+    }
+
+    async fn recover(&self, handle: Handle) -> Result<Recovered, RecoverError> {
+        recover::Recovered::take_up(handle).map(Recovered::new)
+    }
+}
+
+impl Gvisor {
+    fn capabilities(&self) -> Vec<C> {
+        let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
+        found.extend(C::OF_GVISOR);
+        found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::RunAsUser]);
+        found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
+        // A job's processes are none of the host's, so the host cannot count them.
+        found.extend(self.0.limits().into_iter().filter(|c| *c != C::Pids));
+        found
+    }
+}
+
+struct Inner {
+    job: Job,
+    bundle: Bundle,
+}
+
+#[async_trait]
+impl Sandbox for Inner {
+    fn plan(&self) -> &Plan {
+        &self.job.plan
+    }
+
+    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
+        let kernel = self.job.kernel.clone();
+        let spec = self.job.plan.spec();
+        if self.job.is_started() {
+            return Err(StartError::AlreadyStarted);
+        }
+        let filter = kernel.filter_of(spec.seccomp)?;
+        let limits = self.job.rlimits(spec);
+        if matches!(stdio, Stdio::Terminal(_)) {
+            let none = io::Error::new(io::ErrorKind::Unsupported, "gvisor has none for it");
+            return Err(StartError::failed("give the job a terminal")(none));
+        }
+        let view = View::open(&kernel, spec).await;
+        let view = view.map_err(StartError::failed("show what the profile names"))?;
+        let starter = Starter::prepare(&kernel, &self.bundle, (spec, view), (filter, &limits))?;
+        let inside = Inside {
+            starter: Some(starter),
+            ..Inside::default()
+        };
+        self.job.exec(stdio, inside).await
+    }
+
+    async fn signal(&self, signal: i32) -> io::Result<()> {
+        self.job.signal(signal)
+    }
+
+    async fn usage(&self) -> io::Result<Usage> {
+        self.job.usage()
+    }
+
+    fn suspension(&self) -> Option<&dyn Suspend> {
+        // By its cgroup or not at all: the kernel of a sandbox does not expect its processes to be stopped.
+        let freezer = self.job.cgroup.as_ref().and_then(|c| c.freezer());
+        freezer.is_some().then_some(&self.job as &dyn Suspend)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshot> {
+        self.job.snapshots()
+    }
+
+    async fn destroy(&mut self) -> io::Result<()> {
+        let ended = self.job.destroy().await;
+        ended.and(self.bundle.remove())
+    }
+}
