@@ -56,7 +56,8 @@ pub enum Item {
         /// The bytes.
         bytes: Bytes,
     },
-    /// Some output is missing here: not kept, or this follower was too slow.
+    /// A part of the log is missing here: not kept, or this follower was too slow. With no byte of output in it, it was
+    /// what is said about the way out.
     Missing {
         /// Bytes of standard output.
         stdout: u64,
@@ -64,8 +65,8 @@ pub enum Item {
         stderr: u64,
     },
     /// What the node says about the job's way out, as the hub hands it on: no signature covers it. What counts is the
-    /// node's audit log.
-    Egress(Record),
+    /// node's audit log. `None` where this version cannot read it: a job's result does not hang on that.
+    Egress(Option<Record>),
     /// A state change, an ask, a receipt: what the hub says.
     Event(StreamEvent),
 }
@@ -170,7 +171,10 @@ impl Follower {
             FrameKind::KeepAlive => return Ok(None),
             FrameKind::Event => return self.take_event(&frame).map(Some),
             FrameKind::Gap => return self.take_gap(&frame),
-            FrameKind::Egress => return self.take_record(&frame).map(Some),
+            FrameKind::Egress => {
+                self.log_at += (HEADER + frame.payload.len()) as u64;
+                return Ok(Some(Item::Egress(json::from_slice(&frame.payload).ok())));
+            }
             FrameKind::Stdout => Stream::Stdout,
             FrameKind::Stderr => Stream::Stderr,
         };
@@ -201,21 +205,15 @@ impl Follower {
         }))
     }
 
-    fn take_record(&mut self, frame: &Frame) -> Result<Item, Error> {
-        let record = json::from_slice(&frame.payload)
-            .map_err(|e| Error::Malformed(format!("a record of the way out: {e}")))?;
-        self.log_at += (HEADER + frame.payload.len()) as u64;
-        Ok(Item::Egress(record))
-    }
-
     fn take_gap(&mut self, frame: &Frame) -> Result<Option<Item>, Error> {
         let gap: Gap = serde_json::from_slice(&frame.payload).map_err(|e| made_up(e.to_string()))?;
         if gap.resume_at < self.log_at {
             return Err(made_up("a gap leads backwards".to_owned()));
         }
+        let skips = gap.resume_at > self.log_at;
         self.log_at = gap.resume_at;
         let (stdout, stderr) = (self.stdout.gap(gap.stdout_at), self.stderr.gap(gap.stderr_at));
-        Ok((stdout > 0 || stderr > 0).then(|| missing(stdout, stderr)))
+        Ok((skips || stdout > 0 || stderr > 0).then(|| missing(stdout, stderr)))
     }
 
     fn take_event(&mut self, frame: &Frame) -> Result<Item, Error> {
@@ -325,5 +323,54 @@ mod tests {
                 "{outcome:?}"
             );
         }
+    }
+
+    fn frame(kind: FrameKind, payload: &[u8]) -> Frame {
+        Frame {
+            kind,
+            time: Timestamp::from_millis(1),
+            at: 0,
+            payload: Bytes::copy_from_slice(payload),
+        }
+    }
+
+    #[test]
+    fn a_record_that_this_version_cannot_read_is_passed_over_and_the_job_goes_on() {
+        let mut follower = Follower::new();
+        for payload in [
+            &b"{}"[..],
+            b"",
+            b"{\"left_out\":{\"allowed\":0,\"denied\":0,\"ended\":0,\"new\":1}}",
+        ] {
+            let before = follower.log_position();
+            let item = follower
+                .take(frame(FrameKind::Egress, payload))
+                .expect("no error");
+            assert!(matches!(item, Some(Item::Egress(None))), "{item:?}");
+            assert_eq!(follower.log_position(), before + (HEADER + payload.len()) as u64);
+        }
+        let known = b"{\"left_out\":{\"allowed\":0,\"denied\":1,\"ended\":0}}";
+        let item = follower.take(frame(FrameKind::Egress, known)).expect("no error");
+        assert!(matches!(item, Some(Item::Egress(Some(_)))), "{item:?}");
+    }
+
+    #[test]
+    fn a_gap_without_output_in_it_is_told() {
+        let mut follower = Follower::new();
+        let gap = |resume_at| {
+            let gap = Gap {
+                resume_at,
+                stdout_at: 0,
+                stderr_at: 0,
+            };
+            frame(FrameKind::Gap, &serde_json::to_vec(&gap).expect("JSON"))
+        };
+        let item = follower.take(gap(500)).expect("no error");
+        assert!(
+            matches!(item, Some(Item::Missing { stdout: 0, stderr: 0 })),
+            "{item:?}"
+        );
+        let again = follower.take(gap(500)).expect("no error");
+        assert!(again.is_none(), "it skips nothing: {again:?}");
     }
 }

@@ -67,7 +67,9 @@ impl Recorder<'_> {
         let before = self.spool.end();
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
-            writer.note(Timestamp::now(), &json::to_vec(&record).unwrap_or_default());
+            if let Ok(bytes) = json::to_vec(&record) {
+                writer.note(Timestamp::now(), &bytes);
+            }
         }
         drop(writer);
         if self.spool.end() > before && self.live.wants(before) {

@@ -55,7 +55,10 @@ fn user_namespaces(setting: impl Fn(&str) -> Option<String>) -> Result<String, P
         None => Ok("no setting keeps them from unprivileged users".to_owned()),
         Some((name, bad, good)) => Err(lacks(
             format!("{name} is {bad}: unprivileged users get none, unless a rule lets bwrap through"),
-            format!("sysctl -w {name}={good}, and the same line in /etc/sysctl.d to keep it"),
+            format!(
+                "nothing, where sandboxes work all the same (below); else a rule of its own for bwrap, or for every \
+                 program: sysctl -w {name}={good}"
+            ),
         )),
     }
 }
@@ -110,9 +113,14 @@ fn controllers(holds: impl Fn(Controller) -> bool) -> Result<String, ProbeError>
         return Ok(held);
     };
     let fix = match *first {
-        // The others are there, so it is not the unit that keeps it away.
-        "io" if missing.len() == 1 => "boot without blkio of cgroup v1: cgroup_no_v1=all",
-        _ => "`Delegate=yes` in the agent's unit (systemctl edit UNIT), or run the agent as root",
+        "io" if missing.len() == 1 => {
+            "for an agent of a user: `Delegate=cpu io memory pids` in user@.service (systemctl edit user@.service); \
+             where version 1 has it as blkio, boot with cgroup_no_v1=all"
+        }
+        _ => {
+            "`Delegate=yes` in the agent's unit (systemctl edit UNIT), or run the agent as root; in a container, a \
+             cgroup that may be written to"
+        }
     };
     Err(lacks(format!("{held}; missing: {}", missing.join(", ")), fix))
 }
@@ -121,7 +129,7 @@ fn delegation(found: &Delegation) -> Result<String, ProbeError> {
     match found {
         Delegation::None => Err(lacks(
             "this process is in no cgroup of version 2 that can be seen",
-            "mount it: mount -t cgroup2 none /sys/fs/cgroup",
+            "boot with systemd.unified_cgroup_hierarchy=1, or leave it: version 1 serves as well",
         )),
         Delegation::Marked(dir) => Ok(format!("{} is delegated", dir.display())),
         Delegation::Alone(dir) => Ok(format!("nobody else is in {}", dir.display())),

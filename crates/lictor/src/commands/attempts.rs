@@ -1,6 +1,6 @@
 //! A job's attempts to get out, as people and programs read them, and how many there were.
 //!
-//! What is shown here is what the hub hands on. The host names are a job's own words: bounded, and escaped.
+//! What is shown here is what the hub hands on, and no signature covers it; that is said with it. The host names are a job's own words: bounded, and escaped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,8 @@ const OPEN: usize = 4096;
 pub(crate) struct Attempts {
     totals: Totals,
     left_out: Option<LeftOut>,
+    /// Something was lost, or could not be read.
+    is_partial: bool,
     /// Where those went that have not ended.
     open: BTreeMap<u64, String>,
     /// Denied destinations that were spoken of.
@@ -52,6 +54,12 @@ impl Attempts {
         is_new.then(|| format!("no way out to {destination}: {} ({reason})", escape(detail)))
     }
 
+    /// A part of the log is not there, or a record cannot be read: there may be more attempts than are heard of.
+    pub(crate) fn miss(&mut self) -> &'static str {
+        self.is_partial = true;
+        "a part of the log is missing here, and attempts may be with it; the node's audit log has every one"
+    }
+
     /// How many there were, in a line.
     pub(crate) fn summary(&self) -> String {
         let left_out = self.left_out.unwrap_or_default();
@@ -69,7 +77,13 @@ impl Attempts {
         } else {
             ""
         };
-        format!("{allowed} attempts were allowed, {denied} denied; {moved}{of_shown}")
+        // What was only counted from some point on comes with the counts at the end, unless that end was lost.
+        let is_partial = self.is_partial || self.left_out == Some(LeftOut::default());
+        let at_least = if is_partial { "at least " } else { "" };
+        format!(
+            "{at_least}{allowed} attempts were allowed, {at_least}{denied} denied; {moved}{of_shown}; as the hub shows it, \
+             unsigned: what counts is the node's audit log"
+        )
     }
 
     fn decided(&mut self, decision: &Decision) -> String {
@@ -111,6 +125,7 @@ pub(crate) fn line(record: &Record) -> Value {
             let mut line = json!({
                 "event": "egress_allowed", "attempt": d.attempt, "time": d.at, "protocol": d.protocol,
                 "host": d.host, "port": d.port, "answers": d.answers, "dialled": d.dialled, "sni": d.sni,
+                "signed": false,
             });
             match &d.verdict {
                 Verdict::Allowed { rule } => line["rule"] = rule.as_str().into(),
@@ -124,10 +139,11 @@ pub(crate) fn line(record: &Record) -> Value {
         }
         Record::Ended(e) => json!({
             "event": "egress_ended", "attempt": e.attempt, "time": e.at, "bytes_up": e.up, "bytes_down": e.down,
-            "how": e.how,
+            "how": e.how, "signed": false,
         }),
         Record::LeftOut(l) => json!({
             "event": "egress_left_out", "allowed": l.allowed, "denied": l.denied, "ended": l.ended,
+            "signed": false,
         }),
     }
 }
@@ -226,7 +242,8 @@ mod tests {
         );
         assert_eq!(
             attempts.summary(),
-            "1 attempts were allowed, 1 denied; 1.7 KiB (1820 bytes) out and 47 KiB (48211 bytes) in"
+            "1 attempts were allowed, 1 denied; 1.7 KiB (1820 bytes) out and 47 KiB (48211 bytes) in; as the hub shows it, \
+             unsigned: what counts is the node's audit log"
         );
     }
 
@@ -238,6 +255,37 @@ mod tests {
         assert_eq!(attempts.warning(&allowed(3)), None);
         let told = (0..100).filter_map(|n| attempts.warning(&denied(n, &format!("h{n}.example"))));
         assert_eq!(told.count(), SPOKEN_OF - 1);
+    }
+
+    #[test]
+    fn counts_that_may_be_short_say_so() {
+        let mut lost = Attempts::default();
+        lost.hear(&denied(1, "a.example"));
+        assert!(lost.miss().contains("audit log"));
+        assert!(
+            lost.summary()
+                .starts_with("at least 0 attempts were allowed, at least 1 denied"),
+            "{}",
+            lost.summary()
+        );
+        let mut cut_off = Attempts::default();
+        cut_off.hear(&Record::LeftOut(LeftOut::default()));
+        assert!(
+            cut_off.summary().starts_with("at least 0"),
+            "its counts never came"
+        );
+    }
+
+    #[test]
+    fn programs_are_told_that_nothing_of_it_is_signed() {
+        for record in [
+            denied(1, "a.example"),
+            allowed(2),
+            ended(2),
+            Record::LeftOut(LeftOut::default()),
+        ] {
+            assert_eq!(line(&record)["signed"], false);
+        }
     }
 
     #[test]

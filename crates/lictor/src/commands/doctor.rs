@@ -104,9 +104,8 @@ pub(crate) async fn run(global: &Global, out: Out) -> Result {
 async fn of_host(session: Option<&Session>) -> Vec<Finding> {
     let store = session.and_then(|s| s.trust().ok());
     let law = store.as_ref().and_then(|store| store.trust().held().ok());
-    let is_node = session.is_some_and(|s| s.home.dir().join("agent").is_dir());
     let law = law.map(|files| &files.profiles);
-    sandboxes::look(super::agent::host_config(), law, is_node).await
+    sandboxes::look(super::agent::host_config(), law).await
 }
 
 async fn of_home(session: &Session, findings: &mut Vec<Finding>) {

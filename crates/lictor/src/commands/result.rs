@@ -31,8 +31,8 @@ pub(crate) struct ResultLine {
     pub(crate) memory_peak_bytes: Option<u64>,
     pub(crate) read_bytes: Option<u64>,
     pub(crate) written_bytes: Option<u64>,
-    /// Limits that made a difference: `wall_time`, `output`, `memory`, `pids`, `cpu`.
-    pub(crate) limits_hit: Vec<LimitHit>,
+    /// Limits that made a difference: `wall_time`, `output`, `memory`, `pids`, `cpu`; `null` when nobody knows.
+    pub(crate) limits_hit: Option<Vec<LimitHit>>,
     /// The backend that it really ran in.
     pub(crate) sandbox: Option<String>,
     /// `allow`, `deny`, or `null` when policy decided nothing, or nobody knows.
@@ -76,7 +76,7 @@ impl ResultLine {
             memory_peak_bytes: r.usage.and_then(|u| u.memory_peak_bytes),
             read_bytes: r.usage.and_then(|u| u.read_bytes),
             written_bytes: r.usage.and_then(|u| u.written_bytes),
-            limits_hit: r.limits_hit.clone(),
+            limits_hit: Some(r.limits_hit.clone()),
             sandbox: r.backend.as_ref().map(|b| b.name.clone()),
             decision: decision(r.outcome, r.started_at.is_some() || r.plan_digest.is_some()),
             rules: r.policy_ids.clone(),
@@ -109,7 +109,7 @@ impl ResultLine {
             memory_peak_bytes: None,
             read_bytes: None,
             written_bytes: None,
-            limits_hit: Vec::new(),
+            limits_hit: None,
             sandbox: None,
             decision: None,
             rules: Vec::new(),

@@ -81,19 +81,25 @@ impl Screen {
 
     /// Shows that some output is missing.
     pub(crate) async fn missing(&mut self, stdout: u64, stderr: u64) -> Written {
-        if self.json {
-            let line = json!({
-                "event": "gap",
-                "stdout_bytes": stdout,
-                "stderr_bytes": stderr,
-            });
-            return self.event(&line).await;
+        self.gap(stdout, stderr).await?;
+        if self.json || stdout + stderr == 0 {
+            return Ok(());
         }
         let note = format!(
             "lictor: {} bytes of output are not shown: they were not kept\n",
             stdout + stderr
         );
         self.write(Stream::Stderr, note.into()).await
+    }
+
+    /// That a part of the log is missing, for programs.
+    pub(crate) async fn gap(&mut self, stdout: u64, stderr: u64) -> Written {
+        let line = json!({
+            "event": "gap",
+            "stdout_bytes": stdout,
+            "stderr_bytes": stderr,
+        });
+        self.event(&line).await
     }
 
     /// One line for people; nothing for programs.

@@ -227,8 +227,14 @@ impl Watch<'_> {
         said: &mut Word,
     ) -> std::result::Result<(), Unwritten> {
         match item {
-            Item::Output { .. } | Item::Missing { .. } if self.shows == Shows::WayOut => Ok(()),
-            Item::Egress(record) => self.attempt(&record, screen, said).await,
+            Item::Output { .. } if self.shows == Shows::WayOut => Ok(()),
+            Item::Missing { stdout, stderr } if self.shows == Shows::WayOut => {
+                screen.line(said.attempts.miss()).await?;
+                screen.gap(stdout, stderr).await
+            }
+            Item::Egress(Some(record)) => self.attempt(&record, screen, said).await,
+            Item::Egress(None) if self.shows == Shows::WayOut => screen.line(said.attempts.miss()).await,
+            Item::Egress(None) => Ok(()),
             Item::Output {
                 stream,
                 time,

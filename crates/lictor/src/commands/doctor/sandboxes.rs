@@ -13,9 +13,9 @@ use lictor_trust::profiles::{Backend, Profile, Profiles, RunAs};
 
 use super::{Finding, Level};
 
-/// Everything about running jobs here. With a node on this machine, a profile that cannot be held is wrong; without
-/// one it is only said.
-pub(super) async fn look(config: Config, law: Option<&Profiles>, is_node: bool) -> Vec<Finding> {
+/// Everything about running jobs here. What is missing is no fault: it may be there for the agent, which has a cgroup and
+/// a configuration of its own, or nobody may want it. Only a profile that no host can hold is wrong.
+pub(super) async fn look(config: Config, law: Option<&Profiles>) -> Vec<Finding> {
     let host = match Host::start(config) {
         Ok(host) => host,
         Err(e) => {
@@ -39,7 +39,7 @@ pub(super) async fn look(config: Config, law: Option<&Profiles>, is_node: bool) 
         probed.insert(backend.name(), found);
     }
     let profiles = law.into_iter().flat_map(|law| &law.profiles);
-    findings.extend(profiles.map(|(name, profile)| of_profile(name, profile, &probed, is_node)));
+    findings.extend(profiles.map(|(name, profile)| of_profile(name, profile, &probed)));
     findings
 }
 
@@ -54,7 +54,7 @@ fn of_probe(what: String, found: Result<String, ProbeError>) -> Finding {
 }
 
 /// Whether this host can hold a profile, and in which backend it would.
-fn of_profile(name: &Name, profile: &Profile, probed: &Probed, is_node: bool) -> Finding {
+fn of_profile(name: &Name, profile: &Profile, probed: &Probed) -> Finding {
     let what = format!("profile {name}");
     let mut reasons = Vec::new();
     for backend in profile.backend.iter() {
@@ -70,18 +70,15 @@ fn of_profile(name: &Name, profile: &Profile, probed: &Probed, is_node: bool) ->
     let never = profile.backend.iter().all(|b| profile.never_on(b).is_some());
     let fix = match never {
         true => "No host can hold it: change the profile; `lictor profiles` explains it.",
-        false => "Mend what is named here, or run its jobs on another machine.",
+        false => {
+            "Mend what is named here, or run its jobs on another machine; an agent of its own unit may have more than this command."
+        }
     };
-    // A profile that is nowhere to be held is wrong wherever one looks.
-    let level = if is_node || never {
-        Level::Wrong
-    } else {
-        Level::Lacks
-    };
+    let level = if never { Level::Wrong } else { Level::Lacks };
     Finding::new(
         what,
         level,
-        format!("its jobs are refused here: {}", reasons.join("; ")),
+        format!("cannot be held from here: {}", reasons.join("; ")),
         fix,
     )
 }
@@ -119,12 +116,12 @@ mod tests {
                        [profiles.impossible]\nbackend = \"host\"\nnetwork = \"none\"\n";
 
     /// The host of a test, without the program that makes namespaces.
-    async fn without_bwrap(law: &Profiles, is_node: bool) -> Vec<Finding> {
+    async fn without_bwrap(law: &Profiles) -> Vec<Finding> {
         let config = Config {
             bwrap: "/nonexistent/bwrap".into(),
             ..Config::default()
         };
-        look(config, Some(law), is_node).await
+        look(config, Some(law)).await
     }
 
     fn find<'a>(findings: &'a [Finding], what: &str) -> &'a Finding {
@@ -134,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_without_bwrap_is_told_what_to_install_and_which_profiles_it_cannot_hold() {
-        let findings = without_bwrap(&law(LAW), false).await;
+        let findings = without_bwrap(&law(LAW)).await;
         let backend = find(&findings, "sandbox bubblewrap");
         assert_eq!(backend.level, Level::Lacks);
         assert_eq!(backend.fix, "install it: apt install bubblewrap");
@@ -152,17 +149,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn on_a_node_a_profile_that_cannot_be_held_is_wrong_and_one_that_never_can_be_is_wrong_everywhere()
-    {
-        let law = law(LAW);
-        let findings = without_bwrap(&law, true).await;
-        assert_eq!(find(&findings, "profile closed").level, Level::Wrong);
-        for is_node in [true, false] {
-            let findings = without_bwrap(&law, is_node).await;
-            let impossible = find(&findings, "profile impossible");
-            assert_eq!(impossible.level, Level::Wrong);
-            assert!(impossible.fix.contains("No host can hold it"), "{impossible:?}");
-        }
+    async fn only_a_profile_that_no_host_can_hold_is_wrong() {
+        let findings = without_bwrap(&law(LAW)).await;
+        assert_eq!(find(&findings, "profile closed").level, Level::Lacks);
+        let impossible = find(&findings, "profile impossible");
+        assert_eq!(impossible.level, Level::Wrong);
+        assert!(impossible.fix.contains("No host can hold it"), "{impossible:?}");
     }
 
     #[tokio::test]
@@ -171,7 +163,7 @@ mod tests {
             "[profiles.either]\nbackend = [\"bubblewrap\", \"host\"]\nnetwork = \"none\"\n\
                        [profiles.late]\nbackend = [\"landlock\", \"host\"]\nread_only = [\"/opt\"]\n",
         );
-        let findings = without_bwrap(&law, false).await;
+        let findings = without_bwrap(&law).await;
         let either = find(&findings, "profile either");
         assert_eq!(
             either.level,
@@ -190,7 +182,7 @@ mod tests {
         ]);
         let open = law_open();
         let name: Name = "either".parse().expect("a name");
-        let found = of_profile(&name, &open, &probed, true);
+        let found = of_profile(&name, &open, &probed);
         assert_eq!(
             found.says,
             "runs in host, because bubblewrap: not there; install it"
