@@ -22,7 +22,6 @@ pub(crate) const PLACE: &str = ".kept";
 
 /// Which one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Which {
     pub(crate) name: Name,
     pub(crate) profile: Name,
@@ -41,7 +40,6 @@ pub(crate) struct Kept {
 
 /// How long it is kept, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Limits {
     pub(crate) idle_ms: u64,
     pub(crate) age_ms: u64,

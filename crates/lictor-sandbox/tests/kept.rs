@@ -23,6 +23,8 @@ for_every_backend![
     what_has_been_idle_or_is_old_begins_anew,
     the_sweep_takes_what_is_over_and_leaves_what_is_used,
     a_sandbox_that_was_not_finished_begins_anew,
+    what_cannot_be_read_about_a_sandbox_does_not_cost_what_it_holds,
+    a_workspace_is_its_users_alone_whatever_the_last_job_made_of_it,
     a_snapshot_is_what_the_next_job_finds_when_it_is_restored,
     snapshots_are_of_kept_sandboxes_while_nothing_runs,
 ];
@@ -218,6 +220,36 @@ async fn a_sandbox_that_was_not_finished_begins_anew(bench: &Bench) {
     fs::remove_file(place.join("sandbox.json")).expect("removed");
     assert_eq!(run(&bench, "work", "ls -A; echo y > there").await.stdout, "");
     assert_eq!(run(&bench, "work", "ls -A").await.stdout, "there\n");
+}
+
+async fn what_cannot_be_read_about_a_sandbox_does_not_cost_what_it_holds(bench: &Bench) {
+    let bench = kept(bench);
+    assert!(run(&bench, "work", "echo x > here").await.succeeded());
+    let about = places(&bench).pop().expect("one").join("sandbox.json");
+    let text = fs::read_to_string(&about).expect("about it");
+    fs::write(&about, "{ \"of\": \"another version\"").expect("written");
+    sweep_kept(bench.root.path()).expect_err("it says so");
+    let refused = bench
+        .start(&in_sandbox("work", "true"), StdinSource::Null)
+        .await
+        .err();
+    assert!(matches!(refused, Some(StartError::Failed { .. })), "{refused:?}");
+    let newer = text.replacen('{', "{\"since\": \"another version\",", 1);
+    fs::write(&about, newer).expect("written");
+    assert_eq!(run(&bench, "work", "cat here").await.stdout, "x\n");
+}
+
+async fn a_workspace_is_its_users_alone_whatever_the_last_job_made_of_it(bench: &Bench) {
+    use std::os::unix::fs::MetadataExt as _;
+    let bench = kept(bench);
+    for mode in ["777", "000"] {
+        let line = format!("echo x > here; chmod {mode} .");
+        assert!(run(&bench, "work", &line).await.succeeded(), "{mode}");
+        let workspace = places(&bench).pop().expect("one").join("workspace");
+        let meta = workspace.metadata().expect("there");
+        assert_eq!(meta.mode() & 0o7777, 0o700, "after {mode}");
+    }
+    assert_eq!(run(&bench, "work", "cat here").await.stdout, "x\n");
 }
 
 /// Runs a line in the sandbox, and does something after its end.

@@ -123,6 +123,49 @@ async fn one_that_shows_what_was_replaced_meanwhile_is_not_used() {
 }
 
 #[tokio::test]
+async fn a_profile_of_which_none_can_be_prepared_holds_up_no_other() {
+    let mut bench = Bench::warm(0).await;
+    let mut missing = bench.profile.clone();
+    missing.warm = 1;
+    missing.read_only.push("/no/such/directory".to_owned());
+    bench.profile.warm = 1;
+    bench.want_warm(vec![missing, bench.profile.clone()]);
+    bench.until_warm(1).await;
+    assert!(bench.run(&["true"]).await.succeeded());
+    bench.until_warm(1).await;
+    bench.cool_down().await;
+}
+
+#[test]
+fn one_that_the_host_has_mounted_something_into_is_not_used() {
+    if !common::with_own_mounts("one_that_the_host_has_mounted_something_into_is_not_used") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let place = tempfile::tempdir().expect("a directory");
+        let mounted = |args: &[&str], at: &std::path::Path| {
+            let status = Command::new("mount").args(args).arg(at).status();
+            assert!(status.expect("mount runs").success());
+        };
+        mounted(&["-t", "tmpfs", "-o", "mode=755", "tmpfs"], place.path());
+        mounted(&["--make-shared"], place.path());
+        let inner = place.path().join("inner");
+        fs::create_dir(&inner).expect("made");
+        let mut bench = Bench::warm(1).await;
+        let shown = place.path().to_str().expect("UTF-8").to_owned();
+        bench.profile.read_only.push(shown);
+        bench.want_warm(vec![bench.profile.clone()]);
+        let line = format!("echo x > {}/file && echo written", inner.display());
+        assert_eq!(bench.sh(&line).await.stdout, "");
+        bench.until_warm(1).await;
+        mounted(&["-t", "tmpfs", "-o", "mode=777", "tmpfs"], &inner);
+        assert_eq!(bench.sh(&line).await.stdout, "", "what came in was not read-only");
+        bench.cool_down().await;
+    });
+}
+
+#[tokio::test]
 async fn one_whose_processes_were_killed_is_not_used() {
     let mut bench = Bench::warm(1).await;
     bench.until_warm(1).await;

@@ -52,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     pub(crate) draining: AtomicBool,
     pub(crate) closed: AtomicBool,
+    /// Kept sandboxes are being removed.
+    pub(crate) sweeping: AtomicBool,
     pub(crate) suppress: Mutex<Suppress>,
 }
 
@@ -80,13 +82,19 @@ impl Core {
             .prepare(held.trust.held().ok().map(|files| &files.profiles));
     }
 
-    /// Removes kept sandboxes whose time is over.
-    pub(crate) async fn sweep_kept(&self) {
-        let work = self.work_place.path().to_owned();
-        let swept = tokio::task::spawn_blocking(move || lictor_sandbox::sweep_kept(&work)).await;
-        if let Ok(Err(error)) = swept {
-            tracing::warn!(%error, "kept sandboxes could not be removed; it is tried again");
+    /// Begins to remove kept sandboxes whose time is over, unless that is under way: they may be large, and nothing
+    /// waits for it.
+    pub(crate) fn sweep_kept(self: &Arc<Self>) {
+        if self.sweeping.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let core = self.clone();
+        self.tasks.spawn_blocking(move || {
+            if let Err(error) = lictor_sandbox::sweep_kept(core.work_place.path()) {
+                tracing::warn!(%error, "a kept sandbox could not be removed; it is tried again");
+            }
+            core.sweeping.store(false, Ordering::Release);
+        });
     }
 
     pub(crate) fn is_draining(&self) -> bool {

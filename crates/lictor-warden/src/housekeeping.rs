@@ -41,7 +41,7 @@ pub(crate) async fn keep(core: Weak<Core>) {
         if tick % SLOW == 0 {
             prune(&core).await;
             archive(&core).await;
-            core.sweep_kept().await;
+            core.sweep_kept();
             core.stdin
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -44,7 +44,6 @@ pub(crate) async fn recover(core: &Core) {
         end(core, interrupted).await;
     }
     remove_strays(core);
-    core.sweep_kept().await;
 }
 
 async fn end(core: &Core, left: Interrupted) {

@@ -134,10 +134,12 @@ impl Warden {
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            sweeping: AtomicBool::new(false),
             suppress: Mutex::new(Suppress::default()),
         });
         say_started(&core, torn, cloned).await;
         recovery::recover(&core).await;
+        core.sweep_kept();
         let work = core.work_place.path().to_owned();
         core.tasks.spawn(core.sandboxes.keep_warm(work));
         core.prepare_sandboxes();

@@ -88,7 +88,7 @@ impl Backend for Bubblewrap {
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
-        let (mut job, mut namespaces, taken) = match Taken::out_of(&self.0, plan.spec()) {
+        let (mut job, mut namespaces, taken) = match Taken::out_of(&self.0, plan.spec()).await {
             Some((mut namespaces, taken)) => match Job::create_in(self.0.clone(), plan) {
                 Ok(job) => (job, namespaces, Some(taken)),
                 Err(e) => {

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lictor_proto::Timestamp;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::kernel::make_dir;
-use super::remove::remove_dir;
+use super::remove::{link_of, remove_dir};
 use crate::backend::StartError;
 use crate::kept::{Kept, Limits, PLACE, Which};
 use crate::plan::LaunchSpec;
@@ -33,7 +33,6 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// `sandbox.json`.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct About {
     which: Which,
     limits: Limits,
@@ -42,8 +41,14 @@ struct About {
 }
 
 impl About {
-    fn read(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(dir.join(ABOUT)).ok()?).ok()
+    /// `None` when nothing was written yet. What cannot be read is no reason to throw away what it is about.
+    fn read(dir: &Path) -> io::Result<Option<Self>> {
+        match fs::read(dir.join(ABOUT)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(text) if text.is_empty() => Ok(None),
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(e) => Err(e),
+        }
     }
 
     /// Whole or not at all. After a loss of power it may be missing, and the sandbox is a new one then.
@@ -74,8 +79,11 @@ impl Claim {
         let failed = StartError::failed;
         let above = kept.dir.parent().unwrap_or(&kept.dir);
         for _ in 0..TRIES {
-            for dir in [above, &kept.dir] {
-                make_if_missing(dir).map_err(failed("make the kept sandbox"))?;
+            make_if_missing(above).map_err(failed("make the kept sandbox"))?;
+            match make_if_missing(&kept.dir) {
+                // A sweep has just found the place empty.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(failed("make the kept sandbox"))?,
             }
             let lock = match lock(&kept.dir).map_err(failed("lock the kept sandbox"))? {
                 Lock::Held(lock) => lock,
@@ -86,7 +94,8 @@ impl Claim {
                 Lock::Gone => continue,
             };
             let now = Timestamp::now();
-            let about = match About::read(&kept.dir) {
+            let known = About::read(&kept.dir).map_err(failed("read about the kept sandbox"))?;
+            let about = match known {
                 Some(about) if about.which == kept.which && !about.is_over(now) => About {
                     limits: kept.limits,
                     used_at: now,
@@ -106,6 +115,7 @@ impl Claim {
                     }
                 }
             };
+            shut(&kept.workspace()).map_err(failed("open the kept sandbox"))?;
             about
                 .write(&kept.dir)
                 .map_err(failed("write about the kept sandbox"))?;
@@ -126,7 +136,8 @@ impl Claim {
     /// Lets others have it; its idle time begins now.
     pub(crate) fn let_go(mut self) {
         self.about.used_at = Timestamp::now();
-        if let Err(error) = self.about.write(&self.dir) {
+        let shut = shut(&self.dir.join("workspace"));
+        if let Err(error) = shut.and(self.about.write(&self.dir)) {
             tracing::warn!(%error, "the end of a kept sandbox's use could not be written down");
         }
     }
@@ -144,6 +155,18 @@ fn make_if_missing(dir: &Path) -> io::Result<()> {
 fn begin(kept: &Kept, spec: &LaunchSpec) -> io::Result<()> {
     remove_dir(&kept.workspace())?;
     make_dir(&kept.workspace(), spec)
+}
+
+/// Its user's alone, whatever a job has made of it: the next one needs to get in, and nobody else.
+fn shut(workspace: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(workspace, flags, Mode::empty())?;
+    Ok(rustix::fs::chmodat(
+        CWD,
+        link_of(&dir),
+        Mode::RWXU,
+        AtFlags::empty(),
+    )?)
 }
 
 enum Lock {
@@ -187,7 +210,13 @@ pub(crate) fn sweep(work: &Path) -> io::Result<()> {
     let now = Timestamp::now();
     let mut result = Ok(());
     for entry in entries {
-        let dir = entry?.path();
+        let dir = match entry {
+            Ok(entry) => entry.path(),
+            Err(e) => {
+                result = result.and(Err(e));
+                continue;
+            }
+        };
         let gone = |dir: &Path| {
             let name = dir.file_name().unwrap_or_default();
             name.as_encoded_bytes().starts_with(GONE.as_bytes())
@@ -208,7 +237,7 @@ fn remove_if_over(dir: &Path, now: Timestamp) -> io::Result<()> {
     let Lock::Held(_lock) = lock(dir)? else {
         return Ok(());
     };
-    if About::read(dir).is_some_and(|about| !about.is_over(now)) {
+    if About::read(dir)?.is_some_and(|about| !about.is_over(now)) {
         return Ok(());
     }
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

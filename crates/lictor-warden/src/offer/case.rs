@@ -8,7 +8,7 @@ use lictor_proto::agent::{OfferReply, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Approval, Ask, Job, Outcome};
 use lictor_proto::{Code, Digest, JobId};
-use lictor_sandbox::{Resolved, StdinSource};
+use lictor_sandbox::{Resolved, StartError, StdinSource};
 use lictor_trust::Verified;
 use lictor_trust::profiles::Profile;
 use lictor_trust::sign::{sign, to_wire};
@@ -86,8 +86,14 @@ impl Case<'_> {
             }
         };
         // Before it counts as taken: who waits for a sandbox has not been started.
-        if let Err(e) = plan.claim() {
-            return later(self.core, &self.digest, e.refusal()).await;
+        match plan.claim() {
+            Ok(()) => {}
+            Err(e @ StartError::Busy { .. }) => return later(self.core, &self.digest, e.refusal()).await,
+            Err(e) => {
+                let end = End::unstarted(Outcome::Failed, e.refusal());
+                let wire = self.job.wire().to_owned();
+                return conclude(self.core, self.digest, wire, &self.job, decision, end).await;
+            }
         }
         decision.capabilities = plan.applied().capabilities.clone();
         decision.plan_digest = Some(plan.digest());

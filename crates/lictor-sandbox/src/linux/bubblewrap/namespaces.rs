@@ -102,6 +102,11 @@ impl Namespaces {
         }
     }
 
+    /// The kernel's list of what is mounted inside.
+    pub(super) fn mounts(&self) -> io::Result<Vec<u8>> {
+        std::fs::read(format!("/proc/{}/mountinfo", self.init.pid))
+    }
+
     /// Whether it stands, and would end with its agent.
     pub(super) fn is_whole(&self) -> bool {
         process::is_alive(self.init) && process::is_alive(self.outer)

@@ -63,6 +63,8 @@ struct Shelf {
     spec: LaunchSpec,
     wanted: usize,
     ready: VecDeque<Prepared>,
+    /// After one could not be made.
+    not_before: Option<Instant>,
 }
 
 /// One box.
@@ -71,6 +73,9 @@ struct Prepared {
     namespaces: Namespaces,
     dir: PathBuf,
     shows: Vec<Shown>,
+    /// The kernel's list of what is mounted inside: the host's mounts below a shown path come in while it waits, and with
+    /// rights of their own.
+    mounts: Vec<u8>,
     made_at: Instant,
 }
 
@@ -109,22 +114,15 @@ impl Warm {
             .send_if_modified(|before| std::mem::replace(before, ready) != ready);
     }
 
-    fn take(&self, spec: &LaunchSpec) -> Option<Prepared> {
+    /// The one that has waited longest; whether it is of use still is for the caller to see, who holds nothing meanwhile.
+    fn pop(&self, spec: &LaunchSpec) -> Option<Prepared> {
         let mut shelves = self.shelves();
         if shelves.all.is_empty() {
             return None;
         }
         let place = spec.place();
-        let Shelves { all, discarded } = &mut *shelves;
-        let shelf = all.iter_mut().find(|s| s.place == place)?;
-        let mut found = None;
-        while let Some(prepared) = shelf.ready.pop_front() {
-            if prepared.is_sound(spec) {
-                found = Some(prepared);
-                break;
-            }
-            discarded.push(prepared);
-        }
+        let shelf = shelves.all.iter_mut().find(|s| s.place == place)?;
+        let found = shelf.ready.pop_front();
         self.count(&shelves);
         found
     }
@@ -141,12 +139,13 @@ impl Warm {
                 continue;
             }
             let known = old.iter().position(|s| s.place == place);
-            let ready = known.map_or_else(VecDeque::new, |i| old.swap_remove(i).ready);
+            let known = known.map(|i| old.swap_remove(i));
             shelves.all.push(Shelf {
                 place,
                 spec,
                 wanted,
-                ready,
+                not_before: known.as_ref().and_then(|s| s.not_before),
+                ready: known.map_or_else(VecDeque::new, |s| s.ready),
             });
         }
         shelves.discarded.extend(old.into_iter().flat_map(|s| s.ready));
@@ -169,11 +168,20 @@ impl Warm {
         discarded
     }
 
-    /// A place of which too few wait.
+    /// A place of which too few wait, and that may be tried.
     fn lacking(&self) -> Option<(Digest, LaunchSpec)> {
-        let shelves = self.shelves();
-        let shelf = shelves.all.iter().find(|s| s.ready.len() < s.wanted)?;
+        let (shelves, now) = (self.shelves(), Instant::now());
+        let mut lacking = shelves.all.iter().filter(|s| s.ready.len() < s.wanted);
+        let shelf = lacking.find(|s| s.not_before.is_none_or(|at| at <= now))?;
         Some((shelf.place, shelf.spec.clone()))
+    }
+
+    /// Leaves a place alone for a while, of which none can be made; the others are not held up by it.
+    fn put_off(&self, place: Digest) {
+        let mut shelves = self.shelves();
+        if let Some(shelf) = shelves.all.iter_mut().find(|s| s.place == place) {
+            shelf.not_before = Some(Instant::now() + TRY_AGAIN);
+        }
     }
 
     /// Puts one where it belongs; aside, when that is not wanted any more.
@@ -187,15 +195,16 @@ impl Warm {
         self.count(&shelves);
     }
 
-    /// When the next one has waited too long.
-    fn next_age(&self) -> Duration {
-        let shelves = self.shelves();
-        let oldest = shelves
-            .all
-            .iter()
-            .filter_map(|s| s.ready.front())
-            .map(|p| p.made_at);
-        oldest.min().map_or(AGE, |at| AGE.saturating_sub(at.elapsed()))
+    /// Until there is something to do by itself: one has waited too long, or may be tried again.
+    fn next(&self) -> Duration {
+        let (shelves, now) = (self.shelves(), Instant::now());
+        let oldest = shelves.all.iter().filter_map(|s| s.ready.front());
+        let oldest = oldest.map(|p| p.made_at + AGE);
+        let again = shelves.all.iter().filter_map(|s| s.not_before);
+        let next = oldest.chain(again.filter(|at| *at > now)).min();
+        // Never quite nothing: what is due is done first.
+        let wait = next.map_or(AGE, |at| at.saturating_duration_since(now));
+        wait.max(Duration::from_millis(1))
     }
 }
 
@@ -209,10 +218,12 @@ impl Prepared {
             ..spec.clone()
         };
         // Looked at before it is shown: what is replaced meanwhile is found out.
-        let shows = shown(&spec);
+        let late = || StartError::failed("look at what is shown")(io::ErrorKind::TimedOut.into());
+        let shows = look(kernel, &spec).await.ok_or_else(late)?;
         kernel::make_dir(&dir, &spec).map_err(StartError::failed("make a directory"))?;
         match Namespaces::make(kernel, &spec).await {
             Ok(namespaces) => Ok(Self {
+                mounts: namespaces.mounts().unwrap_or_default(),
                 namespaces,
                 dir,
                 shows,
@@ -226,8 +237,13 @@ impl Prepared {
     }
 
     /// Whether it is what would be made now.
-    fn is_sound(&self, spec: &LaunchSpec) -> bool {
-        self.made_at.elapsed() < AGE && self.namespaces.is_whole() && self.shows == shown(spec)
+    async fn is_sound(&self, kernel: &Kernel, spec: &LaunchSpec) -> bool {
+        let mounts = self.namespaces.mounts().unwrap_or_default();
+        self.made_at.elapsed() < AGE
+            && self.namespaces.is_whole()
+            && !mounts.is_empty()
+            && mounts == self.mounts
+            && look(kernel, spec).await.is_some_and(|now| now == self.shows)
     }
 
     async fn end(mut self) {
@@ -235,6 +251,25 @@ impl Prepared {
         if let Err(error) = ended.and_then(|()| remove_dir(&self.dir)) {
             tracing::warn!(%error, "a prepared sandbox could not be removed; the next start does");
         }
+    }
+}
+
+/// On a thread that may wait: a path may lie on a file system that does not answer. `None` when it does not in time.
+async fn look(kernel: &Kernel, spec: &LaunchSpec) -> Option<Vec<Shown>> {
+    let (threads, spec) = (kernel.openers.clone(), spec.clone());
+    let bound = Timer::after(kernel.zygote.bound);
+    let looked = async move {
+        // A thread that hangs keeps its place, so that there are never more of them than there are places.
+        let place = threads.acquire_owned().await;
+        let looking = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            shown(&spec)
+        });
+        looking.await.ok()
+    };
+    tokio::select! {
+        looked = looked => looked,
+        () = expiry(&bound) => None,
     }
 }
 
@@ -257,8 +292,13 @@ pub(super) struct Taken(Arc<Kernel>);
 
 impl Taken {
     /// A box that is the plan's place, over the plan's directory; `None` when none waits.
-    pub(super) fn out_of(kernel: &Arc<Kernel>, spec: &LaunchSpec) -> Option<(Namespaces, Self)> {
-        let prepared = kernel.warm.take(spec)?;
+    pub(super) async fn out_of(kernel: &Arc<Kernel>, spec: &LaunchSpec) -> Option<(Namespaces, Self)> {
+        let mut prepared = kernel.warm.pop(spec)?;
+        while !prepared.is_sound(kernel, spec).await {
+            kernel.warm.shelves().discarded.push(prepared);
+            kernel.warm.taken.notify_one();
+            prepared = kernel.warm.pop(spec)?;
+        }
         let taken = Self(kernel.clone());
         // What is mounted inside is the directory, whatever it is called.
         match rustix::fs::renameat_with(CWD, &prepared.dir, CWD, &spec.dir, RenameFlags::NOREPLACE) {
@@ -291,7 +331,7 @@ pub(crate) async fn keep_warm(kernel: Arc<Kernel>, work: PathBuf, mut wanted: wa
             prepared.end().await;
         }
         let wait = match warm.lacking() {
-            None => warm.next_age(),
+            None => warm.next(),
             Some((place, spec)) => match Prepared::make(&kernel, &spec).await {
                 Ok(prepared) => {
                     warm.put(place, prepared);
@@ -299,7 +339,8 @@ pub(crate) async fn keep_warm(kernel: Arc<Kernel>, work: PathBuf, mut wanted: wa
                 }
                 Err(error) => {
                     tracing::warn!(error = error.refusal().message, "a sandbox could not be prepared");
-                    TRY_AGAIN
+                    warm.put_off(place);
+                    Duration::ZERO
                 }
             },
         };
