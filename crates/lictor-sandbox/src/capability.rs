@@ -77,6 +77,8 @@ pub enum Capability {
     FileSize,
     /// A limit on open files.
     OpenFiles,
+    /// A limit on what the job has in its own places.
+    Disk,
 }
 
 impl Capability {
@@ -115,6 +117,7 @@ impl Capability {
         Self::CpuTime,
         Self::FileSize,
         Self::OpenFiles,
+        Self::Disk,
     ];
 
     /// What a backend promises whatever the profile says.
@@ -144,6 +147,7 @@ impl Capability {
                 Some("name a backend that isolates in the profile: bubblewrap, or landlock")
             }
             Self::HostNetwork => Some("only the backend \"host\" has the host's network"),
+            Self::Disk => Some("run the agent as root, and name bubblewrap or landlock in the profile"),
             Self::OwnRoot => Some(
                 "name a backend that has a root of its own in the profile, bubblewrap; or leave rootfs out",
             ),
@@ -226,6 +230,7 @@ impl Capability {
             Self::CpuTime => "cpu_time",
             Self::FileSize => "file_size",
             Self::OpenFiles => "open_files",
+            Self::Disk => "disk",
         }
     }
 }

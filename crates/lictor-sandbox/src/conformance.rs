@@ -84,6 +84,8 @@ pub enum Limit {
     FileSize,
     /// 64 open files.
     OpenFiles,
+    /// 4 MiB and 500 files.
+    Disk,
 }
 
 impl Limit {
@@ -93,6 +95,7 @@ impl Limit {
             Self::Memory => limits.memory = Some(96 << 20),
             Self::FileSize => limits.file_size = Some(1 << 20),
             Self::OpenFiles => limits.open_files = Some(64),
+            Self::Disk => (limits.disk, limits.files) = (Some(4 << 20), Some(500)),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `users`, `resolve`, `view`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `way_out`, `proxy`, `confine` | the only way out of a sandbox, the process behind it, and what keeps that to its work |
 //! | `kept`, `snapshot` | sandboxes that are there for the next job, and copies of what they hold |
+//! | `quota` | how much a job may write |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp`, `shown` | the backends and what they share |
 //! | `checks` | what of the host all that rests on, for people |
@@ -33,6 +34,7 @@ mod oci;
 mod pipe;
 mod process;
 mod proxy;
+mod quota;
 mod reach;
 mod ready;
 mod recover;

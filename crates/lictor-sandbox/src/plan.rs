@@ -292,6 +292,7 @@ impl Promises<'_> {
         needed.extend(rate.map(|_| C::IoOfTree));
         needed.extend(limits.cpu_seconds.map(|_| C::CpuTime));
         needed.extend(limits.file_size.map(|_| C::FileSize));
+        needed.extend(limits.disk.map(|_| C::Disk));
         needed.extend(limits.open_files.map(|_| C::OpenFiles));
         let backend = self.backend.as_str();
         if let Some(capability) = needed.iter().copied().find(|c| !capabilities.has(*c)) {

@@ -351,3 +351,85 @@ async fn limit_that_a_host_cannot_hold_is_refused_with_its_fix() {
         assert!(error.contains("Delegate=yes"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn what_a_job_writes_to_its_own_places_has_an_end_in_bytes_and_files() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can mount a job's own disk");
+    }
+    let fill = "for d in $D; do for i in 1 2 3 4 5 6; do head -c 1048576 /dev/zero > $d/f$i || echo full; done; done";
+    let many = "i=0; while [ $i -lt 300 ]; do true > $D/n$i || { echo full; break; }; i=$((i+1)); done";
+    for (backend, places) in [
+        (
+            Backend::Bubblewrap,
+            vec![".", "/tmp", "/dev/shm", "/tmp . /dev/shm"],
+        ),
+        (Backend::Landlock, vec!["."]),
+    ] {
+        let mut bench = Bench::new(backend).await;
+        for place in places {
+            let line = format!("D='{place}'; {fill}");
+            bench.profile.limits.disk = None;
+            bench.profile.limits.files = None;
+            assert!(
+                !bench.sh(&line).await.stdout.contains("full"),
+                "{backend}: works without a limit"
+            );
+            bench.profile.limits.disk = Some(4 << 20);
+            let full = bench.sh(&line).await;
+            assert!(full.stdout.contains("full"), "{backend} {place}: {full:?}");
+            assert_eq!(full.ended.limits_hit, [LimitHit::Disk], "{backend} {place}");
+            let Some(place) = Some(place).filter(|p| !p.contains(' ')) else {
+                continue;
+            };
+            let line = format!("D='{place}'; {many}");
+            assert!(
+                !bench.sh(&line).await.stdout.contains("full"),
+                "{backend}: 300 files have room"
+            );
+            bench.profile.limits.files = Some(100);
+            let full = bench.sh(&line).await;
+            assert!(full.stdout.contains("full"), "{backend} {place}: {full:?}");
+            assert_eq!(full.ended.limits_hit, [LimitHit::Disk], "{backend} {place}");
+        }
+        bench.profile.limits.files = None;
+        let usual = bench.sh("echo x > f; cp /bin/true t; ./t && cat f").await;
+        assert_eq!(
+            (usual.stdout.as_str(), usual.ended.limits_hit.len()),
+            ("x\n", 0),
+            "{usual:?}"
+        );
+    }
+    let mut host = Bench::new(Backend::Host).await;
+    host.profile.limits.disk = Some(4 << 20);
+    let refused =
+        lictor_sandbox::can_hold(&host.profile, Backend::Host, &host.capabilities).expect_err("refused");
+    assert!(refused.to_string().contains("run the agent as root"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_jobs_own_disk_is_gone_with_the_job_and_after_an_agent_that_was_killed() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can mount a job's own disk");
+    }
+    let mounted = |dir: &std::path::Path| {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        table.contains(dir.to_str().expect("UTF-8"))
+    };
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    bench.profile.limits.disk = Some(4 << 20);
+    let plan = bench.plan(&command(&["true"]));
+    let dir = plan.dir().to_owned();
+    let mut sandbox = bench.backend.create(plan).await.expect("created");
+    assert!(mounted(&dir));
+    sandbox.destroy().await.expect("destroyed");
+    assert!(!mounted(&dir) && !dir.exists());
+    // An agent that comes back has the directory alone to go by.
+    let plan = bench.plan(&command(&["true"]));
+    let dir = plan.dir().to_owned();
+    let sandbox = bench.backend.create(plan).await.expect("created");
+    drop(sandbox);
+    assert!(mounted(&dir));
+    lictor_sandbox::remove_job_dir(&dir).expect("removed");
+    assert!(!mounted(&dir) && !dir.exists());
+}

@@ -190,6 +190,13 @@ pub struct Limits {
     /// Largest file that may be written, in bytes.
     #[serde(default, with = "optional_size")]
     pub file_size: Option<u64>,
+    /// Bytes that the job may have in its own places at once, `/workspace`, `/tmp` and `/dev/shm` together; they are
+    /// memory then.
+    #[serde(default, with = "optional_size", skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
+    /// Files, directories and links there; goes with `disk`, and is a quarter of its KiB when it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
     /// Open files of one process.
     #[serde(default)]
     pub open_files: Option<u64>,
@@ -246,6 +253,8 @@ impl Default for Limits {
             read_bytes_per_s: None,
             write_bytes_per_s: None,
             file_size: None,
+            disk: None,
+            files: None,
             open_files: None,
         }
     }
@@ -354,6 +363,9 @@ impl Profile {
         if self.warm > 0 && self.rootfs.is_some() {
             return Err("sandboxes with a rootfs of their own cannot be prepared");
         }
+        if self.warm > 0 && self.limits.disk.is_some() {
+            return Err("sandboxes with a disk of their own cannot be prepared");
+        }
         Ok(())
     }
 }
@@ -366,6 +378,15 @@ impl Limits {
         // What the kernel gives out in one period, from its smallest share to more than any machine has.
         if self.cpu_millis.is_some_and(|m| !(10..=10_000_000).contains(&m)) {
             return Err("cpu_millis is not from 10 to 10000000".into());
+        }
+        if self.disk.is_some_and(|n| n < 65_536) {
+            return Err("disk is less than 64KiB".into());
+        }
+        if self.files.is_some() && self.disk.is_none() {
+            return Err("files goes with disk".into());
+        }
+        if self.files.is_some_and(|n| !(1..=1 << 32).contains(&n)) {
+            return Err("files is not from 1 to 4294967296".into());
         }
         let rates = [
             ("read_bytes_per_s", self.read_bytes_per_s),
@@ -394,6 +415,8 @@ mod tests {
             "cpu_millis",
             "read_bytes_per_s",
             "write_bytes_per_s",
+            "disk",
+            "\"files\"",
             "rootfs",
             "devices",
             "seccomp",
@@ -431,6 +454,10 @@ mod tests {
             ("\"backend\": [\"landlock\", \"bubblewrap\"], \"warm\": 1", true),
             ("\"backend\": \"bubblewrap\", \"warm\": 17", false),
             ("\"backend\": \"landlock\", \"warm\": 1", false),
+            (
+                "\"backend\": \"bubblewrap\", \"warm\": 1, \"limits\": {\"disk\": \"1GiB\"}",
+                false,
+            ),
         ] {
             let profile: Profile = serde_json::from_str(&format!("{{{profile}}}")).expect("a profile");
             assert_eq!(profile.validate().is_ok(), good, "{profile:?}");
@@ -458,6 +485,10 @@ mod tests {
             ("\"read_bytes_per_s\": \"4KiB\"", true),
             ("\"read_bytes_per_s\": \"4095\"", false),
             ("\"write_bytes_per_s\": \"0\"", false),
+            ("\"disk\": \"64KiB\", \"files\": 1", true),
+            ("\"disk\": \"65535\"", false),
+            ("\"files\": 100", false),
+            ("\"disk\": \"1GiB\", \"files\": 0", false),
         ] {
             assert_eq!(profile(limits).validate().is_ok(), good, "{limits}");
         }

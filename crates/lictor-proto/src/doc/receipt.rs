@@ -127,6 +127,8 @@ pub enum LimitHit {
     Pids,
     /// CPU time.
     Cpu,
+    /// Bytes or files that it may write.
+    Disk,
 }
 
 /// Resources used by the whole process tree, measured.

@@ -29,10 +29,11 @@ const HELD_BY_HOST: &[&str] = &[
     "memory of many processes",
     "memory that nobody maps",
     "a large file",
+    "many files",
+    "inodes",
     "open files",
 ];
 
-const NO_DISK_QUOTA: &str = "there is no disk quota yet, only a limit on each file";
 const SAME_USER: &str = "Landlock knows no such right; ownership holds it, and the bait belongs to the sandboxes' own user, to \
                          whom nothing of the host should";
 const NAMES: &str =
@@ -54,15 +55,9 @@ const LANDLOCK: &[Leak] = &[
         "set the processors of a process outside",
         "threads name themselves by number there, so a filter cannot tell whose number it is",
     ),
-    leak("many files", NO_DISK_QUOTA),
-    leak("inodes", NO_DISK_QUOTA),
 ];
 
-const BUBBLEWRAP: &[Leak] = &[
-    leak("lock a program of the host", LOCKS),
-    leak("many files", NO_DISK_QUOTA),
-    leak("inodes", NO_DISK_QUOTA),
-];
+const BUBBLEWRAP: &[Leak] = &[leak("lock a program of the host", LOCKS)];
 
 const CONTAINER: &[Leak] = BUBBLEWRAP;
 

@@ -122,14 +122,16 @@ if os.stat('large').st_size > 2 << 20: out('3 MiB')",
 for n in range(8):
     with open(f'part-{n}', 'wb') as f: f.write(bytes(1 << 20))
 out('8 MiB')",
-    ),
+    )
+    .limited(Limit::Disk),
     should(
         "inodes",
         "empty files without end",
         r"
 for n in range(1000): os.close(os.open(f'empty-{n}', os.O_CREAT | os.O_WRONLY))
 out('1000 files')",
-    ),
+    )
+    .limited(Limit::Disk),
     must(
         "open files",
         "descriptors without end",

@@ -38,6 +38,7 @@ use self::paths::Paths;
 use self::warm::Taken;
 pub(crate) use self::warm::{Warm, keep_warm};
 use super::kernel::{Inside, Job, Kernel};
+use super::quota;
 use super::recover;
 use super::users::{self, User};
 use super::way_out;
@@ -141,6 +142,7 @@ impl Bubblewrap {
         ]);
         found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
         found.extend(self.0.limits());
+        found.extend(quota::works().then_some(C::Disk));
         if rustix::process::geteuid().is_root() {
             found.push(C::RunAsUser);
         }

@@ -12,6 +12,7 @@ use std::path::Path;
 use lictor_trust::profiles::Backend;
 use rustix::pipe::PipeFlags;
 
+use super::quota;
 use crate::plan::LaunchSpec;
 use crate::running::StdinSource;
 
@@ -26,7 +27,7 @@ pub(super) async fn open(source: StdinSource, spec: &LaunchSpec) -> io::Result<O
         StdinSource::File(mut file) => {
             let could = spec.backend.is_unprivileged() && is_writable(&file, spec.user.uid)?;
             if could || gives_away(spec) {
-                let path = spec.dir.join(COPY);
+                let path = quota::beside(spec, COPY);
                 let copied = tokio::task::spawn_blocking(move || copy(file, &path)).await;
                 file = copied.map_err(io::Error::other)??;
             }

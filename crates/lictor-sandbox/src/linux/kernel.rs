@@ -33,7 +33,7 @@ use super::supervisor::Supervisor;
 use super::tree::Tree;
 use super::users::User;
 use super::zygote::Zygote;
-use super::{keeper, landlock, process, ready};
+use super::{keeper, landlock, process, quota, ready};
 use crate::backend::{RecoverError, StartError, Suspend};
 use crate::capability::Capability;
 use crate::handle::{Handle, ProcessId};
@@ -192,6 +192,10 @@ impl Job {
         let mut plan = plan;
         plan.claim()?;
         make_dir(plan.dir(), plan.spec()).map_err(StartError::failed("make the job's directory"))?;
+        if let Err(e) = quota::mount(plan.spec()) {
+            let _ = remove_dir(plan.dir());
+            return Err(StartError::failed("mount the job's disk")(e));
+        }
         Self::create_in(kernel, plan)
     }
 
@@ -207,6 +211,7 @@ impl Job {
         match job.make_cgroup() {
             Ok(cgroup) => job.cgroup = cgroup.map(Arc::new),
             Err(e) => {
+                quota::unmount(job.plan.spec());
                 let _ = remove_dir(job.plan.dir());
                 return Err(StartError::failed("make the job's cgroup")(e));
             }
@@ -296,7 +301,10 @@ impl Job {
         handle.roots.extend(inside.roots);
         let limits = (spec.timeout, spec.grace);
         let keeper = (self.kernel.zygote.clone(), keeper);
-        let supervisor = Supervisor::new(keeper, tree, limits, memory, ended).with_report(report);
+        let disk = quota::is_set(&spec.limits).then(|| spec.dir.clone());
+        let supervisor = Supervisor::new(keeper, tree, limits, memory, ended)
+            .with_report(report)
+            .with_disk(disk);
         Ok(Running::new(handle, started_at, streams.ours, supervisor))
     }
 
@@ -413,6 +421,7 @@ impl Job {
 
     /// Ends what runs, then removes cgroup and directory.
     pub(super) async fn destroy(&mut self) -> io::Result<()> {
+        quota::unmount(self.plan.spec());
         match Recovered::take_up(self.handle()) {
             Ok(mut left) => left.destroy().await?,
             Err(RecoverError::Gone) => {}

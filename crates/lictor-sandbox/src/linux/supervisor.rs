@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::cgroup::Cgroup;
 use super::gvisor::Report;
 use super::keeper::Keeper;
 use super::process;
+use super::quota;
 use super::ready;
 use super::table::{EMPTY, MAIN_ENDED, RawUsage};
 use super::tree::Tree;
@@ -46,6 +48,8 @@ pub(crate) struct Supervisor {
     ended: watch::Sender<bool>,
     /// What the job's own kernel tells about its end, of which the host sees nothing.
     report: Option<Report>,
+    /// Where what the job may write is limited.
+    disk: Option<PathBuf>,
 }
 
 /// What is known of the end so far.
@@ -77,7 +81,13 @@ impl Supervisor {
             memory,
             ended,
             report: None,
+            disk: None,
         }
+    }
+
+    /// Looks at the end whether this is full.
+    pub(crate) fn with_disk(self, disk: Option<PathBuf>) -> Self {
+        Self { disk, ..self }
     }
 
     pub(crate) fn with_report(self, report: Option<Report>) -> Self {
@@ -233,6 +243,9 @@ impl Supervisor {
         }
         if cgroup.is_some_and(Cgroup::out_of_pids) {
             hit.push(LimitHit::Pids);
+        }
+        if self.disk.as_deref().is_some_and(quota::is_full) {
+            hit.push(LimitHit::Disk);
         }
         if exit == Some(Exit::Signal(libc::SIGXCPU)) {
             hit.push(LimitHit::Cpu);

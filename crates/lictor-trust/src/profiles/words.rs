@@ -376,6 +376,10 @@ fn bounds(limits: &Limits) -> Vec<String> {
             )
         }),
         limits.file_size.map(|n| format!("files: {} each", size(n))),
+        limits.disk.map(|n| {
+            let files = limits.files.unwrap_or(n / 4096);
+            format!("its own places: {} and {files} files, in memory", size(n))
+        }),
         limits
             .open_files
             .map(|n| format!("open files: {n} for each process")),

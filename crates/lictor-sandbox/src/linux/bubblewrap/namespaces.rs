@@ -77,7 +77,10 @@ impl Namespaces {
         };
         let bound = Timer::after(kernel.zygote.bound);
         let found = tokio::select! {
-            found = wait_until_ready(outer, parts.user.uid, ends.info, ends.mounts) => found,
+            // A first process that has ended says why; bwrap itself would go on waiting for it.
+            found = wait_until_ready(outer, parts.user.uid, ends.info, ends.mounts) => {
+                found.map_err(|_| broken(&mut ends.error))
+            }
             // bwrap ends by itself only when something failed.
             _ = keeper.next() => Err(broken(&mut ends.error)),
             () = expiry(&bound) => Err(StartError::failed("set the sandbox up")(io::ErrorKind::TimedOut.into())),
@@ -280,6 +283,9 @@ async fn wait_until_ready(
         () = expiry(&at_last) => {}
     }
     while !is_ready(init, uid) {
+        if process::identify(init.pid) != Some(init) {
+            return Err(read("set the sandbox up")(io::ErrorKind::NotFound.into()));
+        }
         expiry(&Timer::after(LOOK_AGAIN)).await;
     }
     Ok((init, init_fd))

@@ -12,6 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::arguments::INSIDE;
+use crate::linux::quota;
 use crate::linux::shown::{GROUP, PASSWD};
 use crate::plan::LaunchSpec;
 
@@ -57,7 +58,19 @@ impl Paths {
         };
         let read_only = spec.read_only.iter().map(|p| ("--ro-bind-fd", p));
         let read_write = spec.read_write.iter().map(|p| ("--bind-fd", p));
+        let own = |name: &str, at: &str| {
+            let from = open_dir(&spec.dir.join(name))?;
+            let (option, at) = ("--bind-fd", at.to_owned());
+            Ok::<_, io::Error>(Mount { option, from, at })
+        };
         let mut mounts = Vec::new();
+        if quota::is_set(&spec.limits) {
+            // In the place of the usual ones; before what the profile shows, which may lie below.
+            let [_, others @ ..] = &quota::PLACES;
+            for (name, at, _) in others {
+                mounts.push(own(name, at)?);
+            }
+        }
         for (option, path) in read_only.chain(read_write) {
             let from = open(path).map_err(|e| named(path, e))?;
             if let Some(root) = &root {
@@ -66,9 +79,10 @@ impl Paths {
             let at = path.clone();
             mounts.push(Mount { option, from, at });
         }
+        let workspace = quota::workspace(spec);
         mounts.push(Mount {
             option: "--bind-fd",
-            from: open_dir(&spec.workspace())?,
+            from: open_dir(&workspace)?,
             at: "/workspace".into(),
         });
         Ok(Self { root, users, mounts })
