@@ -79,11 +79,15 @@ pub enum Capability {
     OpenFiles,
     /// A limit on what the job has in its own places.
     Disk,
+    /// Parts of what is shown that are hidden.
+    HiddenPaths,
+    /// Parts of what is shown writable that stay as they are.
+    ProtectedPaths,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,
@@ -118,6 +122,8 @@ impl Capability {
         Self::FileSize,
         Self::OpenFiles,
         Self::Disk,
+        Self::HiddenPaths,
+        Self::ProtectedPaths,
     ];
 
     /// What a backend promises whatever the profile says.
@@ -148,6 +154,9 @@ impl Capability {
             }
             Self::HostNetwork => Some("only the backend \"host\" has the host's network"),
             Self::Disk => Some("run the agent as root, and name bubblewrap or landlock in the profile"),
+            Self::HiddenPaths | Self::ProtectedPaths => {
+                Some("name bubblewrap in the profile; or leave deny and protect out")
+            }
             Self::OwnRoot => Some(
                 "name a backend that has a root of its own in the profile, bubblewrap; or leave rootfs out",
             ),
@@ -231,6 +240,8 @@ impl Capability {
             Self::FileSize => "file_size",
             Self::OpenFiles => "open_files",
             Self::Disk => "disk",
+            Self::HiddenPaths => "hidden_paths",
+            Self::ProtectedPaths => "protected_paths",
         }
     }
 }

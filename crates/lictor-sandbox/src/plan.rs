@@ -127,6 +127,11 @@ pub(crate) struct LaunchSpec {
     pub(crate) hold: Option<Arc<Held>>,
     pub(crate) read_only: Vec<String>,
     pub(crate) read_write: Vec<String>,
+    /// What of these is hidden.
+    pub(crate) deny: Vec<String>,
+    /// What of the writable ones stays as it is, and whether the profile says so itself.
+    pub(crate) protect: Vec<String>,
+    pub(crate) names_protected: bool,
     /// Devices of the host that are shown.
     pub(crate) devices: Vec<String>,
     pub(crate) seccomp: Seccomp,
@@ -182,6 +187,9 @@ impl LaunchSpec {
             hold: None,
             read_only: profile.read_only.clone(),
             read_write: profile.read_write.clone(),
+            deny: profile.deny.clone(),
+            protect: profile.protected(),
+            names_protected: names_protected(profile),
             devices: profile.devices.clone(),
             seccomp: profile.seccomp,
             timeout: exec.timeout().unwrap_or(limits.timeout).min(limits.max_timeout),
@@ -226,6 +234,8 @@ impl LaunchSpec {
             network: self.network,
             has_rules: self.egress.is_some(),
             own_root: self.rootfs.is_some(),
+            hides: !self.deny.is_empty(),
+            protects: self.names_protected,
             shows_paths: !self.read_only.is_empty() || !self.read_write.is_empty(),
             shows_devices: !self.devices.is_empty(),
             seccomp: self.seccomp,
@@ -244,6 +254,8 @@ struct Promises<'a> {
     has_rules: bool,
     /// Whether its root is not the host's.
     own_root: bool,
+    hides: bool,
+    protects: bool,
     shows_paths: bool,
     shows_devices: bool,
     seccomp: Seccomp,
@@ -274,6 +286,8 @@ impl Promises<'_> {
             needed.push(C::MountNamespace);
         }
         needed.extend(self.own_root.then_some(C::OwnRoot));
+        needed.extend(self.hides.then_some(C::HiddenPaths));
+        needed.extend(self.protects.then_some(C::ProtectedPaths));
         needed.extend(self.shows_devices.then_some(C::Devices));
         needed.extend((self.seccomp == Seccomp::Strict).then_some(C::StrictSeccomp));
         if self.changes_user && !self.backend.is_namespaced() {
@@ -320,6 +334,8 @@ pub fn can_hold(
         network: profile.network,
         has_rules: egress_of(profile).is_some(),
         own_root: profile.rootfs.is_some(),
+        hides: !profile.deny.is_empty(),
+        protects: names_protected(profile),
         shows_paths: !profile.read_only.is_empty() || !profile.read_write.is_empty(),
         shows_devices: !profile.devices.is_empty(),
         seccomp: profile.seccomp,
@@ -328,6 +344,11 @@ pub fn can_hold(
         limits: &profile.limits,
     };
     promises.required(capabilities).map(|_| ())
+}
+
+/// Whether a profile says itself what is protected; what is by default is held where it can be.
+fn names_protected(profile: &Profile) -> bool {
+    !profile.read_write.is_empty() && profile.protect.as_ref().is_some_and(|p| !p.is_empty())
 }
 
 /// Where a job works, as it sees it.

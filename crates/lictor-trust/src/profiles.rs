@@ -11,6 +11,7 @@ use lictor_proto::{Digest, Name};
 use serde::{Deserialize, Serialize};
 
 mod backends;
+mod globs;
 mod persist;
 mod units;
 mod words;
@@ -18,6 +19,7 @@ mod words;
 use crate::egress::{Egress, PROXY_VARIABLES, Presets};
 
 pub use backends::{Backend, Backends};
+pub use globs::matches;
 pub use persist::Persist;
 use units::{duration, optional_size, size};
 pub use units::{duration_in_words, parse_duration, parse_size, size_in_words};
@@ -94,6 +96,14 @@ pub struct Profile {
     /// Takes the backend bubblewrap, and memory.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub warm: u32,
+    /// What of these paths is hidden all the same: names, or paths below them, with `*`, `?` and `**`. Takes a backend
+    /// with a file system view of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    /// What of `read_write` stays as it is, whether it is there or not, as paths below each of them; one that ends with
+    /// `/` is a directory. `.git/hooks/` and `.git/config` when it is not set, where the backend can hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protect: Option<Vec<String>>,
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
@@ -336,6 +346,7 @@ impl Profile {
         let persist = self.persist.as_ref().map_or(Ok(()), Persist::validate);
         persist.map_err(|e| format!("persist: {e}"))?;
         self.validate_warm().map_err(|e| format!("warm: {e}"))?;
+        self.validate_hidden()?;
         if self.network == Network::Host && self.backend.iter().any(Backend::is_unprivileged) {
             return Err("network = \"host\" goes with backend = \"host\" only".into());
         }
@@ -352,7 +363,35 @@ fn is_device_path(path: &str) -> bool {
             .is_some_and(|p| p.split('/').all(plain))
 }
 
+/// What of a writable path others run, and what says what they run.
+const PROTECTED: [&str; 2] = [".git/hooks/", ".git/config"];
+
 impl Profile {
+    /// What of its writable paths stays as it is.
+    #[must_use]
+    pub fn protected(&self) -> Vec<String> {
+        let usual = || PROTECTED.map(str::to_owned).to_vec();
+        self.protect.clone().unwrap_or_else(usual)
+    }
+
+    fn validate_hidden(&self) -> Result<(), String> {
+        let protect = self.protect.as_deref().unwrap_or_default();
+        if self.deny.len() > globs::MOST || protect.len() > globs::MOST {
+            return Err(format!("deny or protect has more than {} entries", globs::MOST));
+        }
+        for pattern in &self.deny {
+            globs::check(pattern).map_err(|e| format!("deny: {pattern:?} {e}"))?;
+        }
+        for path in protect {
+            let plain = path.strip_suffix('/').unwrap_or(path);
+            globs::check(plain).map_err(|e| format!("protect: {path:?} {e}"))?;
+            if plain.contains(['*', '?']) {
+                return Err(format!("protect: {path:?} is a pattern; name the path itself"));
+            }
+        }
+        Ok(())
+    }
+
     fn validate_warm(&self) -> Result<(), &'static str> {
         if self.warm > MOST_WARM {
             return Err("at most 16");
@@ -365,6 +404,14 @@ impl Profile {
         }
         if self.warm > 0 && self.limits.disk.is_some() {
             return Err("sandboxes with a disk of their own cannot be prepared");
+        }
+        // What is hidden and protected is what is there when a sandbox is made.
+        let covers = !self.deny.is_empty() || !self.read_write.is_empty() && !self.protected().is_empty();
+        if self.warm > 0 && covers {
+            return Err(
+                "what deny and protect are about is looked for at the start, so nothing can be prepared; \
+                        with read_write, protect = [] lets it",
+            );
         }
         Ok(())
     }
@@ -418,6 +465,8 @@ mod tests {
             "disk",
             "\"files\"",
             "rootfs",
+            "deny",
+            "protect",
             "devices",
             "seccomp",
             "warm",

@@ -20,6 +20,7 @@
 //! - bwrap gets an empty environment and only the descriptors listed here.
 
 mod arguments;
+mod covers;
 mod namespaces;
 mod paths;
 mod warm;
@@ -134,6 +135,8 @@ impl Bubblewrap {
         found.extend(C::OF_NAMESPACES);
         found.extend([
             C::OwnRoot,
+            C::HiddenPaths,
+            C::ProtectedPaths,
             C::CpuTime,
             C::FileSize,
             C::OpenFiles,

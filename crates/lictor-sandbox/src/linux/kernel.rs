@@ -86,6 +86,12 @@ impl Kernel {
         })
     }
 
+    /// The agent's own directory, which no job sees.
+    pub(super) fn own_dir(&self) -> Option<std::path::PathBuf> {
+        let store = self.rootfs.get()?;
+        store.dir().parent().map(Path::to_owned)
+    }
+
     pub(crate) fn use_rootfs(&self, store: Store) {
         let _ = self.rootfs.set(store);
     }

@@ -100,6 +100,8 @@ impl Profile {
             rootfs: _, // reads, needs, never on
             read_only,
             read_write,
+            deny,
+            protect: _, // protected
             devices,
             seccomp,
             persist,
@@ -116,6 +118,13 @@ impl Profile {
                 "writes",
                 self.of_each(|_, i| i.writes.to_owned(), "also, of the host,", read_write),
             ),
+            topic(
+                "hides",
+                deny.iter()
+                    .map(|p| format!("{p} in what it shows of the host"))
+                    .collect(),
+            ),
+            topic("keeps as it is", self.kept()),
             topic(
                 "devices",
                 devices.iter().map(|d| format!("{d} of the host")).collect(),
@@ -269,6 +278,21 @@ impl Profile {
         });
         let more = more.iter().map(|path| format!("{also} {path}"));
         each.chain(more).collect()
+    }
+
+    fn kept(&self) -> Vec<String> {
+        let paths = self
+            .protected()
+            .into_iter()
+            .filter(|_| !self.read_write.is_empty());
+        let where_it_can = if self.protect.is_none() {
+            " (with bubblewrap)"
+        } else {
+            ""
+        };
+        paths
+            .map(|p| format!("{p} in what it may write of the host{where_it_can}"))
+            .collect()
     }
 
     fn network_in_words(&self) -> String {

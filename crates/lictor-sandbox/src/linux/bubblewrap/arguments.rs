@@ -1,5 +1,6 @@
 //! What a sandbox shows: bwrap's arguments.
 
+use super::covers::Cover;
 use super::paths::Paths;
 use crate::linux::shown::{ETC, How, SHOWN, how};
 use crate::linux::users::User;
@@ -40,6 +41,24 @@ pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
     }
     for mount in &paths.mounts {
         add(&mut list, &[mount.option, &number.to_string(), &mount.at]);
+        number += 1;
+    }
+    for covered in &paths.covers.all {
+        let at = covered.at.as_str();
+        let option = match &covered.by {
+            Cover::Empty => {
+                add(&mut list, &["--size", "4096", "--tmpfs", at, "--remount-ro", at]);
+                continue;
+            }
+            Cover::Nothing => {
+                // A device, on a mount without devices: it cannot be opened.
+                add(&mut list, &["--ro-bind", "/dev/null", at]);
+                continue;
+            }
+            Cover::ReadOnly(_) => "--ro-bind-fd",
+            Cover::Itself(_) => "--bind-fd",
+        };
+        add(&mut list, &[option, &number.to_string(), at]);
         number += 1;
     }
     if paths.mounts.is_empty() {

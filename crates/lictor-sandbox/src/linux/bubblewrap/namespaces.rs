@@ -15,6 +15,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 
 use super::arguments::{Parts, arguments};
+use super::covers::{Cover, Placeholder};
 use super::paths::Paths;
 use crate::backend::StartError;
 use crate::handle::ProcessId;
@@ -43,6 +44,8 @@ pub(super) struct Namespaces {
     outer: ProcessId,
     pub(super) init: ProcessId,
     pub(super) init_fd: OwnedFd,
+    /// What was made of the host's to mount something on; removed with this.
+    placeholders: Vec<Placeholder>,
     /// What bwrap waits at.
     _block: OwnedFd,
 }
@@ -58,13 +61,15 @@ struct Ends {
 
 impl Namespaces {
     pub(super) async fn make(kernel: &Kernel, spec: &LaunchSpec) -> Result<Self, StartError> {
-        let parts = Parts {
+        let mut parts = Parts {
             user: &spec.user,
             changes_user: spec.changes_user,
             devices: &spec.devices,
             paths: open_paths(kernel, spec).await?,
         };
-        Self::start(kernel, &parts).await
+        let mut made = Self::start(kernel, &parts).await?;
+        made.placeholders = std::mem::take(&mut parts.paths.covers.placeholders);
+        Ok(made)
     }
 
     /// Starts bwrap and waits until it has set everything up and dropped all privileges.
@@ -92,6 +97,7 @@ impl Namespaces {
                 outer,
                 init,
                 init_fd,
+                placeholders: Vec::new(),
                 _block: ends.block,
             }),
             Err(e) => {
@@ -149,18 +155,18 @@ impl Drop for Namespaces {
 async fn open_paths(kernel: &Kernel, spec: &LaunchSpec) -> Result<Paths, StartError> {
     let failed = || StartError::failed("show what the profile names");
     if spec.read_only.is_empty() && spec.read_write.is_empty() {
-        return Paths::open(spec).map_err(failed());
+        return Paths::open(spec, None).map_err(failed());
     }
     let late = || failed()(io::ErrorKind::TimedOut.into());
     let bound = Timer::after(kernel.zygote.bound);
-    let asked = spec.clone();
+    let (asked, own) = (spec.clone(), kernel.own_dir());
     let threads = kernel.openers.clone();
     let open = async move {
         // A thread that hangs keeps its place, so that there are never more of them than there are places.
         let place = threads.acquire_owned().await;
         let open = move || {
             let _place = place;
-            Paths::open(&asked)
+            Paths::open(&asked, own.as_deref())
         };
         tokio::task::spawn_blocking(open).await
     };
@@ -185,6 +191,10 @@ async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper
     inherit.extend(files.iter().map(AsFd::as_fd));
     inherit.extend(parts.paths.root.as_ref().map(AsFd::as_fd));
     inherit.extend(parts.paths.mounts.iter().map(|m| m.from.as_fd()));
+    inherit.extend(parts.paths.covers.all.iter().filter_map(|c| match &c.by {
+        Cover::ReadOnly(fd) | Cover::Itself(fd) => Some(fd.as_fd()),
+        Cover::Empty | Cover::Nothing => None,
+    }));
     let spawned = spawn::spawn(&kernel.zygote, &launch(kernel, parts, inherit)?).await?;
     let ends = Ends {
         error,

@@ -12,6 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::arguments::INSIDE;
+use super::covers::Covers;
 use crate::linux::quota;
 use crate::linux::shown::{GROUP, PASSWD};
 use crate::plan::LaunchSpec;
@@ -35,6 +36,8 @@ pub(super) struct Paths {
     /// What is shown as `/etc/passwd` and `/etc/group`.
     pub(super) users: [Vec<u8>; 2],
     pub(super) mounts: Vec<Mount>,
+    /// What takes the place of parts of these.
+    pub(super) covers: Covers,
 }
 
 impl Paths {
@@ -44,11 +47,12 @@ impl Paths {
             root: None,
             users: [PASSWD.into(), GROUP.into()],
             mounts: Vec::new(),
+            covers: Covers::default(),
         }
     }
 
     /// Opens them. It may take as long as a file system takes to answer.
-    pub(super) fn open(spec: &LaunchSpec) -> io::Result<Self> {
+    pub(super) fn open(spec: &LaunchSpec, own: Option<&Path>) -> io::Result<Self> {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open_dir = |path: &Path| rustix::fs::open(path, directory, Mode::empty());
         let root = spec.rootfs.as_deref().map(open_dir).transpose()?;
@@ -58,17 +62,17 @@ impl Paths {
         };
         let read_only = spec.read_only.iter().map(|p| ("--ro-bind-fd", p));
         let read_write = spec.read_write.iter().map(|p| ("--bind-fd", p));
-        let own = |name: &str, at: &str| {
+        let own_place = |name: &str, at: &str| {
             let from = open_dir(&spec.dir.join(name))?;
             let (option, at) = ("--bind-fd", at.to_owned());
             Ok::<_, io::Error>(Mount { option, from, at })
         };
-        let mut mounts = Vec::new();
+        let (mut mounts, mut covers) = (Vec::new(), Covers::default());
         if quota::is_set(&spec.limits) {
             // In the place of the usual ones; before what the profile shows, which may lie below.
             let [_, others @ ..] = &quota::PLACES;
             for (name, at, _) in others {
-                mounts.push(own(name, at)?);
+                mounts.push(own_place(name, at)?);
             }
         }
         for (option, path) in read_only.chain(read_write) {
@@ -76,6 +80,14 @@ impl Paths {
             if let Some(root) = &root {
                 has_place(root, path, &from).map_err(|e| named(path, e))?;
             }
+            let writable = option == "--bind-fd";
+            if let Some(own) = own {
+                covers.hide_own(path, writable, own)?;
+            }
+            for protected in spec.protect.iter().filter(|_| writable) {
+                covers.protect(path, &from, protected)?;
+            }
+            covers.hide(path, &from, &spec.deny)?;
             let at = path.clone();
             mounts.push(Mount { option, from, at });
         }
@@ -85,7 +97,12 @@ impl Paths {
             from: open_dir(&workspace)?,
             at: "/workspace".into(),
         });
-        Ok(Self { root, users, mounts })
+        Ok(Self {
+            root,
+            users,
+            mounts,
+            covers,
+        })
     }
 }
 

@@ -1,0 +1,252 @@
+//! What lies in the paths that a sandbox shows and is hidden, or stays as it is, all the same.
+//!
+//! What is mounted on a file or directory goes with it wherever it is moved inside, and cannot be removed or replaced.
+//! So what a pattern of `deny` is about when the sandbox is made stays hidden. What `protect` is about is a name, so the
+//! directories above it are mounted on themselves: what is a mount point cannot be renamed either.
+//!
+//! # Invariants
+//! - Nothing is looked up through a link, and what cannot be held is an error: a link that is denied or protected, a
+//!   name that is no UTF-8, more than can be looked through.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use lictor_trust::profiles::matches;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// Most entries that are looked through for one sandbox, and directories above one.
+const ENTRIES: usize = 100_000;
+const DEPTH: usize = 64;
+/// Most of them that are hidden.
+const HIDDEN: usize = 512;
+
+/// What takes the place of a path inside.
+#[derive(Debug)]
+pub(super) enum Cover {
+    /// An empty directory.
+    Empty,
+    /// Something that cannot be opened.
+    Nothing,
+    /// Itself, read-only.
+    ReadOnly(OwnedFd),
+    /// Itself, so that it cannot be renamed.
+    Itself(OwnedFd),
+}
+
+/// One path inside, and what takes its place.
+#[derive(Debug)]
+pub(super) struct Covered {
+    pub(super) at: String,
+    pub(super) by: Cover,
+}
+
+/// Something that was made to have a place for a cover; removed with it, where nobody has put anything into it.
+#[derive(Debug)]
+pub(super) struct Placeholder {
+    above: OwnedFd,
+    name: CString,
+    kind: FileType,
+}
+
+impl Drop for Placeholder {
+    fn drop(&mut self) {
+        let flags = match self.kind {
+            FileType::Directory => AtFlags::REMOVEDIR,
+            _ => match rustix::fs::statat(&self.above, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if stat.st_size == 0 => AtFlags::empty(),
+                _ => return,
+            },
+        };
+        let _ = rustix::fs::unlinkat(&self.above, &self.name, flags);
+    }
+}
+
+/// All covers of one sandbox.
+#[derive(Debug, Default)]
+pub(super) struct Covers {
+    pub(super) all: Vec<Covered>,
+    pub(super) placeholders: Vec<Placeholder>,
+    pinned: BTreeSet<String>,
+    seen: usize,
+}
+
+fn cannot(at: &str, why: &str) -> io::Error {
+    io::Error::other(format!("{at}: {why}"))
+}
+
+fn open(above: &OwnedFd, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let here = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(above, name, flags | OFlags::CLOEXEC, Mode::empty(), here)
+}
+
+fn kind_of(fd: &OwnedFd) -> io::Result<FileType> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode))
+}
+
+impl Covers {
+    /// Hides what patterns are about below a path that is shown.
+    pub(super) fn hide(&mut self, shown: &str, root: &OwnedFd, patterns: &[String]) -> io::Result<()> {
+        if patterns.is_empty() || kind_of(root)? != FileType::Directory {
+            return Ok(());
+        }
+        let mut ahead: Vec<Vec<String>> = vec![Vec::new()];
+        while let Some(names) = ahead.pop() {
+            let inside = names.join("/");
+            let inside = if inside.is_empty() { "." } else { &inside };
+            let dir = open(root, inside, OFlags::RDONLY | OFlags::DIRECTORY)
+                .map_err(|e| cannot(&format!("{shown}/{inside}"), &e.to_string()))?;
+            for entry in Dir::new(dir)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                self.seen += 1;
+                if self.seen > ENTRIES || names.len() >= DEPTH {
+                    return Err(cannot(
+                        shown,
+                        "it holds too much to look through it for what is denied",
+                    ));
+                }
+                let mut path: Vec<&[u8]> = names.iter().map(|n| n.as_bytes()).collect();
+                path.push(name.to_bytes());
+                let is_denied = patterns.iter().any(|p| matches(p, &path));
+                let kind = entry.file_type();
+                if !is_denied && kind != FileType::Directory {
+                    continue;
+                }
+                let text = name
+                    .to_str()
+                    .map_err(|_| cannot(shown, "it holds a name that is no UTF-8"))?;
+                let mut names = names.clone();
+                names.push(text.to_owned());
+                match is_denied {
+                    true => self.hide_one(format!("{shown}/{}", names.join("/")), kind)?,
+                    false => ahead.push(names),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hide_one(&mut self, at: String, kind: FileType) -> io::Result<()> {
+        let by = match kind {
+            FileType::Directory => Cover::Empty,
+            FileType::Symlink => {
+                return Err(cannot(
+                    &at,
+                    "it is denied and a link; what it leads to cannot be hidden by its name",
+                ));
+            }
+            _ => Cover::Nothing,
+        };
+        self.all.push(Covered { at, by });
+        if self.all.len() > HIDDEN {
+            return Err(cannot("deny", "it is about more than can be hidden"));
+        }
+        Ok(())
+    }
+
+    /// Keeps a name below a path that is shown writable as it is: what it means now, or that it means nothing.
+    pub(super) fn protect(&mut self, shown: &str, root: &OwnedFd, path: &str) -> io::Result<()> {
+        if kind_of(root)? != FileType::Directory {
+            return Ok(());
+        }
+        let is_directory = path.ends_with('/');
+        let names: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+        let mut above = open(root, ".", OFlags::PATH)?;
+        let mut at = shown.to_owned();
+        for (n, name) in names.iter().enumerate() {
+            at = format!("{at}/{name}");
+            let is_last = n + 1 == names.len();
+            match open(&above, name, OFlags::PATH) {
+                Ok(here) => {
+                    let goes_on = !is_last && kind_of(&here)? == FileType::Directory;
+                    if !goes_on {
+                        let by = Cover::ReadOnly(here);
+                        self.all.push(Covered { at, by });
+                        return Ok(());
+                    }
+                    if self.pinned.insert(at.clone()) {
+                        let by = Cover::Itself(open(&above, name, OFlags::PATH)?);
+                        self.all.push(Covered { at: at.clone(), by });
+                    }
+                    above = here;
+                }
+                Err(Errno::NOENT) => return self.keep_absent(above, name, at, !is_last || is_directory),
+                Err(Errno::LOOP) => {
+                    return Err(cannot(&at, "it is protected and a link, which cannot be held"));
+                }
+                Err(e) => return Err(cannot(&at, &e.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes something empty that a cover can be mounted on, and takes it away again later.
+    fn keep_absent(&mut self, above: OwnedFd, name: &str, at: String, directory: bool) -> io::Result<()> {
+        let wrong = |e: Errno| {
+            cannot(
+                &at,
+                &format!("it is protected, and its place cannot be kept: {e}"),
+            )
+        };
+        let kind = match directory {
+            true => FileType::Directory,
+            false => FileType::RegularFile,
+        };
+        if directory {
+            rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)).map_err(wrong)?;
+        } else {
+            let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&above, name, new, Mode::from_raw_mode(0o644)).map_err(wrong)?;
+        }
+        let made = open(&above, name, OFlags::PATH).map_err(wrong)?;
+        let name = CString::new(name).map_err(io::Error::other)?;
+        self.placeholders.push(Placeholder { above, name, kind });
+        let by = Cover::ReadOnly(made);
+        self.all.push(Covered { at, by });
+        Ok(())
+    }
+
+    /// Hides the agent's own directory where a path shows it.
+    pub(super) fn hide_own(&mut self, shown: &str, writable: bool, own: &Path) -> io::Result<()> {
+        let Ok(own) = own.canonicalize() else {
+            return Ok(()); // it is not there
+        };
+        if Path::new(shown).starts_with(&own) {
+            return Err(cannot(
+                shown,
+                "it is in the agent's own directory, which no job sees",
+            ));
+        }
+        let Ok(inside) = own.strip_prefix(shown) else {
+            return Ok(());
+        };
+        let text = |p: &Path| {
+            p.to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| cannot(shown, "no UTF-8"))
+        };
+        let mut at = Path::new(shown).to_owned();
+        let names: Vec<_> = inside.components().collect();
+        for name in names.iter().take(names.len().saturating_sub(1)) {
+            at.push(name);
+            let place = text(&at)?;
+            if writable && self.pinned.insert(place.clone()) {
+                let flags = OFlags::PATH | OFlags::CLOEXEC;
+                let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+                let here = rustix::fs::openat2(rustix::fs::CWD, &at, flags, Mode::empty(), no_links)?;
+                let by = Cover::Itself(here);
+                self.all.push(Covered { at: place, by });
+            }
+        }
+        let (at, by) = (text(&own)?, Cover::Empty);
+        self.all.push(Covered { at, by });
+        Ok(())
+    }
+}

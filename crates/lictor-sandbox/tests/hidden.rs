@@ -1,0 +1,214 @@
+//! What is hidden and what is protected in the paths that a profile shows: each attempt is first shown to work where
+//! the profile says nothing about it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::Path;
+
+use common::{Bench, command, skip};
+use lictor_sandbox::can_hold;
+use lictor_trust::profiles::Backend;
+
+/// A directory of the sandboxes' own user, with something that is nobody's business in it.
+fn shared() -> tempfile::TempDir {
+    let place = tempfile::tempdir().expect("a directory");
+    for dir in ["", "deep/er", "keys", "secrets/inner", ".git/hooks", "repo"] {
+        fs::create_dir_all(place.path().join(dir)).expect("made");
+    }
+    for file in [
+        ".env",
+        "deep/er/.env",
+        "keys/a.pem",
+        "keys/a.pub",
+        "secrets/inner/s",
+        "plain",
+        ".git/config",
+    ] {
+        fs::write(place.path().join(file), "the-secret").expect("written");
+    }
+    give(place.path());
+    place
+}
+
+fn give(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        chown(path, Some(65_534), Some(65_534)).expect("given");
+    }
+    let meta = fs::symlink_metadata(path).expect("there");
+    fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(if meta.is_dir() { 0o755 } else { 0o644 }),
+    )
+    .expect("set");
+    if meta.is_dir() {
+        for entry in fs::read_dir(path).expect("a directory") {
+            give(&entry.expect("an entry").path());
+        }
+    }
+}
+
+async fn bench() -> Bench {
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    bench.profile.protect = Some(Vec::new());
+    bench
+}
+
+#[tokio::test]
+async fn what_is_denied_cannot_be_read_by_any_of_its_names_inside() {
+    let mut bench = bench().await;
+    let place = shared();
+    let path = place.path().to_str().expect("UTF-8").to_owned();
+    for writable in [false, true] {
+        bench.profile.deny.clear();
+        (bench.profile.read_only, bench.profile.read_write) = match writable {
+            true => (Vec::new(), vec![path.clone()]),
+            false => (vec![path.clone()], Vec::new()),
+        };
+        let attempts = format!(
+            "cd {path}; cat .env deep/er/.env keys/a.pem secrets/inner/s; ln .env /workspace/e && cat /workspace/e; \
+             ln .env other && cat other; mv deep moved && cat moved/er/.env; mv moved deep; mv secrets s2 && cat s2/inner/s; \
+             mv s2 secrets; rm other; cp -r secrets /workspace/s && cat /workspace/s/inner/s; head -c 99 < .env; \
+             cat /proc/self/cwd/.env; cat /proc/self/root{path}/.env"
+        );
+        let open = bench.sh(&attempts).await;
+        assert!(
+            open.stdout.matches("the-secret").count() >= 6,
+            "works without: {open:?}"
+        );
+        bench.profile.deny = [".env", "*.pem", "secrets"].map(str::to_owned).to_vec();
+        let hidden = bench.sh(&attempts).await;
+        assert!(
+            !hidden.stdout.contains("the-secret"),
+            "writable {writable}: {hidden:?}"
+        );
+        let rest = bench.sh(&format!("cat {path}/plain {path}/keys/a.pub; ls -A {path}/secrets; rm {path}/.env; echo x > {path}/.env; touch {path}/secrets/x; mv {path}/.env {path}/y")).await;
+        assert_eq!(rest.stdout, "the-secretthe-secret", "{rest:?}");
+        // And on the host all is as it was.
+        assert_eq!(
+            fs::read_to_string(place.path().join(".env")).expect("there"),
+            "the-secret"
+        );
+        assert!(place.path().join("secrets/inner/s").exists() && !place.path().join("y").exists());
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_hidden_is_a_refusal() {
+    let mut bench = bench().await;
+    let place = shared();
+    let path = place.path().to_str().expect("UTF-8").to_owned();
+    bench.profile.read_only = vec![path];
+    bench.profile.deny = vec!["link".into()];
+    assert!(bench.run(&["true"]).await.succeeded());
+    symlink("plain", place.path().join("link")).expect("a link");
+    let plan = bench.plan(&command(&["true"]));
+    let error = bench.backend.create(plan).await.err().expect("refused").refusal();
+    assert!(error.message.contains("denied and a link"), "{error}");
+    bench.profile.deny = vec!["x".into()];
+    let deep = (0..70).fold(place.path().to_owned(), |p, _| p.join("d"));
+    fs::create_dir_all(deep).expect("made");
+    let plan = bench.plan(&command(&["true"]));
+    let error = bench.backend.create(plan).await.err().expect("refused").refusal();
+    assert!(error.message.contains("too much"), "{error}");
+    for backend in [Backend::Host, Backend::Landlock] {
+        let mut other = Bench::new(backend).await;
+        other.profile.deny = vec!["x".into()];
+        let refused = can_hold(&other.profile, backend, &other.capabilities).expect_err("refused");
+        assert!(refused.to_string().contains("hidden_paths"), "{refused}");
+        other.profile.deny.clear();
+        other.profile.read_write = vec!["/srv".into()];
+        other.profile.protect = Some(vec!["x".into()]);
+        assert!(can_hold(&other.profile, backend, &other.capabilities).is_err());
+    }
+}
+
+#[tokio::test]
+async fn hooks_and_configuration_of_a_repository_stay_as_they_are() {
+    let mut bench = bench().await;
+    let attempts = |path: &str| {
+        format!(
+            "cd {path}; echo evil > .git/hooks/pre-commit; echo evil > .git/config; \
+             mv .git/config .git/c2; echo evil > .git/config; \
+             mv .git/hooks .git/h2; mkdir .git/hooks; echo evil > .git/hooks/post-merge; \
+             mv .git g2; mkdir -p .git/hooks; echo evil > .git/hooks/post-checkout; echo evil > .git/config; \
+             rm -rf .git; ln -s /workspace .git; chmod 777 .git/hooks; true"
+        )
+    };
+    let is_evil = |place: &Path| {
+        let evil = |p: &str| fs::read_to_string(place.join(p)).is_ok_and(|t| t.contains("evil"));
+        let linked = fs::symlink_metadata(place.join(".git")).is_ok_and(|m| m.is_symlink());
+        let hooks = ["pre-commit", "post-merge", "post-checkout"];
+        linked || evil(".git/config") || hooks.iter().any(|h| evil(&format!(".git/hooks/{h}")))
+    };
+    for absent in [&[][..], &[".git/hooks"], &[".git/config"], &[".git"]] {
+        for protected in [false, true] {
+            let place = shared();
+            for gone in absent {
+                let gone = place.path().join(gone);
+                if gone.is_dir() {
+                    fs::remove_dir_all(gone)
+                } else {
+                    fs::remove_file(gone)
+                }
+                .expect("removed");
+            }
+            let path = place.path().to_str().expect("UTF-8").to_owned();
+            bench.profile.read_write = vec![path.clone()];
+            bench.profile.protect = (!protected).then(Vec::new);
+            let before = fs::metadata(place.path().join(".git/hooks"))
+                .map(|m| m.ino())
+                .ok();
+            let tried = bench.sh(&attempts(&path)).await;
+            assert_eq!(is_evil(place.path()), !protected, "{absent:?}: {tried:?}");
+            if protected {
+                let after = fs::metadata(place.path().join(".git/hooks"))
+                    .map(|m| m.ino())
+                    .ok();
+                assert_eq!(
+                    before, after,
+                    "what was made to be mounted on is gone again: {absent:?}"
+                );
+                let usual = bench
+                    .sh(&format!(
+                        "cd {path}; echo x > new; mkdir -p repo/.git/hooks; cat new"
+                    ))
+                    .await;
+                assert_eq!(usual.stdout, "x\n", "{usual:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_job_sees_the_agents_own_directory() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root's sandboxes are of another user than the bait");
+    }
+    let mut bench = bench().await;
+    let place = shared();
+    let node = place.path().join("deep/agent");
+    fs::create_dir(&node).expect("made");
+    fs::write(node.join("identity.key"), "the-key").expect("written");
+    give(place.path());
+    let path = place.path().to_str().expect("UTF-8").to_owned();
+    bench.profile.read_write = vec![path.clone()];
+    let attempts = format!(
+        "cd {path}; cat deep/agent/identity.key; mv deep d2; cat d2/agent/identity.key; mv d2 deep; touch deep/agent/x"
+    );
+    assert!(
+        bench.sh(&attempts).await.stdout.contains("the-key"),
+        "works while it is anybody's directory"
+    );
+    fs::remove_file(node.join("x")).expect("it was written to");
+    bench.host.use_rootfs(lictor_rootfs::Store::of_node(&node));
+    let hidden = bench.sh(&attempts).await;
+    assert!(!hidden.stdout.contains("the-key"), "{hidden:?}");
+    assert!(place.path().join("deep/agent/identity.key").exists() && !node.join("x").exists());
+    bench.profile.read_write = vec![node.to_str().expect("UTF-8").to_owned()];
+    let plan = bench.plan(&command(&["true"]));
+    let error = bench.backend.create(plan).await.err().expect("refused").refusal();
+    assert!(error.message.contains("agent's own directory"), "{error}");
+}
