@@ -153,7 +153,9 @@ impl Capability {
                 Some("name a backend that isolates in the profile: bubblewrap, or landlock")
             }
             Self::HostNetwork => Some("only the backend \"host\" has the host's network"),
-            Self::Disk => Some("run the agent as root, and name bubblewrap or landlock in the profile"),
+            Self::Disk => Some(
+                "it is memory of the job: run the agent as root, where the cgroup controller memory works, and name bubblewrap or landlock in the profile",
+            ),
             Self::HiddenPaths | Self::ProtectedPaths => {
                 Some("name bubblewrap in the profile; or leave deny and protect out")
             }

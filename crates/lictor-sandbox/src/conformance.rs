@@ -95,7 +95,10 @@ impl Limit {
             Self::Memory => limits.memory = Some(96 << 20),
             Self::FileSize => limits.file_size = Some(1 << 20),
             Self::OpenFiles => limits.open_files = Some(64),
-            Self::Disk => (limits.disk, limits.files) = (Some(4 << 20), Some(500)),
+            Self::Disk => {
+                limits.memory = Some(96 << 20);
+                (limits.disk, limits.files) = (Some(4 << 20), Some(500));
+            }
         }
     }
 }

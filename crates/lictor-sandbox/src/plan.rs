@@ -11,6 +11,8 @@
 //!   plan, one start.
 //! - What the profile names and the backend lacks is an error, never left out.
 
+mod unenforceable;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +20,6 @@ use std::time::Duration;
 
 use lictor_policy::authorise::Permit;
 use lictor_policy::facts::Facts;
-use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{AppliedBackend, Exec};
 use lictor_proto::egress::Rules;
 use lictor_proto::{Digest, JobId, Name};
@@ -28,50 +29,12 @@ use lictor_trust::profiles::{Backend, Limits, Network, Profile, RunAs, Seccomp};
 use serde::Serialize;
 
 use crate::backend::StartError;
+pub use unenforceable::Unenforceable;
+
 use crate::capability::{Capabilities, Capability};
 use crate::imp;
 use crate::kept::Kept;
 use crate::program::{OpenProgram, User};
-
-/// Something that the profile promises and this host cannot hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unenforceable {
-    /// The backend lacks it here.
-    #[error("{backend} cannot enforce {capability} on this host{}", fix(*.capability))]
-    Missing {
-        /// Which backend.
-        backend: &'static str,
-        /// What it lacks.
-        capability: Capability,
-    },
-    /// A namespaced job would run as root.
-    #[error("a profile that isolates needs a run-as user who is not root; leave run_as out or name another")]
-    Root,
-    /// The profile has a way out, and no rules for it that could be read.
-    #[error("the profile's egress rules cannot be used")]
-    Rules,
-    /// The permit is about something else than what was resolved.
-    #[error("the permit is not about this program")]
-    OtherFacts,
-}
-
-fn fix(capability: Capability) -> String {
-    capability
-        .fix()
-        .map_or_else(String::new, |fix| format!("; {fix}"))
-}
-
-impl Unenforceable {
-    /// As a refusal with its code.
-    #[must_use]
-    pub fn refusal(&self) -> Refusal {
-        let code = match self {
-            Self::OtherFacts => Code::FactsChanged,
-            _ => Code::Unenforceable,
-        };
-        Refusal::new(code, self.to_string())
-    }
-}
 
 /// A job as found out on this host before anybody judged it: its facts, and what they are about. Data without
 /// authority.
@@ -234,6 +197,7 @@ impl LaunchSpec {
             network: self.network,
             has_rules: self.egress.is_some(),
             own_root: self.rootfs.is_some(),
+            shown: (&self.read_only, &self.read_write),
             hides: !self.deny.is_empty(),
             protects: self.names_protected,
             shows_paths: !self.read_only.is_empty() || !self.read_write.is_empty(),
@@ -254,6 +218,8 @@ struct Promises<'a> {
     has_rules: bool,
     /// Whether its root is not the host's.
     own_root: bool,
+    /// What is shown read-only, and writable.
+    shown: (&'a [String], &'a [String]),
     hides: bool,
     protects: bool,
     shows_paths: bool,
@@ -265,6 +231,19 @@ struct Promises<'a> {
 }
 
 impl Promises<'_> {
+    /// Without mounts, what may be done to a path may be done to all below it.
+    fn check_shown(&self) -> Result<(), Unenforceable> {
+        let (read_only, read_write) = self.shown;
+        let within = |path: &&String| read_write.iter().any(|w| Path::new(path).starts_with(w));
+        match read_only.iter().find(within) {
+            Some(path) if !self.backend.is_namespaced() => Err(Unenforceable::ReadOnlyWithin {
+                backend: self.backend.as_str(),
+                path: path.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// What must be in force, or what stands in the way.
     fn required(&self, capabilities: &Capabilities) -> Result<Vec<Capability>, Unenforceable> {
         use Capability as C;
@@ -286,6 +265,7 @@ impl Promises<'_> {
             needed.push(C::MountNamespace);
         }
         needed.extend(self.own_root.then_some(C::OwnRoot));
+        self.check_shown()?;
         needed.extend(self.hides.then_some(C::HiddenPaths));
         needed.extend(self.protects.then_some(C::ProtectedPaths));
         needed.extend(self.shows_devices.then_some(C::Devices));
@@ -334,6 +314,7 @@ pub fn can_hold(
         network: profile.network,
         has_rules: egress_of(profile).is_some(),
         own_root: profile.rootfs.is_some(),
+        shown: (&profile.read_only, &profile.read_write),
         hides: !profile.deny.is_empty(),
         protects: names_protected(profile),
         shows_paths: !profile.read_only.is_empty() || !profile.read_write.is_empty(),

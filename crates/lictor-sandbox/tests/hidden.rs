@@ -212,3 +212,36 @@ async fn no_job_sees_the_agents_own_directory() {
     let error = bench.backend.create(plan).await.err().expect("refused").refusal();
     assert!(error.message.contains("agent's own directory"), "{error}");
 }
+
+#[tokio::test]
+async fn a_read_only_path_in_a_writable_one_is_not_written() {
+    let place = shared();
+    let path = place.path().to_str().expect("UTF-8").to_owned();
+    let write = format!("echo x > {path}/keys/new; echo x > {path}/keys/deep/new; cat {path}/plain");
+    fs::create_dir(place.path().join("keys/deep")).expect("made");
+    give(place.path());
+    let written = || fs::remove_file(place.path().join("keys/new")).is_ok();
+    for backend in [Backend::Bubblewrap, Backend::Landlock] {
+        if backend == Backend::Landlock && !rustix::process::geteuid().is_root() {
+            return skip("it takes a root agent");
+        }
+        let mut bench = Bench::new(backend).await;
+        bench.profile.protect = Some(Vec::new());
+        bench.profile.read_write = vec![path.clone()];
+        bench.sh(&write).await;
+        assert!(written(), "{backend}: it is writable without the other line");
+        bench.profile.read_only = vec![format!("{path}/keys")];
+        if backend == Backend::Landlock {
+            let refused = can_hold(&bench.profile, backend, &bench.capabilities).expect_err("refused");
+            assert!(refused.to_string().contains("read-only within"), "{refused}");
+            continue;
+        }
+        let tried = bench.sh(&write).await;
+        assert!(!written(), "{tried:?}");
+        assert_eq!(tried.stdout, "the-secret");
+        // And a writable one in that is writable again.
+        bench.profile.read_write.push(format!("{path}/keys/deep"));
+        bench.sh(&write).await;
+        assert!(!written() && place.path().join("keys/deep/new").exists());
+    }
+}

@@ -4,7 +4,6 @@
 //! skip: whatever it names is enforced, or the plan fails with `unenforceable`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use lictor_proto::egress::Mode;
 use lictor_proto::{Digest, Name};
@@ -12,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 mod backends;
 mod globs;
+mod limits;
 mod persist;
+mod shown;
 mod units;
 mod words;
 
@@ -20,8 +21,8 @@ use crate::egress::{Egress, PROXY_VARIABLES, Presets};
 
 pub use backends::{Backend, Backends};
 pub use globs::matches;
+pub use limits::{Limits, Overflow};
 pub use persist::Persist;
-use units::{duration, optional_size, size};
 pub use units::{duration_in_words, parse_duration, parse_size, size_in_words};
 pub use words::Topic;
 
@@ -160,69 +161,6 @@ pub enum Network {
     Egress,
 }
 
-/// Limits of one job; what is `None` is not limited.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Wall time when the job names none.
-    #[serde(default = "default_timeout", with = "duration")]
-    pub timeout: Duration,
-    /// The most that a job may ask for.
-    #[serde(default = "default_max_timeout", with = "duration")]
-    pub max_timeout: Duration,
-    /// Between SIGTERM and SIGKILL.
-    #[serde(default = "default_grace", with = "duration")]
-    pub grace: Duration,
-    /// Bytes of output kept, both streams together: one half from the start, the other from the end.
-    #[serde(default = "default_keep", with = "size")]
-    pub keep: u64,
-    /// What happens beyond that.
-    #[serde(default)]
-    pub overflow: Overflow,
-    /// Memory of the whole tree, in bytes; where no cgroup holds that, address space of one process.
-    #[serde(default, with = "optional_size")]
-    pub memory: Option<u64>,
-    /// Processes and threads.
-    #[serde(default)]
-    pub pids: Option<u64>,
-    /// CPU seconds of one process.
-    #[serde(default)]
-    pub cpu_seconds: Option<u64>,
-    /// Thousandths of a processor that the whole tree has, 10 to 10,000,000: 1500 is one and a half.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_millis: Option<u64>,
-    /// Bytes that the whole tree reads from each disk in a second, 4 KiB or more.
-    #[serde(default, with = "optional_size", skip_serializing_if = "Option::is_none")]
-    pub read_bytes_per_s: Option<u64>,
-    /// Bytes that it writes to each disk in a second, 4 KiB or more.
-    #[serde(default, with = "optional_size", skip_serializing_if = "Option::is_none")]
-    pub write_bytes_per_s: Option<u64>,
-    /// Largest file that may be written, in bytes.
-    #[serde(default, with = "optional_size")]
-    pub file_size: Option<u64>,
-    /// Bytes that the job may have in its own places at once, `/workspace`, `/tmp` and `/dev/shm` together; they are
-    /// memory then.
-    #[serde(default, with = "optional_size", skip_serializing_if = "Option::is_none")]
-    pub disk: Option<u64>,
-    /// Files, directories and links there; goes with `disk`, and is a quarter of its KiB when it is not set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub files: Option<u64>,
-    /// Open files of one process.
-    #[serde(default)]
-    pub open_files: Option<u64>,
-}
-
-/// What happens to output beyond `keep`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Overflow {
-    /// The middle is dropped for whoever cannot keep up; the job never waits.
-    #[default]
-    Drop,
-    /// The job waits until what it wrote has been read.
-    Throttle,
-}
-
 fn default_path() -> Vec<String> {
     [
         "/usr/local/sbin",
@@ -235,41 +173,6 @@ fn default_path() -> Vec<String> {
     .map(str::to_owned)
     .to_vec()
 }
-fn default_timeout() -> Duration {
-    Duration::from_secs(600)
-}
-fn default_max_timeout() -> Duration {
-    Duration::from_secs(24 * 3600)
-}
-fn default_grace() -> Duration {
-    Duration::from_secs(5)
-}
-fn default_keep() -> u64 {
-    16 * 1024 * 1024
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            timeout: default_timeout(),
-            max_timeout: default_max_timeout(),
-            grace: default_grace(),
-            keep: default_keep(),
-            overflow: Overflow::default(),
-            memory: None,
-            pids: None,
-            cpu_seconds: None,
-            cpu_millis: None,
-            read_bytes_per_s: None,
-            write_bytes_per_s: None,
-            file_size: None,
-            disk: None,
-            files: None,
-            open_files: None,
-        }
-    }
-}
-
 impl Profile {
     /// SHA-256 over the profile as JSON, with every default written out.
     #[must_use]
@@ -345,8 +248,11 @@ impl Profile {
         self.limits.validate().map_err(|e| format!("limits.{e}"))?;
         let persist = self.persist.as_ref().map_or(Ok(()), Persist::validate);
         persist.map_err(|e| format!("persist: {e}"))?;
+        if self.persist.is_some() && self.limits.disk.is_some() {
+            return Err("limits.disk is gone with the job, so it does not go with persist".into());
+        }
         self.validate_warm().map_err(|e| format!("warm: {e}"))?;
-        self.validate_hidden()?;
+        self.validate_shown()?;
         if self.network == Network::Host && self.backend.iter().any(Backend::is_unprivileged) {
             return Err("network = \"host\" goes with backend = \"host\" only".into());
         }
@@ -363,35 +269,7 @@ fn is_device_path(path: &str) -> bool {
             .is_some_and(|p| p.split('/').all(plain))
 }
 
-/// What of a writable path others run, and what says what they run.
-const PROTECTED: [&str; 2] = [".git/hooks/", ".git/config"];
-
 impl Profile {
-    /// What of its writable paths stays as it is.
-    #[must_use]
-    pub fn protected(&self) -> Vec<String> {
-        let usual = || PROTECTED.map(str::to_owned).to_vec();
-        self.protect.clone().unwrap_or_else(usual)
-    }
-
-    fn validate_hidden(&self) -> Result<(), String> {
-        let protect = self.protect.as_deref().unwrap_or_default();
-        if self.deny.len() > globs::MOST || protect.len() > globs::MOST {
-            return Err(format!("deny or protect has more than {} entries", globs::MOST));
-        }
-        for pattern in &self.deny {
-            globs::check(pattern).map_err(|e| format!("deny: {pattern:?} {e}"))?;
-        }
-        for path in protect {
-            let plain = path.strip_suffix('/').unwrap_or(path);
-            globs::check(plain).map_err(|e| format!("protect: {path:?} {e}"))?;
-            if plain.contains(['*', '?']) {
-                return Err(format!("protect: {path:?} is a pattern; name the path itself"));
-            }
-        }
-        Ok(())
-    }
-
     fn validate_warm(&self) -> Result<(), &'static str> {
         if self.warm > MOST_WARM {
             return Err("at most 16");
@@ -414,34 +292,6 @@ impl Profile {
             );
         }
         Ok(())
-    }
-}
-
-impl Limits {
-    fn validate(&self) -> Result<(), String> {
-        if self.timeout > self.max_timeout {
-            return Err("timeout is over limits.max_timeout".into());
-        }
-        // What the kernel gives out in one period, from its smallest share to more than any machine has.
-        if self.cpu_millis.is_some_and(|m| !(10..=10_000_000).contains(&m)) {
-            return Err("cpu_millis is not from 10 to 10000000".into());
-        }
-        if self.disk.is_some_and(|n| n < 65_536) {
-            return Err("disk is less than 64KiB".into());
-        }
-        if self.files.is_some() && self.disk.is_none() {
-            return Err("files goes with disk".into());
-        }
-        if self.files.is_some_and(|n| !(1..=1 << 32).contains(&n)) {
-            return Err("files is not from 1 to 4294967296".into());
-        }
-        let rates = [
-            ("read_bytes_per_s", self.read_bytes_per_s),
-            ("write_bytes_per_s", self.write_bytes_per_s),
-        ];
-        // Less would be no limit but a standstill: a page at a time is the least that is read or written.
-        let low = rates.iter().find(|(_, rate)| rate.is_some_and(|n| n < 4096));
-        low.map_or(Ok(()), |(name, _)| Err(format!("{name} is less than 4096")))
     }
 }
 
@@ -497,6 +347,20 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_shown_in_one_way() {
+        for (lists, good) in [
+            ("\"read_only\": [\"/a/b\"], \"read_write\": [\"/a\"]", true),
+            ("\"read_only\": [\"/a\"], \"read_write\": [\"/a\"]", false),
+            ("\"read_only\": [\"/a//b/\"], \"read_write\": [\"/a/./b\"]", false),
+            ("\"read_only\": [\"/a/../b\"]", false),
+        ] {
+            let text = format!("{{\"backend\": \"bubblewrap\", {lists}}}");
+            let profile: Profile = serde_json::from_str(&text).expect("a profile");
+            assert_eq!(profile.validate().is_ok(), good, "{lists}");
+        }
+    }
+
+    #[test]
     fn only_what_can_be_prepared_is_kept_warm() {
         for (profile, good) in [
             ("\"backend\": \"bubblewrap\", \"warm\": 16", true),
@@ -534,10 +398,16 @@ mod tests {
             ("\"read_bytes_per_s\": \"4KiB\"", true),
             ("\"read_bytes_per_s\": \"4095\"", false),
             ("\"write_bytes_per_s\": \"0\"", false),
-            ("\"disk\": \"64KiB\", \"files\": 1", true),
-            ("\"disk\": \"65535\"", false),
+            ("\"memory\": \"128KiB\", \"disk\": \"64KiB\", \"files\": 1", true),
+            ("\"disk\": \"64KiB\"", false),
+            ("\"memory\": \"64KiB\", \"disk\": \"64KiB\", \"files\": 1", false),
+            (
+                "\"memory\": \"1GiB\", \"disk\": \"64KiB\", \"files\": 2000000",
+                false,
+            ),
+            ("\"memory\": \"1GiB\", \"disk\": \"65535\"", false),
             ("\"files\": 100", false),
-            ("\"disk\": \"1GiB\", \"files\": 0", false),
+            ("\"memory\": \"2GiB\", \"disk\": \"1GiB\", \"files\": 0", false),
         ] {
             assert_eq!(profile(limits).validate().is_ok(), good, "{limits}");
         }

@@ -127,7 +127,7 @@ pub enum LimitHit {
     Pids,
     /// CPU time.
     Cpu,
-    /// Bytes or files that it may write.
+    /// Bytes or files of its own places, which were full at the end.
     Disk,
 }
 

@@ -145,7 +145,7 @@ impl Bubblewrap {
         ]);
         found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
         found.extend(self.0.limits());
-        found.extend(quota::works().then_some(C::Disk));
+        found.extend((quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
         if rustix::process::geteuid().is_root() {
             found.push(C::RunAsUser);
         }
@@ -241,6 +241,8 @@ impl Sandbox for Inner {
     }
 
     async fn destroy(&mut self) -> io::Result<()> {
+        // It is memory, whatever else cannot be taken down.
+        quota::unmount(self.job.plan.spec());
         let ended = self.namespaces.end().await;
         let (kernel, spec) = (&self.job.kernel, self.job.plan.spec());
         if let (Some(proxy), Some(_)) = (&kernel.proxy, &spec.egress) {

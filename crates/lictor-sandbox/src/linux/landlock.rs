@@ -95,7 +95,7 @@ impl Backend for Landlock {
             C::StrictSeccomp,
         ]);
         found.extend(self.0.limits());
-        found.extend(super::quota::works().then_some(C::Disk));
+        found.extend((super::quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
         found.push(C::RunAsUser);
         Ok(found.into_iter().collect())
     }

@@ -8,15 +8,15 @@
 //!     workspace  tmp  shm      of a sandbox that has these places; else the root itself is the job's
 //! ```
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use lictor_trust::profiles::Limits;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
+
+use rustix::process::{Gid, Uid};
 
 use crate::plan::LaunchSpec;
 
@@ -59,15 +59,19 @@ pub(super) fn mount(spec: &LaunchSpec) -> io::Result<()> {
     };
     let files = spec.limits.files.unwrap_or(bytes / PAGE).saturating_add(OWN);
     let mount = make(bytes, files)?;
+    // As long as nobody but root can come there: whoever owns a directory can put something else in the place of what
+    // is in it.
+    lay_out(&mount, spec)?;
     let at = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let at = rustix::fs::open(&spec.dir, at, Mode::empty())?;
     let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(mount.as_fd(), c"", at.as_fd(), c"", both)?;
-    let laid_out = lay_out(spec);
-    if laid_out.is_err() {
-        let _ = super::mounts::detach_below(&spec.dir);
-    }
-    laid_out
+    Ok(rustix::mount::move_mount(
+        mount.as_fd(),
+        c"",
+        at.as_fd(),
+        c"",
+        both,
+    )?)
 }
 
 fn make(bytes: u64, files: u64) -> io::Result<OwnedFd> {
@@ -88,20 +92,21 @@ fn make(bytes: u64, files: u64) -> io::Result<OwnedFd> {
     )?)
 }
 
-fn lay_out(spec: &LaunchSpec) -> io::Result<()> {
-    let own = |path: &Path| chown(path, Some(spec.user.uid), Some(spec.user.gid));
+/// Makes the places in a file system that nobody else sees yet, and gives them to the job's user.
+fn lay_out(mount: &OwnedFd, spec: &LaunchSpec) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(spec.user.uid), Gid::from_raw(spec.user.gid));
+    let here = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if spec.backend.is_namespaced() {
+        for (name, _, mode) in PLACES {
+            rustix::fs::mkdirat(mount, name, Mode::RWXU)?;
+            let place = rustix::fs::openat(mount, name, here, Mode::empty())?;
+            rustix::fs::fchown(&place, Some(uid), Some(gid))?;
+            rustix::fs::fchmod(&place, Mode::from_raw_mode(mode))?;
+        }
+    }
     // Whoever shows its places has to pass through it, as the job's user.
-    own(&spec.dir)?;
-    if !spec.backend.is_namespaced() {
-        return Ok(());
-    }
-    for (name, _, mode) in PLACES {
-        let place = spec.dir.join(name);
-        fs::DirBuilder::new().mode(0o700).create(&place)?;
-        own(&place)?;
-        fs::set_permissions(&place, fs::Permissions::from_mode(mode))?;
-    }
-    Ok(())
+    let root = rustix::fs::openat(mount, c".", here, Mode::empty())?;
+    Ok(rustix::fs::fchown(root, Some(uid), Some(gid))?)
 }
 
 /// Takes a job's away, before its directory.

@@ -124,7 +124,7 @@ impl Profile {
                     .map(|p| format!("{p} in what it shows of the host"))
                     .collect(),
             ),
-            topic("keeps as it is", self.kept()),
+            topic("protects", self.kept()),
             topic(
                 "devices",
                 devices.iter().map(|d| format!("{d} of the host")).collect(),

@@ -78,16 +78,16 @@ impl Namespaces {
         let mut keeper = keeper;
         let outer = process::identify(main);
         let Some(outer) = outer else {
-            return Err(broken(&mut ends.error));
+            return Err(broken(&mut ends.error).unwrap_or_else(ended_early));
         };
         let bound = Timer::after(kernel.zygote.bound);
         let found = tokio::select! {
             // A first process that has ended says why; bwrap itself would go on waiting for it.
             found = wait_until_ready(outer, parts.user.uid, ends.info, ends.mounts) => {
-                found.map_err(|_| broken(&mut ends.error))
+                found.map_err(|own| broken(&mut ends.error).unwrap_or(own))
             }
             // bwrap ends by itself only when something failed.
-            _ = keeper.next() => Err(broken(&mut ends.error)),
+            _ = keeper.next() => Err(broken(&mut ends.error).unwrap_or_else(ended_early)),
             () = expiry(&bound) => Err(StartError::failed("set the sandbox up")(io::ErrorKind::TimedOut.into())),
         };
         match found {
@@ -260,8 +260,12 @@ fn file_to_read(bytes: &[u8]) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// What bwrap said on its way out.
-fn broken(error: &mut OwnedFd) -> StartError {
+fn ended_early() -> StartError {
+    StartError::failed("set the sandbox up")(io::Error::other("bwrap ended without a word"))
+}
+
+/// What bwrap said on its way out, if it did.
+fn broken(error: &mut OwnedFd) -> Option<StartError> {
     let mut text = String::new();
     let _ = rustix::fs::fcntl_setfl(&*error, OFlags::NONBLOCK);
     if let Ok(copy) = error.try_clone() {
@@ -272,7 +276,8 @@ fn broken(error: &mut OwnedFd) -> StartError {
         .chars()
         .filter(|c| !c.is_control())
         .collect::<String>();
-    StartError::failed("set the sandbox up")(io::Error::other(said))
+    let failed = StartError::failed("set the sandbox up");
+    (!said.is_empty()).then(|| failed(io::Error::other(said)))
 }
 
 /// bwrap tells the pid of the namespaces' first process early on. That process is ready when it has no capability

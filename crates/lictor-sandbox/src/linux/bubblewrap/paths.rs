@@ -75,7 +75,10 @@ impl Paths {
                 mounts.push(own_place(name, at)?);
             }
         }
-        for (option, path) in read_only.chain(read_write) {
+        let mut shown: Vec<_> = read_only.chain(read_write).collect();
+        // What lies in another is mounted on it, whichever list it is in.
+        shown.sort_by_key(|(_, path)| Path::new(path).components().count());
+        for (option, path) in shown {
             let from = open(path).map_err(|e| named(path, e))?;
             if let Some(root) = &root {
                 has_place(root, path, &from).map_err(|e| named(path, e))?;

@@ -1,0 +1,47 @@
+//! What a profile shows of the host, hides of that, and keeps as it is.
+
+use std::path::Path;
+
+use super::{Profile, globs};
+
+/// What of a writable path others run, and what says what they run.
+const PROTECTED: [&str; 2] = [".git/hooks/", ".git/config"];
+
+impl Profile {
+    /// What of its writable paths stays as it is.
+    #[must_use]
+    pub fn protected(&self) -> Vec<String> {
+        let usual = || PROTECTED.map(str::to_owned).to_vec();
+        self.protect.clone().unwrap_or_else(usual)
+    }
+
+    pub(super) fn validate_shown(&self) -> Result<(), String> {
+        let shown = || self.read_only.iter().chain(&self.read_write);
+        if let Some(p) = shown().find(|p| p.split('/').any(|part| part == "..")) {
+            return Err(format!("{p:?} leads up"));
+        }
+        let same = |a: &str, b: &str| Path::new(a).components().eq(Path::new(b).components());
+        if let Some(p) = self
+            .read_only
+            .iter()
+            .find(|a| self.read_write.iter().any(|b| same(a, b)))
+        {
+            return Err(format!("{p:?} is in read_only and in read_write"));
+        }
+        let protect = self.protect.as_deref().unwrap_or_default();
+        if self.deny.len() > globs::MOST || protect.len() > globs::MOST {
+            return Err(format!("deny or protect has more than {} entries", globs::MOST));
+        }
+        for pattern in &self.deny {
+            globs::check(pattern).map_err(|e| format!("deny: {pattern:?} {e}"))?;
+        }
+        for path in protect {
+            let plain = path.strip_suffix('/').unwrap_or(path);
+            globs::check(plain).map_err(|e| format!("protect: {path:?} {e}"))?;
+            if plain.contains(['*', '?']) {
+                return Err(format!("protect: {path:?} is a pattern; name the path itself"));
+            }
+        }
+        Ok(())
+    }
+}
