@@ -76,8 +76,12 @@ impl Import<'_> {
     /// # Errors
     /// [`RootfsError`]; nothing of it is visible then.
     pub fn add(&self, source: &Path, expect: Option<&Digest>) -> Result<Meta, RootfsError> {
-        self.open_store(source)?;
+        let owner = self.open_store(source)?;
         let new = New::make(self.store)?;
+        if owner_of(&new.place)? != owner {
+            return Err(not_ours(self.store.dir()));
+        }
+        self.store.tidy()?;
         let mut tree = Tree::new(new.place.join("tree"), self.limits);
         let (digest, form) = match Blobs::open(source)? {
             Some(mut blobs) => (image::unpack(&mut blobs, expect, &mut tree)?, Form::Image),
@@ -113,23 +117,45 @@ impl Import<'_> {
         tarball.finish().map(|read| read.digest)
     }
 
-    /// The store belongs to whom its node belongs to, or its agent could not remove anything.
-    fn open_store(&self, source: &Path) -> Result<(), RootfsError> {
+    /// The store belongs to whom its node belongs to, and so does whoever adds to it: who owns a directory can put
+    /// something else in the place of what is in it, and what somebody else has put there the agent could not remove.
+    fn open_store(&self, source: &Path) -> Result<u32, RootfsError> {
         let dir = self.store.dir();
         let node = dir.parent().unwrap_or(dir);
         let owner = fs::metadata(node).map_err(RootfsError::io("find the node directory", node))?;
         fs::metadata(source).map_err(RootfsError::io("find", source))?;
-        let made = DirBuilder::new().mode(0o711).recursive(true).create(dir);
-        made.map_err(RootfsError::io("make", dir))?;
-        let own = fs::metadata(dir).map_err(RootfsError::io("look at", dir))?;
-        if own.uid() != owner.uid() {
-            let wrong = io::Error::other(
-                "it is not of the user whom the node directory belongs to; run this as that user",
-            );
-            return Err(RootfsError::io("use", dir)(wrong));
+        match DirBuilder::new().mode(0o711).create(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(RootfsError::io("make", dir)(e));
+            }
+            Ok(()) if owner_of(dir)? != owner.uid() => {
+                let _ = fs::remove_dir(dir);
+                return Err(not_ours(dir));
+            }
+            Ok(()) => {
+                // Whatever the umask says.
+                let rights = fs::set_permissions(dir, fs::Permissions::from_mode(0o711));
+                rights.map_err(RootfsError::io("set the rights of", dir))?;
+            }
+            Err(_) => {}
         }
-        self.store.tidy()
+        let own = fs::symlink_metadata(dir).map_err(RootfsError::io("look at", dir))?;
+        if !own.is_dir() || own.uid() != owner.uid() || own.mode() & 0o022 != 0 {
+            return Err(not_ours(dir));
+        }
+        Ok(owner.uid())
     }
+}
+
+fn owner_of(path: &Path) -> Result<u32, RootfsError> {
+    let meta = fs::symlink_metadata(path).map_err(RootfsError::io("look at", path))?;
+    Ok(meta.uid())
+}
+
+fn not_ours(path: &Path) -> RootfsError {
+    let wrong =
+        "it must be a directory that only the owner of the node directory can change; run this as that user";
+    RootfsError::io("use", path)(io::Error::other(wrong))
 }
 
 /// A root filesystem on its way in; without [`New::publish`] it is removed again.
@@ -170,8 +196,8 @@ impl New {
         let target = import.store.place(&meta.digest);
         match fs::rename(&self.place, &target) {
             Ok(()) => {}
-            // The same bytes are there already; these are removed.
-            Err(_) if target.join("meta.json").is_file() => return Ok(()),
+            // The same bytes are there already; these are removed, and those count as used now.
+            Err(_) if target.exists() => return import.store.hold(&meta.digest).map(drop),
             Err(e) => return Err(RootfsError::io("put in place", &target)(e)),
         }
         let dir = import.store.dir();

@@ -15,8 +15,6 @@ use crate::error::RootfsError;
 const BLOCK: u64 = 512;
 /// Longest extension of one member; attributes, which are passed over, have room in it too.
 const EXTENSION: u64 = 1 << 20;
-/// Largest extension of the whole archive that is passed over.
-const GLOBAL: u64 = 1 << 20;
 
 /// What a member is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,10 +86,13 @@ impl<R: Read> Members<R> {
                 EntryType::GNULongName => extensions.name = Some(self.long_name()?),
                 EntryType::GNULongLink => extensions.link = Some(self.long_name()?),
                 EntryType::XHeader => self.pax(&mut extensions)?,
-                EntryType::XGlobalHeader if self.left > GLOBAL => {
-                    return Err(invalid("an extension of the archive is too long"));
+                EntryType::XGlobalHeader => {
+                    let mut global = Extensions::default();
+                    self.pax(&mut global)?;
+                    if global.name.or(global.link).is_some() || global.size.is_some() {
+                        return Err(invalid("an extension names all members at once"));
+                    }
                 }
-                EntryType::XGlobalHeader => {}
                 kind => return self.member(&header, kind, extensions).map(Some),
             }
         }
@@ -133,9 +134,9 @@ impl<R: Read> Members<R> {
                 )));
             }
         };
-        if kind != Kind::File {
-            // Some archives give other members a size; none of them has content that means anything.
-            self.skip()?;
+        if kind != Kind::File && self.left != 0 {
+            // Some readers would take what follows for the next member, and see another tree.
+            return Err(invalid(format!("{} has a size and can have none", shown(&name))));
         }
         let number = |n: io::Result<u64>| n.unwrap_or(0);
         let seconds = number(header.mtime()).min(1 << 40);
@@ -231,6 +232,9 @@ impl<R: Read> Members<R> {
             let equals = record.iter().position(|b| *b == b'=').ok_or_else(wrong)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
+                b"path" | b"linkpath" if value.len() > self.limits.name => {
+                    return Err(invalid("a name is too long"));
+                }
                 b"path" => into.name = Some(value.to_vec()),
                 b"linkpath" => into.link = Some(value.to_vec()),
                 b"size" => {

@@ -13,6 +13,8 @@ use crate::error::RootfsError;
 
 /// More parts than any image has.
 const PARTS: usize = 16_384;
+/// Longest name of a part: what lies elsewhere is not looked for.
+const LONGEST: usize = 128;
 /// Longest index, manifest or configuration.
 const DOCUMENT: u64 = 4 << 20;
 
@@ -111,7 +113,7 @@ fn parts_of(file: &File) -> Option<HashMap<Vec<u8>, (u64, u64)>> {
         if parts.is_empty() && !name.is_empty() && !known.iter().any(|k| name.starts_with(k)) {
             return None;
         }
-        if member.kind == Kind::File {
+        if member.kind == Kind::File && name.len() <= LONGEST {
             parts.insert(name.to_owned(), (members.position(), member.size));
         }
         if parts.len() > PARTS {

@@ -2,6 +2,8 @@
 //!
 //! <https://github.com/opencontainers/image-spec>: `image-layout.md`, `manifest.md`, `layer.md`.
 
+use std::collections::BTreeSet;
+
 use lictor_proto::Digest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -124,10 +126,16 @@ fn apply(
 
 /// The one image that is meant.
 fn choose(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<Descriptor, RootfsError> {
-    let mut ahead = vec![(0, blobs.document("index.json")?)];
+    let mut ahead: Vec<(usize, Option<Descriptor>)> = vec![(0, None)];
     let mut found: Vec<Descriptor> = Vec::new();
+    let mut known = BTreeSet::new();
     let mut seen = 0;
-    while let Some((depth, bytes)) = ahead.pop() {
+    while let Some((depth, descriptor)) = ahead.pop() {
+        // One at a time: many of them would be much memory.
+        let bytes = match &descriptor {
+            None => blobs.document("index.json")?,
+            Some(descriptor) => document(blobs, descriptor)?,
+        };
         let index: Index = parse("its index", &bytes)?;
         for descriptor in index.manifests {
             seen += 1;
@@ -136,7 +144,9 @@ fn choose(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<Descriptor, Root
             }
             let kind = descriptor.media_type.as_str();
             if INDEXES.contains(&kind) {
-                ahead.push((depth + 1, document(blobs, &descriptor)?));
+                if known.insert(descriptor.digest) {
+                    ahead.push((depth + 1, Some(descriptor)));
+                }
             } else if MANIFESTS.contains(&kind) && !found.iter().any(|f| f.digest == descriptor.digest) {
                 found.push(descriptor);
             }

@@ -34,6 +34,7 @@ pub(super) struct Tree {
     pub(super) limits: Limits,
     pub(super) bytes: u64,
     pub(super) entries: u64,
+    members: u64,
     pub(super) devices_left_out: u64,
     pub(super) set_ids_dropped: u64,
     /// What the layer that is being applied has made itself; `None` for a plain tarball.
@@ -43,17 +44,21 @@ pub(super) struct Tree {
 /// Paths below the root that a layer has made, and the directories above them; each as a digest, which is short
 /// whatever the path is.
 #[derive(Debug, Default)]
-struct Made(HashSet<[u8; 32]>);
+struct Made {
+    paths: HashSet<[u8; 32]>,
+    /// Directories that nothing of earlier layers is in any more.
+    emptied: HashSet<[u8; 32]>,
+}
 
 impl Made {
     fn insert(&mut self, path: &Path) {
         for part in path.ancestors() {
-            self.0.insert(key(part));
+            self.paths.insert(key(part));
         }
     }
 
     fn contains(&self, path: &Path) -> bool {
-        self.0.contains(&key(path))
+        self.paths.contains(&key(path))
     }
 }
 
@@ -79,6 +84,7 @@ impl Tree {
             limits,
             bytes: 0,
             entries: 0,
+            members: 0,
             devices_left_out: 0,
             set_ids_dropped: 0,
             layer: None,
@@ -103,6 +109,12 @@ impl Tree {
     }
 
     fn take(&mut self, member: &Member, content: &mut impl Read) -> Result<(), RootfsError> {
+        // Also what makes nothing takes time.
+        self.members += 1;
+        if self.members > self.limits.entries {
+            let most = self.limits.entries;
+            return Err(RootfsError::TooLarge(format!("it has more than {most} files")));
+        }
         let names = self.names(&member.name)?;
         let Some((last, above)) = names.split_last() else {
             return Ok(()); // the root itself
@@ -115,7 +127,7 @@ impl Tree {
         let path = above.join(last);
         if member.kind == Kind::Device {
             self.devices_left_out += 1;
-            return Ok(());
+            return self.remove(&path);
         }
         self.make_room(&path, &member.kind)?;
         match &member.kind {
@@ -295,9 +307,6 @@ impl Tree {
     }
 
     fn white_out(&mut self, above: &Path, name: &[u8]) -> Result<(), RootfsError> {
-        let Some(layer) = &self.layer else {
-            return Ok(());
-        };
         if name == OPAQUE {
             return self.empty_of_earlier(above);
         }
@@ -309,15 +318,22 @@ impl Tree {
             return Err(refused(name, "takes away no name"));
         }
         let path = above.join(OsString::from_vec(gone.to_vec()));
-        if layer.contains(&path) {
-            return Ok(());
+        if self.layer.as_ref().is_some_and(|l| l.contains(&path)) {
+            // What this layer has made stays; what earlier ones have left in it goes, whatever came first.
+            return match self.look(&path) {
+                Some(meta) if meta.is_dir() => self.empty_of_earlier(&path),
+                _ => Ok(()),
+            };
         }
         self.remove(&path)
     }
 
     /// Removes everything below a directory that this layer has not made.
-    fn empty_of_earlier(&self, dir: &Path) -> Result<(), RootfsError> {
-        let Some(layer) = &self.layer else { return Ok(()) };
+    fn empty_of_earlier(&mut self, dir: &Path) -> Result<(), RootfsError> {
+        let is_new = self.layer.as_mut().is_some_and(|l| l.emptied.insert(key(dir)));
+        let Some(layer) = self.layer.as_ref().filter(|_| is_new) else {
+            return Ok(());
+        };
         let mut ahead = vec![dir.to_owned()];
         while let Some(dir) = ahead.pop() {
             let full = self.root.join(&dir);

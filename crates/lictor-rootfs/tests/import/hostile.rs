@@ -151,3 +151,50 @@ fn damaged_archives_are_refused_wherever_they_break() {
         .file("two", "sizes");
     bench.refuses(&sizes.end(), Code::RootfsInvalid, "two sizes");
 }
+
+#[test]
+fn members_that_two_readers_would_read_differently_are_refused() {
+    let bench = Bench::new();
+    for kind in [b'1', b'2', b'5', b'6'] {
+        let hidden = Archive::default().file("hidden", "x").cut();
+        let archive = Archive::default()
+            .file("a", "")
+            .member(kind, "m", "a", 0o755, &hidden);
+        bench.refuses(&archive.end(), Code::RootfsInvalid, "can have none");
+    }
+    let global = Archive::default()
+        .member(b'g', "g", "", 0, b"14 path=other\n")
+        .file("own", "x");
+    bench.refuses(&global.end(), Code::RootfsInvalid, "all members");
+}
+
+#[test]
+fn members_that_make_nothing_are_counted_all_the_same() {
+    let mut bench = Bench::new();
+    bench.limits.entries = 20;
+    let pipes = (0..21).fold(Archive::default(), |a, n| {
+        a.member(b'6', &format!("p{n}"), "", 0, b"")
+    });
+    bench.refuses(&pipes.end(), Code::LimitExceeded, "20 files");
+    let roots = (0..21).fold(Archive::default(), |a, _| a.directory("./"));
+    bench.refuses(&roots.end(), Code::LimitExceeded, "20 files");
+}
+
+#[test]
+fn nobody_adds_to_the_store_of_another_user() {
+    let bench = Bench::new();
+    let path = bench.write(&Archive::default().file("a", "x").end());
+    let give = |path: &std::path::Path, to| std::os::unix::fs::chown(path, Some(to), Some(to)).is_ok();
+    if !give(bench.node.path(), 65_534) {
+        return; // only root can be somebody else than the owner here
+    }
+    let error = bench.add_path(&path, None).expect_err("refused");
+    assert!(error.to_string().contains("cannot use"), "{error}");
+    assert!(!bench.store().dir().exists(), "nothing of root's is left");
+    fs::create_dir(bench.store().dir()).expect("made");
+    assert!(give(bench.store().dir(), 65_534));
+    bench
+        .add_path(&path, None)
+        .expect_err("refused where the store is there, too");
+    bench.is_empty();
+}

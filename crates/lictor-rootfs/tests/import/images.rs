@@ -158,6 +158,23 @@ fn layers_add_replace_and_take_away() {
 }
 
 #[test]
+fn a_directory_is_taken_away_whatever_the_layer_has_put_into_it_before() {
+    for new_first in [true, false] {
+        let base = Archive::default().file("d/old", "old").file("d/sub/old", "old");
+        let next = Archive::default();
+        let next = match new_first {
+            true => next.file("d/new", "new").file(".wh.d", ""),
+            false => next.file(".wh.d", "").file("d/new", "new"),
+        };
+        let bench = Bench::new();
+        let image = Image::default().manifest(architecture(), vec![layer(base), layer(next)]);
+        let tree = bench.tree(&bench.add(&image.archive()).expect("added").digest);
+        let there = ["d/new", "d/old", "d/sub"].map(|p| tree.join(p).exists());
+        assert_eq!(there, [true, false, false], "new first: {new_first}");
+    }
+}
+
+#[test]
 fn an_opaque_directory_has_nothing_of_earlier_layers() {
     let base = Archive::default()
         .file("d/sub/old", "old")

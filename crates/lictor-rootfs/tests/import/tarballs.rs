@@ -69,8 +69,26 @@ fn what_is_expected_is_what_is_added_or_nothing_is() {
     bench.is_empty();
     let own = Digest::of(&fs::read(&path).expect("there"));
     assert_eq!(bench.add_path(&path, Some(&own)).expect("added").digest, own);
-    // Again is no error, and is still one.
+    // Again is no error, and is still one, which counts as used.
+    let lock = bench
+        .store()
+        .dir()
+        .join(own.to_string().replace(':', "-"))
+        .join("lock");
+    let long_ago = SystemTime::now() - Duration::from_secs(1_000_000);
+    fs::File::open(lock)
+        .expect("there")
+        .set_modified(long_ago)
+        .expect("set");
     bench.add_path(&path, Some(&own)).expect("added");
+    let bounds = Bounds {
+        bytes: u64::MAX,
+        unused: Duration::from_secs(100_000),
+    };
+    assert_eq!(
+        bench.store().prune(&bounds, Timestamp::now()).expect("pruned"),
+        []
+    );
     assert_eq!(bench.store().list().expect("a list").len(), 1);
 }
 
