@@ -87,7 +87,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,

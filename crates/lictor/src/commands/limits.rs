@@ -11,6 +11,7 @@ fn meant(hit: LimitHit) -> &'static str {
         LimitHit::Memory => "memory: it needed more than it may have, and was ended for that",
         LimitHit::Pids => "processes: it wanted more of them than it may have, and was refused some",
         LimitHit::Cpu => "processor time: a process had used all that it may",
+        LimitHit::Disk => "disk: its own places were full, in bytes or in files, at its end",
     }
 }
 
@@ -31,7 +32,7 @@ pub(crate) fn worth_a_note(receipt: &Receipt) -> Vec<String> {
     let told_otherwise = |hit: &LimitHit| match hit {
         LimitHit::WallTime => receipt.outcome == Outcome::TimedOut,
         LimitHit::Output => receipt.stdout.truncated() || receipt.stderr.truncated(),
-        LimitHit::Memory | LimitHit::Pids | LimitHit::Cpu => false,
+        LimitHit::Memory | LimitHit::Pids | LimitHit::Cpu | LimitHit::Disk => false,
     };
     let hits = receipt.limits_hit.iter().zip(met(receipt));
     hits.filter(|(hit, _)| !told_otherwise(hit))
