@@ -31,7 +31,7 @@ pub(crate) struct ResultLine {
     pub(crate) memory_peak_bytes: Option<u64>,
     pub(crate) read_bytes: Option<u64>,
     pub(crate) written_bytes: Option<u64>,
-    /// Limits that made a difference: `wall_time`, `output`, `memory`, `pids`, `cpu`; `null` when nobody knows.
+    /// Limits that made a difference: `wall_time`, `output`, `memory`, `pids`, `cpu`, `disk`; `null` when nobody knows.
     pub(crate) limits_hit: Option<Vec<LimitHit>>,
     /// The backend that it really ran in.
     pub(crate) sandbox: Option<String>,
