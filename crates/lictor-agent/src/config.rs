@@ -40,6 +40,29 @@ pub struct AgentConfig {
     /// How much of root filesystems is kept.
     #[serde(default)]
     pub rootfs: Rootfs,
+    /// What sandboxes are made with.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+}
+
+/// What sandboxes are made with; what is not set is what every host has by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// The unprivileged user of the host that sandboxed jobs of a root agent run as.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
+    /// The `bwrap` program.
+    pub bwrap: Option<PathBuf>,
+    /// The OCI runtime that makes containers.
+    pub oci_runtime: Option<PathBuf>,
+    /// The `runsc` program.
+    pub runsc: Option<PathBuf>,
+    /// Who root is in containers: an id that no user and no group of the host has.
+    pub container_root: Option<u32>,
+    /// Where container runtimes keep their files while a job runs.
+    pub runtime_dir: Option<PathBuf>,
 }
 
 /// How much is kept of the root filesystems that profiles name. What a job uses is never removed.
@@ -115,6 +138,7 @@ impl AgentConfig {
             drain_grace_s: drain_grace(),
             limits: Limits::default(),
             rootfs: Rootfs::default(),
+            sandbox: Sandbox::default(),
         }
     }
 
@@ -178,6 +202,8 @@ mod tests {
         assert!(AgentConfig::parse("dir = \"/x\"\npol = true").is_err());
         assert!(AgentConfig::parse("dir = \"/x\"\ntransport = \"pigeon\"").is_err());
         assert!(AgentConfig::parse("dir = \"/x\"\n[limits]\nmax_job = 1").is_err());
+        assert!(AgentConfig::parse("dir = \"/x\"\n[sandbox]\nuid = 970").is_ok());
+        assert!(AgentConfig::parse("dir = \"/x\"\n[sandbox]\nuser = 970").is_err());
     }
 
     #[test]

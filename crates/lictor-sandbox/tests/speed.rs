@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod common;
+#[path = "speed/oci.rs"]
+mod oci;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -87,6 +89,38 @@ async fn start_and_wait_of_true() {
     }
     for (_, bench) in &mut benches {
         bench.cool_down().await;
+    }
+}
+
+/// The backends that use an OCI runtime beside the runtime itself, one sample of each in turn.
+#[tokio::test]
+async fn start_and_wait_of_true_beside_bare_runtimes() {
+    if !rustix::process::geteuid().is_root() {
+        return common::skip("only root makes containers");
+    }
+    let bundle = oci::Bundle::make();
+    let pairs = [
+        (Backend::Container, "runc", vec![]),
+        (
+            Backend::Gvisor,
+            "runsc",
+            vec!["--platform=ptrace", "--network=none", "--ignore-cgroups"],
+        ),
+    ];
+    for (backend, runtime, flags) in pairs {
+        let bench = Bench::new(backend).await;
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..rounds().div_ceil(4) {
+            ours.push(start_to_exit(&bench).await);
+            bare.push(spawned(&mut bundle.run(runtime, &flags)));
+        }
+        let (p50, beside) = (median(ours.clone()), median(bare.clone()));
+        println!(
+            "{backend}: p50 {p50:?}, p99 {:?}; {:.2} x {runtime} run, p50 {beside:?}, p99 {:?}",
+            p99(ours),
+            p50.as_secs_f64() / beside.as_secs_f64(),
+            p99(bare)
+        );
     }
 }
 

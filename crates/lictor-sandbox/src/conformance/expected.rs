@@ -3,7 +3,7 @@
 
 use lictor_trust::profiles::Backend;
 
-use super::{Attempt, Verdict, attempts};
+use super::{Attempt, Limit, Verdict, attempts};
 
 /// An attempt that a backend is known not to hold.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +78,21 @@ pub fn leaks(backend: Backend) -> Vec<Leak> {
     }
 }
 
+/// Limits that a backend holds on no host. A job that wants one is refused, so what the limit is against is not
+/// let out, but not held either: the job does not run.
+const NEVER_HELD: &[(Backend, Limit)] = &[
+    (Backend::Host, Limit::Disk),
+    (Backend::Container, Limit::Disk),
+    (Backend::Gvisor, Limit::Disk),
+    (Backend::Gvisor, Limit::Pids),
+];
+
+/// Whether a backend has no limit against it, on any host.
+pub(super) fn is_always_refused(backend: Backend, attempt: &Attempt) -> bool {
+    let limit = attempt.limit;
+    NEVER_HELD.iter().any(|(b, l)| *b == backend && limit == Some(*l))
+}
+
 /// Whether the machine has no such thing as the attempt goes for.
 fn is_absent(attempt: &Attempt, held: &str) -> bool {
     let error = held.split(' ').next().unwrap_or_default();
@@ -92,6 +107,14 @@ pub fn judge(backend: Option<Backend>, attempt: &Attempt, found: &Verdict) -> Re
     let place = backend.map_or("a plain process", Backend::as_str);
     let gets_out = backend.is_none_or(|b| leaks(b).iter().any(|l| l.attempt == attempt.name));
     let name = attempt.name;
+    if backend.is_some_and(|b| is_always_refused(b, attempt)) {
+        return match found {
+            Verdict::Refused(_) | Verdict::Lacks(_) => Ok(()),
+            other => Err(format!(
+                "{name}: {place} is known to refuse such a limit, and does not: {other:?}"
+            )),
+        };
+    }
     match found {
         Verdict::Out(_) if gets_out => Ok(()),
         Verdict::Held(_) if !gets_out => Ok(()),

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use lictor_trust::profiles::Backend;
 
-use super::{Attempt, ELSEWHERE, Rule, attempts, expected};
+use super::expected::{self, is_always_refused};
+use super::{Attempt, ELSEWHERE, Rule, attempts};
 
 const BACKENDS: [Backend; 5] = [
     Backend::Host,
@@ -98,13 +99,19 @@ fn gets_out(backend: Backend, attempt: &Attempt) -> bool {
 
 fn count(backend: Backend, rule: Rule) -> String {
     let all: Vec<_> = attempts().filter(|a| a.rule == rule).collect();
-    let held = all.iter().filter(|a| !gets_out(backend, a)).count();
-    format!("{held} of {}", all.len())
+    let refused = all.iter().filter(|a| is_always_refused(backend, a)).count();
+    let held = all.iter().filter(|a| !gets_out(backend, a)).count() - refused;
+    let rest = match refused {
+        0 => String::new(),
+        n => format!(", {n} refused"),
+    };
+    format!("{held} of {}{rest}", all.len())
 }
 
 fn cell(backend: Backend, attempt: &Attempt) -> &'static str {
     match (gets_out(backend, attempt), attempt.needs, attempt.limit) {
         (true, ..) => "**out**",
+        _ if is_always_refused(backend, attempt) => "refused",
         (false, Some(_), _) => "held with controllers",
         (false, None, Some(_)) => "held or refused",
         (false, None, None) => "held",

@@ -71,7 +71,8 @@ impl Backend for Bubblewrap {
         if self.0.config.sandbox_uid == 0 {
             return Err(ProbeError {
                 problem: "the sandbox user is root".to_owned(),
-                fix: "set sandbox_uid to an unprivileged user".to_owned(),
+                fix: "set `uid` below `[sandbox]` in the agent's configuration to an unprivileged user"
+                    .to_owned(),
             });
         }
         if let Err(e) = &self.0.filter {

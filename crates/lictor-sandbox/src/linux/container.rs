@@ -76,7 +76,7 @@ impl Backend for Container {
         if self.0.config.sandbox_uid == 0 {
             return Err(unusable(
                 "the sandbox user is root".to_owned(),
-                "set sandbox_uid to an unprivileged user",
+                "set `uid` below `[sandbox]` in the agent's configuration to an unprivileged user",
             ));
         }
         if let Err(e) = &self.0.filter {
@@ -88,7 +88,7 @@ impl Backend for Container {
         let made = self.make_and_end().await;
         made.map_err(|e| {
             let fix =
-                "see that `runc run` works as root on this host, and that runtime_dir can be written to";
+                "see that `runc run` works as root on this host, and that `runtime_dir` (/run/lictor) can be written to";
             unusable(e.refusal().message, fix)
         })?;
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];

@@ -67,7 +67,7 @@ impl Backend for Gvisor {
         if self.0.config.sandbox_uid == 0 {
             return Err(unusable(
                 "the sandbox user is root".to_owned(),
-                "set sandbox_uid to an unprivileged user",
+                "set `uid` below `[sandbox]` in the agent's configuration to an unprivileged user",
             ));
         }
         if let Err(e) = &self.0.filter {
@@ -77,7 +77,7 @@ impl Backend for Gvisor {
             ));
         }
         probe::probe(&self.0).await.map_err(|e| {
-            let fix = "see that `runsc --platform=ptrace do true` works as root on this host, and that runtime_dir can be written to";
+            let fix = "see that `runsc --platform=ptrace do true` works as root on this host, and that `runtime_dir` (/run/lictor) can be written to";
             unusable(format!("no sandbox of runsc starts: {e}"), fix)
         })?;
         Ok(self.capabilities().into_iter().collect())

@@ -194,11 +194,11 @@ fn a_machine_that_lost_power_says_what_it_still_has_also_when_the_hub_has_more()
         warden.ask(Request::Approval("{}".to_owned())).await;
         assert_eq!(of().await.acked, acked);
     });
-    // What was never written back: a frame is torn.
+    // What was never written back: the last frame that the hub has is torn here, and what came after it is gone.
     let id = JobId::from_digest(&sleeper.job);
     let log = world.dir.path().join("spool").join(format!("{id}.log"));
     let log = std::fs::File::options().write(true).open(log).unwrap();
-    log.set_len(log.metadata().unwrap().len() - 1).unwrap();
+    log.set_len(acked - 1).unwrap();
     runtime().block_on(async {
         let warden = world.warden().await;
         let (_, done) = finished(&mut warden.events(), sleeper.job).await;

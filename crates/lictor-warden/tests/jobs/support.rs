@@ -2,17 +2,17 @@
 // Each test file uses its own part, and a failure here is a failed test.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+mod heard;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_proto::agent::stream::Message;
-use lictor_proto::agent::{Ack, Event, Finished, LawDocs, Offer, OfferReply, Reply, Request};
+use lictor_proto::agent::{Ack, Finished, LawDocs, Offer, OfferReply, Reply, Request};
 use lictor_proto::api::TrustView;
 use lictor_proto::doc::{
     Approval, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Grant, Job, JobKind, MinVersions, NodeKind,
     Receipt, Revocation, RevocationKind, Role, Root, RootRoles, Spec, Stdin,
 };
-use lictor_proto::frame::{Frame, FrameDecoder, FrameKind};
 use lictor_proto::{Digest, Envelope, Name, NodeId, OrgId, Timestamp};
 use lictor_sandbox::Host;
 use lictor_trust::enrol::RecordOf;
@@ -21,6 +21,8 @@ use lictor_trust::sign::to_wire;
 use lictor_trust::{NodeKeys, NodeSecrets, OrgTrust, SecretKey, Verified, sign};
 use lictor_warden::node_dir::{NodeDir, NodeFile};
 use lictor_warden::{Config, EventFeed, Warden};
+
+pub use heard::{Heard, finished, listen};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -418,71 +420,6 @@ pub async fn ack(warden: &Warden, finished: &Finished) {
         warden.ask(Request::Ack(Ack::Result { job, receipt })).await,
         Reply::Done
     );
-}
-
-/// What a feed said about one job until it was finished.
-#[derive(Default, Debug)]
-pub struct Heard {
-    pub order: Vec<&'static str>,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
-    pub waiting_from: Option<u64>,
-    pub finished: Option<Finished>,
-}
-
-impl Heard {
-    pub fn take(&mut self, frames: &[u8]) {
-        let mut decoder = FrameDecoder::default();
-        decoder.push(frames);
-        while let Some(Frame { kind, payload, .. }) = decoder.next_frame().unwrap() {
-            match kind {
-                FrameKind::Stdout => self.stdout.extend_from_slice(&payload),
-                FrameKind::Stderr => self.stderr.extend_from_slice(&payload),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-}
-
-/// Listens until `job` has finished, or `stop` says enough.
-pub async fn listen(feed: &mut EventFeed, wanted: Digest, stop: impl Fn(&Heard) -> bool) -> Heard {
-    let mut heard = Heard::default();
-    let all = async {
-        loop {
-            match feed.next().await.expect("the warden lives") {
-                Message::Event(Event::Started { job, .. }) if job == wanted => heard.order.push("started"),
-                Message::Output { job, frames, .. } if job == wanted => {
-                    if heard.order.last() != Some(&"output") {
-                        heard.order.push("output");
-                    }
-                    heard.take(&frames);
-                }
-                Message::Event(Event::OutputWaiting { job, from }) if job == wanted => {
-                    heard.order.push("waiting");
-                    heard.waiting_from = Some(from);
-                }
-                Message::Event(Event::Finished(f)) if f.job == wanted => {
-                    heard.order.push("finished");
-                    heard.finished = Some(*f);
-                    return;
-                }
-                _ => {}
-            }
-            if stop(&heard) {
-                return;
-            }
-        }
-    };
-    if tokio::time::timeout(DEADLINE, all).await.is_err() {
-        panic!("nothing more came after {:?}", heard.order);
-    }
-    heard
-}
-
-pub async fn finished(feed: &mut EventFeed, job: Digest) -> (Heard, Finished) {
-    let heard = listen(feed, job, |_| false).await;
-    let finished = heard.finished.clone().expect("it finished");
-    (heard, finished)
 }
 
 /// Waits until `condition` holds.

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use lictor_agent::config::Transport;
+use lictor_agent::config::{Sandbox, Transport};
 use lictor_agent::{AgentConfig, Enrolment, enroll};
 use lictor_sandbox::Host;
 use serde_json::json;
@@ -55,13 +55,13 @@ async fn join(args: &Enroll, out: Out) -> Result {
 }
 
 fn serve(args: &ServeAgent, out: Out) -> Result {
-    // Before any thread and any key: what starts jobs is a fork of the process as it is now.
-    let host = prepare_host()?;
-    daemon::log(out);
     let mut config = match &args.config {
         Some(file) => AgentConfig::load(file).doing("read the agent's configuration")?,
         None => AgentConfig::new(&args.dir),
     };
+    // Before any thread and any key: what starts jobs is a fork of the process as it is now.
+    let host = prepare_host(&config.sandbox)?;
+    daemon::log(out);
     if args.poll {
         config.transport = Transport::Poll;
     }
@@ -78,15 +78,23 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// Makes the process that starts jobs.
-pub(crate) fn prepare_host() -> Result<Host> {
-    Host::start(host_config()).doing("prepare for starting jobs")
+pub(crate) fn prepare_host(set: &Sandbox) -> Result<Host> {
+    Host::start(host_config(set)).doing("prepare for starting jobs")
 }
 
 /// How jobs are run here.
-pub(crate) fn host_config() -> lictor_sandbox::Config {
+pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
+    let usual = lictor_sandbox::Config::default();
     lictor_sandbox::Config {
         egress_proxy: cfg!(unix).then(|| vec![crate::args::EGRESS_PROXY.to_owned()]),
-        ..lictor_sandbox::Config::default()
+        sandbox_uid: set.uid.unwrap_or(usual.sandbox_uid),
+        sandbox_gid: set.gid.unwrap_or(usual.sandbox_gid),
+        bwrap: set.bwrap.clone().unwrap_or(usual.bwrap),
+        oci_runtime: set.oci_runtime.clone().or(usual.oci_runtime),
+        runsc: set.runsc.clone().unwrap_or(usual.runsc),
+        container_root: set.container_root.unwrap_or(usual.container_root),
+        runtime_dir: set.runtime_dir.clone().unwrap_or(usual.runtime_dir),
+        start_bound: usual.start_bound,
     }
 }
 

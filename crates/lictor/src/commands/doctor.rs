@@ -105,7 +105,11 @@ async fn of_host(session: Option<&Session>) -> Vec<Finding> {
     let store = session.and_then(|s| s.trust().ok());
     let law = store.as_ref().and_then(|store| store.trust().held().ok());
     let law = law.map(|files| &files.profiles);
-    sandboxes::look(super::agent::host_config(), law).await
+    sandboxes::look(
+        super::agent::host_config(&lictor_agent::config::Sandbox::default()),
+        law,
+    )
+    .await
 }
 
 async fn of_home(session: &Session, findings: &mut Vec<Finding>) {

@@ -13,6 +13,7 @@ mod machine;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lictor_agent::config::Sandbox;
 use lictor_client::home::{make_dir, make_passage};
 use lictor_client::{Config, Home, TrustStore};
 use lictor_policy::starter::{self, Founder};
@@ -38,7 +39,7 @@ const DAY: u64 = 86_400;
 
 pub(crate) fn run(args: &Up, out: Out) -> Result {
     // Before any thread: what starts jobs is a fork of the process as it is now.
-    let host = agent::prepare_host()?;
+    let host = agent::prepare_host(&Sandbox::default())?;
     daemon::log(out);
     // The hub's thread; the agent has its own. More would only wake each other for a machine's own jobs.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -103,6 +103,8 @@ fn fits(profile: &Profile, backend: Backend, probed: &Probed) -> Result<(), Stri
 
 #[cfg(test)]
 mod tests {
+    use lictor_agent::config::Sandbox;
+
     use super::*;
 
     fn law(toml: &str) -> Profiles {
@@ -206,7 +208,7 @@ mod tests {
                        egress = { mode = \"open\" }\n\
                        [profiles.b]\nbackend = [\"host\", \"landlock\", \"bubblewrap\"]\nread_only = [\"/opt\"]\n",
         );
-        let host = Host::start(super::super::super::agent::host_config()).expect("a host");
+        let host = Host::start(super::super::super::agent::host_config(&Sandbox::default())).expect("a host");
         for backend in host.backends() {
             let Ok(capabilities) = backend.probe().await else {
                 continue;
