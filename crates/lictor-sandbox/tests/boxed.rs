@@ -260,6 +260,59 @@ async fn a_start_changes_nothing_about_the_devices_and_the_input_that_it_uses() 
     }
 }
 
+/// A session keyring for this test, whom jobs of `host` share it with; its number as `/proc/keys` has it.
+#[allow(unsafe_code)]
+fn own_keyring() -> String {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    // SAFETY: keyctl on this thread alone; no name stands for a new keyring.
+    let number = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) };
+    assert!(number > 0, "{}", std::io::Error::last_os_error());
+    format!("{number:08x} ")
+}
+
+#[tokio::test]
+async fn a_job_without_privileges_has_a_keyring_of_its_own() {
+    let own = own_keyring();
+    let keys = async |backend| Bench::new(backend).await.sh("cat /proc/keys").await.stdout;
+    assert!(keys(Backend::Host).await.contains(&own), "a job could see it");
+    // Where there is no user namespace either, which would hide it.
+    assert!(!keys(Backend::Landlock).await.contains(&own));
+}
+
+/// Cgroups below where this machine has them, whose names say that a runtime has made them for a container of ours.
+fn cgroups_of_runtimes() -> Vec<std::path::PathBuf> {
+    let own = format!("lictor-{}.", std::process::id());
+    let mut found = Vec::new();
+    let mut ahead = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
+    while let Some(dir) = ahead.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let is_own = entry.file_name().to_string_lossy().starts_with(&own);
+                found.extend(is_own.then(|| entry.path()));
+                ahead.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn runtimes_make_no_cgroups_of_their_own() {
+    for backend in [Backend::Container, Backend::Gvisor] {
+        let bench = Bench::new(backend).await;
+        let exec = common::command(&["sleep", "60"]);
+        let started = bench.start(&exec, lictor_sandbox::StdinSource::Null).await;
+        let (mut sandbox, running) = started.expect("starts");
+        assert_eq!(
+            cgroups_of_runtimes(),
+            Vec::<std::path::PathBuf>::new(),
+            "{backend}"
+        );
+        drop(running);
+        sandbox.destroy().await.expect("destroyed");
+    }
+}
+
 #[tokio::test]
 async fn what_is_read_only_stays_so_in_what_can_be_written() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -358,6 +358,7 @@ impl Job {
             ignore_sigchld: false,
             die_with_keeper: false,
             takes_terminal: false,
+            cgroups_read_only: false,
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,

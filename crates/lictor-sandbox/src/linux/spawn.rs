@@ -50,6 +50,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) die_with_keeper: bool,
     /// Whether the first of `inherit` is a terminal and becomes the session's.
     pub(crate) takes_terminal: bool,
+    /// Whether it sees the host's cgroups read-only, in mounts of its own.
+    pub(crate) cgroups_read_only: bool,
     /// Becomes 0, 1, 2, ...
     pub(crate) inherit: Vec<BorrowedFd<'a>>,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
@@ -82,6 +84,7 @@ impl Launch<'_> {
             ignore_sigchld: false,
             die_with_keeper: true,
             takes_terminal: false,
+            cgroups_read_only: false,
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,
@@ -279,6 +282,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         ignore_sigchld: launch.ignore_sigchld,
         die_with_keeper: launch.die_with_keeper,
         takes_terminal: launch.takes_terminal,
+        cgroups_read_only: launch.cgroups_read_only,
         confine: launch.confine,
         cwd: arena.text(&launch.cwd)?,
         keeper_name: text(&mut arena, &launch.keeper_name)?,

@@ -85,6 +85,8 @@ pub(super) struct Table {
     pub(super) die_with_keeper: bool,
     /// Whether descriptor 0 becomes the session's terminal.
     pub(super) takes_terminal: bool,
+    /// Whether it gets mounts of its own, in which cgroups are read-only.
+    pub(super) cgroups_read_only: bool,
     /// Whether all privileges go for good: bounding set, capabilities, new privileges, session keyring.
     pub(super) confine: bool,
     pub(super) cwd: *const c_char,

@@ -34,6 +34,7 @@ enum Level {
     /// As it should be.
     Ok,
     /// Not there, which is a fault only for who needs it.
+    #[cfg_attr(not(feature = "agent"), expect(dead_code))]
     Lacks,
     /// A fault.
     Wrong,

@@ -235,6 +235,7 @@ fn launch<'a>(
         ignore_sigchld: true,
         die_with_keeper: true,
         takes_terminal: false,
+        cgroups_read_only: false,
         inherit,
         cgroup: None,
         namespaces: None,

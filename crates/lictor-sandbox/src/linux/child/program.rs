@@ -59,6 +59,9 @@ pub(super) unsafe extern "C" fn enter(argument: *mut c_void) -> ! {
         if join(start.gates) < 0 {
             fail(table, Step::Cgroups);
         }
+        if table.confine && take_own_keyring() < 0 {
+            fail(table, Step::Confine);
+        }
         // A box that belongs to the unprivileged user is entered as that user. One that root has made cannot be; there
         // the next process becomes its user, before it looks at anything.
         if !table.ids_inside && become_user(table) < 0 {
@@ -103,10 +106,16 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         if table.takes_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
             fail(table, Step::Terminal);
         }
+        if table.cgroups_read_only && cgroups_read_only() < 0 {
+            fail(table, Step::Cgroups);
+        }
         if table.cwd_before_ids && libc::chdir(table.cwd) < 0 {
             fail(table, Step::Directory);
         }
         if table.confine {
+            if start.namespaces.is_none() && take_own_keyring() < 0 {
+                fail(table, Step::Confine);
+            }
             // Before the ids: afterwards there is no right to, and it would stay full.
             drop_bounding_set();
         }
@@ -130,6 +139,40 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         }
         limit(table);
         execute(table, start.copies)
+    }
+}
+
+/// Makes the host's cgroups read-only for this process and whoever it starts. Where none are mounted, there is nothing to
+/// do.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn cgroups_read_only() -> c_int {
+    // `struct mount_attr`: set, clear, propagation, user namespace.
+    let read_only = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0_u64];
+    // SAFETY: system calls on this process's own mounts, with constants that outlive them.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) < 0 {
+            return -1;
+        }
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let none = ptr::null::<libc::c_char>();
+        if libc::mount(none, c"/".as_ptr(), none, private, ptr::null()) < 0 {
+            return -1;
+        }
+        let set = libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            c"/sys/fs/cgroup".as_ptr(),
+            libc::AT_RECURSIVE,
+            read_only.as_ptr(),
+            size_of_val(&read_only),
+        );
+        match set {
+            0 => 0,
+            _ if matches!(errno(), libc::ENOENT | libc::EINVAL) => 0,
+            _ => -1,
+        }
     }
 }
 
@@ -242,11 +285,8 @@ unsafe fn drop_bounding_set() {
 /// As [`become_program`].
 unsafe fn confine() -> c_long {
     const VERSION_3: u32 = 0x2008_0522;
-    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
-    // SAFETY: prctl, keyctl and capset on this process alone, with arguments of the kernel's layout.
+    // SAFETY: prctl and capset on this process alone, with arguments of the kernel's layout.
     unsafe {
-        // Keyrings are in no namespace: without this the job would share the agent's session keyring.
-        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<u8>());
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 {
             return -1;
         }
@@ -255,6 +295,21 @@ unsafe fn confine() -> c_long {
         let nothing = [0_u32; 6];
         libc::syscall(libc::SYS_capset, &raw const header, &raw const nothing)
     }
+}
+
+/// Keyrings are in no namespace: without one of its own the job would share the agent's session keyring. Before the ids:
+/// there may be 200 of a user, and all jobs may be the same one. A kernel without keyrings has nothing to share.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn take_own_keyring() -> c_long {
+    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: keyctl on this process alone; no name stands for a new keyring.
+    let taken = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<u8>()) };
+    if taken < 0 && errno() == libc::ENOSYS {
+        return 0;
+    }
+    taken
 }
 
 /// # Safety

@@ -162,7 +162,7 @@ fn launch<'a>(kernel: &Kernel, bundle: &Bundle, inherit: Vec<BorrowedFd<'a>>) ->
         runtime.as_os_str(),
         "--root".as_ref(),
         state.as_os_str(),
-        // Where cgroups cannot be written to, it goes without: what limits a job are its own.
+        // Cgroups cannot be written to, so it goes without: what limits a job are its own.
         "--rootless".as_ref(),
         "true".as_ref(),
         "run".as_ref(),
@@ -188,6 +188,9 @@ fn launch<'a>(kernel: &Kernel, bundle: &Bundle, inherit: Vec<BorrowedFd<'a>>) ->
         }],
         argv,
         rlimits: vec![(libc::RLIMIT_CORE, 0, 0)],
+        // It would make some that nobody needs, leave them behind when it is killed, and switch on controllers all the
+        // way up.
+        cgroups_read_only: true,
         inherit,
         ..Launch::of_a_helper()
     })

@@ -50,6 +50,11 @@ pub(super) fn remove(bundle: &Path) -> io::Result<()> {
 /// Ends what a process that is gone has left, and removes it.
 pub(super) fn take_away(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        // The lock of whoever it was.
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = fs::remove_file(entry.path());
+            continue;
+        }
         if let Err(error) = remove(&entry.path()) {
             tracing::warn!(at = %entry.path().display(), %error, "a container's remains stay");
         }

@@ -1,10 +1,12 @@
 //! An agent process's own directory for the files of OCI runtimes.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FlockOperation;
 
 use super::bundle::Bundle;
 use super::left;
@@ -21,7 +23,12 @@ pub(crate) struct Place {
     /// What its containers are called on this machine, but for a number.
     name: String,
     next: AtomicU64,
+    /// Locked for as long as this process lives: a pid means nothing to who is in another pid namespace.
+    _lock: File,
 }
+
+/// The file that says by its lock that a directory is in use.
+const LOCK: &str = "lock";
 
 impl Place {
     /// Makes it, and takes away what processes left that are gone.
@@ -38,7 +45,7 @@ impl Place {
         }
         for entry in fs::read_dir(runtime_dir)?.flatten() {
             let owner = entry.file_name().to_str().and_then(owner);
-            if owner.is_some_and(|p| !process::is_alive(p)) {
+            if owner.is_some_and(|p| !process::is_alive(p)) && !is_locked(&entry.path()) {
                 left::take_away(&entry.path());
             }
         }
@@ -47,10 +54,13 @@ impl Place {
         let name = format!("{}.{}.{count}", own.pid, own.start);
         let dir = runtime_dir.join(&name);
         walked_through(&dir)?;
+        let lock = File::create_new(dir.join(LOCK))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self {
             dir,
             name,
             next: AtomicU64::new(0),
+            _lock: lock,
         })
     }
 
@@ -65,9 +75,18 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let _ = fs::remove_file(self.dir.join(LOCK));
         // What still lies there is for whoever comes next.
         let _ = fs::remove_dir(&self.dir);
     }
+}
+
+/// Whether somebody lives whose directory this is. One without the file was never used.
+fn is_locked(dir: &Path) -> bool {
+    let Ok(file) = File::open(dir.join(LOCK)) else {
+        return false;
+    };
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
 }
 
 fn walked_through(dir: &Path) -> io::Result<()> {
@@ -99,7 +118,16 @@ mod tests {
         std::fs::create_dir_all(gone.join("0/root/etc")).expect("made");
         let strange = dir.path().join("something");
         std::fs::create_dir(&strange).expect("made");
+        // Of somebody in another pid namespace, who is alive there.
+        let elsewhere = dir.path().join("1.1.0");
+        std::fs::create_dir(&elsewhere).expect("made");
+        let lock = std::fs::File::create_new(elsewhere.join(super::LOCK)).expect("made");
+        rustix::fs::flock(&lock, super::FlockOperation::LockExclusive).expect("locked");
         drop(Place::make(dir.path()).expect("another"));
+        assert!(elsewhere.exists());
+        drop(lock);
+        drop(Place::make(dir.path()).expect("a third"));
+        assert!(!elsewhere.exists());
         assert!(!gone.exists() && strange.exists() && bundle.dir().exists());
         assert_eq!(owner("12.34.5"), Some(ProcessId { pid: 12, start: 34 }));
         assert_eq!((owner("12.34"), owner("a.b.c")), (None, None));
