@@ -420,7 +420,7 @@ async fn jobs_user_is_an_unprivileged_one_of_the_host() {
 
 async fn is_an_unprivileged_user(bench: Bench) {
     let mark = format!("67.{}", std::process::id());
-    let exec = common::command(&["/bin/sh", "-c", &format!("id -u; exec sleep {mark}")]);
+    let exec = common::command(&["/bin/sh", "-c", &format!("id -u; sleep {mark}; true")]);
     let (mut sandbox, mut running) = bench
         .start(&exec, lictor_sandbox::StdinSource::Null)
         .await
