@@ -14,6 +14,7 @@
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp`, `shown` | the backends and what they share |
 //! | `checks` | what of the host all that rests on, for people |
 
+mod boxed;
 mod bubblewrap;
 mod cgroup;
 mod checks;
@@ -25,6 +26,7 @@ mod facts;
 mod gvisor;
 mod host;
 mod input;
+mod job;
 mod keeper;
 mod kept;
 mod kernel;

@@ -30,7 +30,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lictor_proto::doc::Usage;
 use lictor_trust::profiles::Backend as BackendName;
 
 use self::arguments::Parts;
@@ -38,16 +37,17 @@ use self::namespaces::Namespaces;
 use self::paths::Paths;
 use self::warm::Taken;
 pub(crate) use self::warm::{Warm, keep_warm};
-use super::kernel::{Inside, Job, Kernel};
+use super::boxed::Boxed;
+use super::job::{Inside, Job};
+use super::kernel::Kernel;
 use super::quota;
 use super::recover;
 use super::users::{self, User};
-use super::way_out;
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
-use crate::running::{EgressEvents, Running};
+use crate::running::Running;
 use crate::terminal::Stdio;
 
 /// Runs jobs in namespaces made by bwrap.
@@ -91,7 +91,7 @@ impl Backend for Bubblewrap {
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
-        let (mut job, mut namespaces, taken) = match Taken::out_of(&self.0, plan.spec()).await {
+        let (job, namespaces, taken) = match Taken::out_of(&self.0, plan.spec()).await {
             Some((mut namespaces, taken)) => match Job::create_in(self.0.clone(), plan) {
                 Ok(job) => (job, namespaces, Some(taken)),
                 Err(e) => {
@@ -110,19 +110,17 @@ impl Backend for Bubblewrap {
                 }
             }
         };
-        match way_out::make(&self.0, job.plan.spec(), (namespaces.init_fd.as_fd(), None)).await {
-            Ok(egress) => Ok(Box::new(Inner {
-                job,
-                namespaces,
-                egress,
-                taken,
-            })),
-            Err(e) => {
-                let _ = namespaces.end().await;
-                let _ = job.destroy().await;
-                Err(e)
-            }
+        let mut made = Inner {
+            job,
+            namespaces,
+            taken,
+        };
+        let inside = (made.namespaces.init_fd.as_fd(), None);
+        if let Err(e) = made.job.open_way_out(inside).await {
+            let _ = made.destroy().await;
+            return Err(e);
         }
+        Ok(Box::new(made))
     }
 
     async fn recover(&self, handle: Handle) -> Result<Recovered, RecoverError> {
@@ -195,61 +193,36 @@ fn unusable(problem: String) -> ProbeError {
 struct Inner {
     job: Job,
     namespaces: Namespaces,
-    /// What the proxy says about this job, until it runs.
-    egress: Option<EgressEvents>,
     /// Until it runs: the next one is prepared after that, not beside its start.
     taken: Option<Taken>,
 }
 
 #[async_trait]
-impl Sandbox for Inner {
-    fn plan(&self) -> &Plan {
-        &self.job.plan
+impl Boxed for Inner {
+    fn job(&self) -> &Job {
+        &self.job
     }
 
-    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
+    fn job_mut(&mut self) -> &mut Job {
+        &mut self.job
+    }
+
+    async fn start(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         let kernel = self.job.kernel.clone();
         let filter = kernel.filter_of(self.job.plan.spec().seccomp)?;
         let inside = Inside {
             namespaces: Some(self.namespaces.init_fd.as_fd()),
-            user: None,
             init: Some(self.namespaces.init),
             filter: Some(filter),
             roots: self.namespaces.roots(),
-            ruleset: None,
-            starter: None,
+            ..Inside::default()
         };
         let running = self.job.exec(stdio, inside).await;
         drop(self.taken.take());
-        let running = running?;
-        Ok(running.with_egress(self.egress.take()))
+        running
     }
 
-    async fn signal(&self, signal: i32) -> io::Result<()> {
-        self.job.signal(signal)
-    }
-
-    async fn usage(&self) -> io::Result<Usage> {
-        self.job.usage()
-    }
-
-    fn suspension(&self) -> Option<&dyn Suspend> {
-        Some(&self.job)
-    }
-
-    fn snapshots(&self) -> Option<&dyn Snapshot> {
-        self.job.snapshots()
-    }
-
-    async fn destroy(&mut self) -> io::Result<()> {
-        // It is memory, whatever else cannot be taken down.
-        quota::unmount(self.job.plan.spec());
-        let ended = self.namespaces.end().await;
-        let (kernel, spec) = (&self.job.kernel, self.job.plan.spec());
-        if let (Some(proxy), Some(_)) = (&kernel.proxy, &spec.egress) {
-            proxy.close(kernel, &spec.job).await;
-        }
-        ended?;
-        self.job.destroy().await
+    async fn end_around(&mut self) -> io::Result<()> {
+        self.namespaces.end().await
     }
 }

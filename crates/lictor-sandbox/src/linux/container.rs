@@ -22,20 +22,20 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lictor_proto::doc::Usage;
 use lictor_trust::profiles::Backend as BackendName;
 
 use self::made::{Made, runtime};
-use super::kernel::{Inside, Job, Kernel};
+use super::boxed::Boxed;
+use super::job::{Inside, Job};
+use super::kernel::Kernel;
 use super::oci::{Ids, View};
 use super::recover;
 use super::users::User;
-use super::way_out;
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::{LaunchSpec, Plan};
-use crate::running::{EgressEvents, Running};
+use crate::running::Running;
 use crate::terminal::Stdio;
 
 /// The job's user as it is inside.
@@ -114,22 +114,20 @@ impl Backend for Container {
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
         let mut job = Job::create(self.0.clone(), plan)?;
-        let mut made = match self.make(job.plan.spec()).await {
+        let made = match self.make(job.plan.spec()).await {
             Ok(made) => made,
             Err(e) => {
                 let _ = job.destroy().await;
                 return Err(e);
             }
         };
-        let inside = (made.init_fd.as_fd(), Some(&INSIDE));
-        match way_out::make(&self.0, job.plan.spec(), inside).await {
-            Ok(egress) => Ok(Box::new(Inner { job, made, egress })),
-            Err(e) => {
-                let _ = made.end().await;
-                let _ = job.destroy().await;
-                Err(e)
-            }
+        let mut made = Inner { job, made };
+        let inside = (made.made.init_fd.as_fd(), Some(&INSIDE));
+        if let Err(e) = made.job.open_way_out(inside).await {
+            let _ = made.destroy().await;
+            return Err(e);
         }
+        Ok(Box::new(made))
     }
 
     async fn recover(&self, handle: Handle) -> Result<Recovered, RecoverError> {
@@ -166,17 +164,19 @@ impl Container {
 struct Inner {
     job: Job,
     made: Made,
-    /// What the proxy says about this job, until it runs.
-    egress: Option<EgressEvents>,
 }
 
 #[async_trait]
-impl Sandbox for Inner {
-    fn plan(&self) -> &Plan {
-        &self.job.plan
+impl Boxed for Inner {
+    fn job(&self) -> &Job {
+        &self.job
     }
 
-    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
+    fn job_mut(&mut self) -> &mut Job {
+        &mut self.job
+    }
+
+    async fn start(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         let kernel = self.job.kernel.clone();
         let filter = kernel.filter_of(self.job.plan.spec().seccomp)?;
         let inside = Inside {
@@ -185,36 +185,12 @@ impl Sandbox for Inner {
             init: Some(self.made.init),
             filter: Some(filter),
             roots: vec![self.made.init],
-            ruleset: None,
-            starter: None,
+            ..Inside::default()
         };
-        let running = self.job.exec(stdio, inside).await?;
-        Ok(running.with_egress(self.egress.take()))
+        self.job.exec(stdio, inside).await
     }
 
-    async fn signal(&self, signal: i32) -> io::Result<()> {
-        self.job.signal(signal)
-    }
-
-    async fn usage(&self) -> io::Result<Usage> {
-        self.job.usage()
-    }
-
-    fn suspension(&self) -> Option<&dyn Suspend> {
-        Some(&self.job)
-    }
-
-    fn snapshots(&self) -> Option<&dyn Snapshot> {
-        self.job.snapshots()
-    }
-
-    async fn destroy(&mut self) -> io::Result<()> {
-        let ended = self.made.end().await;
-        let (kernel, spec) = (&self.job.kernel, self.job.plan.spec());
-        if let (Some(proxy), Some(_)) = (&kernel.proxy, &spec.egress) {
-            proxy.close(kernel, &spec.job).await;
-        }
-        ended?;
-        self.job.destroy().await
+    async fn end_around(&mut self) -> io::Result<()> {
+        self.made.end().await
     }
 }

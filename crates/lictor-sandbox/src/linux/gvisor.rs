@@ -23,15 +23,16 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lictor_proto::doc::Usage;
 use lictor_trust::profiles::Backend as BackendName;
 
 pub(super) use self::report::Report;
 pub(super) use self::starter::Starter;
-use super::kernel::{Inside, Job, Kernel};
+use super::boxed::Boxed;
+use super::job::{Inside, Job};
+use super::kernel::Kernel;
 use super::oci::{Bundle, View};
 use super::recover;
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
@@ -118,12 +119,16 @@ struct Inner {
 }
 
 #[async_trait]
-impl Sandbox for Inner {
-    fn plan(&self) -> &Plan {
-        &self.job.plan
+impl Boxed for Inner {
+    fn job(&self) -> &Job {
+        &self.job
     }
 
-    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
+    fn job_mut(&mut self) -> &mut Job {
+        &mut self.job
+    }
+
+    async fn start(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         let kernel = self.job.kernel.clone();
         let spec = self.job.plan.spec();
         if self.job.is_started() {
@@ -145,26 +150,12 @@ impl Sandbox for Inner {
         self.job.exec(stdio, inside).await
     }
 
-    async fn signal(&self, signal: i32) -> io::Result<()> {
-        self.job.signal(signal)
-    }
-
-    async fn usage(&self) -> io::Result<Usage> {
-        self.job.usage()
-    }
-
-    fn suspension(&self) -> Option<&dyn Suspend> {
+    fn can_be_held(&self) -> bool {
         // By its cgroup or not at all: the kernel of a sandbox does not expect its processes to be stopped.
-        let freezer = self.job.cgroup.as_ref().and_then(|c| c.freezer());
-        freezer.is_some().then_some(&self.job as &dyn Suspend)
+        self.job.cgroup.as_ref().is_some_and(|c| c.freezer().is_some())
     }
 
-    fn snapshots(&self) -> Option<&dyn Snapshot> {
-        self.job.snapshots()
-    }
-
-    async fn destroy(&mut self) -> io::Result<()> {
-        let ended = self.job.destroy().await;
-        ended.and(self.bundle.remove())
+    fn clear_away(&mut self) -> io::Result<()> {
+        self.bundle.remove()
     }
 }

@@ -1,15 +1,15 @@
 //! The `host` backend: no isolation. The process tree is supervised, the start is clean, limits are rlimits.
 
-use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lictor_proto::doc::Usage;
 use lictor_trust::profiles::Backend as BackendName;
 
-use super::kernel::{Inside, Job, Kernel};
+use super::boxed::Boxed;
+use super::job::{Inside, Job};
+use super::kernel::Kernel;
 use super::recover;
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::Plan;
@@ -48,32 +48,16 @@ impl Backend for HostBackend {
 struct HostSandbox(Job);
 
 #[async_trait]
-impl Sandbox for HostSandbox {
-    fn plan(&self) -> &Plan {
-        &self.0.plan
+impl Boxed for HostSandbox {
+    fn job(&self) -> &Job {
+        &self.0
     }
 
-    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
+    fn job_mut(&mut self) -> &mut Job {
+        &mut self.0
+    }
+
+    async fn start(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         self.0.exec(stdio, Inside::default()).await
-    }
-
-    async fn signal(&self, signal: i32) -> io::Result<()> {
-        self.0.signal(signal)
-    }
-
-    async fn usage(&self) -> io::Result<Usage> {
-        self.0.usage()
-    }
-
-    fn suspension(&self) -> Option<&dyn Suspend> {
-        Some(&self.0)
-    }
-
-    fn snapshots(&self) -> Option<&dyn Snapshot> {
-        self.0.snapshots()
-    }
-
-    async fn destroy(&mut self) -> io::Result<()> {
-        self.0.destroy().await
     }
 }

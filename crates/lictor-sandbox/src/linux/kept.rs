@@ -16,7 +16,7 @@ use lictor_proto::Timestamp;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::kernel::make_dir;
+use super::job::make_dir;
 use super::remove::{link_of, remove_dir};
 use crate::backend::StartError;
 use crate::kept::{Kept, Limits, PLACE, Which};

@@ -25,14 +25,15 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
-use lictor_proto::doc::Usage;
 use lictor_trust::profiles::{Backend as BackendName, Seccomp};
 use rustix::fs::{Mode, OFlags};
 
-use super::kernel::{Inside, Job, Kernel};
+use super::boxed::Boxed;
+use super::job::{Inside, Job};
+use super::kernel::Kernel;
 use super::recover;
 use super::shown::{ETC, SHOWN};
-use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
+use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
 use crate::plan::{LaunchSpec, Plan};
@@ -122,12 +123,16 @@ struct Behind {
 }
 
 #[async_trait]
-impl Sandbox for Behind {
-    fn plan(&self) -> &Plan {
-        &self.job.plan
+impl Boxed for Behind {
+    fn job(&self) -> &Job {
+        &self.job
     }
 
-    async fn exec(&mut self, stdio: Stdio) -> Result<Running, StartError> {
+    fn job_mut(&mut self) -> &mut Job {
+        &mut self.job
+    }
+
+    async fn start(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         let kernel = self.job.kernel.clone();
         // Whatever the profile says: without namespaces there is no other.
         let filter = kernel.filter_of(Seccomp::Strict)?;
@@ -137,26 +142,6 @@ impl Sandbox for Behind {
             ..Inside::default()
         };
         self.job.exec(stdio, inside).await
-    }
-
-    async fn signal(&self, signal: i32) -> io::Result<()> {
-        self.job.signal(signal)
-    }
-
-    async fn usage(&self) -> io::Result<Usage> {
-        self.job.usage()
-    }
-
-    fn suspension(&self) -> Option<&dyn Suspend> {
-        Some(&self.job)
-    }
-
-    fn snapshots(&self) -> Option<&dyn Snapshot> {
-        self.job.snapshots()
-    }
-
-    async fn destroy(&mut self) -> io::Result<()> {
-        self.job.destroy().await
     }
 }
 

@@ -20,7 +20,7 @@ use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid,
 };
 
-use super::kernel::Job;
+use super::job::Job;
 use super::remove::remove_dir;
 use crate::backend::Snapshot;
 

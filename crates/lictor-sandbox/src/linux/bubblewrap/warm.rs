@@ -26,7 +26,8 @@ use tokio::sync::{Notify, watch};
 
 use super::namespaces::Namespaces;
 use crate::backend::StartError;
-use crate::linux::kernel::{self, Kernel};
+use crate::linux::job;
+use crate::linux::kernel::Kernel;
 use crate::linux::remove::remove_dir;
 use crate::linux::resolve::place_of;
 use crate::linux::shown::{ETC, SHOWN};
@@ -220,7 +221,7 @@ impl Prepared {
         // Looked at before it is shown: what is replaced meanwhile is found out.
         let late = || StartError::failed("look at what is shown")(io::ErrorKind::TimedOut.into());
         let shows = look(kernel, &spec).await.ok_or_else(late)?;
-        kernel::make_dir(&dir, &spec).map_err(StartError::failed("make a directory"))?;
+        job::make_dir(&dir, &spec).map_err(StartError::failed("make a directory"))?;
         match Namespaces::make(kernel, &spec).await {
             Ok(namespaces) => Ok(Self {
                 mounts: namespaces.mounts().unwrap_or_default(),
