@@ -447,3 +447,27 @@ async fn is_an_unprivileged_user(bench: Bench) {
     }
     sandbox.destroy().await.expect("destroyed");
 }
+
+#[tokio::test]
+async fn a_bwrap_that_cannot_show_what_was_opened_is_found_out_before_any_job() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).expect("mode");
+    // As one that is older than the option: it takes everything else.
+    let old = place.path().join("bwrap");
+    let script = "#!/bin/sh\ntr '\\0' '\\n' <&3 | grep -qx -e --bind-fd || exit 0\n\
+                  echo 'bwrap: Unknown option --bind-fd' >&2; exit 1\n";
+    std::fs::write(&old, script).expect("written");
+    std::fs::set_permissions(&old, PermissionsExt::from_mode(0o755)).expect("mode");
+    let config = lictor_sandbox::Config {
+        bwrap: old,
+        ..lictor_sandbox::Config::default()
+    };
+    let host = lictor_sandbox::Host::start(config).expect("the host starts");
+    let backend = host
+        .backend(Backend::Bubblewrap)
+        .expect("the backend is built in");
+    let refused = backend.probe().await.expect_err("it is too old");
+    assert!(refused.problem.contains("--bind-fd"), "{refused}");
+    assert!(refused.fix.contains("0.8"), "{refused}");
+}

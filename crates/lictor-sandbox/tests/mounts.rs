@@ -6,11 +6,12 @@
 mod common;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{Bench, command, with_own_mounts};
-use lictor_sandbox::{Cause, StdinSource, remove_job_dir};
+use lictor_sandbox::{Capability, Cause, StdinSource, remove_job_dir};
 use lictor_trust::profiles::Backend;
 
 /// Runs a shell line that then sleeps, in a host job that is killed at its timeout; returns the job's directory.
@@ -110,4 +111,114 @@ fn removal_follows_no_link_and_needs_no_rights_and_no_depth() {
     assert!(!dir.exists());
     assert_eq!(fs::read_to_string(outside.join("file")).expect("there"), "kept");
     remove_job_dir(&dir).expect("one that is gone is no error");
+}
+
+/// What is mounted below a path that a job is shown read-only, while it runs: with rights of its own.
+#[tokio::test]
+async fn what_the_host_mounts_while_a_job_runs_does_not_come_in() {
+    if !rustix::process::geteuid().is_root() {
+        return common::skip("only a root agent can keep it out");
+    }
+    if !with_own_mounts("what_the_host_mounts_while_a_job_runs_does_not_come_in") {
+        return;
+    }
+    let mount = |args: &[&str], at: &Path| {
+        let status = Command::new("mount").args(args).arg(at).status();
+        assert!(status.expect("mount runs").success());
+    };
+    let place = tempfile::tempdir().expect("a directory");
+    mount(&["-t", "tmpfs", "-o", "mode=755", "tmpfs"], place.path());
+    mount(&["--make-shared"], place.path());
+    let inner = place.path().join("inner");
+    fs::create_dir(&inner).expect("made");
+    let (shown, file) = (place.path().to_str().expect("UTF-8"), inner.join("file"));
+    let write = format!("echo x > {} && echo written", file.display());
+    // What bwrap does by itself: a view that goes on to follow the host's, read-only as it is when it is made.
+    let line = format!("mount -o remount,bind,ro {shown}; echo up; read go; {write}");
+    let mut follower = Command::new("unshare")
+        .args(["--mount", "--propagation", "slave", "sh", "-c", &line])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("unshare runs");
+    let mut said = follower.stdout.take().expect("its output");
+    said.read_exact(&mut [0; 3]).expect("it is up");
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    bench.profile.read_only.push(shown.to_owned());
+    let line = format!("mkfifo go; echo up; read x < go; {write}; echo done");
+    let exec = command(&["/bin/sh", "-c", &line]);
+    let (mut sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+    let mut out = running.take_stdout().expect("stdout");
+    let mut up = bytes::BytesMut::new();
+    out.read(&mut up, 64).await.expect("readable");
+    mount(&["-t", "tmpfs", "-o", "mode=777", "tmpfs"], &inner);
+    let mut go = follower.stdin.take().expect("its input");
+    go.write_all(b"\n").expect("told to go on");
+    let mut text = String::new();
+    said.read_to_string(&mut text).expect("read");
+    assert_eq!(text, "written\n", "it comes in and can be written to");
+    fs::remove_file(&file).expect("it is the host's");
+    fs::write(running.handle().dir.join("go"), "\n").expect("told to go on");
+    let (_, said) = tokio::join!(running.wait(), common::read_all(out));
+    assert_eq!(said, "done\n");
+    assert!(!file.exists());
+    sandbox.destroy().await.expect("destroyed");
+    follower.wait().expect("it ends");
+}
+
+#[test]
+fn a_jobs_own_disk_is_mounted_in_no_other_namespace() {
+    if !rustix::process::geteuid().is_root() {
+        return common::skip("only root can mount a job's own disk");
+    }
+    if !with_own_mounts("a_jobs_own_disk_is_mounted_in_no_other_namespace") {
+        return;
+    }
+    let mount = |args: &[&str], at: &Path| {
+        let status = Command::new("mount").args(args).arg(at).status();
+        assert!(status.expect("mount runs").success());
+    };
+    let place = tempfile::tempdir().expect("a directory");
+    mount(&["-t", "tmpfs", "-o", "mode=711", "tmpfs"], place.path());
+    mount(&["--make-shared"], place.path());
+    // Somebody else's mounts, as those of a service or of another sandbox: what is mounted here is mounted there.
+    let mut other = Command::new("unshare")
+        .args(["--mount", "--propagation", "slave", "sh", "-c"])
+        .arg("echo up; read go; cat /proc/self/mountinfo")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("unshare runs");
+    let mut told = other.stdout.take().expect("its output");
+    told.read_exact(&mut [0; 3]).expect("it is up");
+    let plain = place.path().join("plain");
+    fs::create_dir(&plain).expect("made");
+    mount(&["-t", "tmpfs", "tmpfs"], &plain);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let mut bench = Bench::new(Backend::Bubblewrap).await;
+        if !bench.capabilities.has(Capability::Disk) {
+            return common::skip("a disk is memory, which nothing limits here");
+        }
+        bench.root = tempfile::tempdir_in(place.path()).expect("a directory");
+        bench.profile.limits.disk = Some(4 << 20);
+        let plan = bench.plan(&command(&["true"]));
+        let dir = plan.dir().to_str().expect("UTF-8").to_owned();
+        let mut sandbox = bench.backend.create(plan).await.expect("created");
+        let mut go = other.stdin.take().expect("its input");
+        go.write_all(b"\n").expect("told to go on");
+        let mut table = String::new();
+        told.read_to_string(&mut table).expect("its mounts");
+        let is_there = |at: &str| table.lines().any(|l| l.contains(at) && l.contains(" - tmpfs "));
+        assert!(
+            is_there(plain.to_str().expect("UTF-8")),
+            "an ordinary mount comes: {table}"
+        );
+        let disk = |l: &&str| l.contains(&dir) && l.contains("size=4096k");
+        assert_eq!(table.lines().find(disk), None, "{table}");
+        let here = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        assert!(here.lines().any(|l| disk(&l)), "{here}");
+        sandbox.destroy().await.expect("destroyed");
+    });
+    other.wait().expect("it ends");
 }

@@ -19,6 +19,7 @@
 //! - bwrap never runs as real uid 0 (it could write `/proc/sys`), and `/proc/sys` is read-only all the same.
 //! - bwrap gets an empty environment and only the descriptors listed here.
 
+mod apart;
 mod arguments;
 mod covers;
 mod namespaces;
@@ -170,7 +171,7 @@ impl Bubblewrap {
         let parts = Parts {
             user: &user,
             changes_user: own.uid == 0,
-            paths: Paths::none(),
+            paths: Paths::to_try().map_err(StartError::failed("open /usr"))?,
             devices: &[],
         };
         let mut namespaces = Namespaces::start(&self.0, &parts).await?;
@@ -182,6 +183,14 @@ impl Bubblewrap {
 }
 
 fn unusable(problem: String) -> ProbeError {
+    if problem.contains("Unknown option") {
+        return ProbeError {
+            problem,
+            fix:
+                "it is too old: sandboxes take bwrap 0.8 as in Debian 12, with --bind-fd and --disable-userns"
+                    .to_owned(),
+        };
+    }
     ProbeError {
         problem,
         fix: "user namespaces must be allowed to unprivileged users: look at kernel.unprivileged_userns_clone, \

@@ -3,11 +3,10 @@
 //! A descriptor that is only for reading can be opened again for writing, by `/proc/self/fd`, whatever namespaces are
 //! around: the file's owner and rights decide. So a sandboxed job whose user could write to the file gets a copy.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
 
 use lictor_trust::profiles::Backend;
 use rustix::pipe::PipeFlags;
@@ -15,9 +14,6 @@ use rustix::pipe::PipeFlags;
 use super::quota;
 use crate::plan::LaunchSpec;
 use crate::running::StdinSource;
-
-/// The copy's name for the moment that it has one: before the job starts, in its own directory.
-const COPY: &str = ".lictor-input";
 
 /// What a job reads.
 pub(super) async fn open(source: StdinSource, spec: &LaunchSpec) -> io::Result<OwnedFd> {
@@ -27,8 +23,8 @@ pub(super) async fn open(source: StdinSource, spec: &LaunchSpec) -> io::Result<O
         StdinSource::File(mut file) => {
             let could = spec.backend.is_unprivileged() && is_writable(&file, spec.user.uid)?;
             if could || gives_away(spec) {
-                let path = quota::beside(spec, COPY);
-                let copied = tokio::task::spawn_blocking(move || copy(file, &path)).await;
+                let to = quota::file_beside(spec)?;
+                let copied = tokio::task::spawn_blocking(move || copy(file, to)).await;
                 file = copied.map_err(io::Error::other)??;
             }
             // The job gets a description of its own, at the start and read-only, whatever the caller has.
@@ -59,16 +55,8 @@ fn is_writable(file: &File, uid: u32) -> io::Result<bool> {
     Ok(meta.uid() == uid || meta.mode() & 0o022 != 0)
 }
 
-/// A file without a name, which nobody but the job has.
-fn copy(mut from: File, path: &Path) -> io::Result<File> {
-    let mut new = OpenOptions::new();
-    let mut to = new
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    fs::remove_file(path)?;
+/// Into a file without a name, which nobody but the job has.
+fn copy(mut from: File, mut to: File) -> io::Result<File> {
     from.rewind()?;
     io::copy(&mut from, &mut to)?;
     Ok(to)

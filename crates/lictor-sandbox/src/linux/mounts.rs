@@ -54,6 +54,11 @@ fn detach(point: &Path) -> io::Result<()> {
     Ok(rustix::mount::unmount(&mount, UnmountFlags::DETACH)?)
 }
 
+/// Where a line of mountinfo says that something is mounted, and with what rights.
+pub(super) fn point_and_rights(line: &str) -> Option<(PathBuf, &str)> {
+    Some((mount_point(line)?, line.split(' ').nth(5)?))
+}
+
 /// The fifth field of a line of mountinfo, in which space, tab, newline and backslash are octal.
 fn mount_point(line: &str) -> Option<PathBuf> {
     let field = line.split(' ').nth(4)?.as_bytes();

@@ -1,23 +1,31 @@
 //! A file system of a job's own, with room for so many bytes and files: whatever the job writes, it has an end there.
 //!
 //! It is memory, mounted at the job's directory in the agent's own view, where `mounts` finds and detaches it with
-//! everything else that a job has left, also after an agent was killed.
+//! everything else that a job has left, also after an agent was killed. Other mount namespaces of the host get none of
+//! it: what is mounted on a shared mount is mounted for all of them, and would be held by them, too. So the directory is
+//! mounted on itself first, which costs nothing wherever it comes, and that mount is nobody else's.
 //!
 //! ```text
-//!   job's directory   tmpfs: size, nr_inodes, nosuid, nodev
-//!     workspace  tmp  shm      of a sandbox that has these places; else the root itself is the job's
+//!   job's directory   itself, private
+//!     '- on it       tmpfs: size, nr_inodes, nosuid, nodev
+//!          workspace  tmp  shm      of a sandbox that has these places; else the root itself is the job's
 //! ```
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use lictor_trust::profiles::Limits;
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
-
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
 use rustix::process::{Gid, Uid};
 
+use super::remove::link_of;
 use crate::plan::LaunchSpec;
 
 /// What a file costs at least, for a quota that names no number of files.
@@ -62,8 +70,31 @@ pub(super) fn mount(spec: &LaunchSpec) -> io::Result<()> {
     // As long as nobody but root can come there: whoever owns a directory can put something else in the place of what
     // is in it.
     lay_out(&mount, spec)?;
+    let own = nobody_elses(&spec.dir)?;
+    if let Err(e) = attach(&mount, &own) {
+        detach(&spec.dir);
+        return Err(e);
+    }
+    Ok(())
+}
+
+/// Mounts a directory on itself, so that what is mounted there next is mounted in no other namespace.
+fn nobody_elses(dir: &Path) -> io::Result<OwnedFd> {
     let at = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let at = rustix::fs::open(&spec.dir, at, Mode::empty())?;
+    let at = rustix::fs::open(dir, at, Mode::empty())?;
+    let copy =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let own = rustix::mount::open_tree(at.as_fd(), c"", copy)?;
+    attach(&own, &at)?;
+    // Being attached to a shared mount has made it one.
+    if let Err(e) = rustix::mount::mount_change(link_of(&own), MountPropagationFlags::PRIVATE) {
+        detach(dir);
+        return Err(e.into());
+    }
+    Ok(own)
+}
+
+fn attach(mount: &OwnedFd, at: &OwnedFd) -> io::Result<()> {
     let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(
         mount.as_fd(),
@@ -112,24 +143,47 @@ fn lay_out(mount: &OwnedFd, spec: &LaunchSpec) -> io::Result<()> {
 /// Takes a job's away, before its directory.
 pub(super) fn unmount(spec: &LaunchSpec) {
     if is_set(&spec.limits) {
-        // What is still in use goes when it no longer is; what is left for another reason, the removal tells.
-        let _ = rustix::mount::unmount(&spec.dir, rustix::mount::UnmountFlags::DETACH);
+        detach(&spec.dir);
     }
 }
 
-/// Whether a job's is full.
+/// Both mounts, the upper one first. What is still in use goes when it no longer is; what is left for another reason, the
+/// removal tells.
+fn detach(dir: &Path) {
+    for _ in 0..2 {
+        let _ = rustix::mount::unmount(dir, UnmountFlags::DETACH);
+    }
+}
+
+/// Whether a job's is full. The kernel counts no refusals and tells nobody of them, so this is true of a moment; what was
+/// full and is not any more is not seen.
 pub(super) fn is_full(dir: &Path) -> bool {
     rustix::fs::statvfs(dir).is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) < FULL || s.f_ffree == 0)
 }
 
-/// Where a copy of a job's input lies for a moment: beside what is limited, where it does not count.
-pub(super) fn beside(spec: &LaunchSpec, name: &str) -> PathBuf {
-    match (is_set(&spec.limits), spec.dir.file_name()) {
-        (true, Some(own)) => {
-            let mut sibling = own.to_owned();
-            sibling.push(name);
-            spec.dir.with_file_name(sibling)
+/// A file for a copy of a job's input, which nobody can open by a name and which goes with its last descriptor: beside
+/// what is limited, where it does not count.
+pub(super) fn file_beside(spec: &LaunchSpec) -> io::Result<File> {
+    let above = spec.dir.parent().unwrap_or(&spec.dir);
+    let dir = if is_set(&spec.limits) { above } else { &spec.dir };
+    let unnamed = libc::O_TMPFILE | libc::O_EXCL;
+    let mut file = OpenOptions::new();
+    let file = file.read(true).write(true).mode(0o600);
+    match file.clone().custom_flags(unnamed).open(dir) {
+        // Some file systems have none without a name; this one has one for a moment, and whoever finds one that an agent
+        // has left may remove it.
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)
+            ) =>
+        {
+            let own = spec.dir.file_name().unwrap_or_default().to_string_lossy();
+            let path = dir.join(format!("{own}.lictor-input"));
+            let made = file.create_new(true).open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok(made)
         }
-        _ => spec.dir.join(name),
+        made => made,
     }
 }

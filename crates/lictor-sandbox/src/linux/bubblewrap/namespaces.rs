@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 
+use super::apart;
 use super::arguments::{Parts, arguments};
 use super::covers::{Cover, Placeholder};
 use super::paths::Paths;
@@ -90,6 +91,10 @@ impl Namespaces {
             _ = keeper.next() => Err(broken(&mut ends.error).unwrap_or_else(ended_early)),
             () = expiry(&bound) => Err(StartError::failed("set the sandbox up")(io::ErrorKind::TimedOut.into())),
         };
+        let found = match found {
+            Ok(found) if parts.changes_user => set_apart(parts, found).await,
+            found => found,
+        };
         match found {
             Ok((init, init_fd)) => Ok(Self {
                 zygote: kernel.zygote.clone(),
@@ -149,6 +154,17 @@ impl Drop for Namespaces {
             let _ = process::signal(self.outer, Signal::KILL);
         }
     }
+}
+
+/// The last of what a root agent does before anything of a job runs.
+async fn set_apart(
+    parts: &Parts<'_>,
+    (init, init_fd): (ProcessId, OwnedFd),
+) -> Result<(ProcessId, OwnedFd), StartError> {
+    let cut_off = apart::cut_off(&init_fd).await;
+    let whole = cut_off.and_then(|()| apart::look(init, parts));
+    whole.map_err(StartError::failed("keep the host's mounts out"))?;
+    Ok((init, init_fd))
 }
 
 /// Opens what is shown. A file system that does not answer holds up a thread of its own, and nobody else.
