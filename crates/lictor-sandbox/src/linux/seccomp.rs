@@ -3,18 +3,21 @@
 //! A deny list over everything that reaches past the namespaces or has been a way out of them before. Other
 //! architectures' calls and x32 end the process: their numbers would slip past the list.
 
-use libc::sock_filter;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition as Condition,
-    SeccompFilter, SeccompRule as Rule,
-};
+mod program;
 
-type Rules = std::collections::BTreeMap<i64, Vec<Rule>>;
+use std::collections::BTreeMap;
+
+use libc::sock_filter;
+
+use self::program::{Answer, Condition, Ranges, Rule, Test, compile};
+
+/// What is not simply allowed, by number.
+type Answers = BTreeMap<u32, Answer>;
 
 /// Why no filter could be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot compile the seccomp filter")]
-pub(crate) struct FilterError(#[from] seccompiler::BackendError);
+#[error("this architecture has no system call filter here")]
+pub(crate) struct FilterError;
 
 /// Denied whatever their arguments.
 const DENIED: &[i64] = &[
@@ -122,21 +125,19 @@ const LAST_KNOWN: u32 = 469;
 
 /// What `personality` may be asked: what it is, and Linux with and without the names of its machine and version made
 /// older. Everything else makes memory predictable or executable.
-const PERSONALITIES: [u64; 5] = [0, 0x0008, 0x0002_0000, 0x0002_0008, 0xffff_ffff];
+const PERSONALITIES: [u32; 5] = [0, 0x0008, 0x0002_0000, 0x0002_0008, 0xffff_ffff];
 /// Protocols of IPv4 and IPv6: the usual one, TCP, UDP.
-const PROTOCOLS: [u64; 3] = [0, 6, 17];
+const PROTOCOLS: [u32; 3] = [0, 6, 17];
 /// Flags of clone(2) that make namespaces.
-const NAMESPACES: [libc::c_int; 7] = [
-    libc::CLONE_NEWCGROUP,
-    libc::CLONE_NEWIPC,
-    libc::CLONE_NEWNET,
-    libc::CLONE_NEWNS,
-    libc::CLONE_NEWPID,
-    libc::CLONE_NEWUSER,
-    libc::CLONE_NEWUTS,
-];
+const NAMESPACES: libc::c_int = libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWUTS;
 /// The kind of a socket, without its flags.
-const KIND: u64 = 0xf;
+const KIND: u32 = 0xf;
 
 /// What else keeps a job in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,122 +148,123 @@ pub(crate) enum Around {
     Nothing,
 }
 
-const TIOCLINUX: u64 = 0x541C;
-const TIOCSETD: u64 = 0x5423;
+const TIOCLINUX: u32 = 0x541C;
+const TIOCSETD: u32 = 0x5423;
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Compiles a filter.
+/// The kernel's name of the architecture whose calls have the numbers of this list.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: Option<u32> = Some(0xc000_003e);
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: Option<u32> = Some(0xc000_00b7);
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const ARCHITECTURE: Option<u32> = None;
+
+/// Makes a filter.
 pub(crate) fn filter(around: Around) -> Result<Vec<sock_filter>, FilterError> {
-    let denied = DENIED.iter().chain(DENIED_HERE);
-    let mut rules: Rules = denied.map(|call| (*call, Vec::new())).collect();
+    let architecture = ARCHITECTURE.ok_or(FilterError)?;
+    Ok(compile(architecture, &ranges(&answers(around))))
+}
+
+/// What becomes of each call that is known and not simply allowed.
+fn answers(around: Around) -> Answers {
+    let mut answers = Answers::new();
+    let mut set = |call: i64, answer: Answer| drop(answers.insert(call as u32, answer));
+    for call in DENIED.iter().chain(DENIED_HERE) {
+        set(*call, Answer::Deny);
+    }
+    // Its flags are where a filter cannot see them; libraries fall back to `clone`, whose flags it can.
+    set(libc::SYS_clone3, Answer::Absent);
+    let namespaces = condition(0, Test::HasAny(NAMESPACES as u32));
+    set(libc::SYS_clone, Answer::DenyIf(vec![vec![namespaces]]));
     // Terminal input faked into whoever shares the terminal. The kernel looks at 32 bits of the number only, and so
     // does the comparison: `TIOCSTI + 2^32` is the same request. And line disciplines: setting one loads its module.
-    let ioctls = [libc::TIOCSTI, TIOCLINUX, TIOCSETD].map(|request| Rule::new(vec![equal(1, request)?]));
-    rules.insert(libc::SYS_ioctl, ioctls.into_iter().collect::<Result<_, _>>()?);
-    rules.insert(libc::SYS_clone, clone_rules()?);
-    // Whoever may not has no way to, but in a kernel that takes it lightly.
-    let before_others = Condition::new(2, Len::Dword, Op::Ge, 1 << 31)?;
-    rules.insert(libc::SYS_setpriority, vec![Rule::new(vec![before_others])?]);
-    rules.insert(libc::SYS_socket, socket_rules()?);
-    rules.insert(libc::SYS_socketpair, socket_rules()?);
-    let unusual = Rule::new(all_but(0, &PERSONALITIES)?)?;
-    rules.insert(libc::SYS_personality, vec![unusual]);
-    if around == Around::Nothing {
-        rules.extend(DENIED_OUTSIDE.iter().map(|call| (*call, Vec::new())));
-        rules.insert(libc::SYS_socketpair, pair_rules()?);
-        let another = || Condition::new(0, Len::Dword, Op::Ne, 0);
-        rules.insert(libc::SYS_prlimit64, vec![Rule::new(vec![another()?])?]);
-        // Of one process only, and only one's own: by user they would be everybody's.
-        let of_another = Condition::new(1, Len::Dword, Op::Ne, 0)?;
-        let not_of_a_process = Condition::new(0, Len::Dword, Op::Ne, libc::PRIO_PROCESS as u64)?;
-        let priorities = vec![Rule::new(vec![of_another])?, Rule::new(vec![not_of_a_process])?];
-        rules.entry(libc::SYS_setpriority).or_default().extend(priorities);
-    }
-    let arch = std::env::consts::ARCH.try_into()?;
-    let deny = SeccompAction::Errno(libc::EPERM as u32);
-    let program: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, deny, arch)?.try_into()?;
-    let mut filter = prelude();
-    filter.extend(program.into_iter().map(|i| sock_filter {
-        code: i.code,
-        jt: i.jt,
-        jf: i.jf,
-        k: i.k,
-    }));
-    Ok(filter)
-}
-
-fn clone_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
-    let rule = |flag: &libc::c_int| {
-        let flag = *flag as u64;
-        Rule::new(vec![Condition::new(0, Len::Qword, Op::MaskedEq(flag), flag)?])
+    let requests = [libc::TIOCSTI as u32, TIOCLINUX, TIOCSETD];
+    let ioctls = requests.map(|request| vec![condition(1, Test::Is(request))]);
+    set(libc::SYS_ioctl, Answer::DenyIf(ioctls.to_vec()));
+    set(libc::SYS_socket, Answer::DenyIf(socket_rules()));
+    let pairs = match around {
+        Around::Namespaces => socket_rules(),
+        Around::Nothing => pair_rules(),
     };
-    NAMESPACES.iter().map(rule).collect()
+    set(libc::SYS_socketpair, Answer::DenyIf(pairs));
+    let unusual = all_but(0, &PERSONALITIES);
+    set(libc::SYS_personality, Answer::DenyIf(vec![unusual]));
+    // Whoever may not has no way to, but in a kernel that takes it lightly.
+    let mut priorities = vec![vec![condition(2, Test::AtLeast(1 << 31))]];
+    if around == Around::Nothing {
+        for call in DENIED_OUTSIDE {
+            set(*call, Answer::Deny);
+        }
+        let another = condition(0, Test::IsNot(0));
+        set(libc::SYS_prlimit64, Answer::DenyIf(vec![vec![another]]));
+        // Of one process only, and only one's own: by user they would be everybody's.
+        priorities.push(vec![condition(1, Test::IsNot(0))]);
+        priorities.push(vec![condition(0, Test::IsNot(libc::PRIO_PROCESS))]);
+    }
+    set(libc::SYS_setpriority, Answer::DenyIf(priorities));
+    answers
 }
 
-fn equal(argument: u8, value: u64) -> Result<Condition, seccompiler::BackendError> {
-    Condition::new(argument, Len::Dword, Op::Eq, value)
+/// The same for every number: calls that are newer than the list do not exist, and x32 calls end the process.
+fn ranges(answers: &Answers) -> Ranges {
+    let mut ranges = vec![(0, Answer::Allow)];
+    let mut from = |number: u32, answer: &Answer| match ranges.last_mut() {
+        Some((_, last)) if last == answer => {}
+        Some((at, last)) if *at == number => *last = answer.clone(),
+        _ => ranges.push((number, answer.clone())),
+    };
+    for (number, answer) in answers {
+        from(*number, answer);
+        from(number + 1, answers.get(&(number + 1)).unwrap_or(&Answer::Allow));
+    }
+    from(LAST_KNOWN + 1, &Answer::Absent);
+    from(X32_BIT, &Answer::Kill);
+    ranges
 }
 
-fn all_but(argument: u8, values: &[u64]) -> Result<Vec<Condition>, seccompiler::BackendError> {
-    let unlike = |value: &u64| Condition::new(argument, Len::Dword, Op::Ne, *value);
+fn condition(argument: u8, test: Test) -> Condition {
+    Condition {
+        argument,
+        mask: u32::MAX,
+        test,
+    }
+}
+
+fn all_but(argument: u8, values: &[u32]) -> Rule {
+    let unlike = |value: &u32| condition(argument, Test::IsNot(*value));
     values.iter().map(unlike).collect()
 }
 
 /// Only local, IPv4 and IPv6 with their usual protocols, and the routing part of netlink (which resolvers ask for
 /// addresses).
-fn socket_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
+fn socket_rules() -> Vec<Rule> {
+    let family = |family: libc::c_int| condition(0, Test::Is(family as u32));
     let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let mut rules = vec![Rule::new(all_but(0, &known.map(|f| f as u64))?)?];
-    rules.push(Rule::new(vec![
-        equal(0, libc::AF_NETLINK as u64)?,
-        Condition::new(2, Len::Dword, Op::Ne, libc::NETLINK_ROUTE as u64)?,
-    ])?);
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let mut rare = all_but(2, &PROTOCOLS)?;
-        rare.push(equal(0, family as u64)?);
-        rules.push(Rule::new(rare)?);
+    let unusual = condition(2, Test::IsNot(libc::NETLINK_ROUTE as u32));
+    let mut rules = vec![all_but(0, &known.map(|f| f as u32))];
+    rules.push(vec![family(libc::AF_NETLINK), unusual]);
+    for internet in [libc::AF_INET, libc::AF_INET6] {
+        let mut rare = vec![family(internet)];
+        rare.extend(all_but(2, &PROTOCOLS));
+        rules.push(rare);
     }
-    Ok(rules)
+    rules
 }
 
 /// A pair of datagram sockets is none: either may send to whatever address it likes, a socket in the file system
 /// included. By its kind, a raw one is the same.
-fn pair_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
-    let mut rules = socket_rules()?;
+fn pair_rules() -> Vec<Rule> {
+    let mut rules = socket_rules();
     for kind in [libc::SOCK_DGRAM, libc::SOCK_RAW] {
-        let of_kind = Condition::new(1, Len::Dword, Op::MaskedEq(KIND), kind as u64)?;
-        rules.push(Rule::new(vec![of_kind])?);
+        rules.push(vec![Condition {
+            argument: 1,
+            mask: KIND,
+            test: Test::Is(kind as u32),
+        }]);
     }
-    Ok(rules)
-}
-
-/// Before the list: x32 calls end the process; calls that are newer than the list do not exist, and neither does
-/// `clone3`, whose flags a filter cannot see, so that libraries fall back to `clone`, whose flags it can.
-fn prelude() -> Vec<sock_filter> {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let instruction = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-    vec![
-        instruction(LOAD, 0, 0, 0),
-        instruction(AT_LEAST, 0, 1, X32_BIT),
-        instruction(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
-        instruction(AT_LEAST, 0, 1, LAST_KNOWN + 1),
-        instruction(RETURN, 0, 0, absent),
-        instruction(EQUAL, 0, 1, libc::SYS_clone3 as u32),
-        instruction(RETURN, 0, 0, absent),
-    ]
+    rules
 }
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn filter_compiles_and_fits_the_kernel() {
-        for around in [super::Around::Namespaces, super::Around::Nothing] {
-            let filter = super::filter(around).expect("constant rules");
-            assert!(filter.len() > super::DENIED.len() && filter.len() < 4096);
-        }
-    }
-}
+mod tests;
