@@ -33,6 +33,10 @@ const NEEDS: &[Need] = &[
         package: "runc",
     },
     Need {
+        program: "crun",
+        package: "crun",
+    },
+    Need {
         program: "runsc",
         package: "runsc",
     },

@@ -4,6 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lictor_warden::ContainerEngine;
 use serde::Deserialize;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -55,6 +56,8 @@ pub struct Sandbox {
     pub gid: Option<u32>,
     /// The `bwrap` program.
     pub bwrap: Option<PathBuf>,
+    /// Who makes containers.
+    pub container_engine: ContainerEngine,
     /// The OCI runtime that makes containers.
     pub oci_runtime: Option<PathBuf>,
     /// The `runsc` program.

@@ -14,6 +14,7 @@ use lictor_trust::profiles::{Backend as BackendName, Profile};
 use tokio::sync::watch;
 
 use crate::backend::{Backend, ProbeError};
+use crate::engine::ContainerEngine;
 use crate::imp;
 use crate::plan::Resolved;
 
@@ -26,7 +27,9 @@ pub struct Config {
     pub sandbox_gid: u32,
     /// The `bwrap` program.
     pub bwrap: PathBuf,
-    /// The OCI runtime that makes containers; else the one that is found at its usual places.
+    /// Who makes containers.
+    pub container_engine: ContainerEngine,
+    /// The OCI runtime of containers, a runc or a crun by its name; else those are taken that are at the usual places.
     pub oci_runtime: Option<PathBuf>,
     /// The `runsc` program.
     pub runsc: PathBuf,
@@ -48,6 +51,7 @@ impl Default for Config {
             sandbox_uid: 65_534,
             sandbox_gid: 65_534,
             bwrap: PathBuf::from("/usr/bin/bwrap"),
+            container_engine: ContainerEngine::Auto,
             oci_runtime: None,
             runsc: PathBuf::from("/usr/bin/runsc"),
             container_root: 2_147_418_112,

@@ -19,6 +19,7 @@ pub mod backend;
 pub mod capability;
 #[cfg(all(feature = "testing", target_os = "linux"))]
 pub mod conformance;
+mod engine;
 pub mod handle;
 mod host;
 mod kept;
@@ -37,6 +38,7 @@ use linux as imp;
 
 pub use backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
 pub use capability::{Capabilities, Capability};
+pub use engine::ContainerEngine;
 pub use handle::{Handle, ProcessId, Recovered};
 pub use host::{
     Check, Config, Host, confine_to_network, fingerprint, hide_memory, host_facts, is_kept_place,

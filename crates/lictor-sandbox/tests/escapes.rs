@@ -48,9 +48,10 @@ async fn holds_a_part(name: Backend, (part, parts): (usize, usize)) {
     let mut site = Site::prepare(place.path()).expect("bait");
     let host = Host::start(Config::default()).expect("the host starts");
     let backend = host.backend(name).expect("built in");
+    let can = backend.probe().await.expect("it works here");
     let mut verdicts = Vec::new();
     for attempt in wanted().into_iter().skip(part).step_by(parts) {
-        let verdict = site.within(&host, backend.as_ref(), attempt).await;
+        let verdict = site.within(&host, (backend.as_ref(), &can), attempt).await;
         verdicts.push((
             attempt,
             verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name)),

@@ -51,5 +51,5 @@ pub use feed::EventFeed;
 pub use journal::JournalError;
 pub use journal::export::audit_lines;
 pub use lictor_rootfs::Bounds as RootfsBounds;
-pub use lictor_sandbox::Host;
+pub use lictor_sandbox::{ContainerEngine, Host};
 pub use warden::{StartError, Warden};

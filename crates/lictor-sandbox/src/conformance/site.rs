@@ -104,22 +104,21 @@ impl Site {
         self.seen_outside(found.unwrap_or_else(ended))
     }
 
-    /// Tries it in a sandbox of `backend`.
+    /// Tries it in a sandbox of `backend`, which can do what its probe has said.
     ///
     /// # Errors
     /// The system's, and what kept the sandbox from being made.
     pub async fn within(
         &mut self,
         host: &Host,
-        backend: &dyn Backend,
+        (backend, capabilities): (&dyn Backend, &Capabilities),
         attempt: &Attempt,
     ) -> io::Result<Verdict> {
-        let capabilities = backend.probe().await.map_err(io::Error::other)?;
         if let Some(missing) = attempt.needs.filter(|c| !capabilities.has(*c)) {
             return Ok(Verdict::Lacks(missing));
         }
         let argv = self.set_out(attempt)?;
-        let plan = match self.plan(host, (backend.name(), &capabilities), attempt, argv)? {
+        let plan = match self.plan(host, (backend.name(), capabilities), attempt, argv)? {
             Ok(plan) => plan,
             Err(refused) => return Ok(Verdict::Refused(refused)),
         };

@@ -15,16 +15,20 @@
 //!   neither trace nor signal the first process.
 //! - The runtime is not needed to take a container down, so one that hangs keeps nothing alive.
 
+mod first;
 mod made;
+mod maker;
+mod runtime;
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use lictor_trust::profiles::Backend as BackendName;
 
-use self::made::{Made, runtime};
+use self::made::Made;
+pub(super) use self::maker::Maker;
 use super::boxed::Boxed;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
@@ -61,12 +65,6 @@ impl Backend for Container {
             problem,
             fix: fix.to_owned(),
         };
-        if runtime(&self.0).is_none() {
-            return Err(unusable(
-                "there is no OCI runtime".to_owned(),
-                "install one: apt install runc",
-            ));
-        }
         if !rustix::process::geteuid().is_root() {
             return Err(unusable(
                 "the agent is not root, so it can give a container only one user".to_owned(),
@@ -85,12 +83,8 @@ impl Backend for Container {
                 "this architecture has no system call filter here",
             ));
         }
-        let made = self.make_and_end().await;
-        made.map_err(|e| {
-            let fix =
-                "see that `runc run` works as root on this host, and that `runtime_dir` (/run/lictor) can be written to";
-            unusable(e.refusal().message, fix)
-        })?;
+        let maker = Maker::choose(&self.0).await?;
+        *self.0.maker.lock().unwrap_or_else(PoisonError::into_inner) = Some(maker);
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
         found.extend(C::OF_NAMESPACES);
         found.extend([
@@ -140,24 +134,23 @@ impl Container {
         let view = View::open(&self.0, spec)
             .await
             .map_err(StartError::failed("show what the profile names"))?;
-        self.start((spec.user.uid, spec.user.gid), &view).await
-    }
-
-    /// Everything but the program.
-    async fn make_and_end(&self) -> Result<(), StartError> {
-        let user = (self.0.config.sandbox_uid, self.0.config.sandbox_gid);
-        let mut made = self.start(user, &View::of_host()).await?;
-        made.end()
-            .await
-            .map_err(StartError::failed("take the container down"))
-    }
-
-    async fn start(&self, user: (u32, u32), view: &View) -> Result<Made, StartError> {
         let ids = Ids {
-            user,
+            user: (spec.user.uid, spec.user.gid),
             root: self.0.config.container_root,
         };
-        Made::make(&self.0, ids, view).await
+        Made::make(&self.0, &self.maker().await?, (ids, &view)).await
+    }
+
+    /// The one that the last probe has found, or would.
+    async fn maker(&self) -> Result<Maker, StartError> {
+        let known = || self.0.maker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(maker) = known().clone() {
+            return Ok(maker);
+        }
+        let chosen = Maker::choose(&self.0).await;
+        let maker = chosen.map_err(|e| StartError::failed("make the container")(io::Error::other(e)))?;
+        *known() = Some(maker.clone());
+        Ok(maker)
     }
 }
 

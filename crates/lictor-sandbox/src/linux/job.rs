@@ -24,6 +24,7 @@ use super::remove::remove_dir;
 use super::spawn::{self, Launch, LaunchFile};
 use super::streams::Streams;
 use super::supervisor::Supervisor;
+use super::table::HostCgroups;
 use super::tree::Tree;
 use super::users::User;
 use super::{keeper, landlock, process, quota, ready, way_out};
@@ -264,7 +265,7 @@ impl Job {
             ignore_sigchld: false,
             die_with_keeper: false,
             takes_terminal: false,
-            cgroups_read_only: false,
+            cgroups: HostCgroups::AsTheyAre,
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,

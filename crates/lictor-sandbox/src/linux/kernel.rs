@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lictor_proto::Name;
 use lictor_proto::code::Refusal;
@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::bubblewrap::Warm;
 use super::cgroup::Cgroups;
+use super::container::Maker;
 use super::oci::Place;
 use super::proxy::Proxy;
 use super::resolve::Resolver;
@@ -41,7 +42,10 @@ pub(crate) struct Kernel {
     pub(super) warm: Warm,
     resolver: Resolver,
     /// Of the files of OCI runtimes, made when it is first needed.
-    place: OnceLock<Result<Place, String>>,
+    place: OnceLock<Place>,
+    placing: Mutex<()>,
+    /// Who makes containers here, when that has been found out.
+    pub(super) maker: Mutex<Option<Maker>>,
     /// Places for threads that open what profiles show.
     pub(super) openers: Arc<Semaphore>,
     /// Where root file systems are.
@@ -62,6 +66,8 @@ impl Kernel {
             warm: Warm::default(),
             resolver: Resolver::default(),
             place: OnceLock::new(),
+            placing: Mutex::new(()),
+            maker: Mutex::new(None),
             openers: Arc::new(Semaphore::new(OPENERS)),
             rootfs: OnceLock::new(),
         })
@@ -115,9 +121,15 @@ impl Kernel {
 
     /// Where OCI runtimes keep their files.
     pub(super) fn place(&self) -> io::Result<&Place> {
-        let make = || Place::make(&self.config.runtime_dir).map_err(|e| e.to_string());
-        let place = self.place.get_or_init(make).as_ref();
-        place.map_err(|e| io::Error::other(e.clone()))
+        // What stands in the way may be gone the next time, so only a place that was made is remembered.
+        let _one = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.place.get() {
+            Some(place) => Ok(place),
+            None => {
+                let place = Place::make(&self.config.runtime_dir)?;
+                Ok(self.place.get_or_init(|| place))
+            }
+        }
     }
 
     /// What limits on a whole job are held here, or on each process in their place.

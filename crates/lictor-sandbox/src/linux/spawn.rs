@@ -18,7 +18,8 @@ use super::keeper::Keeper;
 use super::process;
 use super::supervisor::{Timer, expiry};
 use super::table::{
-    Arena, ExecBy, FileCheck, FileIdentity, Full, MAX_FDS, MAX_FILES, Record, STARTED, Step, Table,
+    Arena, ExecBy, FileCheck, FileIdentity, Full, HostCgroups, MAX_FDS, MAX_FILES, Record, STARTED, Step,
+    Table,
 };
 use super::users::User;
 use super::zygote::{Lease, MOST_IDLE, Zygote};
@@ -50,8 +51,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) die_with_keeper: bool,
     /// Whether the first of `inherit` is a terminal and becomes the session's.
     pub(crate) takes_terminal: bool,
-    /// Whether it sees the host's cgroups read-only, in mounts of its own.
-    pub(crate) cgroups_read_only: bool,
+    pub(crate) cgroups: HostCgroups,
     /// Becomes 0, 1, 2, ...
     pub(crate) inherit: Vec<BorrowedFd<'a>>,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
@@ -84,7 +84,7 @@ impl Launch<'_> {
             ignore_sigchld: false,
             die_with_keeper: true,
             takes_terminal: false,
-            cgroups_read_only: false,
+            cgroups: HostCgroups::AsTheyAre,
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,
@@ -282,7 +282,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         ignore_sigchld: launch.ignore_sigchld,
         die_with_keeper: launch.die_with_keeper,
         takes_terminal: launch.takes_terminal,
-        cgroups_read_only: launch.cgroups_read_only,
+        cgroups: launch.cgroups,
         confine: launch.confine,
         cwd: arena.text(&launch.cwd)?,
         keeper_name: text(&mut arena, &launch.keeper_name)?,

@@ -57,6 +57,16 @@ impl FileCheck {
     };
 }
 
+/// How a helper sees the host's cgroups; anything but the first takes mounts of its own, and root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum HostCgroups {
+    AsTheyAre,
+    ReadOnly,
+    /// An empty directory in their place.
+    Hidden,
+}
+
 /// What a child does; see `child/program.rs` for the order.
 #[repr(C)]
 pub(super) struct Table {
@@ -85,8 +95,8 @@ pub(super) struct Table {
     pub(super) die_with_keeper: bool,
     /// Whether descriptor 0 becomes the session's terminal.
     pub(super) takes_terminal: bool,
-    /// Whether it gets mounts of its own, in which cgroups are read-only.
-    pub(super) cgroups_read_only: bool,
+    /// How it sees the host's cgroups.
+    pub(super) cgroups: HostCgroups,
     /// Whether all privileges go for good: bounding set, capabilities, new privileges, session keyring.
     pub(super) confine: bool,
     pub(super) cwd: *const c_char,

@@ -90,6 +90,7 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
         sandbox_uid: set.uid.unwrap_or(usual.sandbox_uid),
         sandbox_gid: set.gid.unwrap_or(usual.sandbox_gid),
         bwrap: set.bwrap.clone().unwrap_or(usual.bwrap),
+        container_engine: set.container_engine,
         oci_runtime: set.oci_runtime.clone().or(usual.oci_runtime),
         runsc: set.runsc.clone().unwrap_or(usual.runsc),
         container_root: set.container_root.unwrap_or(usual.container_root),

@@ -28,6 +28,7 @@ use crate::linux::ready;
 use crate::linux::shown::HOSTS;
 use crate::linux::spawn::{self, Launch, LaunchFile};
 use crate::linux::supervisor::{Timer, expiry};
+use crate::linux::table::HostCgroups;
 use crate::linux::zygote::Zygote;
 use crate::plan::LaunchSpec;
 use crate::program::{ExecBy, FileIdentity};
@@ -251,7 +252,7 @@ fn launch<'a>(
         ignore_sigchld: true,
         die_with_keeper: true,
         takes_terminal: false,
-        cgroups_read_only: false,
+        cgroups: HostCgroups::AsTheyAre,
         inherit,
         cgroup: None,
         namespaces: None,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::clone::{self, Parent};
 use super::{errno, exit, set_handler};
-use crate::linux::table::{ExecBy, FileIdentity, MAX_FDS, MAX_FILES, Step, Table};
+use crate::linux::table::{ExecBy, FileIdentity, HostCgroups, MAX_FDS, MAX_FILES, Step, Table};
 
 /// Descriptors are moved here first, so that none of them is in the way of 0, 1, 2, ...
 const HIGH: c_int = 64;
@@ -106,7 +106,7 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         if table.takes_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
             fail(table, Step::Terminal);
         }
-        if table.cgroups_read_only && cgroups_read_only() < 0 {
+        if see_cgroups(table.cgroups) < 0 {
             fail(table, Step::Cgroups);
         }
         if table.cwd_before_ids && libc::chdir(table.cwd) < 0 {
@@ -142,12 +142,15 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
     }
 }
 
-/// Makes the host's cgroups read-only for this process and whoever it starts. Where none are mounted, there is nothing to
-/// do.
+/// Makes the host's cgroups read-only for this process and whoever it starts, or hides them. Where none are mounted, there
+/// is nothing to do.
 ///
 /// # Safety
 /// As [`become_program`].
-unsafe fn cgroups_read_only() -> c_int {
+unsafe fn see_cgroups(how: HostCgroups) -> c_int {
+    if how == HostCgroups::AsTheyAre {
+        return 0;
+    }
     // `struct mount_attr`: set, clear, propagation, user namespace.
     let read_only = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0_u64];
     // SAFETY: system calls on this process's own mounts, with constants that outlive them.
@@ -160,15 +163,25 @@ unsafe fn cgroups_read_only() -> c_int {
         if libc::mount(none, c"/".as_ptr(), none, private, ptr::null()) < 0 {
             return -1;
         }
-        let set = libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            c"/sys/fs/cgroup".as_ptr(),
-            libc::AT_RECURSIVE,
-            read_only.as_ptr(),
-            size_of_val(&read_only),
-        );
-        match set {
+        let at = c"/sys/fs/cgroup".as_ptr();
+        let done = match how {
+            HostCgroups::Hidden => {
+                let (kind, flags) = (
+                    c"tmpfs".as_ptr(),
+                    libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV,
+                );
+                c_long::from(libc::mount(kind, at, kind, flags, c"size=4k".as_ptr().cast()))
+            }
+            HostCgroups::ReadOnly | HostCgroups::AsTheyAre => libc::syscall(
+                libc::SYS_mount_setattr,
+                libc::AT_FDCWD,
+                at,
+                libc::AT_RECURSIVE,
+                read_only.as_ptr(),
+                size_of_val(&read_only),
+            ),
+        };
+        match done {
             0 => 0,
             _ if matches!(errno(), libc::ENOENT | libc::EINVAL) => 0,
             _ => -1,

@@ -16,7 +16,7 @@ const DIRECTORIES: [&str; 6] = ["dev", "etc", "proc", "run", "var", "workspace"]
 const SHARED: u32 = 0o1777;
 
 /// The directory of one container, which it is gone with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bundle {
     dir: PathBuf,
     id: String,

@@ -125,8 +125,9 @@ fn own_mounts() -> Vec<Value> {
 /// With everything that is mounted below: a part of it without the rest would show what those mounts cover.
 fn shown(mount: &Mount, dialect: Dialect) -> Value {
     let [private, nosuid, nodev, ro] = match dialect {
-        Dialect::Runc => ["rprivate", "rnosuid", "rnodev", "rro"],
-        Dialect::Runsc => ["private", "nosuid", "nodev", "ro"],
+        // crun takes them for directories only; below a file nothing is mounted.
+        Dialect::Runc if mount.is_dir => ["rprivate", "rnosuid", "rnodev", "rro"],
+        Dialect::Runc | Dialect::Runsc => ["private", "nosuid", "nodev", "ro"],
     };
     let (Source::Path(source) | Source::Held(_, source)) = &mount.source;
     let mut options = vec!["rbind", private, nosuid];

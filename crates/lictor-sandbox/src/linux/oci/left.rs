@@ -12,12 +12,12 @@ use crate::handle::ProcessId;
 use crate::linux::process;
 use crate::linux::remove::remove_dir;
 
-/// What matters here of what runc writes down about a container.
+/// What matters here of what a runtime writes down about a container: runc in `state.json`, crun in `status`.
 #[derive(Debug, Default, Deserialize)]
 struct State {
-    #[serde(default)]
+    #[serde(default, alias = "pid")]
     init_process_pid: u32,
-    #[serde(default)]
+    #[serde(default, alias = "process-start-time")]
     init_process_start: u64,
     /// By controller.
     #[serde(default)]
@@ -28,7 +28,8 @@ impl State {
     /// Of the one container below the runtime's own directory; nothing of what is not there.
     fn read(state: &Path) -> Self {
         let dirs = fs::read_dir(state).into_iter().flatten().flatten();
-        let texts = dirs.filter_map(|entry| fs::read(entry.path().join("state.json")).ok());
+        let files = dirs.flat_map(|entry| ["state.json", "status"].map(|name| entry.path().join(name)));
+        let texts = files.filter_map(|file| fs::read(file).ok());
         let mut states = texts.filter_map(|text| serde_json::from_slice(&text).ok());
         states.next().unwrap_or_default()
     }

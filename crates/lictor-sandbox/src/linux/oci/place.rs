@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
 
@@ -23,6 +24,8 @@ pub(crate) struct Place {
     /// What its containers are called on this machine, but for a number.
     name: String,
     next: AtomicU64,
+    /// Of starts that were given up half way.
+    given_up: Mutex<Vec<Bundle>>,
     /// Locked for as long as this process lives: a pid means nothing to who is in another pid namespace.
     _lock: File,
 }
@@ -60,12 +63,23 @@ impl Place {
             dir,
             name,
             next: AtomicU64::new(0),
+            given_up: Mutex::default(),
             _lock: lock,
+        })
+    }
+
+    /// An empty bundle, which is taken away unless it is kept.
+    pub(crate) fn draft(&self) -> io::Result<Draft<'_>> {
+        Ok(Draft {
+            place: self,
+            bundle: self.bundle()?,
+            kept: false,
         })
     }
 
     /// An empty bundle.
     pub(crate) fn bundle(&self) -> io::Result<Bundle> {
+        self.clear();
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let dir = self.dir.join(n.to_string());
         walked_through(&dir)?;
@@ -73,8 +87,48 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Removes what starts have left that were given up. Whom they had started may still be at its end, so what cannot
+    /// be removed yet stays for the next time.
+    fn clear(&self) {
+        let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        given_up.retain(|bundle| bundle.remove().is_err());
+    }
+}
+
+/// A bundle of a container that is being made. It may be dropped at any time; what is in it goes with the next start.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    place: &'a Place,
+    bundle: Bundle,
+    kept: bool,
+}
+
+impl Draft<'_> {
+    pub(crate) fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// The container is there, and whoever holds it removes its files.
+    pub(crate) fn keep(mut self) -> Bundle {
+        self.kept = true;
+        self.bundle.clone()
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            let given_up = self.place.given_up.lock();
+            let mut given_up = given_up.unwrap_or_else(PoisonError::into_inner);
+            given_up.push(self.bundle.clone());
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
+        self.clear();
         let _ = fs::remove_file(self.dir.join(LOCK));
         // What still lies there is for whoever comes next.
         let _ = fs::remove_dir(&self.dir);
@@ -107,6 +161,20 @@ fn owner(name: &str) -> Option<ProcessId> {
 mod tests {
     use super::{Place, owner};
     use crate::handle::ProcessId;
+
+    #[test]
+    fn what_a_start_leaves_that_is_given_up_goes_with_the_next_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = Place::make(dir.path()).expect("a place");
+        let draft = place.draft().expect("a bundle");
+        let given_up = draft.bundle().dir().to_owned();
+        drop(draft);
+        let kept = place.draft().expect("another").keep();
+        assert!(!given_up.exists());
+        drop(place.bundle().expect("a third"));
+        assert!(kept.dir().exists());
+        kept.remove().expect("removed");
+    }
 
     #[test]
     fn what_a_process_that_is_gone_has_left_is_taken_away_and_nothing_else() {

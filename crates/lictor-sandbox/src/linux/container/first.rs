@@ -1,0 +1,60 @@
+//! The first process of a container, as its makers leave it to the agent.
+
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+
+use rustix::fs::SealFlags;
+
+use crate::handle::ProcessId;
+use crate::linux::copy;
+use crate::linux::keeper::Keeper;
+use crate::linux::kernel::Kernel;
+use crate::linux::oci::INIT;
+use crate::linux::process;
+
+/// A first process that waits.
+#[derive(Debug)]
+pub(super) struct First {
+    pub(super) id: ProcessId,
+    pub(super) fd: OwnedFd,
+    /// What it waits at: it ends when nobody holds this any more.
+    pub(super) hold: OwnedFd,
+    /// Has nobody but it and what its maker needs beside it.
+    pub(super) keeper: Option<Keeper>,
+}
+
+/// Our program as a file that nobody can change.
+pub(super) fn program() -> io::Result<OwnedFd> {
+    let program = INIT.ok_or(io::ErrorKind::Unsupported)?;
+    let mut file = copy::memory("lictor-init")?;
+    file.write_all(program)?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
+}
+
+/// The process below a keeper that runs our program; others may still be on their way out.
+pub(super) fn below(keeper: &Keeper, program: &OwnedFd) -> io::Result<Option<(ProcessId, OwnedFd)>> {
+    let ours = rustix::fs::fstat(program)?;
+    let runs_it = |process: &ProcessId| {
+        let program = std::fs::metadata(format!("/proc/{}/exe", process.pid));
+        program.is_ok_and(|p| (p.dev(), p.ino()) == (ours.st_dev, ours.st_ino))
+    };
+    let found = process::descendants(keeper.id.pid).into_iter().find(runs_it);
+    found.map(|id| Ok((id, process::open(id)?))).transpose()
+}
+
+/// Ends whatever a maker has begun that is of no use.
+pub(super) async fn give_up(kernel: &Kernel, mut keeper: Keeper) {
+    if let Err(error) = keeper.end_all(kernel.zygote.kill_bound()).await {
+        tracing::error!(%error, "a container that could not be made is left");
+    }
+    kernel.zygote.give_back(keeper);
+}
+
+/// What a maker says, for people.
+pub(super) fn legible(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    said.trim().chars().filter(|c| !c.is_control()).collect()
+}

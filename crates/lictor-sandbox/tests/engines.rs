@@ -1,0 +1,61 @@
+//! Containers are containers whoever makes them: the execution cases and the attempts, for each engine.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+#[path = "common/cases.rs"]
+mod cases;
+mod common;
+
+use common::Bench;
+use lictor_sandbox::conformance::{Rule, Site, attempts, judge};
+use lictor_sandbox::{Config, ContainerEngine};
+use lictor_trust::profiles::Backend;
+
+fn with(engine: ContainerEngine) -> Config {
+    Config {
+        container_engine: engine,
+        ..Config::default()
+    }
+}
+
+/// All that a job can tell by being run.
+async fn runs_jobs_exactly(config: Config) {
+    let bench = Bench::with(Backend::Container, config).await;
+    cases::keeps_output_from_before_a_timeout(&bench).await;
+    cases::ends_sessions_and_double_forks_at_a_timeout(&bench).await;
+    cases::reports_success_at_once_when_a_background_child_holds_stdout(&bench).await;
+    cases::megabyte_of_stdin_reaches_cat_and_does_not_block_true(&bench).await;
+    cases::environment_is_exactly_what_was_declared(&bench).await;
+    cases::killed_child_reports_its_signal(&bench).await;
+    cases::exit_status_137_is_no_signal(&bench).await;
+    cases::stop_ends_the_tree(&bench).await;
+    cases::destroy_leaves_nothing(&bench).await;
+    cases::cpu_time_is_measured(&bench).await;
+    cases::no_descriptor_is_inherited(&bench).await;
+    cases::changed_program_does_not_start(&bench).await;
+    cases::handle_finds_the_job_again(&bench).await;
+}
+
+/// Every attempt that any sandbox must hold.
+async fn holds_what_any_sandbox_must(config: Config) {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut site = Site::prepare(place.path()).expect("bait");
+    let bench = Bench::with(Backend::Container, config).await;
+    let mut surprises = Vec::new();
+    for attempt in attempts().filter(|a| a.rule == Rule::Must) {
+        let backend = (bench.backend.as_ref(), &bench.capabilities);
+        let verdict = site.within(&bench.host, backend, attempt).await;
+        let verdict = verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name));
+        surprises.extend(judge(Some(Backend::Container), attempt, &verdict).err());
+    }
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+}
+
+#[tokio::test]
+async fn crun_runs_jobs_exactly() {
+    runs_jobs_exactly(with(ContainerEngine::Crun)).await;
+}
+
+#[tokio::test]
+async fn crun_holds_what_any_sandbox_must() {
+    holds_what_any_sandbox_must(with(ContainerEngine::Crun)).await;
+}
