@@ -28,6 +28,9 @@ pub struct Facts {
     pub backend: String,
     /// Whether the job sees a root, processes and users of its own.
     pub namespaced: bool,
+    /// The root file system that it sees in place of the host's, by its digest; left out where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Digest>,
     /// Numeric user id on the host.
     pub run_as_uid: u32,
     /// Working directory, as the job sees it.
@@ -77,6 +80,7 @@ impl Facts {
             profile_digest: profile.map_or(unknown, Profile::digest),
             backend: profile.map_or("", |p| p.backend.preferred().as_str()).to_owned(),
             namespaced: profile.is_some_and(|p| p.backend.preferred().is_namespaced()),
+            rootfs: profile.and_then(|p| p.rootfs),
             run_as_uid: 1000,
             cwd: exec.cwd.clone().unwrap_or_else(|| "/".into()),
         }

@@ -40,6 +40,8 @@ pub enum Capability {
     ReadOnlyRoot,
     /// A root file system of the profile's own, by its digest, in place of the host's.
     OwnRoot,
+    /// A copy of that for each job to write to, gone with it.
+    WritableRoot,
     /// `no_new_privs`, an empty bounding set, no nested user namespace.
     NoNewPrivileges,
     /// A kernel of its own, in user space: none of the job's system calls reaches the host's.
@@ -87,7 +89,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,
@@ -103,6 +105,7 @@ impl Capability {
         Self::CgroupNamespace,
         Self::ReadOnlyRoot,
         Self::OwnRoot,
+        Self::WritableRoot,
         Self::NoNewPrivileges,
         Self::OwnKernel,
         Self::Seccomp,
@@ -161,6 +164,9 @@ impl Capability {
             }
             Self::OwnRoot => Some(
                 "name a backend that has a root of its own in the profile, bubblewrap; or leave rootfs out",
+            ),
+            Self::WritableRoot => Some(
+                "it takes bubblewrap, an agent that is root, and Linux 6.15; or leave rootfs_writable out",
             ),
             Self::RunAsUser => Some("run the agent as root, or leave run_as out of the profile"),
             _ => None,
@@ -223,6 +229,7 @@ impl Capability {
             Self::CgroupNamespace => "cgroup_namespace",
             Self::ReadOnlyRoot => "read_only_root",
             Self::OwnRoot => "own_root",
+            Self::WritableRoot => "writable_root",
             Self::NoNewPrivileges => "no_new_privileges",
             Self::OwnKernel => "own_kernel",
             Self::Seccomp => "seccomp",

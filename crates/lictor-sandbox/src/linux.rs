@@ -9,7 +9,7 @@
 //! | `users`, `resolve`, `view`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
 //! | `way_out`, `proxy`, `confine` | the only way out of a sandbox, the process behind it, and what keeps that to its work |
 //! | `kept`, `snapshot` | sandboxes that are there for the next job, and copies of what they hold |
-//! | `quota` | how much a job may write |
+//! | `quota`, `overlay`, `idmap` | how much a job may write, and a root of its own to write to |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp`, `shown` | the backends and what they share |
 //! | `checks` | what of the host all that rests on, for people |
@@ -25,6 +25,7 @@ mod copy;
 mod facts;
 mod gvisor;
 mod host;
+mod idmap;
 mod input;
 mod job;
 mod keeper;
@@ -33,6 +34,7 @@ mod kernel;
 mod landlock;
 mod mounts;
 mod oci;
+mod overlay;
 mod pipe;
 mod process;
 mod proxy;

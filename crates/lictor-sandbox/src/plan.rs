@@ -88,6 +88,9 @@ pub(crate) struct LaunchSpec {
     /// What keeps it there.
     #[serde(skip)]
     pub(crate) hold: Option<Arc<Held>>,
+    /// Whether the job may write to a copy of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) rootfs_writable: bool,
     pub(crate) read_only: Vec<String>,
     pub(crate) read_write: Vec<String>,
     /// What of these is hidden.
@@ -148,6 +151,7 @@ impl LaunchSpec {
             network: profile.network,
             rootfs: None,
             hold: None,
+            rootfs_writable: profile.rootfs_writable,
             read_only: profile.read_only.clone(),
             read_write: profile.read_write.clone(),
             deny: profile.deny.clone(),
@@ -197,6 +201,7 @@ impl LaunchSpec {
             network: self.network,
             has_rules: self.egress.is_some(),
             own_root: self.rootfs.is_some(),
+            writes_root: self.rootfs_writable,
             shown: (&self.read_only, &self.read_write),
             hides: !self.deny.is_empty(),
             protects: self.names_protected,
@@ -218,6 +223,8 @@ struct Promises<'a> {
     has_rules: bool,
     /// Whether its root is not the host's.
     own_root: bool,
+    /// Whether it may write to that.
+    writes_root: bool,
     /// What is shown read-only, and writable.
     shown: (&'a [String], &'a [String]),
     hides: bool,
@@ -265,6 +272,7 @@ impl Promises<'_> {
             needed.push(C::MountNamespace);
         }
         needed.extend(self.own_root.then_some(C::OwnRoot));
+        needed.extend(self.writes_root.then_some(C::WritableRoot));
         self.check_shown()?;
         needed.extend(self.hides.then_some(C::HiddenPaths));
         needed.extend(self.protects.then_some(C::ProtectedPaths));
@@ -314,6 +322,7 @@ pub fn can_hold(
         network: profile.network,
         has_rules: egress_of(profile).is_some(),
         own_root: profile.rootfs.is_some(),
+        writes_root: profile.rootfs_writable,
         shown: (&profile.read_only, &profile.read_write),
         hides: !profile.deny.is_empty(),
         protects: names_protected(profile),

@@ -13,6 +13,7 @@ mod backends;
 mod globs;
 mod limits;
 mod persist;
+mod rootfs;
 mod shown;
 mod units;
 mod words;
@@ -23,6 +24,7 @@ pub use backends::{Backend, Backends};
 pub use globs::matches;
 pub use limits::{Limits, Overflow};
 pub use persist::Persist;
+pub use rootfs::{ImageName, NoImageName, Pull};
 pub use units::{duration_in_words, parse_duration, parse_size, size_in_words};
 pub use words::Topic;
 
@@ -76,6 +78,15 @@ pub struct Profile {
     /// its tarball or image manifest (`lictor agent rootfs add`). Takes a backend that has a root of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Digest>,
+    /// Where it can be got: a repository in a registry, by its name without a tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageName>,
+    /// Whether a node gets it there by itself.
+    #[serde(default, skip_serializing_if = "Pull::is_never")]
+    pub pull: Pull,
+    /// Whether a job may write to it: to a copy of its own, which is gone with the job. Takes an agent that is root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rootfs_writable: bool,
     /// Host paths that a namespaced profile shows read-only besides `/usr`, `/bin`, `/sbin`, `/lib*` and a minimal `/etc`.
     #[serde(default)]
     pub read_only: Vec<String>,
@@ -253,6 +264,7 @@ impl Profile {
         }
         self.validate_warm().map_err(|e| format!("warm: {e}"))?;
         self.validate_shown()?;
+        self.validate_rootfs()?;
         if self.network == Network::Host && self.backend.iter().any(Backend::is_unprivileged) {
             return Err("network = \"host\" goes with backend = \"host\" only".into());
         }
@@ -315,6 +327,8 @@ mod tests {
             "disk",
             "\"files\"",
             "rootfs",
+            "image",
+            "pull",
             "deny",
             "protect",
             "devices",

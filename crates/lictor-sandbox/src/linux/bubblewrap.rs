@@ -41,6 +41,7 @@ pub(crate) use self::warm::{Warm, keep_warm};
 use super::boxed::Boxed;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
+use super::overlay::{self, Overlay};
 use super::quota;
 use super::recover;
 use super::users::{self, User};
@@ -92,6 +93,7 @@ impl Backend for Bubblewrap {
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
+        let mut overlay = None;
         let (job, namespaces, taken) = match Taken::out_of(&self.0, plan.spec()).await {
             Some((mut namespaces, taken)) => match Job::create_in(self.0.clone(), plan) {
                 Ok(job) => (job, namespaces, Some(taken)),
@@ -102,8 +104,11 @@ impl Backend for Bubblewrap {
             },
             None => {
                 let mut job = Job::create(self.0.clone(), plan)?;
-                match Namespaces::make(&self.0, job.plan.spec()).await {
-                    Ok(namespaces) => (job, namespaces, None),
+                match Self::make(&self.0, &job).await {
+                    Ok((namespaces, made)) => {
+                        overlay = made;
+                        (job, namespaces, None)
+                    }
                     Err(e) => {
                         let _ = job.destroy().await;
                         return Err(e);
@@ -115,6 +120,7 @@ impl Backend for Bubblewrap {
             job,
             namespaces,
             taken,
+            overlay,
         };
         let inside = (made.namespaces.init_fd.as_fd(), None);
         if let Err(e) = made.job.open_way_out(inside).await {
@@ -130,6 +136,14 @@ impl Backend for Bubblewrap {
 }
 
 impl Bubblewrap {
+    async fn make(kernel: &Kernel, job: &Job) -> Result<(Namespaces, Option<Overlay>), StartError> {
+        let spec = job.plan.spec();
+        let overlay = Overlay::make(&kernel.id_maps, spec);
+        let overlay = overlay.map_err(StartError::failed("make a root to write to"))?;
+        let namespaces = Namespaces::make(kernel, spec, overlay.as_ref()).await?;
+        Ok((namespaces, overlay))
+    }
+
     fn capabilities(&self) -> Vec<C> {
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
         found.extend(C::OF_NAMESPACES);
@@ -148,6 +162,8 @@ impl Bubblewrap {
         found.extend((quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
         if rustix::process::geteuid().is_root() {
             found.push(C::RunAsUser);
+            let works = overlay::works(&self.0.id_maps, &self.0.sandbox_user());
+            found.extend(works.then_some(C::WritableRoot));
         }
         found
     }
@@ -173,6 +189,7 @@ impl Bubblewrap {
             changes_user: own.uid == 0,
             paths: Paths::to_try().map_err(StartError::failed("open /usr"))?,
             devices: &[],
+            overlay: None,
         };
         let mut namespaces = Namespaces::start(&self.0, &parts).await?;
         namespaces
@@ -204,6 +221,8 @@ struct Inner {
     namespaces: Namespaces,
     /// Until it runs: the next one is prepared after that, not beside its start.
     taken: Option<Taken>,
+    /// The root that it may write to.
+    overlay: Option<Overlay>,
 }
 
 #[async_trait]
@@ -224,6 +243,7 @@ impl Boxed for Inner {
             init: Some(self.namespaces.init),
             filter: Some(filter),
             roots: self.namespaces.roots(),
+            overlay: self.overlay.as_ref(),
             ..Inside::default()
         };
         let running = self.job.exec(stdio, inside).await;

@@ -40,6 +40,32 @@ fn exit(code: c_int) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Makes a process in a user namespace of its own, which waits until every writing end of its pipe is closed, and ends.
+/// Negative on failure, then with errno.
+///
+/// # Safety
+/// `waits` and `ends` are the two ends of a pipe of the caller's.
+pub(super) unsafe fn hold_user_namespace(waits: c_int, ends: c_int) -> c_long {
+    // SAFETY: the child does nothing but what is below.
+    let pid = unsafe { clone::fork_in_user_namespace() };
+    if pid == 0 {
+        let mut byte = 0_u8;
+        // SAFETY: system calls on copies of the caller's descriptors, and on this stack.
+        unsafe {
+            libc::close(ends);
+            while libc::read(waits, (&raw mut byte).cast(), 1) < 0 && errno() == libc::EINTR {}
+        }
+        exit(0)
+    }
+    pid
+}
+
+/// Takes away the status of a child that ends.
+pub(super) fn wait_for(pid: libc::pid_t) {
+    // SAFETY: no memory is written.
+    unsafe { while libc::waitpid(pid, ptr::null_mut(), libc::__WALL) < 0 && errno() == libc::EINTR {} }
+}
+
 /// Whether the agent still listens.
 fn report(socket: c_int, record: &Record) -> bool {
     // SAFETY: `record` is readable for its size.

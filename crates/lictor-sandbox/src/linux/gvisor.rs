@@ -145,6 +145,7 @@ impl Boxed for Inner {
         let starter = Starter::prepare(&kernel, &self.bundle, (spec, view), (filter, &limits))?;
         let inside = Inside {
             starter: Some(starter),
+            overlay: None,
             ..Inside::default()
         };
         self.job.exec(stdio, inside).await

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::cgroup::{Bounds, Cgroup, Controller};
 use super::gvisor::Starter;
 use super::kernel::Kernel;
+use super::overlay::Overlay;
 use super::recover::Recovered;
 use super::remove::remove_dir;
 use super::spawn::{self, Launch, LaunchFile};
@@ -76,6 +77,8 @@ pub(super) struct Inside<'a> {
     pub(super) ruleset: Option<BorrowedFd<'a>>,
     /// What is started in place of the program, and starts it.
     pub(super) starter: Option<Starter>,
+    /// The root that it may write to.
+    pub(super) overlay: Option<&'a Overlay>,
     /// More processes that hold the sandbox, for the handle.
     pub(super) roots: Vec<ProcessId>,
 }
@@ -167,8 +170,8 @@ impl Job {
             memory,
         } = doors.unwrap_or_default();
         let plain = match &inside.starter {
-            Some(starter) => starter.launch(self.launch(spec)?),
-            None => self.launch(spec)?,
+            Some(starter) => starter.launch(self.launch(spec, inside.overlay)?),
+            None => self.launch(spec, inside.overlay)?,
         };
         let launch = Launch {
             user: inside.user.or(plain.user),
@@ -225,12 +228,12 @@ impl Job {
         self.started
     }
 
-    fn launch<'a>(&self, spec: &'a LaunchSpec) -> Result<Launch<'a>, StartError> {
+    fn launch<'a>(&self, spec: &'a LaunchSpec, overlay: Option<&Overlay>) -> Result<Launch<'a>, StartError> {
         let text = |s: &str| CString::new(s).map_err(|e| StartError::failed("use a NUL byte")(e.into()));
         let file = |f: &'a ProgramFile| {
             Ok(LaunchFile {
                 path: text(&f.path)?,
-                identity: f.identity,
+                identity: overlay.map_or(Ok(f.identity), |o| o.identity_of(f, spec))?,
                 held_at: f.held_at,
                 copy: f.copy.as_ref().map(|c| c.as_fd()),
             })
@@ -266,6 +269,7 @@ impl Job {
             die_with_keeper: false,
             takes_terminal: false,
             cgroups: HostCgroups::AsTheyAre,
+            mount: None,
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use super::bubblewrap::Warm;
 use super::cgroup::Cgroups;
 use super::container::Maker;
+use super::idmap::IdMaps;
 use super::oci::Place;
 use super::proxy::Proxy;
 use super::resolve::Resolver;
@@ -50,6 +51,7 @@ pub(crate) struct Kernel {
     pub(super) openers: Arc<Semaphore>,
     /// Where root file systems are.
     rootfs: OnceLock<Store>,
+    pub(super) id_maps: IdMaps,
 }
 
 impl Kernel {
@@ -70,6 +72,7 @@ impl Kernel {
             maker: Mutex::new(None),
             openers: Arc::new(Semaphore::new(OPENERS)),
             rootfs: OnceLock::new(),
+            id_maps: IdMaps::default(),
         })
     }
 

@@ -9,6 +9,7 @@
 //!   job's directory   itself, private
 //!     '- on it       tmpfs: size, nr_inodes, nosuid, nodev
 //!          workspace  tmp  shm      of a sandbox that has these places; else the root itself is the job's
+//!          root                     of a job that may write to its root: nobody but root can enter it
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -25,13 +26,17 @@ use rustix::mount::{
 };
 use rustix::process::{Gid, Uid};
 
+use super::overlay::Layer;
 use super::remove::link_of;
 use crate::plan::LaunchSpec;
 
+/// Where the layer of a writable root lies.
+const LAYER: &str = "root";
 /// What a file costs at least, for a quota that names no number of files.
 const PAGE: u64 = 4096;
-/// Directories of the quota's own.
+/// Directories of the quota's own, and of a writable root's layer.
 const OWN: u64 = 4;
+const OWN_OF_LAYER: u64 = 4;
 /// With less than this left it is full.
 const FULL: u64 = PAGE;
 
@@ -65,7 +70,8 @@ pub(super) fn mount(spec: &LaunchSpec) -> io::Result<()> {
     let Some(bytes) = spec.limits.disk else {
         return Ok(());
     };
-    let files = spec.limits.files.unwrap_or(bytes / PAGE).saturating_add(OWN);
+    let own = OWN + if spec.rootfs_writable { OWN_OF_LAYER } else { 0 };
+    let files = spec.limits.files.unwrap_or(files(bytes)).saturating_add(own);
     let mount = make(bytes, files)?;
     // As long as nobody but root can come there: whoever owns a directory can put something else in the place of what
     // is in it.
@@ -105,7 +111,23 @@ fn attach(mount: &OwnedFd, at: &OwnedFd) -> io::Result<()> {
     )?)
 }
 
-fn make(bytes: u64, files: u64) -> io::Result<OwnedFd> {
+/// How many files there may be in so many bytes where nobody has said it.
+pub(super) fn files(bytes: u64) -> u64 {
+    bytes / PAGE
+}
+
+/// The layer of a writable root, in a job's disk that is mounted; `None` where it has none.
+pub(super) fn layer(spec: &LaunchSpec) -> io::Result<Option<Layer>> {
+    if !is_set(&spec.limits) {
+        return Ok(None);
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(spec.dir.join(LAYER), flags, Mode::empty())?;
+    Layer::open(&dir).map(Some)
+}
+
+/// A file system in memory that is mounted nowhere.
+pub(super) fn make(bytes: u64, files: u64) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in [
         ("size", bytes.to_string()),
@@ -135,9 +157,16 @@ fn lay_out(mount: &OwnedFd, spec: &LaunchSpec) -> io::Result<()> {
             rustix::fs::fchmod(&place, Mode::from_raw_mode(mode))?;
         }
     }
-    // Whoever shows its places has to pass through it, as the job's user.
     let root = rustix::fs::openat(mount, c".", here, Mode::empty())?;
-    Ok(rustix::fs::fchown(root, Some(uid), Some(gid))?)
+    if !spec.backend.is_namespaced() {
+        return Ok(rustix::fs::fchown(root, Some(uid), Some(gid))?);
+    }
+    if spec.rootfs_writable {
+        rustix::fs::mkdirat(mount, LAYER, Mode::RWXU)?;
+        Layer::make(rustix::fs::openat(mount, LAYER, here, Mode::empty())?, &spec.user)?;
+    }
+    // Whoever shows its places has to pass through it, as the job's user, who is not to change them.
+    Ok(rustix::fs::fchmod(root, Mode::from_raw_mode(0o711))?)
 }
 
 /// Takes a job's away, before its directory.

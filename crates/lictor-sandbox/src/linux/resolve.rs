@@ -137,6 +137,7 @@ impl Resolver {
             profile_digest: profile.digest(),
             backend: backend.as_str().to_owned(),
             namespaced: backend.is_namespaced(),
+            rootfs: profile.rootfs,
             run_as_uid: uid,
             cwd: spec.cwd.clone(),
         };

@@ -52,6 +52,8 @@ pub(crate) struct Launch<'a> {
     /// Whether the first of `inherit` is a terminal and becomes the session's.
     pub(crate) takes_terminal: bool,
     pub(crate) cgroups: HostCgroups,
+    /// A mount that is nowhere, and where it is put in mounts of its own.
+    pub(crate) mount: Option<(BorrowedFd<'a>, CString)>,
     /// Becomes 0, 1, 2, ...
     pub(crate) inherit: Vec<BorrowedFd<'a>>,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
@@ -85,6 +87,7 @@ impl Launch<'_> {
             die_with_keeper: true,
             takes_terminal: false,
             cgroups: HostCgroups::AsTheyAre,
+            mount: None,
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,
@@ -124,6 +127,7 @@ pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<S
     fds.extend(launch.cgroup);
     fds.extend(launch.namespaces);
     fds.extend(launch.ruleset);
+    fds.extend(launch.mount.as_ref().map(|(mount, _)| *mount));
     fds.extend(&launch.gates);
     fds.extend(&launch.inherit);
     fds.extend(launch.files.iter().filter_map(|f| f.copy));
@@ -271,6 +275,10 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         has_cgroup: launch.cgroup.is_some(),
         has_namespaces: launch.namespaces.is_some(),
         has_ruleset: launch.ruleset.is_some(),
+        mount_at: match &launch.mount {
+            Some((_, at)) => arena.text(at)?,
+            None => std::ptr::null(),
+        },
         gates: launch.gates.len() as u32,
         listen_port: launch.listen.unwrap_or(0),
         set_ids: launch.user.is_some(),
@@ -314,7 +322,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
 
 /// The files to compare, as the table has them.
 fn files(arena: &mut Arena, launch: &Launch<'_>) -> Result<[FileCheck; MAX_FILES], Full> {
-    let descriptors = launch.gates.len() + launch.inherit.len() + launch.files.len() + 3;
+    let descriptors = launch.gates.len() + launch.inherit.len() + launch.files.len() + 4;
     if (launch.files.is_empty() && launch.listen.is_none()) || descriptors > MAX_FDS {
         return Err(Full);
     }

@@ -79,6 +79,8 @@ pub(super) struct Table {
     pub(super) has_namespaces: bool,
     /// Whether it carries a Landlock ruleset to stay behind.
     pub(super) has_ruleset: bool,
+    /// Where in mounts of its own it puts a mount that the message carries; null where it carries none.
+    pub(super) mount_at: *const c_char,
     /// How many cgroups of version 1 it carries to join, each as its open `tasks`.
     pub(super) gates: u32,
     /// Where to listen in those namespaces, in place of starting a program; 0 for nowhere.
@@ -257,6 +259,7 @@ pub(super) enum Step {
     Cgroups,
     Listen,
     Terminal,
+    Mounts,
 }
 
 impl Step {
@@ -278,6 +281,7 @@ impl Step {
             14 => "join the job's cgroups",
             15 => "listen in the sandbox",
             16 => "take the terminal",
+            17 => "mount the job's root",
             _ => "execute the program",
         }
     }

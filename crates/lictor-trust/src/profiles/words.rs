@@ -97,7 +97,10 @@ impl Profile {
             env,
             network: _, // network
             egress,
-            rootfs: _, // reads, needs, never on
+            rootfs: _,          // reads, needs, never on
+            image: _,           // needs
+            pull: _,            // needs
+            rootfs_writable: _, // writes
             read_only,
             read_write,
             deny,
@@ -116,7 +119,11 @@ impl Profile {
             topic("reads", self.reads(read_only)),
             topic(
                 "writes",
-                self.of_each(|_, i| i.writes.to_owned(), "also, of the host,", read_write),
+                self.of_each(
+                    |b, i| self.writes_of_rootfs(b, i.writes),
+                    "also, of the host,",
+                    read_write,
+                ),
             ),
             topic(
                 "hides",
@@ -222,8 +229,10 @@ impl Profile {
         if self.network == Network::Egress {
             says.push("the agent's egress proxy".to_owned());
         }
-        let root = self.rootfs.as_ref();
-        says.extend(root.map(|digest| format!("the root file system {digest} in the node's store")));
+        says.extend(self.needs_of_rootfs());
+        if self.rootfs_writable {
+            says.push("for the copy that a job writes to, an agent that is root, and Linux 6.15".to_owned());
+        }
         if limits.pids.is_some() {
             let instead = if possible().any(Backend::is_namespaced) {
                 ", or Linux 5.14 for what has a user namespace"
@@ -254,13 +263,7 @@ impl Profile {
     }
 
     fn reads(&self, read_only: &[String]) -> Vec<String> {
-        let root = self.rootfs.as_ref();
-        let of_backend = |b: Backend, i: &Isolation| match root {
-            Some(digest) if b.is_namespaced() => {
-                format!("the root file system {digest} of the node's store, in place of the host's")
-            }
-            _ => i.reads.to_owned(),
-        };
+        let of_backend = |b: Backend, i: &Isolation| self.reads_of_rootfs(b, i.reads);
         self.of_each(of_backend, "also, of the host,", read_only)
     }
 

@@ -1,7 +1,13 @@
 //! What a sandbox shows: bwrap's arguments.
 
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
 use super::covers::Cover;
 use super::paths::Paths;
+use crate::backend::StartError;
+use crate::linux::overlay::Overlay;
 use crate::linux::shown::{ETC, How, SHOWN, how};
 use crate::linux::users::User;
 
@@ -20,6 +26,29 @@ pub(super) struct Parts<'a> {
     /// Devices of the host.
     pub(super) devices: &'a [String],
     pub(super) paths: Paths,
+    /// The root in place of the one in the store, and where that is.
+    pub(super) overlay: Option<(&'a Overlay, &'a Path)>,
+}
+
+impl Parts<'_> {
+    /// The root that is shown, where it is not the host's.
+    pub(super) fn root(&self) -> Option<BorrowedFd<'_>> {
+        match self.overlay {
+            Some((overlay, _)) => Some(overlay.root()),
+            None => self.paths.root.as_ref().map(AsFd::as_fd),
+        }
+    }
+
+    /// What bwrap finds in the place of the store's tree, and only it does.
+    pub(super) fn mount(
+        &self,
+        text: impl Fn(&str) -> Result<CString, StartError>,
+    ) -> Result<Option<(BorrowedFd<'_>, CString)>, StartError> {
+        let Some((overlay, tree)) = self.overlay else {
+            return Ok(None);
+        };
+        Ok(Some((overlay.root(), text(&tree.to_string_lossy())?)))
+    }
 }
 
 /// bwrap's arguments, each ended by a NUL. Descriptors: 3 these, 4 info, 5 block, 6 to 8 generated files, from 9 what
@@ -30,7 +59,11 @@ pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
     let mut number = FIRST;
     namespaces(&mut list);
     if paths.root.is_some() {
-        add(&mut list, &["--ro-bind-fd", &number.to_string(), "/"]);
+        let option = match parts.overlay {
+            Some(_) => "--bind-fd",
+            None => "--ro-bind-fd",
+        };
+        add(&mut list, &[option, &number.to_string(), "/"]);
         number += 1;
     } else {
         host_root(&mut list);

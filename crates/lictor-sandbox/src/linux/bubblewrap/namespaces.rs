@@ -23,6 +23,7 @@ use crate::handle::ProcessId;
 use crate::linux::input;
 use crate::linux::keeper::Keeper;
 use crate::linux::kernel::Kernel;
+use crate::linux::overlay::Overlay;
 use crate::linux::process;
 use crate::linux::ready;
 use crate::linux::shown::HOSTS;
@@ -62,12 +63,18 @@ struct Ends {
 }
 
 impl Namespaces {
-    pub(super) async fn make(kernel: &Kernel, spec: &LaunchSpec) -> Result<Self, StartError> {
+    /// `overlay` is the root, where the job may write to it.
+    pub(super) async fn make(
+        kernel: &Kernel,
+        spec: &LaunchSpec,
+        overlay: Option<&Overlay>,
+    ) -> Result<Self, StartError> {
         let mut parts = Parts {
             user: &spec.user,
             changes_user: spec.changes_user,
             devices: &spec.devices,
             paths: open_paths(kernel, spec).await?,
+            overlay: overlay.zip(spec.rootfs.as_deref()),
         };
         let mut made = Self::start(kernel, &parts).await?;
         made.placeholders = std::mem::take(&mut parts.paths.covers.placeholders);
@@ -206,7 +213,7 @@ async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper
     let mut inherit = vec![null.as_fd(), null.as_fd(), error_in.as_fd()];
     inherit.extend([arguments.as_fd(), info_in.as_fd(), block_out.as_fd()]);
     inherit.extend(files.iter().map(AsFd::as_fd));
-    inherit.extend(parts.paths.root.as_ref().map(AsFd::as_fd));
+    inherit.extend(parts.root());
     inherit.extend(parts.paths.mounts.iter().map(|m| m.from.as_fd()));
     inherit.extend(parts.paths.covers.all.iter().filter_map(|c| match &c.by {
         Cover::ReadOnly(fd) | Cover::Itself(fd) => Some(fd.as_fd()),
@@ -253,6 +260,7 @@ fn launch<'a>(
         die_with_keeper: true,
         takes_terminal: false,
         cgroups: HostCgroups::AsTheyAre,
+        mount: parts.mount(text)?,
         inherit,
         cgroup: None,
         namespaces: None,

@@ -222,7 +222,7 @@ impl Prepared {
         let late = || StartError::failed("look at what is shown")(io::ErrorKind::TimedOut.into());
         let shows = look(kernel, &spec).await.ok_or_else(late)?;
         job::make_dir(&dir, &spec).map_err(StartError::failed("make a directory"))?;
-        match Namespaces::make(kernel, &spec).await {
+        match Namespaces::make(kernel, &spec, None).await {
             Ok(namespaces) => Ok(Self {
                 mounts: namespaces.mounts().unwrap_or_default(),
                 namespaces,

@@ -63,6 +63,17 @@ pub(super) unsafe fn fork(parent: Parent) -> c_long {
     unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) }
 }
 
+/// A fork into a user namespace of its own.
+///
+/// # Safety
+/// As [`fork`].
+pub(super) unsafe fn fork_in_user_namespace() -> c_long {
+    let mut args = arguments(Parent::Maker, None);
+    args.flags |= libc::CLONE_NEWUSER as u64;
+    // SAFETY: as in `fork`.
+    unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) }
+}
+
 /// Runs `entry(argument)` in a new process that shares this one's memory, so that nothing of it is copied; this
 /// process stands still until that one has executed a program or ended. Minus errno on failure.
 ///

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::clone::{self, Parent, STACK};
 use super::program::{self, Start};
-use super::{close, errno, exit, keep_only, listen, receive, report};
+use super::{close, errno, exit, keep_only, listen, receive, report, wait_for};
 use crate::linux::table::{
     EMPTY, FAILED, KEEPER, MAIN_ENDED, MAX_FDS, RawUsage, Record, SLOT, STARTED, Step, Table,
 };
@@ -117,6 +117,7 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     let cgroup = take(table.has_cgroup);
     let namespaces = take(table.has_namespaces);
     let ruleset = take(table.has_ruleset);
+    let mount = take(!table.mount_at.is_null());
     // SAFETY: offsets within the two stacks.
     let second = unsafe { stacks.add(STACK) };
     let rest = &fds[next..];
@@ -126,6 +127,7 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
         table,
         namespaces,
         ruleset,
+        mount,
         gates,
         inherit,
         copies,
@@ -165,11 +167,6 @@ fn outcome(table: &Table, made: c_long) -> Result<libc::pid_t, Record> {
         table.failed_errno.load(Ordering::Acquire),
         step,
     ))
-}
-
-fn wait_for(pid: libc::pid_t) {
-    // SAFETY: takes away the status of a child; no memory is written.
-    unsafe { while libc::waitpid(pid, ptr::null_mut(), libc::__WALL) < 0 && errno() == libc::EINTR {} }
 }
 
 fn wait_for_all(main: libc::pid_t) {

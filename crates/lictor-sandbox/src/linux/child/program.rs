@@ -2,7 +2,7 @@
 //!
 //! The process shares its keeper's memory and stops it meanwhile. It writes its failure into the table and ends.
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_char, c_int, c_long, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
@@ -28,6 +28,8 @@ pub(super) struct Start<'a> {
     pub(super) table: &'a Table,
     pub(super) namespaces: Option<c_int>,
     pub(super) ruleset: Option<c_int>,
+    /// A mount that is put somewhere in mounts of its own.
+    pub(super) mount: Option<c_int>,
     /// Cgroups of version 1 to join.
     pub(super) gates: &'a [c_int],
     /// Becomes 0, 1, 2, ...
@@ -96,6 +98,11 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
             fail(table, Step::Cgroups);
         }
         clean_slate(table);
+        if let Some(mount) = start.mount
+            && put_mount(mount, table.mount_at) < 0
+        {
+            fail(table, Step::Mounts);
+        }
         // Out of the way of 0, 1, 2, ...; closed by the program's start like everything else.
         let ruleset = start
             .ruleset
@@ -155,12 +162,7 @@ unsafe fn see_cgroups(how: HostCgroups) -> c_int {
     let read_only = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0_u64];
     // SAFETY: system calls on this process's own mounts, with constants that outlive them.
     unsafe {
-        if libc::unshare(libc::CLONE_NEWNS) < 0 {
-            return -1;
-        }
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        let none = ptr::null::<libc::c_char>();
-        if libc::mount(none, c"/".as_ptr(), none, private, ptr::null()) < 0 {
+        if own_mounts() < 0 {
             return -1;
         }
         let at = c"/sys/fs/cgroup".as_ptr();
@@ -186,6 +188,44 @@ unsafe fn see_cgroups(how: HostCgroups) -> c_int {
             _ if matches!(errno(), libc::ENOENT | libc::EINVAL) => 0,
             _ => -1,
         }
+    }
+}
+
+/// Mounts of this process's own, of which nobody else hears.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn own_mounts() -> c_int {
+    // SAFETY: system calls on this process's own mounts, with constants that outlive them.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) < 0 {
+            return -1;
+        }
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let none = ptr::null::<libc::c_char>();
+        libc::mount(none, c"/".as_ptr(), none, private, ptr::null())
+    }
+}
+
+/// Puts a mount that is nowhere at a path, in mounts of this process's own.
+///
+/// # Safety
+/// As [`become_program`]; `at` is a string.
+unsafe fn put_mount(mount: c_int, at: *const c_char) -> c_long {
+    const MOVE_MOUNT_F_EMPTY_PATH: c_int = 4;
+    // SAFETY: system calls on this process's own mounts, with strings that outlive them.
+    unsafe {
+        if own_mounts() < 0 {
+            return -1;
+        }
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount,
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            at,
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
     }
 }
 

@@ -53,6 +53,37 @@ fn devices_and_a_stricter_filter_are_spoken_of() {
 }
 
 #[test]
+fn a_root_of_its_own_says_where_it_comes_from_and_what_may_be_written() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let said_of = |more: &str| {
+        words(&format!(
+            "[profiles.image]\nbackend = \"bubblewrap\"\nrootfs = \"{digest}\"\n{more}"
+        ))
+    };
+    let by_hand = said_of("");
+    assert!(
+        said(&by_hand, "needs").join("\n").contains("somebody adds it"),
+        "{by_hand:?}"
+    );
+    assert!(!said(&by_hand, "writes")[0].contains("root file system"));
+    let pulled =
+        said_of("image = \"registry.example.com/team/name\"\npull = \"missing\"\nrootfs_writable = true\n");
+    let needs = said(&pulled, "needs").join("\n");
+    for part in [
+        "registry.example.com/team/name",
+        "skopeo",
+        "an agent that is root",
+    ] {
+        assert!(needs.contains(part), "{needs}");
+    }
+    let writes = &said(&pulled, "writes")[0];
+    assert!(
+        writes.contains("root file system") && writes.contains("1 GiB, which is memory"),
+        "{writes}"
+    );
+}
+
+#[test]
 fn a_profile_without_lists_and_limits_says_that_there_are_none() {
     let topics = words("[profiles.plain]\nbackend = \"host\"\nnetwork = \"host\"\n");
     assert_eq!(
