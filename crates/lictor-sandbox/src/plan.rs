@@ -169,6 +169,12 @@ impl LaunchSpec {
         }
     }
 
+    /// Whether it is somebody without privileges who must not get any back: what the agent may do is nothing that a
+    /// run-as user should come by through a set-user-id program, or find in the agent's keyring.
+    pub(crate) fn drops_privileges(&self) -> bool {
+        self.changes_user && self.user.uid != 0
+    }
+
     /// The directory that the job works in, as it is called on the host.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn workspace(&self) -> PathBuf {
@@ -280,6 +286,7 @@ impl Promises<'_> {
         needed.extend((self.seccomp == Seccomp::Strict).then_some(C::StrictSeccomp));
         if self.changes_user && !self.backend.is_namespaced() {
             needed.push(C::RunAsUser);
+            needed.extend((!self.is_root).then_some(C::NoNewPrivileges));
         }
         let memory = if capabilities.has(C::MemoryOfTree) {
             C::MemoryOfTree

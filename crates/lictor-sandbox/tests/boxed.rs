@@ -275,6 +275,10 @@ async fn a_job_without_privileges_has_a_keyring_of_its_own() {
     let own = own_keyring();
     let keys = async |backend| Bench::new(backend).await.sh("cat /proc/keys").await.stdout;
     assert!(keys(Backend::Host).await.contains(&own), "a job could see it");
+    let mut other = Bench::new(Backend::Host).await;
+    other.profile.run_as = lictor_trust::profiles::RunAs::User("nobody".parse().expect("a name"));
+    let of_another_user = other.sh("cat /proc/keys").await.stdout;
+    assert!(!of_another_user.contains(&own));
     // Where there is no user namespace either, which would hide it.
     assert!(!keys(Backend::Landlock).await.contains(&own));
 }

@@ -288,6 +288,46 @@ async fn run_as_user_changes_every_id_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn run_as_user_gets_no_privileges_back() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return common::skip("only root can run jobs as another user");
+    }
+    let mut bench = Bench::new(Backend::Host).await;
+    let promised = |bench: &Bench| bench.plan(&command(&["true"])).applied().capabilities.clone();
+    let word = "no_new_privileges".to_owned();
+    let as_the_agent = bench.sh("grep -E '^(NoNewPrivs|CapBnd)' /proc/self/status").await;
+    assert!(
+        as_the_agent.stdout.contains("NoNewPrivs:\t0"),
+        "the host as it is"
+    );
+    assert!(!promised(&bench).contains(&word));
+
+    // Becomes root for whomever it is started by.
+    let place = tempfile::tempdir().expect("a directory");
+    let id = place.path().join("id");
+    fs::copy("/usr/bin/id", &id).expect("copied");
+    for (path, mode) in [(place.path(), 0o755), (&id, 0o4755)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode");
+    }
+    let plain = Command::new(&id).arg("-u").uid(NOBODY).gid(NOBODY).output();
+    assert_eq!(plain.expect("it runs").stdout, b"0\n", "it works without a job");
+
+    bench.profile.run_as = lictor_trust::profiles::RunAs::User("nobody".parse().expect("a name"));
+    let line = format!(
+        "grep -E '^(NoNewPrivs|CapBnd|CapAmb)' /proc/self/status; {} -u",
+        id.display()
+    );
+    let outcome = bench.sh(&line).await;
+    let nothing = "0000000000000000";
+    let expected = format!("CapBnd:\t{nothing}\nCapAmb:\t{nothing}\nNoNewPrivs:\t1\n{NOBODY}\n");
+    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+    assert!(promised(&bench).contains(&word));
+}
+
+#[tokio::test]
 async fn job_that_has_removed_its_own_cgroup_is_ended_all_the_same() {
     let bench = Bench::new(Backend::Host).await;
     if !bench.capabilities.has(Capability::Cgroup) || !rustix::process::geteuid().is_root() {

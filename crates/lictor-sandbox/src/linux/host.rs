@@ -30,7 +30,8 @@ impl Backend for HostBackend {
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::HostNetwork];
         found.extend([C::CpuTime, C::FileSize, C::OpenFiles]);
         if rustix::process::geteuid().is_root() {
-            found.push(C::RunAsUser);
+            // Nothing is given up by a job that runs as the agent does: its operator wants the host as it is.
+            found.extend([C::RunAsUser, C::NoNewPrivileges]);
         }
         found.extend(self.0.limits());
         Ok(found.into_iter().collect())

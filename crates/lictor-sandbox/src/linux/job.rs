@@ -181,7 +181,7 @@ impl Job {
             cgroup: unified.as_ref().map(AsFd::as_fd),
             gates: gates.iter().map(AsFd::as_fd).collect(),
             namespaces: inside.namespaces,
-            confine: inside.filter.is_some(),
+            confine: inside.filter.is_some() || spec.drops_privileges(),
             ruleset: inside.ruleset,
             filter: inside.filter,
             ..plain

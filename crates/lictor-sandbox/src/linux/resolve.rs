@@ -279,7 +279,7 @@ fn named_user(name: &Name) -> Result<User, Refusal> {
     match users::by_name(name.as_str()) {
         Ok(Some(user)) => Ok(user),
         Ok(None) => Err(refuse(format!("this host has no user {name}"))),
-        Err(e) => Err(refuse(format!("cannot read the users of this host: {e}"))),
+        Err(e) => Err(refuse(format!("cannot find out who {name} is on this host: {e}"))),
     }
 }
 

@@ -18,11 +18,20 @@ pub(crate) fn current() -> User {
     }
 }
 
-/// A user by name; `None` when there is none.
+/// A user by name; `None` when there is none. One in more groups than a start sets is an error: the first of them would be
+/// another user.
 pub(crate) fn by_name(name: &str) -> io::Result<Option<User>> {
     let passwd = fs::read_to_string("/etc/passwd")?;
     let group = fs::read_to_string("/etc/group")?;
-    Ok(find(&passwd, &group, name))
+    find(&passwd, &group, name).map(with_all_groups).transpose()
+}
+
+fn with_all_groups(user: User) -> io::Result<User> {
+    if user.groups.len() > MAX_GROUPS {
+        let why = format!("it is in more than {MAX_GROUPS} groups; name a user in fewer");
+        return Err(io::Error::other(why));
+    }
+    Ok(user)
 }
 
 fn find(passwd: &str, group: &str, name: &str) -> Option<User> {
@@ -39,13 +48,12 @@ fn find(passwd: &str, group: &str, name: &str) -> Option<User> {
         let member = f.next()?.split(',').any(|m| m == name);
         (member && id != gid).then_some(id)
     }));
-    groups.truncate(MAX_GROUPS);
     Some(User { uid, gid, groups })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::{find, with_all_groups};
 
     #[test]
     fn finds_a_user_with_its_groups() {
@@ -54,5 +62,17 @@ mod tests {
         let user = find(passwd, group, "web").expect("web is there");
         assert_eq!((user.uid, user.gid, user.groups), (33, 34, vec![34, 110]));
         assert!(find(passwd, group, "we").is_none());
+    }
+
+    #[test]
+    fn a_user_in_more_groups_than_can_be_set_is_refused() {
+        let passwd = "web:x:33:34::/:/bin/sh\n";
+        let in_groups = |count: u32| {
+            let lines = (0..count).map(|n| format!("g{n}:x:{}:web\n", 1000 + n));
+            with_all_groups(find(passwd, &lines.collect::<String>(), "web").expect("web is there"))
+        };
+        assert_eq!(in_groups(63).expect("64 with its own").groups.len(), 64);
+        let refused = in_groups(64).expect_err("65");
+        assert!(refused.to_string().contains("more than 64 groups"));
     }
 }
