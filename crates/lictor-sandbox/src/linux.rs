@@ -11,7 +11,8 @@
 //! | `kept`, `snapshot` | sandboxes that are there for the next job, and copies of what they hold |
 //! | `quota`, `overlay`, `idmap` | how much a job may write, and a root of its own to write to |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
-//! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp`, `shown` | the backends and what they share |
+//! | `shown`, `paths`, `covers` | what sandboxes show of the host, and what of that is hidden or kept as it is |
+//! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp` | the backends and what they share |
 //! | `checks` | what of the host all that rests on, for people |
 
 mod boxed;
@@ -22,6 +23,7 @@ mod child;
 mod confine;
 mod container;
 mod copy;
+mod covers;
 mod facts;
 mod gvisor;
 mod host;
@@ -35,6 +37,7 @@ mod landlock;
 mod mounts;
 mod oci;
 mod overlay;
+mod paths;
 mod pipe;
 mod process;
 mod proxy;

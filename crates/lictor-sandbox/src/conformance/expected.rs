@@ -80,12 +80,7 @@ pub fn leaks(backend: Backend) -> Vec<Leak> {
 
 /// Limits that a backend holds on no host. A job that wants one is refused, so what the limit is against is not
 /// let out, but not held either: the job does not run.
-const NEVER_HELD: &[(Backend, Limit)] = &[
-    (Backend::Host, Limit::Disk),
-    (Backend::Container, Limit::Disk),
-    (Backend::Gvisor, Limit::Disk),
-    (Backend::Gvisor, Limit::Pids),
-];
+const NEVER_HELD: &[(Backend, Limit)] = &[(Backend::Host, Limit::Disk), (Backend::Gvisor, Limit::Pids)];
 
 /// Whether a backend has no limit against it, on any host.
 pub(super) fn is_always_refused(backend: Backend, attempt: &Attempt) -> bool {

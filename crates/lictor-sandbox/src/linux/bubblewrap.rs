@@ -21,9 +21,7 @@
 
 mod apart;
 mod arguments;
-mod covers;
 mod namespaces;
-mod paths;
 mod warm;
 
 use std::io;
@@ -35,13 +33,13 @@ use lictor_trust::profiles::Backend as BackendName;
 
 use self::arguments::Parts;
 use self::namespaces::Namespaces;
-use self::paths::Paths;
 use self::warm::Taken;
 pub(crate) use self::warm::{Warm, keep_warm};
 use super::boxed::Boxed;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
 use super::overlay::{self, Overlay};
+use super::paths::Paths;
 use super::quota;
 use super::recover;
 use super::users::{self, User};

@@ -33,6 +33,7 @@ use super::boxed::Boxed;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
 use super::oci::{Ids, View};
+use super::quota;
 use super::recover;
 use super::users::User;
 use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
@@ -94,9 +95,13 @@ impl Backend for Container {
             C::Pids,
             C::Devices,
             C::RunAsUser,
+            C::OwnRoot,
+            C::HiddenPaths,
+            C::ProtectedPaths,
         ]);
         found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
         found.extend(self.0.limits());
+        found.extend((quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
         if let Some(proxy) = &self.0.proxy {
             match proxy.probe(&self.0).await {
                 Ok(()) => found.push(C::EgressProxy),
@@ -131,14 +136,16 @@ impl Backend for Container {
 
 impl Container {
     async fn make(&self, spec: &LaunchSpec) -> Result<Made, StartError> {
-        let view = View::open(&self.0, spec)
+        let mut view = View::open(&self.0, spec)
             .await
             .map_err(StartError::failed("show what the profile names"))?;
         let ids = Ids {
             user: (spec.user.uid, spec.user.gid),
             root: self.0.config.container_root,
         };
-        Made::make(&self.0, &self.maker().await?, (ids, &view)).await
+        let mut made = Made::make(&self.0, &self.maker().await?, (ids, &view)).await?;
+        made.placeholders = view.placeholders();
+        Ok(made)
     }
 
     /// The one that the last probe has found, or would.

@@ -28,9 +28,11 @@ use lictor_trust::profiles::Backend as BackendName;
 pub(super) use self::report::Report;
 pub(super) use self::starter::Starter;
 use super::boxed::Boxed;
+use super::covers::Placeholder;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
 use super::oci::{Bundle, View};
+use super::quota;
 use super::recover;
 use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
@@ -88,7 +90,11 @@ impl Backend for Gvisor {
         let mut job = Job::create(self.0.clone(), plan)?;
         let bundle = self.0.place().and_then(|p| p.bundle());
         match bundle {
-            Ok(bundle) => Ok(Box::new(Inner { job, bundle })),
+            Ok(bundle) => Ok(Box::new(Inner {
+                job,
+                bundle,
+                placeholders: Vec::new(),
+            })),
             Err(e) => {
                 let _ = job.destroy().await;
                 Err(StartError::failed("make a bundle")(e))
@@ -105,10 +111,12 @@ impl Gvisor {
     fn capabilities(&self) -> Vec<C> {
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
         found.extend(C::OF_GVISOR);
+        found.extend([C::OwnRoot, C::HiddenPaths, C::ProtectedPaths]);
         found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::RunAsUser]);
         found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
         // A job's processes are none of the host's, so the host cannot count them.
         found.extend(self.0.limits().into_iter().filter(|c| *c != C::Pids));
+        found.extend((quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
         found
     }
 }
@@ -116,6 +124,8 @@ impl Gvisor {
 struct Inner {
     job: Job,
     bundle: Bundle,
+    /// What was made of the host's to mount something on; removed with this.
+    placeholders: Vec<Placeholder>,
 }
 
 #[async_trait]
@@ -141,7 +151,8 @@ impl Boxed for Inner {
             return Err(StartError::failed("give the job a terminal")(none));
         }
         let view = View::open(&kernel, spec).await;
-        let view = view.map_err(StartError::failed("show what the profile names"))?;
+        let mut view = view.map_err(StartError::failed("show what the profile names"))?;
+        self.placeholders = view.placeholders();
         let starter = Starter::prepare(&kernel, &self.bundle, (spec, view), (filter, &limits))?;
         let inside = Inside {
             starter: Some(starter),

@@ -273,6 +273,7 @@ impl Job {
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,
+            mounts: None,
             ruleset: None,
             gates: Vec::new(),
             listen: None,

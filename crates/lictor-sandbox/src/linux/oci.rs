@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   RUNTIME_DIR/PID.START.N/     of one agent process, called after it
+//!     stage/                     where things are laid out, each time in other mounts: see `stage`
 //!     M/                         one sandbox
 //!       config.json              what the runtime is told
 //!       root/                    mount points, links, a few small files
@@ -19,6 +20,7 @@ mod bundle;
 mod config;
 mod left;
 mod place;
+mod stage;
 mod view;
 
 pub(super) use self::bundle::Bundle;

@@ -28,6 +28,9 @@ pub(super) const PASSWD: &[u8] = b"root:x:0:0:root:/:/usr/sbin/nologin\nlictor:x
 pub(super) const GROUP: &[u8] = b"root:x:0:\nlictor:x:1000:\nnogroup:x:65534:\n";
 pub(super) const HOSTS: &[u8] = b"127.0.0.1 localhost sandbox\n::1 localhost\n";
 
+/// The user inside.
+pub(super) const INSIDE: &str = "1000";
+
 /// How a path of the host is shown.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum How {

@@ -58,6 +58,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) inherit: Vec<BorrowedFd<'a>>,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     pub(crate) namespaces: Option<BorrowedFd<'a>>,
+    /// The mounts that it sees.
+    pub(crate) mounts: Option<BorrowedFd<'a>>,
     /// Landlock rules that the program stays behind.
     pub(crate) ruleset: Option<BorrowedFd<'a>>,
     /// Cgroups of version 1 that the program is in from before it runs.
@@ -91,6 +93,7 @@ impl Launch<'_> {
             inherit: Vec::new(),
             cgroup: None,
             namespaces: None,
+            mounts: None,
             ruleset: None,
             gates: Vec::new(),
             listen: None,
@@ -126,6 +129,7 @@ pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<S
     let mut fds = Vec::with_capacity(MAX_FDS);
     fds.extend(launch.cgroup);
     fds.extend(launch.namespaces);
+    fds.extend(launch.mounts);
     fds.extend(launch.ruleset);
     fds.extend(launch.mount.as_ref().map(|(mount, _)| *mount));
     fds.extend(&launch.gates);
@@ -274,6 +278,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         inherit: launch.inherit.len() as u32,
         has_cgroup: launch.cgroup.is_some(),
         has_namespaces: launch.namespaces.is_some(),
+        has_mounts: launch.mounts.is_some(),
         has_ruleset: launch.ruleset.is_some(),
         mount_at: match &launch.mount {
             Some((_, at)) => arena.text(at)?,

@@ -77,6 +77,8 @@ pub(super) struct Table {
     pub(super) has_cgroup: bool,
     /// Whether it carries a pidfd whose namespaces are entered.
     pub(super) has_namespaces: bool,
+    /// Whether it carries mounts that are entered.
+    pub(super) has_mounts: bool,
     /// Whether it carries a Landlock ruleset to stay behind.
     pub(super) has_ruleset: bool,
     /// Where in mounts of its own it puts a mount that the message carries; null where it carries none.

@@ -4,15 +4,13 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use super::covers::Cover;
-use super::paths::Paths;
 use crate::backend::StartError;
+use crate::linux::covers::Cover;
 use crate::linux::overlay::Overlay;
-use crate::linux::shown::{ETC, How, SHOWN, how};
+use crate::linux::paths::{Layer, Paths};
+use crate::linux::shown::{ETC, How, INSIDE, SHOWN, how};
 use crate::linux::users::User;
 
-/// The user inside.
-pub(super) const INSIDE: &str = "1000";
 /// Bytes of `/dev/shm` and of `/tmp`, which are memory.
 const SHARED_MEMORY: &str = "268435456";
 const TEMPORARY: &str = "1073741824";
@@ -72,24 +70,22 @@ pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
     if paths.root.is_none() {
         add(&mut list, &["--dir", "/run", "--symlink", "../tmp", "/var/tmp"]);
     }
-    for mount in &paths.mounts {
-        add(&mut list, &[mount.option, &number.to_string(), &mount.at]);
-        number += 1;
-    }
-    for covered in &paths.covers.all {
-        let at = covered.at.as_str();
-        let option = match &covered.by {
-            Cover::Empty => {
-                add(&mut list, &["--size", "4096", "--tmpfs", at, "--remount-ro", at]);
-                continue;
-            }
-            Cover::Nothing => {
-                // A device, on a mount without devices: it cannot be opened.
-                add(&mut list, &["--ro-bind", "/dev/null", at]);
-                continue;
-            }
-            Cover::ReadOnly(_) => "--ro-bind-fd",
-            Cover::Itself(_) => "--bind-fd",
+    for layer in paths.layers() {
+        let (option, at) = match layer {
+            Layer::Mount(mount) => (mount.option, mount.at.as_str()),
+            Layer::Cover(covered) => match (&covered.by, covered.at.as_str()) {
+                (Cover::Empty, at) => {
+                    add(&mut list, &["--size", "4096", "--tmpfs", at, "--remount-ro", at]);
+                    continue;
+                }
+                (Cover::Nothing, at) => {
+                    // A device, on a mount without devices: it cannot be opened.
+                    add(&mut list, &["--ro-bind", "/dev/null", at]);
+                    continue;
+                }
+                (Cover::ReadOnly(_), at) => ("--ro-bind-fd", at),
+                (Cover::Itself(_), at) => ("--bind-fd", at),
+            },
         };
         add(&mut list, &[option, &number.to_string(), at]);
         number += 1;

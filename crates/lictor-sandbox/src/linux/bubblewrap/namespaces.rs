@@ -16,14 +16,14 @@ use rustix::process::Signal;
 
 use super::apart;
 use super::arguments::{Parts, arguments};
-use super::covers::{Cover, Placeholder};
-use super::paths::Paths;
 use crate::backend::StartError;
 use crate::handle::ProcessId;
+use crate::linux::covers::{Cover, Placeholder};
 use crate::linux::input;
 use crate::linux::keeper::Keeper;
 use crate::linux::kernel::Kernel;
 use crate::linux::overlay::Overlay;
+use crate::linux::paths::{Layer, Paths};
 use crate::linux::process;
 use crate::linux::ready;
 use crate::linux::shown::HOSTS;
@@ -214,10 +214,12 @@ async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper
     inherit.extend([arguments.as_fd(), info_in.as_fd(), block_out.as_fd()]);
     inherit.extend(files.iter().map(AsFd::as_fd));
     inherit.extend(parts.root());
-    inherit.extend(parts.paths.mounts.iter().map(|m| m.from.as_fd()));
-    inherit.extend(parts.paths.covers.all.iter().filter_map(|c| match &c.by {
-        Cover::ReadOnly(fd) | Cover::Itself(fd) => Some(fd.as_fd()),
-        Cover::Empty | Cover::Nothing => None,
+    inherit.extend(parts.paths.layers().into_iter().filter_map(|layer| match layer {
+        Layer::Mount(mount) => Some(mount.from.as_fd()),
+        Layer::Cover(covered) => match &covered.by {
+            Cover::ReadOnly(fd) | Cover::Itself(fd) => Some(fd.as_fd()),
+            Cover::Empty | Cover::Nothing => None,
+        },
     }));
     let spawned = spawn::spawn(&kernel.zygote, &launch(kernel, parts, inherit)?).await?;
     let ends = Ends {
@@ -264,6 +266,7 @@ fn launch<'a>(
         inherit,
         cgroup: None,
         namespaces: None,
+        mounts: None,
         ruleset: None,
         gates: Vec::new(),
         listen: None,

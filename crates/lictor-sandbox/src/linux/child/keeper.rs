@@ -116,6 +116,7 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     };
     let cgroup = take(table.has_cgroup);
     let namespaces = take(table.has_namespaces);
+    let mounts = take(table.has_mounts);
     let ruleset = take(table.has_ruleset);
     let mount = take(!table.mount_at.is_null());
     // SAFETY: offsets within the two stacks.
@@ -126,6 +127,7 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     let start = Start {
         table,
         namespaces,
+        mounts,
         ruleset,
         mount,
         gates,

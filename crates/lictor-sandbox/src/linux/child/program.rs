@@ -27,6 +27,8 @@ pub(super) const ALL_NAMESPACES: c_int = libc::CLONE_NEWUSER
 pub(super) struct Start<'a> {
     pub(super) table: &'a Table,
     pub(super) namespaces: Option<c_int>,
+    /// Mounts to enter.
+    pub(super) mounts: Option<c_int>,
     pub(super) ruleset: Option<c_int>,
     /// A mount that is put somewhere in mounts of its own.
     pub(super) mount: Option<c_int>,
@@ -107,6 +109,11 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         let ruleset = start
             .ruleset
             .map(|fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, HIGH));
+        if let Some(mounts) = start.mounts
+            && libc::setns(mounts, libc::CLONE_NEWNS) < 0
+        {
+            fail(table, Step::Namespaces);
+        }
         if move_descriptors(start.inherit) < 0 {
             fail(table, Step::Descriptors);
         }

@@ -10,6 +10,7 @@ use super::first::{self, First};
 use super::maker::Maker;
 use crate::backend::StartError;
 use crate::handle::ProcessId;
+use crate::linux::covers::Placeholder;
 use crate::linux::keeper::Keeper;
 use crate::linux::kernel::Kernel;
 use crate::linux::oci::{Bundle, Ids, View};
@@ -23,6 +24,8 @@ pub(super) struct Made {
     pub(super) init: ProcessId,
     pub(super) init_fd: OwnedFd,
     bundle: Bundle,
+    /// What was made of the host's to mount something on; removed with this.
+    pub(super) placeholders: Vec<Placeholder>,
     /// What the first process waits at.
     _hold: OwnedFd,
 }
@@ -52,6 +55,7 @@ impl Made {
             init: id,
             init_fd: fd,
             bundle: draft.keep(),
+            placeholders: Vec::new(),
             _hold: hold,
         })
     }

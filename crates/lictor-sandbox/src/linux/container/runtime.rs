@@ -63,7 +63,7 @@ impl Runtime {
             .fill(view, &config)
             .map_err(StartError::failed("write the bundle"))?;
         let program = first::program().map_err(StartError::failed("make a memory file"))?;
-        let (mut keeper, words, hold) = self.run(kernel, bundle, &program).await?;
+        let (mut keeper, words, hold) = self.run(kernel, bundle, (&program, view.stage())).await?;
         let bound = Timer::after(kernel.zygote.bound);
         let found = tokio::select! {
             found = first_process(&mut keeper, words, &program) => found,
@@ -89,14 +89,17 @@ impl Runtime {
         &self,
         kernel: &Kernel,
         bundle: &Bundle,
-        program: &OwnedFd,
+        (program, mounts): (&OwnedFd, Option<BorrowedFd<'_>>),
     ) -> Result<(Keeper, OwnedFd, OwnedFd), StartError> {
         let failed = StartError::failed;
         let pipe =
             || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed("make a pipe")(e.into()));
         let ((words, said), (held, hold)) = (pipe()?, pipe()?);
         let inherit = vec![held.as_fd(), said.as_fd(), said.as_fd(), program.as_fd()];
-        let launch = self.launch(bundle, inherit).map_err(failed("name the runtime"))?;
+        let launch = Launch {
+            mounts,
+            ..self.launch(bundle, inherit).map_err(failed("name the runtime"))?
+        };
         let spawned = spawn::spawn(&kernel.zygote, &launch).await?;
         Ok((spawned.keeper, words, hold))
     }

@@ -3,6 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
 };
@@ -36,6 +37,8 @@ const KERNEL: &[u8] = b"runsc-sandbox";
 #[derive(Debug)]
 pub(crate) struct Starter {
     argv: Vec<CString>,
+    /// What it is started in.
+    stage: Option<OwnedFd>,
     report: Report,
     /// Of the program.
     path: String,
@@ -59,13 +62,14 @@ impl Starter {
         let own = Own::lay(bundle, filter).map_err(failed("write the bundle"))?;
         let report =
             Report::make(&own.0.join("told/report"), ids.root).map_err(failed("write the bundle"))?;
-        let program = own.programs(&spec.program.files)?;
+        let program = own.programs(spec)?;
         let first = own.words(spec, &program, limits);
-        // runsc looks paths up again, with root's rights.
-        view.is_roots().map_err(failed("show what the profile names"))?;
+        let stage = view.stage().map(|fd| fd.try_clone_to_owned()).transpose();
+        let stage = stage.map_err(failed("show what the profile names"))?;
         let argv = own.fill(kernel, bundle, (ids, view), &first);
         Ok(Self {
             argv: argv.map_err(failed("write the bundle"))?,
+            stage,
             report,
             log: log(bundle),
             path: spec
@@ -77,8 +81,9 @@ impl Starter {
     }
 
     /// The same start, of runsc in place of the program.
-    pub(crate) fn launch<'a>(&self, program: Launch<'a>) -> Launch<'a> {
+    pub(crate) fn launch<'a>(&'a self, program: Launch<'a>) -> Launch<'a> {
         Launch {
+            mounts: self.stage.as_ref().map(AsFd::as_fd),
             keeper_name: program.keeper_name,
             ..Self::launch_of(&self.argv)
         }
@@ -205,14 +210,14 @@ impl Own {
 
     /// Compares the program and its interpreters with what was judged, and says where each is inside. What others than
     /// root could change, or what a path of leads to, is there as a copy of what was judged.
-    fn programs(&self, files: &[ProgramFile]) -> Result<Vec<String>, StartError> {
-        let places = files.iter().enumerate();
-        places.map(|(n, file)| self.program(n, file)).collect()
+    fn programs(&self, spec: &LaunchSpec) -> Result<Vec<String>, StartError> {
+        let places = spec.program.files.iter().enumerate();
+        places.map(|(n, file)| self.program(spec, n, file)).collect()
     }
 
-    fn program(&self, n: usize, file: &ProgramFile) -> Result<String, StartError> {
+    fn program(&self, spec: &LaunchSpec, n: usize, file: &ProgramFile) -> Result<String, StartError> {
         let failed = StartError::failed;
-        let mut judged = open_judged(file)?;
+        let mut judged = open_judged(&of_host(spec, &file.path), file)?;
         if !file.loose {
             return Ok(file.path.clone());
         }
@@ -268,15 +273,26 @@ impl Own {
     }
 }
 
-/// Opens a file by its path, which must lead to what was judged.
-fn open_judged(file: &ProgramFile) -> Result<File, StartError> {
+/// What a path of the sandbox's is on the host. There are no links in it.
+fn of_host(spec: &LaunchSpec, path: &str) -> PathBuf {
+    let mut named = spec.read_only.iter().chain(&spec.read_write);
+    match &spec.rootfs {
+        Some(tree) if !named.any(|dir| Path::new(path).starts_with(dir)) => {
+            tree.join(path.trim_start_matches('/'))
+        }
+        _ => PathBuf::from(path),
+    }
+}
+
+/// Opens a file at a place of the host, which must be what was judged.
+fn open_judged(at: &Path, file: &ProgramFile) -> Result<File, StartError> {
     let changed = || StartError::ProgramChanged {
         path: file.path.clone(),
     };
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
-        .open(&file.path)
+        .open(at)
         .map_err(|_| changed())?;
     let meta = opened.metadata().map_err(|_| changed())?;
     let found = FileIdentity {

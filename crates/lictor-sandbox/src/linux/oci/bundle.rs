@@ -7,11 +7,13 @@ use std::path::{Component, Path, PathBuf};
 
 use super::config::Config;
 use super::left;
-use super::view::View;
+use super::view::{Access, Mount, View};
 use crate::linux::shown::{GROUP, HOSTS, PASSWD};
 
-/// Directories that every container has.
-const DIRECTORIES: [&str; 6] = ["dev", "etc", "proc", "run", "var", "workspace"];
+/// Directories that every container has of its own.
+const DIRECTORIES: [&str; 3] = ["dev", "proc", "workspace"];
+/// Those that it has besides where it shows no root file system that has them.
+const OTHERS: [&str; 3] = ["etc", "run", "var"];
 /// What everybody may write to; a runtime gives memory that it mounts there the mode of what is below.
 const SHARED: u32 = 0o1777;
 
@@ -55,10 +57,13 @@ impl Bundle {
             make_dir(&root.join(name), 0o755)?;
         }
         make_dir(&root.join("tmp"), SHARED)?;
-        symlink("../tmp", root.join("var/tmp"))?;
-        for (name, content) in [("passwd", PASSWD), ("group", GROUP), ("hosts", HOSTS)] {
-            file(&root.join("etc").join(name), 0o644)?.write_all(content)?;
-        }
+        let own = match &view.users {
+            Some(users) => self.files_over_tree(users)?,
+            None => {
+                fill_root(&root)?;
+                Vec::new()
+            }
+        };
         for (path, target) in &view.links {
             let path = inside(path);
             if let Some(parent) = path.parent().and_then(|p| point(&root, p, true).transpose()) {
@@ -68,14 +73,38 @@ impl Bundle {
         for mount in &view.mounts {
             point(&root, &inside(&mount.at), mount.is_dir)?;
         }
-        let text = config.text(view, &root)?;
+        let text = config.text(view, &root, &own)?;
         file(&self.dir.join("config.json"), 0o600)?.write_all(&text)
+    }
+
+    /// Files that take the place of those of a root file system, which is shown as it is.
+    fn files_over_tree(&self, users: &[Vec<u8>; 2]) -> io::Result<Vec<Mount>> {
+        let [passwd, group] = users;
+        let mut mounts = Vec::new();
+        for (name, content) in [("passwd", &passwd[..]), ("group", group), ("hosts", HOSTS)] {
+            let path = self.dir.join(name);
+            file(&path, 0o644)?.write_all(content)?;
+            mounts.push(Mount::of(&path, &format!("/etc/{name}"), Access::Read)?);
+        }
+        Ok(mounts)
     }
 
     /// Removes it, when the container has ended.
     pub(crate) fn remove(&self) -> io::Result<()> {
         left::remove(&self.dir)
     }
+}
+
+/// What a container has that shows the host's programs.
+fn fill_root(root: &Path) -> io::Result<()> {
+    for name in OTHERS {
+        make_dir(&root.join(name), 0o755)?;
+    }
+    symlink("../tmp", root.join("var/tmp"))?;
+    for (name, content) in [("passwd", PASSWD), ("group", GROUP), ("hosts", HOSTS)] {
+        file(&root.join("etc").join(name), 0o644)?.write_all(content)?;
+    }
+    Ok(())
 }
 
 /// Whatever mode the agent's umask leaves to others.

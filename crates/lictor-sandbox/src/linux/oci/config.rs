@@ -57,11 +57,14 @@ pub(crate) struct Config<'a> {
 }
 
 impl Config<'_> {
-    pub(super) fn text(&self, view: &View, root: &Path) -> io::Result<Vec<u8>> {
+    /// `own` are mounts of files of the bundle.
+    pub(super) fn text(&self, view: &View, root: &Path, own: &[Mount]) -> io::Result<Vec<u8>> {
         let root = root.to_str().ok_or(io::ErrorKind::InvalidInput)?;
         let mut mounts = own_mounts();
+        // Another one in its place must not lie on it: its memory would count, and a runtime would make its places there.
+        mounts.retain(|m| view.mounts.iter().all(|shown| m["destination"] != *shown.at));
         mounts.extend_from_slice(self.hides);
-        mounts.extend(view.mounts.iter().map(|m| shown(m, self.dialect)));
+        mounts.extend(view.mounts.iter().chain(own).map(|m| shown(m, self.dialect)));
         let namespaces = NAMESPACES.map(|kind| json!({ "type": kind }));
         let config = json!({
             "ociVersion": "1.0.2",

@@ -30,6 +30,9 @@ pub(crate) struct Place {
     _lock: File,
 }
 
+/// The directory where others lay things out, in mounts of their own.
+const STAGE: &str = "stage";
+
 /// The file that says by its lock that a directory is in use.
 const LOCK: &str = "lock";
 
@@ -57,6 +60,7 @@ impl Place {
         let name = format!("{}.{}.{count}", own.pid, own.start);
         let dir = runtime_dir.join(&name);
         walked_through(&dir)?;
+        walked_through(&dir.join(STAGE))?;
         let lock = File::create_new(dir.join(LOCK))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self {
@@ -75,6 +79,11 @@ impl Place {
             bundle: self.bundle()?,
             kept: false,
         })
+    }
+
+    /// Where things are laid out for a runtime.
+    pub(crate) fn stage(&self) -> PathBuf {
+        self.dir.join(STAGE)
     }
 
     /// An empty bundle.
@@ -130,6 +139,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.clear();
         let _ = fs::remove_file(self.dir.join(LOCK));
+        let _ = fs::remove_dir(self.stage());
         // What still lies there is for whoever comes next.
         let _ = fs::remove_dir(&self.dir);
     }

@@ -1,16 +1,20 @@
-//! What a container shows of the host.
+//! What a container shows of the host, or of a root file system of the store.
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
+use super::place::Place;
+use super::stage;
 use crate::handle::ProcessId;
+use crate::linux::covers::{Covers, Placeholder};
 use crate::linux::kernel::Kernel;
+use crate::linux::paths::Paths;
+use crate::linux::remove::link_of;
 use crate::linux::shown::{ETC, How, SHOWN, how};
 use crate::linux::supervisor::{Timer, expiry};
 use crate::plan::LaunchSpec;
@@ -29,7 +33,8 @@ pub(crate) struct Mount {
 pub(super) enum Source {
     /// Root's own.
     Path(String),
-    /// What was there when no link was followed on the way, and that path.
+    /// What was there when no link was followed on the way; and where the runtime finds it: that path, or where it is laid
+    /// out.
     Held(OwnedFd, String),
 }
 
@@ -48,6 +53,38 @@ pub(crate) struct View {
     /// Path, target.
     pub(super) links: Vec<(String, String)>,
     pub(super) mounts: Vec<Mount>,
+    /// `/etc/passwd` and `/etc/group`, where they are those of a root file system.
+    pub(super) users: Option<[Vec<u8>; 2]>,
+    /// What of that is hidden or stays as it is.
+    covers: Covers,
+    /// The mounts in which it is laid out.
+    stage: Option<OwnedFd>,
+}
+
+/// What a container has of its own, whatever its root has there.
+const OWN: [&str; 5] = ["dev", "proc", "sys", "tmp", "workspace"];
+
+impl Mount {
+    /// Something of root's own.
+    pub(super) fn of(source: &Path, at: &str, access: Access) -> io::Result<Self> {
+        Ok(Self {
+            source: Source::Path(source.to_str().ok_or(io::ErrorKind::InvalidInput)?.to_owned()),
+            at: at.to_owned(),
+            is_dir: fs::metadata(source)?.is_dir(),
+            access,
+        })
+    }
+
+    fn held(file: OwnedFd, at: String, access: Access) -> io::Result<Self> {
+        let path = fs::read_link(link_of(&file))?;
+        let stat = rustix::fs::fstat(&file)?;
+        Ok(Self {
+            source: Source::Held(file, path.to_str().ok_or(io::ErrorKind::InvalidInput)?.to_owned()),
+            at,
+            is_dir: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+            access,
+        })
+    }
 }
 
 impl View {
@@ -65,39 +102,80 @@ impl View {
         view
     }
 
-    /// That, what the profile names, and the job's own directory. It may take as long as a file system takes to answer.
-    fn of_job(spec: &LaunchSpec) -> io::Result<Self> {
-        let mut view = Self::of_host();
-        let mut named: Vec<(&String, Access)> = Vec::new();
-        named.extend(spec.read_only.iter().map(|p| (p, Access::Read)));
-        named.extend(spec.read_write.iter().map(|p| (p, Access::Write)));
-        // What lies in another one is mounted after it, which would cover it.
-        named.sort_by_key(|(path, _)| Path::new(path).components().count());
-        let devices = spec.devices.iter().map(|p| (p, Access::Device));
-        for (path, access) in devices.chain(named) {
-            view.hold(path, path, access)
-                .map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?;
+    /// What lies at the top of a root file system, each by itself: it has no places for what a container has of its own,
+    /// and a runtime would make them.
+    fn of_tree(root: &OwnedFd, tree: &Path) -> io::Result<Self> {
+        let mut view = Self::default();
+        let here = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for entry in Dir::new(rustix::fs::openat(root, c".", here, Mode::empty())?)? {
+            let entry = entry?;
+            let wrong = |_| io::Error::other("the root file system has a name at its top that is no UTF-8");
+            let name = entry.file_name().to_str().map_err(wrong)?;
+            let at = format!("/{name}");
+            match entry.file_type() {
+                _ if OWN.contains(&name) || matches!(name, "." | "..") => {}
+                FileType::Symlink => {
+                    let target = rustix::fs::readlinkat(root, name, Vec::new())?;
+                    view.links
+                        .push((at, target.into_string().map_err(io::Error::other)?));
+                }
+                FileType::Directory | FileType::RegularFile => {
+                    view.mounts.push(Mount::of(&tree.join(name), &at, Access::Read)?);
+                }
+                _ => {}
+            }
         }
-        let dir = spec.workspace();
-        let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
+        Ok(view)
+    }
+
+    /// The host's programs or a root file system, what the profile names, and the job's own directory. It may take as
+    /// long as a file system takes to answer. What is held is laid out in `stage`; `None` when this agent cannot.
+    fn of_job(spec: &LaunchSpec, own: Option<&Path>, stage: Option<&Path>) -> io::Result<Self> {
+        let mut spec = spec.clone();
+        if stage.is_none() {
+            // What a profile names itself is refused where it cannot be held.
+            spec.protect.clear();
+        }
+        let paths = Paths::open(&spec, own)?;
+        let mut view = match (&paths.root, &spec.rootfs) {
+            (Some(root), Some(tree)) => Self {
+                users: Some(paths.users),
+                ..Self::of_tree(root, tree)?
+            },
+            _ => Self::of_host(),
         };
-        let real = above.canonicalize()?.join(name);
-        let real = real.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-        view.hold(real, "/workspace", Access::Write)?;
+        for device in &spec.devices {
+            view.hold(device)
+                .map_err(|e| io::Error::new(e.kind(), format!("{device}: {e}")))?;
+        }
+        for mount in paths.mounts {
+            let access = match mount.is_writable() {
+                true => Access::Write,
+                false => Access::Read,
+            };
+            view.mounts.push(Mount::held(mount.from, mount.at, access)?);
+        }
+        view.covers = paths.covers;
+        match stage {
+            Some(place) => view.stage = Some(stage::lay_out(place, &mut view.mounts, &view.covers.all)?),
+            None if view.covers.all.is_empty() => {}
+            None => return Err(io::Error::other("what is hidden in it takes a root agent")),
+        }
         Ok(view)
     }
 
     /// The same on a thread that may wait, and within the time that a start may take.
     pub(crate) async fn open(kernel: &Kernel, spec: &LaunchSpec) -> io::Result<Self> {
         let bound = Timer::after(kernel.zygote.bound);
-        let (asked, threads) = (spec.clone(), kernel.openers.clone());
+        let (asked, threads, own) = (spec.clone(), kernel.openers.clone(), kernel.own_dir());
+        let is_root = rustix::process::geteuid().is_root();
+        let stage: Option<PathBuf> = is_root.then(|| kernel.place().map(Place::stage)).transpose()?;
         let open = async move {
             // A thread that hangs keeps its place, so that there are never more of them than there are places.
             let place = threads.acquire_owned().await;
             let open = move || {
                 let _place = place;
-                Self::of_job(&asked)
+                Self::of_job(&asked, own.as_deref(), stage.as_deref())
             };
             tokio::task::spawn_blocking(open).await
         };
@@ -107,10 +185,20 @@ impl View {
         }
     }
 
+    /// The mounts that a runtime is to be started in.
+    pub(crate) fn stage(&self) -> Option<BorrowedFd<'_>> {
+        self.stage.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// What was made of the host's to mount something on; it goes with these.
+    pub(crate) fn placeholders(&mut self) -> Vec<Placeholder> {
+        std::mem::take(&mut self.covers.placeholders)
+    }
+
     /// Shows something of the agent's own.
     pub(crate) fn add(&mut self, source: &Path, at: &str, access: Access) -> io::Result<()> {
-        let source = source.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-        self.mount(source, at, access)
+        self.mounts.push(Mount::of(source, at, access)?);
+        Ok(())
     }
 
     /// Whether a container shows all of it, and as it should: what a runtime has looked up again by its path is what was
@@ -141,71 +229,34 @@ impl View {
                 );
                 return Err(io::Error::other(problem));
             }
-            if let Source::Held(held, path) = &mount.source
+            if let Source::Held(held, _) = &mount.source
                 && place_of(held)? != place_of(&at)?
             {
-                let problem = format!("{path}: something else was put in its place meanwhile");
+                let problem = format!("{}: something else was put in its place meanwhile", mount.at);
                 return Err(io::Error::other(problem));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether nobody but root can put something else in the place of what is shown.
-    ///
-    /// # Errors
-    /// Says of what somebody else can.
-    pub(crate) fn is_roots(&self) -> io::Result<()> {
-        for mount in &self.mounts {
-            if let Source::Held(_, path) = &mount.source {
-                for above in Path::new(path).ancestors().skip(1) {
-                    let meta = fs::symlink_metadata(above)?;
-                    let sticky = meta.mode() & libc::S_ISVTX != 0;
-                    if meta.uid() != 0 || (meta.mode() & 0o022 != 0 && !sticky) {
-                        let problem = format!("{path}: others than root can put something else in its place");
-                        return Err(io::Error::other(problem));
-                    }
-                }
             }
         }
         Ok(())
     }
 
     fn mount(&mut self, source: &str, at: &str, access: Access) -> io::Result<()> {
-        let is_dir = fs::metadata(source)?.is_dir();
-        self.mounts.push(Mount {
-            source: Source::Path(source.to_owned()),
-            at: at.to_owned(),
-            is_dir,
-            access,
-        });
+        self.mounts.push(Mount::of(Path::new(source), at, access)?);
         Ok(())
     }
 
-    fn hold(&mut self, source: &str, at: &str, access: Access) -> io::Result<()> {
+    /// A device of the host.
+    fn hold(&mut self, path: &str) -> io::Result<()> {
         let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let held = match rustix::fs::openat2(CWD, source, flags, Mode::empty(), no_links) {
-            Err(Errno::LOOP) => {
-                let problem =
-                    "a link leads there, and links are not followed; name the real path in the profile";
-                return Err(io::Error::other(problem));
-            }
-            other => other?,
-        };
-        let stat = rustix::fs::fstat(&held)?;
-        self.mounts.push(Mount {
-            source: Source::Held(held, source.to_owned()),
-            at: at.to_owned(),
-            is_dir: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
-            access,
-        });
+        let held = rustix::fs::openat2(CWD, path, flags, Mode::empty(), no_links)?;
+        self.mounts
+            .push(Mount::held(held, path.to_owned(), Access::Device)?);
         Ok(())
     }
 }
 
 /// Device and inode.
-fn place_of(file: &OwnedFd) -> io::Result<(u64, u64)> {
+pub(super) fn place_of(file: &OwnedFd) -> io::Result<(u64, u64)> {
     let stat = rustix::fs::fstat(file)?;
     Ok((stat.st_dev, stat.st_ino))
 }

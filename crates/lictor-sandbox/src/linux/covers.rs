@@ -44,6 +44,22 @@ pub(super) struct Covered {
     pub(super) by: Cover,
 }
 
+impl Covered {
+    /// Whether it hides what a sandbox shows there or below, or keeps that as it is.
+    fn prevails(&self) -> bool {
+        !matches!(self.by, Cover::Itself(_))
+    }
+
+    fn depth(&self) -> usize {
+        depth(&self.at)
+    }
+}
+
+/// How far below the root a path is.
+pub(super) fn depth(path: &str) -> usize {
+    Path::new(path).components().count()
+}
+
 /// Something that was made to have a place for a cover; removed with it, where nobody has put anything into it.
 #[derive(Debug)]
 pub(super) struct Placeholder {
@@ -88,6 +104,48 @@ fn kind_of(fd: &OwnedFd) -> io::Result<FileType> {
 }
 
 impl Covers {
+    /// Sorts out who prevails, when everything that is shown is known: each path, and whether it is writable. Covers are
+    /// in the order of mounting after that, outermost first.
+    ///
+    /// What is hidden or protected stays so whatever else is shown there or below: such paths are not shown at all, and
+    /// are returned. A directory that is only kept in its place is what is shown there, and no more: to mount it as the
+    /// path above has it would take away from what a path in between says.
+    pub(super) fn settle(&mut self, shown: &[(String, bool)]) -> Vec<usize> {
+        let below = |at: &str, covered: &Covered| Path::new(at).starts_with(&covered.at);
+        let is_hidden = |at: &str| self.all.iter().any(|c| c.prevails() && below(at, c));
+        let hidden: Vec<usize> = (0..shown.len()).filter(|n| is_hidden(&shown[*n].0)).collect();
+        let nearest = |at: &str| {
+            let above = shown.iter().enumerate();
+            let above = above.filter(|(n, (path, _))| !hidden.contains(n) && Path::new(at).starts_with(path));
+            above.max_by_key(|(_, (path, _))| depth(path))
+        };
+        let empty: Vec<String> = self
+            .all
+            .iter()
+            .filter(|c| matches!(c.by, Cover::Empty))
+            .map(|c| c.at.clone())
+            .collect();
+        let mut seen = BTreeSet::new();
+        self.all.sort_by_key(|c| {
+            (
+                c.depth(),
+                c.prevails(),
+                matches!(c.by, Cover::Empty | Cover::Nothing),
+            )
+        });
+        self.all.retain(|c| {
+            let is_in_empty = empty
+                .iter()
+                .any(|e| c.at != *e && Path::new(&c.at).starts_with(e));
+            let is_of_use = match nearest(&c.at) {
+                Some((_, (path, writable))) => c.prevails() || (*writable && *path != c.at),
+                None => c.prevails(),
+            };
+            !is_in_empty && is_of_use && seen.insert((c.at.clone(), c.prevails()))
+        });
+        hidden
+    }
+
     /// Hides what patterns are about below a path that is shown.
     pub(super) fn hide(&mut self, shown: &str, root: &OwnedFd, patterns: &[String]) -> io::Result<()> {
         if patterns.is_empty() || kind_of(root)? != FileType::Directory {

@@ -1,7 +1,8 @@
 //! What a sandbox shows of the host besides the usual, held by descriptors.
 //!
 //! The kernel follows no link on the way to any of it: what somebody has put in the place of a path since the law was
-//! written is not what the law means. bwrap is given the descriptor and compares what it has mounted with it.
+//! written is not what the law means. bwrap is given the descriptor and compares what it has mounted with it; for OCI
+//! runtimes it is mounted by the descriptor itself (`oci::stage`).
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,10 +12,9 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::arguments::INSIDE;
-use super::covers::Covers;
-use crate::linux::quota;
-use crate::linux::shown::{GROUP, PASSWD};
+use super::covers::{self, Covered, Covers};
+use super::quota;
+use super::shown::{GROUP, INSIDE, PASSWD};
 use crate::plan::LaunchSpec;
 
 /// Longest of the files about users that is read.
@@ -27,6 +27,18 @@ pub(super) struct Mount {
     pub(super) option: &'static str,
     pub(super) from: OwnedFd,
     pub(super) at: String,
+}
+
+impl Mount {
+    pub(super) fn is_writable(&self) -> bool {
+        self.option == "--bind-fd"
+    }
+}
+
+/// Something that is mounted, in the order of mounting.
+pub(super) enum Layer<'a> {
+    Mount(&'a Mount),
+    Cover(&'a Covered),
 }
 
 /// Everything of the host that one sandbox shows.
@@ -73,7 +85,7 @@ impl Paths {
             let (option, at) = ("--bind-fd", at.to_owned());
             Ok::<_, io::Error>(Mount { option, from, at })
         };
-        let (mut mounts, mut covers) = (Vec::new(), Covers::default());
+        let (mut mounts, mut named_mounts, mut covers) = (Vec::new(), Vec::new(), Covers::default());
         if quota::is_set(&spec.limits) {
             // In the place of the usual ones; before what the profile shows, which may lie below.
             let [_, others @ ..] = &quota::PLACES;
@@ -98,8 +110,18 @@ impl Paths {
             }
             covers.hide(path, &from, &spec.deny)?;
             let at = path.clone();
-            mounts.push(Mount { option, from, at });
+            named_mounts.push(Mount { option, from, at });
         }
+        let all: Vec<_> = named_mounts
+            .iter()
+            .map(|m| (m.at.clone(), m.is_writable()))
+            .collect();
+        let hidden = covers.settle(&all);
+        let left = named_mounts
+            .into_iter()
+            .enumerate()
+            .filter(|(n, _)| !hidden.contains(n));
+        mounts.extend(left.map(|(_, mount)| mount));
         let workspace = quota::workspace(spec);
         mounts.push(Mount {
             option: "--bind-fd",
@@ -112,6 +134,23 @@ impl Paths {
             mounts,
             covers,
         })
+    }
+}
+
+impl Paths {
+    /// What is mounted, in order: a path before what lies in it, whatever is hidden or kept in its place included.
+    pub(super) fn layers(&self) -> Vec<Layer<'_>> {
+        let mut covers = self.covers.all.iter().peekable();
+        let mut layers = Vec::new();
+        for mount in &self.mounts {
+            // Own places are no part of what is shown: nothing of that is covered by them.
+            while let Some(cover) = covers.next_if(|c| covers::depth(&c.at) < covers::depth(&mount.at)) {
+                layers.push(Layer::Cover(cover));
+            }
+            layers.push(Layer::Mount(mount));
+        }
+        layers.extend(covers.map(Layer::Cover));
+        layers
     }
 }
 

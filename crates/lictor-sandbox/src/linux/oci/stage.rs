@@ -1,0 +1,194 @@
+//! What a runtime is to show, laid out for it by descriptors in mounts that nobody else sees.
+//!
+//! A runtime looks up by path what it mounts, and as root. What others than root can move about is therefore mounted here
+//! by us, as it was found: with no rights that it must not have, with what is hidden or kept in its place mounted on it, and
+//! cut off from what the host mounts later. The runtime is started in these mounts and shows the places that are made here.
+//!
+//! ```text
+//!   RUNTIME_DIR/PID.START.N/stage    a tmpfs that only these mounts have
+//!     0  1  2  ...                   what is shown
+//!     nothing                        a file that nobody can open
+//! ```
+//!
+//! # Invariants
+//! - Every place is found below what is held, following no link.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+};
+use rustix::thread::UnshareFlags;
+
+use super::view::{Access, Mount, Source, place_of};
+use crate::linux::covers::{Cover, Covered};
+
+/// A file that nobody can open.
+const NOTHING: &str = "nothing";
+const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
+/// Lays out everything that is held, at `place`; returns the mounts in which it lies there, and says of each where.
+///
+/// # Errors
+/// What cannot be laid out, or is something else by now.
+pub(super) fn lay_out(place: &Path, mounts: &mut [Mount], covers: &[Covered]) -> io::Result<OwnedFd> {
+    let mut parts = Vec::new();
+    for mount in mounts.iter_mut() {
+        if let Source::Held(held, path) = &mut mount.source {
+            let tree = copy_of(held).map_err(|e| about(path, e))?;
+            set(&tree, mount.access).map_err(|e| about(path, e))?;
+            *path = format!("{}/{}", place.display(), parts.len());
+            parts.push(Part {
+                tree,
+                at: &mount.at,
+                is_dir: mount.is_dir,
+            });
+        }
+    }
+    // A thread of its own, which has these mounts, and ends with them.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("lictor-stage".into());
+        let laid = thread.spawn_scoped(scope, || attach_all(place, &parts, covers))?;
+        let failed = |_| io::Error::other("laying out what is shown has failed");
+        laid.join().map_err(failed)?
+    })
+}
+
+/// One of what is shown.
+struct Part<'a> {
+    tree: OwnedFd,
+    at: &'a str,
+    is_dir: bool,
+}
+
+fn about(path: &str, error: impl Into<io::Error>) -> io::Error {
+    let error = error.into();
+    io::Error::new(error.kind(), format!("{path}: {error}"))
+}
+
+fn attach_all(place: &Path, parts: &[Part<'_>], covers: &[Covered]) -> io::Result<OwnedFd> {
+    // SAFETY: descriptors stay shared; this thread has its own mounts and directories from here on, and ends soon.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private)?;
+    let stage = memory(INERT | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    attach(&stage, &rustix::fs::open(place, directory, Mode::empty())?)?;
+    point(&stage, NOTHING, false)?;
+    for (n, part) in parts.iter().enumerate() {
+        let at = point(&stage, &n.to_string(), part.is_dir)?;
+        attach(&part.tree, &at).map_err(|e| about(part.at, e))?;
+    }
+    for covered in covers {
+        cover(&stage, parts, covered).map_err(|e| about(&covered.at, e))?;
+    }
+    Ok(File::open("/proc/thread-self/ns/mnt")?.into())
+}
+
+/// Makes a place to mount something at.
+fn point(stage: &OwnedFd, name: &str, is_dir: bool) -> io::Result<OwnedFd> {
+    if is_dir {
+        rustix::fs::mkdirat(stage, name, Mode::RWXU)?;
+    } else {
+        let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        rustix::fs::openat(stage, name, new, Mode::empty())?;
+    }
+    Ok(rustix::fs::openat(
+        stage,
+        name,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// Mounts a cover on what lies deepest below it.
+fn cover(stage: &OwnedFd, parts: &[Part<'_>], covered: &Covered) -> io::Result<()> {
+    let path = Path::new(&covered.at);
+    let above = parts.iter().filter(|p| path.starts_with(p.at));
+    let part = above.max_by_key(|p| p.at.len()).ok_or(io::ErrorKind::NotFound)?;
+    let inside = path.strip_prefix(part.at).map_err(io::Error::other)?;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = rustix::fs::openat2(&part.tree, inside, flags, Mode::empty(), beneath)?;
+    let is_dir = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) == FileType::Directory;
+    let same = |held: &OwnedFd| Ok::<_, io::Error>(place_of(held)? == place_of(&found)?);
+    let changed = || Err(io::Error::other("something else was put in its place meanwhile"));
+    let by = match &covered.by {
+        Cover::Empty if !is_dir => return changed(),
+        Cover::Nothing if is_dir => return changed(),
+        Cover::ReadOnly(held) | Cover::Itself(held) if !same(held)? => return changed(),
+        Cover::Empty => {
+            memory(INERT | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY)?
+        }
+        Cover::Nothing => {
+            let file = rustix::fs::openat(stage, NOTHING, flags, Mode::empty())?;
+            let copy = copy_of(&file)?;
+            set(&copy, Access::Read)?;
+            copy
+        }
+        Cover::ReadOnly(_) => {
+            let copy = copy_of(&found)?;
+            set(&copy, Access::Read)?;
+            copy
+        }
+        Cover::Itself(_) => copy_of(&found)?,
+    };
+    attach(&by, &found)
+}
+
+/// A small file system in memory.
+fn memory(attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in [("size", "64k"), ("mode", "0755")] {
+        rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+    }
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    let close = FsMountFlags::FSMOUNT_CLOEXEC;
+    Ok(rustix::mount::fsmount(context.as_fd(), close, attributes)?)
+}
+
+/// A mount of the same, with everything that is mounted below, that is attached nowhere.
+fn copy_of(file: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(file.as_fd(), c"", flags)
+}
+
+/// Takes rights away from it and everything below, and cuts it off from what it is a copy of.
+fn set(tree: &OwnedFd, access: Access) -> io::Result<()> {
+    let without = match access {
+        Access::Read => INERT | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        Access::Write => INERT,
+        Access::Device => MountAttrFlags::empty(),
+    };
+    // `struct mount_attr`: set, clear, propagation, user namespace.
+    let attributes = [u64::from(without.bits()), 0, libc::MS_PRIVATE, 0];
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: an empty string, and a structure of the size that is told; both outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn attach(mount: &OwnedFd, at: &OwnedFd) -> io::Result<()> {
+    let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    let done = rustix::mount::move_mount(mount.as_fd(), c"", at.as_fd(), c"", both);
+    Ok(done?)
+}
