@@ -157,13 +157,13 @@ impl Capability {
             }
             Self::HostNetwork => Some("only the backend \"host\" has the host's network"),
             Self::Disk => Some(
-                "it is memory of the job: run the agent as root, where the cgroup controller memory works, and name bubblewrap or landlock in the profile",
+                "it is memory of the job: run the agent as root, where the cgroup controller memory works, and name bubblewrap, container, gvisor or landlock in the profile",
             ),
-            Self::HiddenPaths | Self::ProtectedPaths => {
-                Some("name bubblewrap in the profile; or leave deny and protect out")
-            }
+            Self::HiddenPaths | Self::ProtectedPaths => Some(
+                "name bubblewrap in the profile, or container or gvisor of a root agent; or leave deny and protect out",
+            ),
             Self::OwnRoot => Some(
-                "name a backend that has a root of its own in the profile, bubblewrap; or leave rootfs out",
+                "name a backend that has a root of its own in the profile: bubblewrap, container or gvisor; or leave rootfs out",
             ),
             Self::WritableRoot => Some(
                 "it takes bubblewrap, an agent that is root, and Linux 6.15; or leave rootfs_writable out",

@@ -8,9 +8,17 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
-use common::{Bench, command, skip};
-use lictor_sandbox::can_hold;
+use common::{Bench, command, for_every_sandbox, skip};
+use lictor_sandbox::{StdinSource, can_hold};
 use lictor_trust::profiles::Backend;
+
+for_every_sandbox![
+    what_lies_between_a_protected_name_and_its_path_keeps_its_own_rights,
+    what_is_denied_cannot_be_read_by_any_of_its_names_inside,
+    what_cannot_be_hidden_is_a_refusal,
+    hooks_and_configuration_of_a_repository_stay_as_they_are,
+    no_job_sees_the_agents_own_directory,
+];
 
 /// A directory of the sandboxes' own user, with something that is nobody's business in it.
 fn shared() -> tempfile::TempDir {
@@ -50,15 +58,20 @@ fn give(path: &Path) {
     }
 }
 
-async fn bench() -> Bench {
-    let mut bench = Bench::new(Backend::Bubblewrap).await;
+/// Why no job starts.
+async fn refusal(bench: &Bench) -> lictor_proto::code::Refusal {
+    let started = bench.start(&command(&["true"]), StdinSource::Null).await;
+    started.err().expect("refused").refusal()
+}
+
+async fn bench(backend: Backend) -> Bench {
+    let mut bench = Bench::new(backend).await;
     bench.profile.protect = Some(Vec::new());
     bench
 }
 
-#[tokio::test]
-async fn what_is_denied_cannot_be_read_by_any_of_its_names_inside() {
-    let mut bench = bench().await;
+async fn what_is_denied_cannot_be_read_by_any_of_its_names_inside(backend: Backend) {
+    let mut bench = bench(backend).await;
     let place = shared();
     let path = place.path().to_str().expect("UTF-8").to_owned();
     for writable in [false, true] {
@@ -95,23 +108,20 @@ async fn what_is_denied_cannot_be_read_by_any_of_its_names_inside() {
     }
 }
 
-#[tokio::test]
-async fn what_cannot_be_hidden_is_a_refusal() {
-    let mut bench = bench().await;
+async fn what_cannot_be_hidden_is_a_refusal(backend: Backend) {
+    let mut bench = bench(backend).await;
     let place = shared();
     let path = place.path().to_str().expect("UTF-8").to_owned();
     bench.profile.read_only = vec![path];
     bench.profile.deny = vec!["link".into()];
     assert!(bench.run(&["true"]).await.succeeded());
     symlink("plain", place.path().join("link")).expect("a link");
-    let plan = bench.plan(&command(&["true"]));
-    let error = bench.backend.create(plan).await.err().expect("refused").refusal();
+    let error = refusal(&bench).await;
     assert!(error.message.contains("denied and a link"), "{error}");
     bench.profile.deny = vec!["x".into()];
     let deep = (0..70).fold(place.path().to_owned(), |p, _| p.join("d"));
     fs::create_dir_all(deep).expect("made");
-    let plan = bench.plan(&command(&["true"]));
-    let error = bench.backend.create(plan).await.err().expect("refused").refusal();
+    let error = refusal(&bench).await;
     assert!(error.message.contains("too much"), "{error}");
     for backend in [Backend::Host, Backend::Landlock] {
         let mut other = Bench::new(backend).await;
@@ -125,9 +135,8 @@ async fn what_cannot_be_hidden_is_a_refusal() {
     }
 }
 
-#[tokio::test]
-async fn hooks_and_configuration_of_a_repository_stay_as_they_are() {
-    let mut bench = bench().await;
+async fn hooks_and_configuration_of_a_repository_stay_as_they_are(backend: Backend) {
+    let mut bench = bench(backend).await;
     let attempts = |path: &str| {
         format!(
             "cd {path}; echo evil > .git/hooks/pre-commit; echo evil > .git/config; \
@@ -182,12 +191,11 @@ async fn hooks_and_configuration_of_a_repository_stay_as_they_are() {
     }
 }
 
-#[tokio::test]
-async fn no_job_sees_the_agents_own_directory() {
+async fn no_job_sees_the_agents_own_directory(backend: Backend) {
     if !rustix::process::geteuid().is_root() {
         return skip("only root's sandboxes are of another user than the bait");
     }
-    let mut bench = bench().await;
+    let mut bench = bench(backend).await;
     let place = shared();
     let node = place.path().join("deep/agent");
     fs::create_dir(&node).expect("made");
@@ -208,8 +216,7 @@ async fn no_job_sees_the_agents_own_directory() {
     assert!(!hidden.stdout.contains("the-key"), "{hidden:?}");
     assert!(place.path().join("deep/agent/identity.key").exists() && !node.join("x").exists());
     bench.profile.read_write = vec![node.to_str().expect("UTF-8").to_owned()];
-    let plan = bench.plan(&command(&["true"]));
-    let error = bench.backend.create(plan).await.err().expect("refused").refusal();
+    let error = refusal(&bench).await;
     assert!(error.message.contains("agent's own directory"), "{error}");
 }
 
@@ -221,7 +228,12 @@ async fn a_read_only_path_in_a_writable_one_is_not_written() {
     fs::create_dir(place.path().join("keys/deep")).expect("made");
     give(place.path());
     let written = || fs::remove_file(place.path().join("keys/new")).is_ok();
-    for backend in [Backend::Bubblewrap, Backend::Landlock] {
+    for backend in [
+        Backend::Bubblewrap,
+        Backend::Container,
+        Backend::Gvisor,
+        Backend::Landlock,
+    ] {
         if backend == Backend::Landlock && !rustix::process::geteuid().is_root() {
             return skip("it takes a root agent");
         }
@@ -243,5 +255,26 @@ async fn a_read_only_path_in_a_writable_one_is_not_written() {
         bench.profile.read_write.push(format!("{path}/keys/deep"));
         bench.sh(&write).await;
         assert!(!written() && place.path().join("keys/deep/new").exists());
+    }
+}
+
+async fn what_lies_between_a_protected_name_and_its_path_keeps_its_own_rights(backend: Backend) {
+    let mut bench = bench(backend).await;
+    let place = shared();
+    let path = place.path().to_str().expect("UTF-8").to_owned();
+    fs::create_dir_all(place.path().join(".git/objects")).expect("made");
+    give(place.path());
+    bench.profile.read_write = vec![path.clone()];
+    bench.profile.protect = None;
+    let write = format!("echo x > {path}/.git/objects/new; echo x > {path}/.git/hooks/new; true");
+    let written = |name: &str| fs::remove_file(place.path().join(name)).is_ok();
+    bench.sh(&write).await;
+    assert!(written(".git/objects/new") && !written(".git/hooks/new"));
+    // The directory above both is mounted on itself, so that it cannot be renamed.
+    for read_only in [".git/objects", ".git"] {
+        bench.profile.read_only = vec![format!("{path}/{read_only}")];
+        let tried = bench.sh(&write).await;
+        assert!(!written(".git/objects/new"), "{read_only}: {tried:?}");
+        assert!(!written(".git/hooks/new"), "{read_only}: {tried:?}");
     }
 }

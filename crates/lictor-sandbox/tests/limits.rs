@@ -364,6 +364,11 @@ async fn what_a_job_writes_to_its_own_places_has_an_end_in_bytes_and_files() {
             Backend::Bubblewrap,
             vec![".", "/tmp", "/dev/shm", "/tmp . /dev/shm"],
         ),
+        (
+            Backend::Container,
+            vec![".", "/tmp", "/dev/shm", "/tmp . /dev/shm"],
+        ),
+        (Backend::Gvisor, vec![".", "/tmp", "/dev/shm", "/tmp . /dev/shm"]),
         (Backend::Landlock, vec!["."]),
     ] {
         let mut bench = Bench::new(backend).await;

@@ -6,11 +6,19 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Bench, command};
+use common::{Bench, command, for_every_sandbox};
 use lictor_proto::{Code, Digest};
 use lictor_rootfs::{Import, Limits, RootfsError, Store};
-use lictor_sandbox::{Plan, sync_file_system};
+use lictor_sandbox::{Plan, StdinSource, sync_file_system};
 use lictor_trust::profiles::Backend;
+
+for_every_sandbox![
+    a_job_sees_its_own_root_and_nothing_of_the_hosts,
+    programs_are_looked_up_and_judged_in_that_root,
+    a_root_that_a_job_uses_stays_until_the_job_is_gone,
+    what_the_profile_names_besides_is_the_hosts,
+    a_link_in_the_place_of_what_is_shown_is_a_refusal,
+];
 
 /// A directory with a shell, what its libraries are, and a few places and scripts.
 fn make_tree(dir: &Path) {
@@ -51,12 +59,12 @@ struct Rooted {
     digest: Digest,
 }
 
-/// A bubblewrap bench whose profile names a root that the store has.
-async fn rooted() -> Rooted {
+/// A bench whose profile names a root that the store has.
+async fn rooted(backend: Backend) -> Rooted {
     let node = tempfile::tempdir().expect("a directory");
     let store = Store::of_node(node.path());
     let digest = add(&store, &packed(node.path(), ""));
-    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    let mut bench = Bench::new(backend).await;
     bench.host.use_rootfs(store.clone());
     bench.profile.rootfs = Some(digest);
     Rooted {
@@ -76,18 +84,17 @@ fn add(store: &Store, tarball: &Path) -> Digest {
     import.add(tarball, None).expect("added").digest
 }
 
-#[tokio::test]
-async fn a_job_sees_its_own_root_and_nothing_of_the_hosts() {
+async fn a_job_sees_its_own_root_and_nothing_of_the_hosts(backend: Backend) {
     let Rooted {
         bench, node: _node, ..
-    } = rooted().await;
+    } = rooted(backend).await;
     let own = bench
-        .sh("cat /etc/own; ls /usr /opt; cat /etc/passwd; id -u; cat /etc/hosts | head -1")
+        .sh("cat /etc/own; echo /usr/*; cd /opt; echo *; cat /etc/passwd; id -u; cat /etc/hosts | head -1")
         .await;
     assert!(own.succeeded(), "{own:?}");
     for word in [
         "own\n",
-        "tool\n",
+        "cat outside tool\n",
         "root:x:0:0:root:/root:/bin/sh\n",
         "lictor:x:1000",
         "\n1000\n",
@@ -95,7 +102,7 @@ async fn a_job_sees_its_own_root_and_nothing_of_the_hosts() {
     ] {
         assert!(own.stdout.contains(word), "{word:?} in {own:?}");
     }
-    assert!(!own.stdout.contains("share"), "the host's /usr: {own:?}");
+    assert!(!own.stdout.contains("/usr/share"), "the host's /usr: {own:?}");
     let written = bench
         .sh("touch /workspace/a /tmp/b && for p in / /etc /bin /opt/tool /run /etc/own /etc/passwd /bin/sh; do touch $p/x && echo wrote; echo x >> $p && echo wrote; done")
         .await;
@@ -106,11 +113,10 @@ async fn a_job_sees_its_own_root_and_nothing_of_the_hosts() {
     assert!(usual.stdout.starts_with("Name:"), "{usual:?}");
 }
 
-#[tokio::test]
-async fn programs_are_looked_up_and_judged_in_that_root() {
+async fn programs_are_looked_up_and_judged_in_that_root(backend: Backend) {
     let Rooted {
         bench, node: _node, ..
-    } = rooted().await;
+    } = rooted(backend).await;
     let name = "p".parse().expect("a name");
     let facts = |argv: &[&str]| {
         let resolved = bench
@@ -141,14 +147,13 @@ async fn programs_are_looked_up_and_judged_in_that_root() {
     }
 }
 
-#[tokio::test]
-async fn a_root_that_a_job_uses_stays_until_the_job_is_gone() {
+async fn a_root_that_a_job_uses_stays_until_the_job_is_gone(backend: Backend) {
     let Rooted {
         bench,
         store,
         digest,
         node: _node,
-    } = rooted().await;
+    } = rooted(backend).await;
     let mut sandbox = bench
         .backend
         .create(bench.plan(&command(&["cat"])))
@@ -167,22 +172,15 @@ async fn a_root_that_a_job_uses_stays_until_the_job_is_gone() {
     assert!(refusal.message.contains("lictor agent rootfs add"), "{refusal}");
 }
 
-#[tokio::test]
-async fn what_the_profile_names_besides_is_the_hosts() {
-    let Rooted { mut bench, node, .. } = rooted().await;
+async fn what_the_profile_names_besides_is_the_hosts(backend: Backend) {
+    let Rooted { mut bench, node, .. } = rooted(backend).await;
     // As a user of the host sees it, whom the directories above let pass.
     let shown = tempfile::tempdir_in("/srv").expect("a directory");
     std::fs::write(shown.path().join("file"), "the host's\n").expect("written");
     let path = shown.path().to_str().expect("UTF-8").to_owned();
     bench.profile.read_only.push(path.clone());
-    let plan = bench.plan(&command(&["cat"]));
-    let error = bench
-        .backend
-        .create(plan)
-        .await
-        .err()
-        .expect("no place for it")
-        .refusal();
+    let started = bench.start(&command(&["cat"]), StdinSource::Null).await;
+    let error = started.err().expect("no place for it").refusal();
     assert!(error.message.contains("no such place"), "{error}");
     bench.profile.read_only[0] = "/srv".into();
     drop(node);
@@ -195,7 +193,7 @@ async fn what_the_profile_names_besides_is_the_hosts() {
         bench: mut fresh,
         node: _node,
         ..
-    } = rooted().await;
+    } = rooted(backend).await;
     fresh.profile.read_only.push("/srv".into());
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(shown.path(), mode).expect("set");
@@ -210,7 +208,7 @@ async fn backends_without_a_root_of_their_own_refuse_one() {
         digest,
         node: _node,
         ..
-    } = rooted().await;
+    } = rooted(Backend::Bubblewrap).await;
     for backend in [Backend::Host, Backend::Landlock] {
         let mut bench = Bench::new(backend).await;
         bench.host.use_rootfs(store.clone());
@@ -228,9 +226,8 @@ async fn backends_without_a_root_of_their_own_refuse_one() {
     }
 }
 
-#[tokio::test]
-async fn a_link_in_the_place_of_what_is_shown_is_a_refusal() {
-    let mut bench = Bench::new(Backend::Bubblewrap).await;
+async fn a_link_in_the_place_of_what_is_shown_is_a_refusal(backend: Backend) {
+    let mut bench = Bench::new(backend).await;
     let place = tempfile::tempdir().expect("a directory");
     let (named, secret) = (place.path().join("named"), place.path().join("secret"));
     for dir in [&named, &secret] {
@@ -257,6 +254,14 @@ async fn a_link_in_the_place_of_what_is_shown_is_a_refusal() {
         std::fs::read_to_string(format!("{path}/file")).expect("there"),
         "secret"
     );
-    let error = bench.backend.create(plan).await.err().expect("refused").refusal();
+    let started = match bench.backend.create(plan).await {
+        Ok(mut sandbox) => {
+            let started = sandbox.exec(StdinSource::Null.into()).await.map(drop);
+            sandbox.destroy().await.expect("destroyed");
+            started
+        }
+        Err(e) => Err(e),
+    };
+    let error = started.expect_err("refused").refusal();
     assert!(error.message.contains("links are not followed"), "{error}");
 }

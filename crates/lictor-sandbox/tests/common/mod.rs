@@ -362,3 +362,22 @@ macro_rules! for_gvisor {
 }
 #[allow(unused_imports)]
 pub(crate) use for_gvisor;
+
+/// Each case as a test of its own for each backend that shows a view of its own; a case gets the backend's name.
+macro_rules! for_every_sandbox {
+    ($($case:ident),* $(,)?) => {
+        $crate::common::for_every_sandbox!(@ bubblewrap Bubblewrap $($case)*);
+        $crate::common::for_every_sandbox!(@ container Container $($case)*);
+        $crate::common::for_every_sandbox!(@ gvisor Gvisor $($case)*);
+    };
+    (@ $module:ident $backend:ident $($case:ident)*) => {
+        mod $module {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Backend::$backend).await;
+            })*
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use for_every_sandbox;

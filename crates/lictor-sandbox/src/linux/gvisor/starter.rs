@@ -4,11 +4,10 @@ use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
-};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::json;
 
 use super::report::{Report, Start};
@@ -217,7 +216,7 @@ impl Own {
 
     fn program(&self, spec: &LaunchSpec, n: usize, file: &ProgramFile) -> Result<String, StartError> {
         let failed = StartError::failed;
-        let mut judged = open_judged(&of_host(spec, &file.path), file)?;
+        let mut judged = open_judged(spec, file)?;
         if !file.loose {
             return Ok(file.path.clone());
         }
@@ -273,27 +272,27 @@ impl Own {
     }
 }
 
-/// What a path of the sandbox's is on the host. There are no links in it.
-fn of_host(spec: &LaunchSpec, path: &str) -> PathBuf {
+/// Opens a file as the sandbox will find it: in its root, unless the profile shows the host's there.
+fn open_inside(spec: &LaunchSpec, path: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut named = spec.read_only.iter().chain(&spec.read_write);
     match &spec.rootfs {
         Some(tree) if !named.any(|dir| Path::new(path).starts_with(dir)) => {
-            tree.join(path.trim_start_matches('/'))
+            let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let tree = rustix::fs::open(tree, directory, Mode::empty())?;
+            let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            Ok(rustix::fs::openat2(&tree, path, flags, Mode::empty(), inside)?.into())
         }
-        _ => PathBuf::from(path),
+        _ => Ok(rustix::fs::open(path, flags, Mode::empty())?.into()),
     }
 }
 
-/// Opens a file at a place of the host, which must be what was judged.
-fn open_judged(at: &Path, file: &ProgramFile) -> Result<File, StartError> {
+/// Opens a file, which must be what was judged.
+fn open_judged(spec: &LaunchSpec, file: &ProgramFile) -> Result<File, StartError> {
     let changed = || StartError::ProgramChanged {
         path: file.path.clone(),
     };
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(at)
-        .map_err(|_| changed())?;
+    let opened = open_inside(spec, &file.path).map_err(|_| changed())?;
     let meta = opened.metadata().map_err(|_| changed())?;
     let found = FileIdentity {
         dev: meta.dev(),
