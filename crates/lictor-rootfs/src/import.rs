@@ -70,12 +70,40 @@ pub struct Import<'a> {
 }
 
 impl Import<'_> {
+    /// Makes a place in the store for something that is fetched, to be added from there; it is gone with what this
+    /// returns, or when it was left, with the next addition.
+    ///
+    /// # Errors
+    /// [`RootfsError`].
+    pub fn place(&self) -> Result<Incoming, RootfsError> {
+        let owner = self.open_store(self.store.dir().parent().unwrap_or(self.store.dir()))?;
+        let new = New::make(self.store)?;
+        if owner_of(&new.place)? != owner {
+            return Err(not_ours(self.store.dir()));
+        }
+        self.store.tidy()?;
+        Ok(Incoming { new })
+    }
+
     /// Adds a tarball, plain or compressed by gzip or zstd, or an image as an `oci-archive` file or in a directory of
     /// the OCI layout. With `expect`, only when it is called that.
     ///
     /// # Errors
     /// [`RootfsError`]; nothing of it is visible then.
     pub fn add(&self, source: &Path, expect: Option<&Digest>) -> Result<Meta, RootfsError> {
+        self.add_called(source, expect, None)
+    }
+
+    /// Adds what is `called` otherwise than its file: what was fetched from somewhere.
+    ///
+    /// # Errors
+    /// As [`Import::add`].
+    pub fn add_called(
+        &self,
+        source: &Path,
+        expect: Option<&Digest>,
+        called: Option<&str>,
+    ) -> Result<Meta, RootfsError> {
         let owner = self.open_store(source)?;
         let new = New::make(self.store)?;
         if owner_of(&new.place)? != owner {
@@ -96,6 +124,7 @@ impl Import<'_> {
         }
         mount_points::make(&mut tree)?;
         let name = source.file_name().unwrap_or_default().to_string_lossy();
+        let name = called.unwrap_or(&name);
         let meta = Meta {
             digest,
             form,
@@ -156,6 +185,19 @@ fn not_ours(path: &Path) -> RootfsError {
     let wrong =
         "it must be a directory that only the owner of the node directory can change; run this as that user";
     RootfsError::io("use", path)(io::Error::other(wrong))
+}
+
+/// A place for something that is fetched.
+pub struct Incoming {
+    new: New,
+}
+
+impl Incoming {
+    /// An empty directory, which nobody else finds the way to.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.new.place.join("tree")
+    }
 }
 
 /// A root filesystem on its way in; without [`New::publish`] it is removed again.

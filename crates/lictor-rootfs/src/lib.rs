@@ -25,7 +25,7 @@ mod store;
 
 pub use error::RootfsError;
 #[cfg(all(feature = "import", unix))]
-pub use import::{Import, Limits};
+pub use import::{Import, Incoming, Limits};
 pub use meta::{Form, Meta};
 pub use prune::Bounds;
 pub use store::{Held, Kept, Store};

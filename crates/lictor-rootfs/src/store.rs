@@ -74,7 +74,12 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(RootfsError::Missing(*digest)),
             Err(e) => return Err(RootfsError::io("open", &lock_path)(e)),
         };
-        lock.lock_shared().map_err(RootfsError::io("lock", &lock_path))?;
+        match lock.try_lock_shared() {
+            Ok(()) => {}
+            // Whoever removes it has it, for as long as that takes: it is as good as gone.
+            Err(TryLockError::WouldBlock) => return Err(RootfsError::Missing(*digest)),
+            Err(TryLockError::Error(e)) => return Err(RootfsError::io("lock", &lock_path)(e)),
+        }
         // Whoever removes one moves it away under the lock; what was opened may be gone by now.
         if !is_same(&lock, &lock_path) {
             return Err(RootfsError::Missing(*digest));
@@ -85,6 +90,12 @@ impl Store {
             tree: place.join("tree"),
             _lock: lock,
         })
+    }
+
+    /// Whether there is one of this digest.
+    #[must_use]
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.place(digest).join("tree").is_dir()
     }
 
     /// What is there, by digest. What cannot be read is left out.

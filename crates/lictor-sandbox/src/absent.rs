@@ -14,6 +14,7 @@ use lictor_trust::profiles::{Backend as BackendName, Profile};
 use tokio::sync::watch;
 
 use crate::backend::{Backend, StartError};
+use crate::helper::{Helped, Helper, HelperError};
 use crate::host::{Check, Config};
 use crate::kept::Kept;
 use crate::plan::{LaunchSpec, Resolved};
@@ -49,6 +50,18 @@ impl Kernel {
 
 pub(crate) async fn keep_warm(_: Arc<Kernel>, _: PathBuf, mut wanted: watch::Receiver<Vec<Profile>>) {
     while wanted.changed().await.is_ok() {}
+}
+
+pub(crate) async fn run_helper(
+    _: &Kernel,
+    _: &Helper,
+    _: impl FnMut() -> Result<(), String> + Send,
+) -> Result<Helped, HelperError> {
+    Err(HelperError::Io(io::ErrorKind::Unsupported.into()))
+}
+
+pub(crate) fn helper_place(dir: &Path) -> PathBuf {
+    dir.into()
 }
 
 pub(crate) fn backends(_: &Arc<Kernel>) -> Vec<Arc<dyn Backend>> {

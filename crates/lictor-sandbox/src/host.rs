@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::backend::{Backend, ProbeError};
 use crate::engine::ContainerEngine;
+use crate::helper::{Helped, Helper, HelperError};
 use crate::imp;
 use crate::plan::Resolved;
 
@@ -117,6 +118,24 @@ impl Host {
     /// Says where root file systems are; once, before the first job whose profile names one.
     pub fn use_rootfs(&self, store: Store) {
         self.inner.use_rootfs(store);
+    }
+
+    /// Runs a tool to its end. `watch` is asked a few times a second whether it may go on; dropped, the tool is ended.
+    ///
+    /// # Errors
+    /// [`HelperError`]; nothing of it is left then.
+    pub async fn help(
+        &self,
+        helper: &Helper,
+        watch: impl FnMut() -> Result<(), String> + Send,
+    ) -> Result<Helped, HelperError> {
+        imp::run_helper(&self.inner, helper, watch).await
+    }
+
+    /// What a confined tool finds its place as.
+    #[must_use]
+    pub fn helper_place(&self, dir: &Path) -> PathBuf {
+        imp::helper_place(dir)
     }
 
     /// What of this host the backends rest on, for `doctor`.

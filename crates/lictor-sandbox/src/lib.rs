@@ -21,6 +21,7 @@ pub mod capability;
 pub mod conformance;
 mod engine;
 pub mod handle;
+mod helper;
 mod host;
 mod kept;
 #[cfg(target_os = "linux")]
@@ -40,6 +41,7 @@ pub use backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartErr
 pub use capability::{Capabilities, Capability};
 pub use engine::ContainerEngine;
 pub use handle::{Handle, ProcessId, Recovered};
+pub use helper::{Confined, Helped, Helper, HelperError};
 pub use host::{
     Check, Config, Host, confine_to_network, fingerprint, hide_memory, host_facts, is_kept_place,
     remove_job_dir, sweep_kept, sync_file_system,

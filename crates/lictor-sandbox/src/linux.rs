@@ -10,6 +10,7 @@
 //! | `way_out`, `proxy`, `confine` | the only way out of a sandbox, the process behind it, and what keeps that to its work |
 //! | `kept`, `snapshot` | sandboxes that are there for the next job, and copies of what they hold |
 //! | `quota`, `overlay`, `idmap` | how much a job may write, and a root of its own to write to |
+//! | `helper` | tools that the agent has run for itself |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `shown`, `paths`, `covers` | what sandboxes show of the host, and what of that is hidden or kept as it is |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp` | the backends and what they share |
@@ -26,6 +27,7 @@ mod copy;
 mod covers;
 mod facts;
 mod gvisor;
+mod helper;
 mod host;
 mod idmap;
 mod input;
@@ -68,6 +70,7 @@ pub(crate) use bubblewrap::keep_warm;
 pub(crate) use checks::all as checks;
 pub(crate) use confine::to_network as confine_to_network;
 pub(crate) use facts::{fingerprint, hide_memory, host_facts, sync_file_system};
+pub(crate) use helper::{place as helper_place, run as run_helper};
 pub(crate) use kept::{Claim, sweep as sweep_kept};
 pub(crate) use kernel::Kernel;
 pub(crate) use pipe::PipeReader;

@@ -60,6 +60,19 @@ fn invalid(what: impl Into<String>) -> RootfsError {
     RootfsError::Invalid(what.into())
 }
 
+/// What fills the last block of so many bytes.
+fn padding_of(bytes: u64) -> u64 {
+    (BLOCK - bytes % BLOCK) % BLOCK
+}
+
+/// What is told twice is read differently by different readers.
+fn once<T>(place: &mut Option<T>, told: T) -> Result<(), RootfsError> {
+    match place.replace(told) {
+        None => Ok(()),
+        Some(_) => Err(invalid("a name or size is told twice")),
+    }
+}
+
 impl<R: Read> Members<R> {
     pub(super) fn new(reader: R, limits: Limits) -> Self {
         Self {
@@ -83,8 +96,8 @@ impl<R: Read> Members<R> {
                 return Ok(None);
             };
             match header.entry_type() {
-                EntryType::GNULongName => extensions.name = Some(self.long_name()?),
-                EntryType::GNULongLink => extensions.link = Some(self.long_name()?),
+                EntryType::GNULongName => once(&mut extensions.name, self.long_name()?)?,
+                EntryType::GNULongLink => once(&mut extensions.link, self.long_name()?)?,
                 EntryType::XHeader => self.pax(&mut extensions)?,
                 EntryType::XGlobalHeader => {
                     let mut global = Extensions::default();
@@ -108,6 +121,10 @@ impl<R: Read> Members<R> {
         let name = extensions
             .name
             .unwrap_or_else(|| header.path_bytes().into_owned());
+        if let (Some(size), 0) = (extensions.size, self.left) {
+            // Of a size that its header has no room for.
+            (self.left, self.padding) = (size, padding_of(size));
+        }
         if extensions.size.is_some_and(|size| size != self.left) {
             return Err(invalid(format!("{} has two sizes", shown(&name))));
         }
@@ -165,7 +182,7 @@ impl<R: Read> Members<R> {
             }
         }
         if block.iter().all(|b| *b == 0) {
-            return Ok(None);
+            return self.nothing_more().map(|()| None);
         }
         let sum: u32 = block[..148]
             .iter()
@@ -179,8 +196,22 @@ impl<R: Read> Members<R> {
         }
         let size = header.entry_size();
         self.left = size.map_err(|_| invalid("a member has no size"))?;
-        self.padding = (BLOCK - self.left % BLOCK) % BLOCK;
+        self.padding = padding_of(self.left);
         Ok(Some(header))
+    }
+
+    /// After an empty block some readers go on and some do not; honest archives have nothing there but more of them.
+    fn nothing_more(&mut self) -> Result<(), RootfsError> {
+        let mut piece = [0; 4096];
+        loop {
+            match self.reader.read(&mut piece).map_err(unreadable)? {
+                0 => return Ok(()),
+                n if piece[..n].iter().any(|b| *b != 0) => {
+                    return Err(invalid("something comes after its end"));
+                }
+                _ => {}
+            }
+        }
     }
 
     fn skip(&mut self) -> Result<(), RootfsError> {
@@ -235,11 +266,11 @@ impl<R: Read> Members<R> {
                 b"path" | b"linkpath" if value.len() > self.limits.name => {
                     return Err(invalid("a name is too long"));
                 }
-                b"path" => into.name = Some(value.to_vec()),
-                b"linkpath" => into.link = Some(value.to_vec()),
+                b"path" => once(&mut into.name, value.to_vec())?,
+                b"linkpath" => once(&mut into.link, value.to_vec())?,
                 b"size" => {
                     let size = std::str::from_utf8(value).ok().and_then(|n| n.parse().ok());
-                    into.size = Some(size.ok_or_else(wrong)?);
+                    once(&mut into.size, size.ok_or_else(wrong)?)?;
                 }
                 key if key.starts_with(b"GNU.sparse.") => {
                     return Err(invalid("a member is a sparse file; pack it without holes"));

@@ -1,4 +1,5 @@
-//! Where the parts of an OCI image lie: in a directory of the image layout, or in a tar archive of one.
+//! Where the parts of an OCI image lie: in a directory of the image layout, in a tar archive of one, or in a directory as
+//! `skopeo copy ... dir:` writes it: the manifest as the registry has it, and each blob under its digest.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,12 +16,19 @@ use crate::error::RootfsError;
 const PARTS: usize = 16_384;
 /// Longest name of a part: what lies elsewhere is not looked for.
 const LONGEST: usize = 128;
+/// The manifest in a directory that has one image.
+const MANIFEST: &str = "manifest.json";
 /// Longest index, manifest or configuration.
 const DOCUMENT: u64 = 4 << 20;
 
 /// The parts of an image.
 pub(super) enum Blobs {
     Layout(PathBuf),
+    Directory {
+        dir: PathBuf,
+        /// What its manifest is called.
+        manifest: Digest,
+    },
     Archive {
         path: PathBuf,
         file: File,
@@ -50,6 +58,9 @@ impl Blobs {
             if source.join("oci-layout").is_file() {
                 return Ok(Some(Self::Layout(source.into())));
             }
+            if source.join("version").is_file() && source.join(MANIFEST).is_file() {
+                return Self::directory(source).map(Some);
+            }
             return Err(RootfsError::Invalid(
                 "the directory is no OCI image layout; pack a root directory by tar".into(),
             ));
@@ -61,6 +72,26 @@ impl Blobs {
             file,
             parts,
         }))
+    }
+
+    fn directory(source: &Path) -> Result<Self, RootfsError> {
+        let mut this = Self::Directory {
+            dir: source.into(),
+            manifest: Digest([0; 32]),
+        };
+        let found = Digest::of(&this.document(MANIFEST)?);
+        if let Self::Directory { manifest, .. } = &mut this {
+            *manifest = found;
+        }
+        Ok(this)
+    }
+
+    /// The one manifest that there is, where there is no index.
+    pub(super) fn only(&self) -> Option<Digest> {
+        match self {
+            Self::Directory { manifest, .. } => Some(*manifest),
+            Self::Layout(_) | Self::Archive { .. } => None,
+        }
     }
 
     /// A document of the image, whole.
@@ -83,11 +114,15 @@ impl Blobs {
     fn reader(&mut self, name: &str) -> Result<Box<dyn Read + '_>, RootfsError> {
         let missing = || RootfsError::Invalid(format!("the image has no {name}"));
         match self {
-            Self::Layout(dir) => match File::open(dir.join(name)) {
-                Ok(file) => Ok(Box::new(file)),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Err(missing()),
-                Err(e) => Err(RootfsError::io("open", &dir.join(name))(e)),
-            },
+            Self::Layout(dir) => Ok(Box::new(plain_file(&dir.join(name))?.ok_or_else(missing)?)),
+            Self::Directory { dir, manifest } => {
+                let own = match name.strip_prefix("blobs/sha256/") {
+                    Some(_) if name == name_of(manifest) => MANIFEST,
+                    Some(hex) => hex,
+                    None => name,
+                };
+                Ok(Box::new(plain_file(&dir.join(own))?.ok_or_else(missing)?))
+            }
             Self::Archive { path, file, parts } => {
                 let (at, length) = parts.get(name.as_bytes()).ok_or_else(missing)?;
                 let found = file.seek(SeekFrom::Start(*at));
@@ -96,6 +131,20 @@ impl Blobs {
             }
         }
     }
+}
+
+/// Opens a file that is one: no link to something elsewhere, and nothing that could be waited at for ever.
+fn plain_file(path: &Path) -> Result<Option<File>, RootfsError> {
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(RootfsError::io("look at", path)(e)),
+    };
+    if !found.is_file() {
+        let name = path.display();
+        return Err(RootfsError::Invalid(format!("{name} is no file")));
+    }
+    File::open(path).map(Some).map_err(RootfsError::io("open", path))
 }
 
 /// Where a blob lies.

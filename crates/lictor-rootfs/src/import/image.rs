@@ -8,6 +8,7 @@ use lictor_proto::Digest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::archive::shown;
 use super::blobs::{Blobs, name_of};
 use super::stream::Tarball;
 use super::tree::Tree;
@@ -56,9 +57,23 @@ struct Index {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Manifest {
+    #[serde(default)]
+    media_type: Option<String>,
+    /// Of an index; a document that is both is read differently by everybody.
+    #[serde(default)]
+    manifests: Option<serde::de::IgnoredAny>,
     config: Descriptor,
     layers: Vec<Descriptor>,
+}
+
+/// What a document says that it is.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    #[serde(default)]
+    media_type: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,11 +98,24 @@ pub(super) fn unpack(
     expect: Option<&Digest>,
     tree: &mut Tree,
 ) -> Result<Digest, RootfsError> {
-    let chosen = choose(blobs, expect)?;
+    let chosen = match blobs.only() {
+        Some(digest) => alone(blobs, digest, expect)?,
+        None => choose(blobs, expect)?,
+    };
     let manifest: Manifest = parse("its manifest", &document(blobs, &chosen)?)?;
+    if manifest
+        .media_type
+        .as_ref()
+        .is_some_and(|kind| *kind != chosen.media_type)
+        || manifest.manifests.is_some()
+    {
+        return Err(invalid(
+            "its manifest is not of the kind that it is called, or of two kinds",
+        ));
+    }
     let config: Config = parse("its configuration", &document(blobs, &manifest.config)?)?;
     if (config.os.as_str(), config.architecture.as_str()) != ("linux", architecture()) {
-        let (os, architecture) = (config.os, config.architecture);
+        let (os, architecture) = (shown(config.os.as_bytes()), shown(config.architecture.as_bytes()));
         return Err(invalid(format!(
             "the image is for {os}/{architecture}, not for this machine"
         )));
@@ -111,12 +139,13 @@ fn apply(
     if !LAYERS.contains(&layer.media_type.as_str()) {
         return Err(invalid(format!(
             "a layer is of a kind that is not known: {}",
-            layer.media_type
+            shown(layer.media_type.as_bytes())
         )));
     }
-    let mut tarball = Tarball::open(blobs.blob(&layer.digest)?, tree.limits)?;
+    let mut tarball = Tarball::open(blobs.blob(&layer.digest)?, tree.limits)?.after(tree.unpacked);
     tree.apply(&mut tarball)?;
     let seen = tarball.finish()?;
+    tree.unpacked = tree.unpacked.saturating_add(seen.unpacked);
     check(&layer.digest, &seen.digest)?;
     if seen.bytes != layer.size {
         return Err(mismatch(&layer.digest, layer.size, seen.bytes));
@@ -124,12 +153,39 @@ fn apply(
     check(content, &seen.content)
 }
 
+/// The only image of a directory without an index.
+fn alone(blobs: &mut Blobs, digest: Digest, expect: Option<&Digest>) -> Result<Descriptor, RootfsError> {
+    if let Some(expected) = expect.filter(|e| **e != digest) {
+        // An index leads to another manifest on each machine, which is the one to name.
+        return Err(RootfsError::Mismatch {
+            what: "the manifest of the image for this machine".into(),
+            expected: expected.to_string(),
+            found: digest.to_string(),
+        });
+    }
+    let bytes = blobs.document(&name_of(&digest))?;
+    let kind: Kind = parse("its manifest", &bytes)?;
+    let media_type = kind.media_type.unwrap_or_else(|| MANIFESTS[0].to_owned());
+    if !MANIFESTS.contains(&media_type.as_str()) {
+        return Err(invalid(format!(
+            "its manifest is of a kind that is not known: {}",
+            shown(media_type.as_bytes())
+        )));
+    }
+    Ok(Descriptor {
+        media_type,
+        digest,
+        size: bytes.len() as u64,
+        platform: None,
+    })
+}
+
 /// The one image that is meant.
 fn choose(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<Descriptor, RootfsError> {
     let mut ahead: Vec<(usize, Option<Descriptor>)> = vec![(0, None)];
     let mut found: Vec<Descriptor> = Vec::new();
     let mut known = BTreeSet::new();
-    let mut seen = 0;
+    let (mut seen, mut is_index) = (0, false);
     while let Some((depth, descriptor)) = ahead.pop() {
         // One at a time: many of them would be much memory.
         let bytes = match &descriptor {
@@ -144,6 +200,7 @@ fn choose(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<Descriptor, Root
             }
             let kind = descriptor.media_type.as_str();
             if INDEXES.contains(&kind) {
+                is_index |= expect == Some(&descriptor.digest);
                 if known.insert(descriptor.digest) {
                     ahead.push((depth + 1, Some(descriptor)));
                 }
@@ -151,6 +208,14 @@ fn choose(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<Descriptor, Root
                 found.push(descriptor);
             }
         }
+    }
+    if is_index {
+        found.retain(|f| f.platform.as_ref().is_none_or(is_ours));
+        let digests: Vec<_> = found.iter().take(8).map(|f| f.digest.to_string()).collect();
+        return Err(invalid(format!(
+            "that is the digest of an index, which is of no image; for this machine it names: {}",
+            digests.join(", ")
+        )));
     }
     match expect {
         Some(expected) => found.retain(|f| f.digest == *expected),
@@ -180,6 +245,9 @@ fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         "x86" => "386",
+        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+        "powerpc64" => "ppc64",
+        "loongarch64" => "loong64",
         other => other,
     }
 }

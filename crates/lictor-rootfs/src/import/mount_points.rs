@@ -43,5 +43,17 @@ pub(super) fn make(tree: &mut Tree) -> Result<(), RootfsError> {
                 .into(),
         ));
     }
+    let listed = tree.read(b"manifest.json", MOST).unwrap_or_default();
+    if listed.trim_ascii_start().starts_with(b"[") && contains(&listed, b"\"Layers\"") {
+        return Err(RootfsError::Invalid(
+            "it is the archive of an image as older tools save it; make one that can be checked: `skopeo copy \
+             docker-archive:FILE oci-archive:NEW`"
+                .into(),
+        ));
+    }
     Ok(())
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|w| w == word)
 }

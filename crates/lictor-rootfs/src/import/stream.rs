@@ -24,6 +24,8 @@ pub(super) struct Seen {
     /// SHA-256 of the file as it is.
     pub(super) digest: Digest,
     pub(super) bytes: u64,
+    /// How long it is when it is not compressed.
+    pub(super) unpacked: u64,
     /// SHA-256 of what it holds when it is not compressed.
     pub(super) content: Digest,
 }
@@ -74,6 +76,8 @@ pub(super) struct Tarball<'a> {
     raw: Rc<RefCell<Tally>>,
     content: Tally,
     limits: Limits,
+    /// What others before it have unpacked to.
+    before: u64,
 }
 
 impl<'a> Tarball<'a> {
@@ -102,7 +106,13 @@ impl<'a> Tarball<'a> {
             raw,
             content: Tally::default(),
             limits,
+            before: 0,
         })
+    }
+
+    /// Counts what others have unpacked to, too.
+    pub(super) fn after(self, before: u64) -> Self {
+        Self { before, ..self }
     }
 
     /// Reads to the end of the file, whatever comes after the archive in it.
@@ -118,6 +128,7 @@ impl<'a> Tarball<'a> {
         Ok(Seen {
             digest: Digest(raw.hash.clone().finalize().into()),
             bytes: raw.bytes,
+            unpacked: self.content.bytes,
             content: Digest(self.content.hash.finalize().into()),
         })
     }
@@ -132,7 +143,7 @@ impl<'a> Tarball<'a> {
             .limits
             .bytes
             .saturating_add(self.limits.entries.saturating_mul(2048));
-        if out > most {
+        if out.saturating_add(self.before) > most {
             return Err(over("it unpacks to more than a root filesystem may have"));
         }
         Ok(())

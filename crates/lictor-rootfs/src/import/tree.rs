@@ -34,6 +34,8 @@ pub(super) struct Tree {
     pub(super) limits: Limits,
     pub(super) bytes: u64,
     pub(super) entries: u64,
+    /// Bytes of all layers so far, unpacked.
+    pub(super) unpacked: u64,
     members: u64,
     pub(super) devices_left_out: u64,
     pub(super) set_ids_dropped: u64,
@@ -84,6 +86,7 @@ impl Tree {
             limits,
             bytes: 0,
             entries: 0,
+            unpacked: 0,
             members: 0,
             devices_left_out: 0,
             set_ids_dropped: 0,

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod archives;
+mod fetched;
 mod hostile;
 mod images;
+mod readers;
 mod tarballs;

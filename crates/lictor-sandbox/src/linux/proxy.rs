@@ -257,7 +257,7 @@ impl Taken {
 
 impl Kernel {
     /// Whom helpers without rights run as; `None` when the agent has none to give up.
-    fn unprivileged(&self) -> Option<User> {
+    pub(super) fn unprivileged(&self) -> Option<User> {
         (users::current().uid == 0).then(|| User {
             uid: self.config.sandbox_uid,
             gid: self.config.sandbox_gid,
