@@ -170,9 +170,10 @@ impl LaunchSpec {
     }
 
     /// Whether it is somebody without privileges who must not get any back: what the agent may do is nothing that a
-    /// run-as user should come by through a set-user-id program, or find in the agent's keyring.
+    /// run-as user should come by through a set-user-id program, or find in the agent's keyring. Namespaced backends see
+    /// to that themselves; what they start first may be a runtime that needs its rights.
     pub(crate) fn drops_privileges(&self) -> bool {
-        self.changes_user && self.user.uid != 0
+        self.changes_user && self.user.uid != 0 && !self.backend.is_namespaced()
     }
 
     /// The directory that the job works in, as it is called on the host.
