@@ -52,6 +52,23 @@ pub(super) fn name_for(job_dir: &Path) -> io::Result<CString> {
 pub(super) struct Idle {
     pub(super) id: ProcessId,
     pub(super) socket: OwnedFd,
+    pub(super) kind: Kind,
+}
+
+/// What a keeper can start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What may have every right that the agent has.
+    Plain,
+    /// What gives up all rights: it has given up for good what programs could get back.
+    Confined,
+}
+
+impl Idle {
+    /// Hands over a filled slot and its descriptors.
+    pub(super) fn send(&self, slot: usize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send(&self.socket, slot, fds)
+    }
 }
 
 /// A keeper that has one, or is about to.
@@ -59,6 +76,7 @@ pub(super) struct Idle {
 pub(crate) struct Keeper {
     pub(super) id: ProcessId,
     socket: AsyncFd<OwnedFd>,
+    kind: Kind,
     free: bool,
     gone: bool,
 }
@@ -69,6 +87,7 @@ impl Keeper {
         Ok(Self {
             id: idle.id,
             socket: ready::watch(idle.socket)?,
+            kind: idle.kind,
             free: false,
             gone: false,
         })
@@ -79,12 +98,8 @@ impl Keeper {
         self.free.then(|| Idle {
             id: self.id,
             socket: self.socket.into_inner(),
+            kind: self.kind,
         })
-    }
-
-    /// Hands over a filled slot and its descriptors.
-    pub(super) fn send(&self, slot: usize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        send(self.socket.get_ref(), slot, fds)
     }
 
     /// Its next record; `None` when it is gone. Safe to cancel: a record is taken whole or not at all.

@@ -15,6 +15,7 @@ use super::bubblewrap::Warm;
 use super::cgroup::Cgroups;
 use super::container::Maker;
 use super::idmap::IdMaps;
+use super::landlock::Reach;
 use super::oci::Place;
 use super::proxy::Proxy;
 use super::resolve::Resolver;
@@ -41,6 +42,8 @@ pub(crate) struct Kernel {
     pub(super) isolated_filter: Result<Vec<libc::sock_filter>, String>,
     pub(super) proxy: Option<Proxy>,
     pub(super) warm: Warm,
+    /// What jobs behind Landlock may reach, whatever their profile.
+    pub(super) reach: Reach,
     resolver: Resolver,
     /// Of the files of OCI runtimes, made when it is first needed.
     place: OnceLock<Place>,
@@ -66,6 +69,7 @@ impl Kernel {
             filter: super::seccomp::filter(Around::Namespaces).map_err(|e| e.to_string()),
             isolated_filter: super::seccomp::filter(Around::Nothing).map_err(|e| e.to_string()),
             warm: Warm::default(),
+            reach: Reach::default(),
             resolver: Resolver::default(),
             place: OnceLock::new(),
             placing: Mutex::new(()),

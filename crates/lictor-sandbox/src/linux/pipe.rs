@@ -20,7 +20,7 @@ const TERMINAL_KEEPS: usize = 64 * 1024;
 /// The read end of one stream.
 #[derive(Debug)]
 pub(crate) struct PipeReader {
-    fd: AsyncFd<OwnedFd>,
+    fd: Later,
     /// Turns true when no process of the job is left. Whoever else may hold the write end (a descriptor can be sent
     /// to a stranger) is not waited for.
     ended: watch::Receiver<bool>,
@@ -36,11 +36,8 @@ impl PipeReader {
     pub(crate) fn new(ended: watch::Receiver<bool>) -> io::Result<(Self, OwnedFd)> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
-        // The default of 64 KiB works too, only slower; the limit on a user's pipe memory may ask for that.
-        let _ = rustix::pipe::fcntl_setpipe_size(&read, CAPACITY);
-        let fd = ready::watch(read)?;
         let reader = Self {
-            fd,
+            fd: Later::Unread(read),
             ended,
             left: None,
             inner: None,
@@ -55,7 +52,7 @@ impl PipeReader {
         ended: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         Ok(Self {
-            fd: ready::watch(outer)?,
+            fd: Later::Watched(ready::watch(outer)?),
             ended,
             left: None,
             inner: Some(inner),
@@ -68,7 +65,7 @@ impl PipeReader {
             // It cannot be counted; reading says when there is no more.
             return Ok(TERMINAL_KEEPS);
         }
-        let waiting = rustix::io::ioctl_fionread(self.fd.get_ref())?;
+        let waiting = rustix::io::ioctl_fionread(self.fd.get_ref()?)?;
         Ok(usize::try_from(waiting).unwrap_or(usize::MAX))
     }
 
@@ -88,16 +85,17 @@ impl PipeReader {
             into.reserve(limit);
             let spare = into.spare_capacity_mut();
             let most = limit.min(spare.len());
-            let got = match rustix::io::read(self.fd.get_ref(), &mut spare[..most]) {
+            let got = match rustix::io::read(self.fd.get_ref()?, &mut spare[..most]) {
                 Ok((filled, _)) => filled.len(),
                 Err(Errno::AGAIN) if ended => return Ok(0),
                 Err(Errno::AGAIN) => {
+                    let fd = self.fd.watch()?;
                     tokio::select! {
-                        ready = self.fd.readable() => ready?.clear_ready(),
+                        ready = fd.readable() => ready?.clear_ready(),
                         // A closed channel means that nobody watches the job any more; the pipe's own end counts.
                         changed = self.ended.changed() => if changed.is_err() {
                             self.inner = None;
-                            self.fd.readable().await?.clear_ready();
+                            fd.readable().await?.clear_ready();
                         },
                     }
                     continue;
@@ -112,6 +110,41 @@ impl PipeReader {
             unsafe { into.set_len(length) };
             self.left = self.left.map(|left| left - got);
             return Ok(got);
+        }
+    }
+}
+
+/// What is to be read, and is waited for when there is nothing yet: by then the job runs, whose start is not held up by
+/// what its reader needs.
+#[derive(Debug)]
+enum Later {
+    Unread(OwnedFd),
+    Watched(AsyncFd<OwnedFd>),
+    /// The runtime has not taken it.
+    Broken,
+}
+
+impl Later {
+    fn get_ref(&self) -> io::Result<&OwnedFd> {
+        match self {
+            Self::Unread(fd) => Ok(fd),
+            Self::Watched(fd) => Ok(fd.get_ref()),
+            Self::Broken => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn watch(&mut self) -> io::Result<&AsyncFd<OwnedFd>> {
+        *self = match std::mem::replace(self, Self::Broken) {
+            Self::Unread(fd) => {
+                // The default of 64 KiB works too, only slower; the limit on a user's pipe memory may ask for that.
+                let _ = rustix::pipe::fcntl_setpipe_size(&fd, CAPACITY);
+                Self::Watched(ready::watch(fd)?)
+            }
+            other => other,
+        };
+        match self {
+            Self::Watched(fd) => Ok(fd),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 }

@@ -71,6 +71,12 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Whether its first thread has any, zombies included. For processes of one thread.
+pub(crate) fn has_children(pid: u32) -> bool {
+    let children = read_page(Path::new(&format!("/proc/{pid}/task/{pid}/children")));
+    children.is_ok_and(|list| !list.trim_ascii().is_empty())
+}
+
 /// Everything below `root`, parents first, zombies left out; `root` itself is not among them.
 pub(crate) fn descendants(root: u32) -> Vec<ProcessId> {
     let mut found = Vec::new();

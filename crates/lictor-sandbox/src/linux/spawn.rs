@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Kind};
 use super::process;
 use super::supervisor::{Timer, expiry};
 use super::table::{
@@ -70,6 +70,14 @@ pub(crate) struct Launch<'a> {
 }
 
 impl Launch<'_> {
+    fn kind(&self) -> Kind {
+        if self.confine && self.namespaces.is_none() {
+            Kind::Confined
+        } else {
+            Kind::Plain
+        }
+    }
+
     /// A tool of the agent's own: nothing is inherited, nothing compared, and it ends with its keeper.
     pub(crate) fn of_a_helper() -> Self {
         Self {
@@ -186,10 +194,13 @@ async fn hand_over(
     // by atomics alone.
     let taken = unsafe { &(*lease.memory().cast::<Table>()).taken };
     for _ in 0..=MOST_IDLE {
-        let mut keeper = zygote.keeper().await.map_err(unreachable)?;
-        if keeper.send(lease.index(), fds).is_err() {
+        let idle = zygote.keeper(launch.kind()).await.map_err(unreachable)?;
+        if idle.send(lease.index(), fds).is_err() {
             continue;
         }
+        // From here on it starts the program; what this side needs for waiting is made beside that. Without it nobody
+        // would hear: the keeper is let go, and kills what it has started.
+        let mut keeper = Keeper::take(idle).map_err(Failure::may_be_read)?;
         let bound = Timer::after(zygote.bound);
         let said = tokio::select! {
             biased;

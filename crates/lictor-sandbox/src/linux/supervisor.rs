@@ -179,7 +179,7 @@ impl Supervisor {
     /// Nothing of the job is left after this.
     async fn clear(&mut self, seen: &mut Seen) {
         let in_box = self.tree.init.is_some();
-        if !seen.killed && (seen.leftovers > 0 || in_box) {
+        if !seen.killed && (seen.leftovers > 0 || in_box && !(seen.empty && self.tree.is_deserted())) {
             seen.leftovers = u32::try_from(self.tree.processes().len()).unwrap_or(u32::MAX);
         }
         if in_box && seen.empty && seen.exit.is_some() && seen.leftovers == 0 && !seen.killed {

@@ -82,6 +82,14 @@ impl Tree {
         }
     }
 
+    /// Whether nobody is in the job's box but its first process, given that the keeper has nobody left. By the kernel's
+    /// own counts: looking at each process is for when there are some.
+    pub(crate) fn is_deserted(&self) -> bool {
+        let in_cgroup = self.cgroup.as_ref().is_some_and(|c| c.is_populated());
+        let below = self.init.is_some_and(|init| process::has_children(init.pid));
+        !in_cgroup && !below
+    }
+
     /// Signals every process of the job.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         match self.speaker {

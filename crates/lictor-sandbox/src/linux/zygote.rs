@@ -17,13 +17,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::child::{self, Forget};
-use super::keeper::{self, Idle, Keeper};
+use super::keeper::{self, Idle, Keeper, Kind};
 use super::process;
 use super::ready;
 use super::supervisor::{Timer, expiry};
 use super::table::{AT_ONCE, KEEPER, SLOT, SLOTS};
 
-/// Most keepers that wait for a job; more than that end when theirs has.
+/// Most keepers of each kind that wait for a job; more than that end when theirs has.
 pub(super) const MOST_IDLE: usize = 16;
 
 /// How long SIGKILL may take.
@@ -91,20 +91,27 @@ impl Zygote {
     }
 
     /// A keeper without a job: one that is idle, else a new one.
-    pub(super) async fn keeper(&self) -> io::Result<Keeper> {
-        let idle = locked(&self.idle).pop();
-        if let Some(idle) = idle {
-            return Keeper::take(idle);
+    pub(super) async fn keeper(&self, kind: Kind) -> io::Result<Idle> {
+        if let Some(idle) = self.idle(kind) {
+            return Ok(idle);
         }
         let zygote = locked(&self.socket).clone();
-        match self.make_keeper(&zygote).await {
-            Ok(idle) => Keeper::take(idle),
+        let made = match self.make_keeper(&zygote).await {
+            Ok(idle) => idle,
             Err(error) => {
                 tracing::warn!(%error, "the zygote makes no keepers; it is started again");
                 let again = self.restart(&zygote)?;
-                Keeper::take(self.make_keeper(&again).await?)
+                self.make_keeper(&again).await?
             }
-        }
+        };
+        Ok(Idle { kind, ..made })
+    }
+
+    /// The one that had a job last.
+    fn idle(&self, kind: Kind) -> Option<Idle> {
+        let mut all = locked(&self.idle);
+        let at = all.iter().rposition(|idle| idle.kind == kind)?;
+        Some(all.remove(at))
     }
 
     /// A zygote may be stopped by a job of the agent's own user; it is not waited for.
@@ -127,7 +134,7 @@ impl Zygote {
             return;
         };
         let mut all = locked(&self.idle);
-        if all.len() < MOST_IDLE {
+        if all.iter().filter(|other| other.kind == idle.kind).count() < MOST_IDLE {
             all.push(idle);
         }
     }
@@ -156,7 +163,8 @@ async fn make_keeper(zygote: &OwnedFd) -> io::Result<Idle> {
             let pid = u32::try_from(record.a).unwrap_or(0);
             let id = process::identify(pid).ok_or(io::ErrorKind::BrokenPipe)?;
             let socket = socket.into_inner();
-            Ok(Idle { id, socket })
+            let kind = Kind::Plain;
+            Ok(Idle { id, socket, kind })
         }
         Some(record) => Err(io::Error::from_raw_os_error(record.a)),
         None => Err(io::ErrorKind::BrokenPipe.into()),

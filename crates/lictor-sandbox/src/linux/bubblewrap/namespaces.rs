@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
@@ -51,6 +52,20 @@ pub(super) struct Namespaces {
     placeholders: Vec<Placeholder>,
     /// What bwrap waits at.
     _block: OwnedFd,
+}
+
+/// The kernel's list of what is mounted inside, open: it tells of every change since, which is much cheaper than reading
+/// it.
+#[derive(Debug)]
+pub(super) struct Mounts(File);
+
+impl Mounts {
+    pub(super) fn are_the_same(&self) -> bool {
+        let changed = PollFlags::PRI;
+        let mut asked = [PollFd::new(&self.0, changed)];
+        let now = Timespec::default();
+        rustix::event::poll(&mut asked, Some(&now)).is_ok_and(|changes| changes == 0)
+    }
 }
 
 /// The agent's ends of what bwrap was given.
@@ -124,9 +139,9 @@ impl Namespaces {
         }
     }
 
-    /// The kernel's list of what is mounted inside.
-    pub(super) fn mounts(&self) -> io::Result<Vec<u8>> {
-        std::fs::read(format!("/proc/{}/mountinfo", self.init.pid))
+    /// What tells whether anything was mounted inside, or taken away, since now.
+    pub(super) fn mounts(&self) -> io::Result<Mounts> {
+        File::open(format!("/proc/{}/mountinfo", self.init.pid)).map(Mounts)
     }
 
     /// Whether it stands, and would end with its agent.

@@ -24,7 +24,7 @@ use lictor_trust::profiles::{Backend, Profile};
 use rustix::fs::{CWD, RenameFlags};
 use tokio::sync::{Notify, watch};
 
-use super::namespaces::Namespaces;
+use super::namespaces::{Mounts, Namespaces};
 use crate::backend::StartError;
 use crate::linux::job;
 use crate::linux::kernel::Kernel;
@@ -74,9 +74,8 @@ struct Prepared {
     namespaces: Namespaces,
     dir: PathBuf,
     shows: Vec<Shown>,
-    /// The kernel's list of what is mounted inside: the host's mounts below a shown path come in while it waits, and with
-    /// rights of their own.
-    mounts: Vec<u8>,
+    /// What is mounted inside stays what it was.
+    mounts: Mounts,
     made_at: Instant,
 }
 
@@ -222,9 +221,18 @@ impl Prepared {
         let late = || StartError::failed("look at what is shown")(io::ErrorKind::TimedOut.into());
         let shows = look(kernel, &spec).await.ok_or_else(late)?;
         job::make_dir(&dir, &spec).map_err(StartError::failed("make a directory"))?;
-        match Namespaces::make(kernel, &spec, None).await {
-            Ok(namespaces) => Ok(Self {
-                mounts: namespaces.mounts().unwrap_or_default(),
+        let stands = async {
+            let namespaces = Namespaces::make(kernel, &spec, None).await?;
+            let mounts = namespaces.mounts();
+            // Dropped when there are none: then it ends.
+            Ok((
+                mounts.map_err(StartError::failed("look at its mounts"))?,
+                namespaces,
+            ))
+        };
+        match stands.await {
+            Ok((mounts, namespaces)) => Ok(Self {
+                mounts,
                 namespaces,
                 dir,
                 shows,
@@ -239,15 +247,15 @@ impl Prepared {
 
     /// Whether it is what would be made now.
     async fn is_sound(&self, kernel: &Kernel, spec: &LaunchSpec) -> bool {
-        let mounts = self.namespaces.mounts().unwrap_or_default();
         self.made_at.elapsed() < AGE
             && self.namespaces.is_whole()
-            && !mounts.is_empty()
-            && mounts == self.mounts
+            && self.mounts.are_the_same()
             && look(kernel, spec).await.is_some_and(|now| now == self.shows)
     }
 
     async fn end(mut self) {
+        // Which would hold them after their end.
+        drop(self.mounts);
         let ended = self.namespaces.end().await;
         if let Err(error) = ended.and_then(|()| remove_dir(&self.dir)) {
             tracing::warn!(%error, "a prepared sandbox could not be removed; the next start does");
@@ -255,8 +263,12 @@ impl Prepared {
     }
 }
 
-/// On a thread that may wait: a path may lie on a file system that does not answer. `None` when it does not in time.
+/// On a thread that may wait: a path of the profile may lie on a file system that does not answer. `None` when it does
+/// not in time.
 async fn look(kernel: &Kernel, spec: &LaunchSpec) -> Option<Vec<Shown>> {
+    if spec.read_only.is_empty() && spec.read_write.is_empty() && spec.devices.is_empty() {
+        return Some(shown(spec));
+    }
     let (threads, spec) = (kernel.openers.clone(), spec.clone());
     let bound = Timer::after(kernel.zygote.bound);
     let looked = async move {

@@ -44,6 +44,7 @@ pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
     }
     // SAFETY: getpid always succeeds.
     report(SOCKET, &Record::new(KEEPER, unsafe { libc::getpid() }, 0));
+    let mut confined = false;
     loop {
         let mut fds = [-1; MAX_FDS];
         let Some((slot, count)) = receive(&mut fds) else {
@@ -60,6 +61,12 @@ pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
         }
         if !table.keeper_name.is_null() {
             be_called(table.keeper_name);
+        }
+        if table.confine && !table.has_namespaces && !confined {
+            // Once for all of its jobs: it is 40 system calls. The agent gives it no others from now on.
+            // SAFETY: prctl on this process alone, which keeps the rights that it has.
+            unsafe { program::drop_bounding_set() };
+            confined = true;
         }
         // SAFETY: the mapping above is used by one start at a time.
         let started = unsafe { start(table, &fds[..count], stacks.cast()) };
@@ -124,10 +131,13 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     let rest = &fds[next..];
     let (gates, rest) = rest.split_at((table.gates as usize).min(rest.len()));
     let (inherit, copies) = rest.split_at((table.inherit as usize).min(rest.len()));
+    let is_program = table.listen_port == 0;
+    let inside = namespaces.filter(|_| is_program).and_then(Children::into);
     let start = Start {
         table,
         namespaces,
         mounts,
+        born_inside: inside.is_some(),
         ruleset,
         mount,
         gates,
@@ -137,16 +147,57 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     };
     let argument = (&raw const start).cast_mut().cast::<c_void>();
     let entry = match namespaces {
-        Some(_) if table.listen_port != 0 => listen::listen,
-        Some(_) => program::enter,
-        None => program::become_program,
+        Some(_) if !is_program => listen::listen,
+        Some(_) if inside.is_none() => program::enter,
+        _ => program::become_program,
     };
     // SAFETY: `start` outlives the call, during which this process stands still; each process has its own stack.
     let made = unsafe { clone::start(stacks, Parent::Maker, cgroup, entry, argument) };
+    if let Some(inside) = inside {
+        inside.back(made);
+    }
     if made < 0 {
         return Err(Record::new(FAILED, -made as c_int, Step::ForkProgram as i64));
     }
     outcome(table, made)
+}
+
+/// While this is there, who is made is in another pid namespace.
+struct Children {
+    /// This process, by whose namespace it is undone.
+    own: c_int,
+}
+
+impl Children {
+    /// `None` when this process has no right to that: its agent is not root.
+    fn into(namespaces: c_int) -> Option<Self> {
+        // SAFETY: system calls on this process alone.
+        unsafe {
+            let own = libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) as c_int;
+            if own < 0 {
+                return None;
+            }
+            if libc::setns(namespaces, libc::CLONE_NEWPID) < 0 {
+                libc::close(own);
+                return None;
+            }
+            Some(Self { own })
+        }
+    }
+
+    /// As it was before. Who could not be would start the next job in this one's namespace, and ends, with who was made.
+    fn back(self, made: c_long) {
+        // SAFETY: as above; `made` is a child of this process that it has not waited for.
+        unsafe {
+            if libc::setns(self.own, libc::CLONE_NEWPID) < 0 {
+                if made > 0 {
+                    libc::kill(made as libc::pid_t, libc::SIGKILL);
+                }
+                exit(1);
+            }
+            libc::close(self.own);
+        }
+    }
 }
 
 fn outcome(table: &Table, made: c_long) -> Result<libc::pid_t, Record> {

@@ -29,6 +29,8 @@ pub(super) struct Start<'a> {
     pub(super) namespaces: Option<c_int>,
     /// Mounts to enter.
     pub(super) mounts: Option<c_int>,
+    /// Whether its process is made in their pid namespace; the others it enters by itself.
+    pub(super) born_inside: bool,
     pub(super) ruleset: Option<c_int>,
     /// A mount that is put somewhere in mounts of its own.
     pub(super) mount: Option<c_int>,
@@ -48,8 +50,8 @@ pub(super) fn fail(table: &Table, step: Step) -> ! {
     exit(127)
 }
 
-/// Enters namespaces and makes the program's process in them, as a child of the keeper; only a process born inside
-/// is in the pid namespace.
+/// Enters namespaces and makes the program's process in them, as a child of the keeper, which has not the right to make
+/// it there by itself; only a process born inside is in the pid namespace.
 ///
 /// # Safety
 /// As [`become_program`].
@@ -59,21 +61,8 @@ pub(super) unsafe extern "C" fn enter(argument: *mut c_void) -> ! {
     let table = start.table;
     // SAFETY: system calls on this process alone; the stack is unused.
     unsafe {
-        // Inherited by the program's process.
-        if join(start.gates) < 0 {
-            fail(table, Step::Cgroups);
-        }
-        if table.confine && take_own_keyring() < 0 {
-            fail(table, Step::Confine);
-        }
-        // A box that belongs to the unprivileged user is entered as that user. One that root has made cannot be; there
-        // the next process becomes its user, before it looks at anything.
-        if !table.ids_inside && become_user(table) < 0 {
-            fail(table, Step::Ids);
-        }
-        if libc::setns(start.namespaces.unwrap_or(-1), ALL_NAMESPACES) < 0 {
-            fail(table, Step::Namespaces);
-        }
+        // All of it is inherited by the program's process.
+        go_inside(start, ALL_NAMESPACES);
         let main = clone::start(start.stack, Parent::MakersParent, None, become_program, argument);
         if main < 0 {
             *libc::__errno_location() = -main as c_int;
@@ -82,6 +71,32 @@ pub(super) unsafe extern "C" fn enter(argument: *mut c_void) -> ! {
         table.main.store(main as i32, Ordering::Release);
     }
     exit(0)
+}
+
+/// Cgroups, keyring and user of the job, then the namespaces.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn go_inside(start: &Start<'_>, namespaces: c_int) {
+    let table = start.table;
+    // SAFETY: system calls on this process alone.
+    unsafe {
+        // First of all: whatever this process does counts.
+        if join(start.gates) < 0 {
+            fail(table, Step::Cgroups);
+        }
+        if table.confine && take_own_keyring() < 0 {
+            fail(table, Step::Confine);
+        }
+        // A box that belongs to the unprivileged user is entered as that user. One that root has made cannot be; there
+        // it becomes its user inside, before it looks at anything.
+        if !table.ids_inside && become_user(table) < 0 {
+            fail(table, Step::Ids);
+        }
+        if libc::setns(start.namespaces.unwrap_or(-1), namespaces) < 0 {
+            fail(table, Step::Namespaces);
+        }
+    }
 }
 
 /// Becomes the program.
@@ -96,7 +111,9 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
     // SAFETY: as the caller vouches.
     unsafe {
         // First of all: whatever this process does counts.
-        if start.namespaces.is_none() && join(start.gates) < 0 {
+        if start.born_inside {
+            go_inside(start, ALL_NAMESPACES & !libc::CLONE_NEWPID);
+        } else if start.namespaces.is_none() && join(start.gates) < 0 {
             fail(table, Step::Cgroups);
         }
         clean_slate(table);
@@ -130,8 +147,11 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
             if start.namespaces.is_none() && take_own_keyring() < 0 {
                 fail(table, Step::Confine);
             }
-            // Before the ids: afterwards there is no right to, and it would stay full.
-            drop_bounding_set();
+            // Before the ids: afterwards there is no right to, and it would stay full. Elsewhere the keeper has done it
+            // for all of its jobs; a user namespace fills it again.
+            if start.namespaces.is_some() {
+                drop_bounding_set();
+            }
         }
         if (start.namespaces.is_none() || table.ids_inside) && become_user(table) < 0 {
             fail(table, Step::Ids);
@@ -330,7 +350,7 @@ unsafe fn move_descriptors(inherit: &[c_int]) -> c_long {
 ///
 /// # Safety
 /// As [`become_program`].
-unsafe fn drop_bounding_set() {
+pub(super) unsafe fn drop_bounding_set() {
     for capability in 0..64 {
         // SAFETY: prctl on this process alone.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
