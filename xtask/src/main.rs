@@ -22,7 +22,7 @@ usage: cargo xtask COMMAND
   demo [--once]    start a hub and an agent here and show what Lictor is about; --once ends by itself
   test             set-up, format, clippy, features, docs, fuzz, unit, component and system tests
   fuzz             a short run of every fuzz target (part of test)
-  bench [--quick] [--only latency|bulk|crowd|memory|stalled|egress|abuse|steps]
+  bench [--quick] [--only latency|bulk|crowd|memory|stalled|egress|abuse|steps|starts]
                    measure against floors and peers (release build)
 ";
 

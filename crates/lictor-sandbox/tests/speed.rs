@@ -1,28 +1,32 @@
-//! Not a timed test: prints what a start costs beside posix_spawn and beside bare bwrap, and holds only that
-//! everything ran. `cargo nextest run -p lictor-sandbox --test speed --no-capture`, in release for real figures.
+//! Not a timed test: prints what a start costs beside posix_spawn and beside each backend's own peer, as rows of the
+//! benchmark's table (`cargo xtask bench --only starts`), and holds only that everything ran.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod common;
 #[path = "speed/oci.rs"]
 mod oci;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::Bench;
 use lictor_proto::doc::Exit;
+use lictor_sandbox::Config;
 use lictor_trust::profiles::Backend;
 
 const ROUNDS: usize = 60;
 /// The namespaces and mounts of a sandbox by hand, as the benchmark has them.
 const BARE_BWRAP: &str = include_str!("common/bare-bwrap");
 
-fn median(mut times: Vec<Duration>) -> Duration {
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
     times.sort_unstable();
     times[times.len() / 2]
 }
 
-fn p99(mut times: Vec<Duration>) -> Duration {
+fn p99(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
     times.sort_unstable();
     times[(times.len() * 99).div_ceil(100) - 1]
 }
@@ -76,24 +80,36 @@ async fn start_and_wait_of_true() {
             times.push(start_to_exit(bench).await);
         }
     }
-    let (base, bare) = (median(spawn.clone()), median(bwrap.clone()));
-    let row = |name: &str, times: &[Duration]| {
-        let (p50, p99) = (median(times.to_vec()), p99(times.to_vec()));
-        let times = |of: Duration| p50.as_secs_f64() / of.as_secs_f64();
-        println!(
-            "{name}: p50 {p50:?}, p99 {p99:?}; {:.2} x posix_spawn, {:.2} x bare bwrap",
-            times(base),
-            times(bare)
-        );
-    };
-    row("posix_spawn", &spawn);
-    row("bare bwrap", &bwrap);
+    let (base, bare) = (median(&spawn), median(&bwrap));
+    let floor = format!("posix_spawn {}", both(&spawn));
+    let peer = format!("bare bwrap {}", both(&bwrap));
     for ((name, _), times) in benches.iter().zip(&times) {
-        row(name, times);
+        let (beside, goal, to) = match *name {
+            "host" => (&floor, "1.3 x", base),
+            "landlock" => (&floor, "1.5 x", base),
+            "bubblewrap, prepared" => (&floor, "2 x", base),
+            _ => (&peer, "1.2 x", bare),
+        };
+        row(name, (times, to), beside, goal);
     }
     for (_, bench) in &mut benches {
         bench.cool_down().await;
     }
+}
+
+/// A row of the benchmark's table.
+fn row(name: &str, (times, to): (&[Duration], Duration), beside: &str, goal: &str) {
+    let ratio = |of: Duration| of.as_secs_f64() / to.as_secs_f64();
+    let (p50, p99) = (ratio(median(times)), ratio(p99(times)));
+    let us = median(times).as_micros();
+    println!(
+        "| j | start to exit of `true`, {name} | p50 {p50:.2} x, p99 {p99:.2} x, {us} us | {beside} | {goal} |"
+    );
+}
+
+fn both(times: &[Duration]) -> String {
+    let us = |d: Duration| d.as_micros();
+    format!("p50 {} us, p99 {} us", us(median(times)), us(p99(times)))
 }
 
 /// The backends that use an OCI runtime beside the runtime itself, one sample of each in turn.
@@ -102,30 +118,68 @@ async fn start_and_wait_of_true_beside_bare_runtimes() {
     if !rustix::process::geteuid().is_root() {
         return common::skip("only root makes containers");
     }
-    let bundle = oci::Bundle::make();
-    let pairs = [
-        (Backend::Container, "runc", vec![]),
-        (
-            Backend::Gvisor,
-            "runsc",
-            vec!["--platform=ptrace", "--network=none", "--ignore-cgroups"],
-        ),
-    ];
-    for (backend, runtime, flags) in pairs {
-        let bench = Bench::new(backend).await;
-        let (mut ours, mut bare) = (Vec::new(), Vec::new());
-        for _ in 0..rounds().div_ceil(4) {
-            ours.push(start_to_exit(&bench).await);
-            bare.push(spawned(&mut bundle.run(runtime, &flags)));
-        }
-        let (p50, beside) = (median(ours.clone()), median(bare.clone()));
-        println!(
-            "{backend}: p50 {p50:?}, p99 {:?}; {:.2} x {runtime} run, p50 {beside:?}, p99 {:?}",
-            p99(ours),
-            p50.as_secs_f64() / beside.as_secs_f64(),
-            p99(bare)
-        );
+    let least = oci::Bundle::make();
+    let flags = ["--platform=ptrace", "--network=none", "--ignore-cgroups"];
+    for runtime in ["runc", "crun"] {
+        let Some(path) = program(runtime) else { continue };
+        let config = Config {
+            oci_runtime: Some(path),
+            ..Config::default()
+        };
+        let bench = Bench::with(Backend::Container, config).await;
+        let name = format!("container, {runtime}");
+        beside(&bench, &name, ("run", &|| least.run(runtime, &[]))).await;
     }
+    let place = tempfile::tempdir().expect("a directory");
+    let config = Config {
+        runtime_dir: place.path().to_owned(),
+        ..Config::default()
+    };
+    open_to_others(place.path());
+    let bench = Bench::with(Backend::Gvisor, config).await;
+    beside(
+        &bench,
+        "gvisor",
+        ("runsc run, a bundle with /usr alone", &|| {
+            least.run("runsc", &flags)
+        }),
+    )
+    .await;
+    let exec = common::command(&["sleep", "1000"]);
+    let started = bench.start(&exec, lictor_sandbox::StdinSource::Null).await;
+    let (mut sandbox, running) = started.expect("starts");
+    let same = oci::Bundle::like(place.path());
+    beside(
+        &bench,
+        "gvisor",
+        ("runsc run, the same bundle", &|| same.run("runsc", &flags)),
+    )
+    .await;
+    running.stop_switch().stop(lictor_sandbox::StopReason::Shutdown);
+    running.wait().await;
+    sandbox.destroy().await.expect("destroyed");
+}
+
+/// A few of each in turn.
+async fn beside(bench: &Bench, name: &str, (peer, bare): (&str, &dyn Fn() -> Command)) {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..rounds().div_ceil(5) {
+        ours.push(start_to_exit(bench).await);
+        theirs.push(spawned(&mut bare()));
+    }
+    let peer = format!("{peer}: {}", both(&theirs));
+    row(name, (&ours, median(&theirs)), &peer, "1.2 x");
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let places = ["/usr/bin", "/usr/sbin"].map(|dir| PathBuf::from(dir).join(name));
+    places.into_iter().find(|path| path.is_file())
+}
+
+/// Others than root walk through it.
+fn open_to_others(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).expect("set");
 }
 
 /// What each prepared sandbox holds: memory of its processes that nobody shares, and what the machine has less.
@@ -153,7 +207,7 @@ async fn memory_of_a_prepared_sandbox() {
         .map(|p| private_kib(*p))
         .sum();
     println!(
-        "a prepared sandbox: {} KiB of its own processes, {} KiB less of the machine's memory",
+        "| j | memory of an idle prepared sandbox | {} KiB of its own processes | the machine has {} KiB less | say it |",
         own / u64::from(COUNT),
         kept / u64::from(COUNT)
     );
@@ -182,7 +236,7 @@ fn rounds() -> usize {
 
 #[tokio::test]
 async fn phases_of_a_start() {
-    for backend in [Backend::Host, Backend::Bubblewrap] {
+    for backend in [Backend::Host, Backend::Landlock, Backend::Bubblewrap] {
         let bench = Bench::new(backend).await;
         let exec = common::command(&["true"]);
         let mut phases = [const { Vec::new() }; 5];
@@ -208,7 +262,7 @@ async fn phases_of_a_start() {
         }
         println!(
             "{backend:?} plan, create, exec, wait, destroy: {:?}",
-            phases.map(median)
+            phases.map(|times| median(&times))
         );
     }
 }

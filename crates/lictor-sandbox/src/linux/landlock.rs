@@ -81,7 +81,7 @@ impl Backend for Landlock {
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
         let mut job = Job::create(self.0.clone(), plan)?;
-        match rules::ruleset(&self.0.reach, job.plan.spec()) {
+        match rules::ruleset(&self.0, job.plan.spec()).await {
             Ok(ruleset) => Ok(Box::new(Behind { job, ruleset })),
             Err(e) => {
                 let _ = job.destroy().await;

@@ -10,12 +10,15 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetError, Scope,
+    RulesetCreated, RulesetError, Scope, make_bitflags,
 };
-use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
 
+use crate::linux::kernel::Kernel;
 use crate::linux::remove::link_of;
 use crate::linux::shown::{ETC, SHOWN};
+use crate::linux::supervisor::{Timer, expiry};
 use crate::plan::LaunchSpec;
 
 /// The first ABI that keeps signals and abstract sockets inside.
@@ -34,6 +37,8 @@ const DEVICES: [&str; 5] = [
 const READ: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/hosts", "/proc"];
 /// The terminal of whoever opens it, where there is one; pagers and questions for passwords do.
 const TERMINAL: &str = "/dev/tty";
+/// All that there is to do with a device or a terminal.
+const WHOLE_FILE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | WriteFile | IoctlDev});
 /// What is shown with everything below it, first of all.
 const WHOLE: &str = "/usr";
 
@@ -86,7 +91,7 @@ impl Held {
     /// What the path leads to now; nothing when it is not there.
     fn look(&mut self) -> io::Result<Option<&Found>> {
         let stat = match rustix::fs::stat(self.path) {
-            Err(rustix::io::Errno::NOENT) => {
+            Err(Errno::NOENT) => {
                 self.found = None;
                 return Ok(None);
             }
@@ -112,8 +117,58 @@ fn open(path: &Path) -> io::Result<(OwnedFd, Stat)> {
     Ok((at, stat))
 }
 
+/// What a profile names.
+type Named = Vec<(OwnedFd, Stat, BitFlags<AccessFs>)>;
+
+/// Opens what the profile names. No link is followed: who can put one there would say what else a job may reach.
+fn open_named(spec: &LaunchSpec, abi: ABI) -> io::Result<Named> {
+    let (read, all) = (AccessFs::from_read(abi), AccessFs::from_all(abi));
+    let devices = spec.devices.iter().map(|path| (path, WHOLE_FILE));
+    let read_only = spec.read_only.iter().map(|path| (path, read));
+    let read_write = spec.read_write.iter().map(|path| (path, all));
+    let named = devices.chain(read_only).chain(read_write);
+    let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let open = |(path, access): (&String, _)| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        match rustix::fs::openat2(CWD, path, flags, Mode::empty(), no_links) {
+            Err(Errno::LOOP) => Err(io::Error::other(format!(
+                "a link leads to {path}, and links are not followed; name the real path in the profile"
+            ))),
+            opened => {
+                let at = opened?;
+                let stat = rustix::fs::fstat(&at)?;
+                Ok((at, stat, access))
+            }
+        }
+    };
+    named.map(open).collect()
+}
+
+/// The same on a thread that may wait: a file system that does not answer holds up nobody else.
+async fn open_in_time(kernel: &Kernel, spec: &LaunchSpec, abi: ABI) -> io::Result<Named> {
+    if spec.devices.is_empty() && spec.read_only.is_empty() && spec.read_write.is_empty() {
+        return Ok(Named::new());
+    }
+    let bound = Timer::after(kernel.zygote.bound);
+    let (asked, threads) = (spec.clone(), kernel.openers.clone());
+    let open = async move {
+        // A thread that hangs keeps its place, so that there are never more of them than there are places.
+        let place = threads.acquire_owned().await;
+        let open = move || {
+            let _place = place;
+            open_named(&asked, abi)
+        };
+        tokio::task::spawn_blocking(open).await
+    };
+    tokio::select! {
+        opened = open => opened.map_err(io::Error::other).flatten(),
+        () = expiry(&bound) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
 /// What a job may reach. No TCP rule at all: nothing can be bound or connected.
-pub(super) fn ruleset(reach: &Reach, spec: &LaunchSpec) -> io::Result<OwnedFd> {
+pub(super) async fn ruleset(kernel: &Kernel, spec: &LaunchSpec) -> io::Result<OwnedFd> {
+    let named = open_in_time(kernel, spec, newest_known().map_err(io::Error::other)?).await?;
     let (abi, empty) = newest().map_err(io::Error::other)?;
     let ruleset: Option<OwnedFd> = empty.into();
     let ruleset = ruleset.ok_or(io::ErrorKind::Unsupported)?;
@@ -122,26 +177,19 @@ pub(super) fn ruleset(reach: &Reach, spec: &LaunchSpec) -> io::Result<OwnedFd> {
         ruleset: ruleset.as_fd(),
     };
     let (read, all) = (AccessFs::from_read(abi), AccessFs::from_all(abi));
-    let whole = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
-    for held in reach.all().iter_mut() {
+    for held in kernel.reach.all().iter_mut() {
         let kind = held.kind;
         if let Some(found) = held.look()?.filter(|f| !f.is_within) {
             let access = match kind {
                 Kind::Read => read,
                 Kind::Device => AccessFs::ReadFile | AccessFs::WriteFile,
-                Kind::Terminal => whole,
+                Kind::Terminal => WHOLE_FILE,
             };
             rules.allow(&found.at, &found.stat, access)?;
         }
     }
-    for path in &spec.devices {
-        rules.allow_path(Path::new(path), whole)?;
-    }
-    for path in &spec.read_only {
-        rules.allow_path(Path::new(path), read)?;
-    }
-    for path in &spec.read_write {
-        rules.allow_path(Path::new(path), all)?;
+    for (at, stat, access) in &named {
+        rules.allow(at, stat, *access)?;
     }
     rules.allow_path(&spec.dir, all)?;
     if spec.workspace() != spec.dir {
@@ -175,8 +223,7 @@ impl Rules<'_> {
 
 /// Adds a job's own terminal to what it may open, and no other.
 pub(in crate::linux) fn allow_terminal(ruleset: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> io::Result<()> {
-    let access = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
-    add(ruleset, terminal, access)
+    add(ruleset, terminal, WHOLE_FILE)
 }
 
 fn add(ruleset: BorrowedFd<'_>, at: BorrowedFd<'_>, access: BitFlags<AccessFs>) -> io::Result<()> {
@@ -235,9 +282,13 @@ fn empty(abi: ABI) -> Result<RulesetCreated, RulesetError> {
         .create()
 }
 
+fn newest_known() -> Result<ABI, RulesetError> {
+    newest().map(|(abi, _)| abi)
+}
+
 /// The newest ABI that works here, for people.
 pub(in crate::linux) fn newest_abi() -> Result<i32, RulesetError> {
-    newest().map(|(abi, _)| abi as i32)
+    newest_known().map(|abi| abi as i32)
 }
 
 #[cfg(test)]
