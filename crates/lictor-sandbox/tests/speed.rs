@@ -1,6 +1,11 @@
 //! Not a timed test: prints what a start costs beside posix_spawn and beside each backend's own peer, as rows of the
 //! benchmark's table (`cargo xtask bench --only starts`), and holds only that everything ran.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods
+)]
 
 mod common;
 #[path = "speed/oci.rs"]

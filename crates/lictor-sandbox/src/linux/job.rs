@@ -181,7 +181,8 @@ impl Job {
             cgroup: unified.as_ref().map(AsFd::as_fd),
             gates: gates.iter().map(AsFd::as_fd).collect(),
             namespaces: inside.namespaces,
-            confine: inside.filter.is_some() || spec.drops_privileges(),
+            // Who starts the program in its place does that there, and cannot do without them before.
+            confine: inside.starter.is_none() && (inside.filter.is_some() || spec.drops_privileges()),
             ruleset: inside.ruleset,
             filter: inside.filter,
             ..plain
