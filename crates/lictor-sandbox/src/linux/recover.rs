@@ -110,7 +110,7 @@ impl Recovered {
     pub(crate) async fn destroy(&mut self) -> io::Result<()> {
         self.kill().await?;
         if let Some(cgroup) = &self.cgroup {
-            cgroup.remove()?;
+            removed(cgroup).await?;
         }
         if std::fs::remove_dir(&self.handle.dir).is_ok() {
             return Ok(());
@@ -121,6 +121,17 @@ impl Recovered {
             .await
             .map_err(io::Error::other)?
     }
+}
+
+/// Whoever was killed is still counted for a moment after nobody finds him any more.
+async fn removed(cgroup: &Cgroup) -> io::Result<()> {
+    for _ in 0..ROUNDS {
+        match cgroup.remove() {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => expiry(&Timer::after(LOOK_AGAIN)).await,
+            other => return other,
+        }
+    }
+    cgroup.remove()
 }
 
 fn left_of(dirs: Vec<PathBuf>, same_boot: bool) -> Vec<PathBuf> {

@@ -48,7 +48,8 @@ const ABUSES: [(&str, &[&str]); 5] = [
         &[
             "sh",
             "-c",
-            "while :; do for n in 1 2 3 4; do head -c 60000000 /dev/zero > /workspace/$n; done; done",
+            // Until there is no room; where the host limits no disks, to what file sizes and this loop allow.
+            "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do head -c 16000000 /dev/zero > /workspace/$n || exit 1; done",
         ],
     ),
     (
@@ -111,9 +112,13 @@ fn add_profile(lab: &Lab, held: &str) -> Result<()> {
         true => "cpu_millis = 500\n",
         false => "",
     };
+    let half_its_memory = match held.split(", ").any(|c| c == "memory") {
+        true => "disk = \"128MiB\"\n",
+        false => "",
+    };
     let profile = format!(
         "\n[profiles.untrusted]\nbackend = \"bubblewrap\"\n[profiles.untrusted.limits]\n\
-         timeout = \"3s\"\ngrace = \"100ms\"\nkeep = \"1MiB\"\nmemory = \"256MiB\"\npids = 64\n{half_a_processor}\
+         timeout = \"3s\"\ngrace = \"100ms\"\nkeep = \"1MiB\"\nmemory = \"256MiB\"\npids = 64\n{half_a_processor}{half_its_memory}\
          file_size = \"64MiB\"\nopen_files = 256\n"
     );
     let path = lab.home().join("org/profiles.toml");
