@@ -4,6 +4,7 @@ mod common;
 
 use common::{demo_files, files_of, full_files};
 use lictor_policy::{Law, cases, lint, run_cases};
+use lictor_trust::profiles::Profiles;
 
 #[test]
 fn starter_passes_its_own_cases() {
@@ -70,4 +71,45 @@ fn cases_with_unknown_fields_do_not_load() {
     assert!(cases::parse("x.toml", text).is_err());
     let text = "[[case]]\nname='x'\noperator='a'\nexpect='deny'\n";
     assert!(cases::parse("x.toml", text).is_err());
+}
+
+#[test]
+fn shipped_presets_settle_and_each_lets_a_profile_reach_what_it_lists() {
+    for org in [full_files(), demo_files()] {
+        let text = &org["profiles.toml"];
+        let mut shipped: Profiles = toml::from_str(text).expect("profiles");
+        shipped.settle().expect("profiles that fit");
+        let presets = shipped.egress.presets;
+        for name in [
+            "crates-io",
+            "rust",
+            "npm",
+            "pypi",
+            "go",
+            "debian",
+            "github",
+            "gitlab",
+        ] {
+            let name: lictor_proto::Name = name.parse().expect("a name");
+            assert!(presets.contains_key(&name), "{name} is shipped");
+        }
+        for (name, preset) in &presets {
+            assert!(!preset.allow.is_empty(), "{name}");
+            let user = format!(
+                "{text}\n[profiles.user]\nbackend = \"bubblewrap\"\nnetwork = \"egress\"\n\
+                 [profiles.user.egress]\nmode = \"allowlist\"\npresets = [\"{name}\"]\n"
+            );
+            let mut profiles: Profiles = toml::from_str(&user).expect("profiles");
+            profiles.settle().expect("a profile that uses it");
+            let user = &profiles.profiles[&"user".parse().expect("a name")];
+            let egress = user.egress.as_ref().expect("an egress section");
+            let rules = egress.rules(&presets).expect("rules");
+            let listed = preset.allow.iter().map(ToString::to_string);
+            for entry in listed {
+                assert!(rules.allow.contains(&entry), "{name}: {entry}");
+                // Every host is a name, written out: no pattern, no address, no range of ports.
+                assert!(!entry.contains(['*', '/', '[']), "{name}: {entry}");
+            }
+        }
+    }
 }
