@@ -82,7 +82,7 @@ fn shipped_presets_settle_and_each_lets_a_profile_reach_what_it_lists() {
         let presets = shipped.egress.presets;
         for name in [
             "crates-io",
-            "rust",
+            "rustup",
             "npm",
             "pypi",
             "go",
