@@ -2,7 +2,7 @@
 //!
 //! The words go into plans, receipts and heartbeats, so they are as stable as codes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lictor_trust::profiles::Backend;
@@ -140,36 +140,71 @@ impl Capability {
         }
     }
 
-    /// What a host that lacks it can do about it, where there is something; for a backend that works otherwise.
+    /// What to do where a profile wants it of a backend that lacks it.
     #[must_use]
-    pub const fn fix(self) -> Option<&'static str> {
+    pub const fn fix(self, backend: Backend) -> &'static str {
         match self {
-            Self::MemoryOfTree | Self::MemoryOfProcess | Self::Pids | Self::CpuOfTree => Some(
-                "give the agent the cgroup controllers memory, pids and cpu: `Delegate=yes` in its systemd unit, or \
-                 run it as root",
-            ),
-            Self::IoOfTree => Some(
-                "it takes the io controller of cgroup v2: `Delegate=yes` in the agent's systemd unit, on a host that \
-                 is booted without blkio of cgroup v1",
-            ),
-            Self::NoNetwork | Self::MountNamespace | Self::StrictSeccomp | Self::Devices => {
-                Some("name a backend that isolates in the profile: bubblewrap, or landlock")
+            Self::Pids if matches!(backend, Backend::Gvisor) => {
+                "its processes are none of the host's, so nothing counts them: name another backend in the profile, or \
+                 leave pids out"
             }
-            Self::HostNetwork => Some("only the backend \"host\" has the host's network"),
-            Self::Disk => Some(
-                "it is memory of the job: run the agent as root, where the cgroup controller memory works, and name bubblewrap, container, gvisor or landlock in the profile",
-            ),
-            Self::HiddenPaths | Self::ProtectedPaths => Some(
-                "name bubblewrap in the profile, or container or gvisor of a root agent; or leave deny and protect out",
-            ),
-            Self::OwnRoot => Some(
-                "name a backend that has a root of its own in the profile: bubblewrap, container or gvisor; or leave rootfs out",
-            ),
-            Self::WritableRoot => Some(
-                "it takes bubblewrap, an agent that is root, and Linux 6.15; or leave rootfs_writable out",
-            ),
-            Self::RunAsUser => Some("run the agent as root, or leave run_as out of the profile"),
-            _ => None,
+            Self::MemoryOfTree | Self::MemoryOfProcess | Self::Pids | Self::CpuOfTree | Self::Cgroup => {
+                "give the agent the cgroup controllers memory, pids and cpu: `Delegate=yes` in its systemd unit, or \
+                 run it as root"
+            }
+            Self::IoOfTree => {
+                "it takes the io controller of cgroup v2: `Delegate=yes` in the agent's systemd unit, on a host that \
+                 is booted without blkio of cgroup v1"
+            }
+            Self::EgressProxy if matches!(backend, Backend::Bubblewrap | Backend::Container) => {
+                "`lictor doctor` says what the egress proxy lacks here; or leave network = \"egress\" out"
+            }
+            Self::EgressProxy => "name a backend that has a way out in the profile: bubblewrap, or container",
+            Self::NoNetwork | Self::MountNamespace | Self::StrictSeccomp | Self::Devices => {
+                "name a backend that isolates in the profile: bubblewrap, or landlock"
+            }
+            Self::HostNetwork => "only the backend \"host\" has the host's network",
+            Self::Disk => {
+                "it is memory of the job: run the agent as root, where the cgroup controller memory works, and name \
+                 bubblewrap, container, gvisor or landlock in the profile"
+            }
+            Self::HiddenPaths => {
+                "name bubblewrap in the profile, or container or gvisor of a root agent; or leave deny out"
+            }
+            Self::ProtectedPaths => {
+                "name bubblewrap in the profile, or container or gvisor of a root agent; or say protect = [], so that a \
+                 job may write to hooks and configuration of repositories too"
+            }
+            Self::OwnRoot => {
+                "name a backend that has a root of its own in the profile: bubblewrap, container or gvisor; or leave rootfs \
+                 out"
+            }
+            Self::WritableRoot => {
+                "it takes bubblewrap, an agent that is root, and Linux 6.15; or leave rootfs_writable out"
+            }
+            Self::RunAsUser => "run the agent as root, or leave run_as out of the profile",
+            // What a backend has wherever it works; to ask another one for it is to name the wrong backend.
+            Self::ProcessTree
+            | Self::CleanStart
+            | Self::NewSession
+            | Self::UserNamespace
+            | Self::PidNamespace
+            | Self::IpcNamespace
+            | Self::UtsNamespace
+            | Self::CgroupNamespace
+            | Self::ReadOnlyRoot
+            | Self::NoNewPrivileges
+            | Self::OwnKernel
+            | Self::Seccomp
+            | Self::Landlock
+            | Self::SignalScope
+            | Self::NoSockets
+            | Self::NotForHostileCode
+            | Self::CpuTime
+            | Self::FileSize
+            | Self::OpenFiles => {
+                "`lictor doctor` says what this backend lacks here; or name another one in the profile"
+            }
         }
     }
 
@@ -261,21 +296,37 @@ impl fmt::Display for Capability {
     }
 }
 
-/// What one backend can do here.
+/// What one backend can do here, and of some of the rest why it cannot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Capabilities(BTreeSet<Capability>);
+pub struct Capabilities {
+    held: BTreeSet<Capability>,
+    why_not: BTreeMap<Capability, String>,
+}
 
 impl Capabilities {
     /// Whether it can.
     #[must_use]
     pub fn has(&self, capability: Capability) -> bool {
-        self.0.contains(&capability)
+        self.held.contains(&capability)
+    }
+
+    /// The same, with the reason why one is not among them.
+    #[must_use]
+    pub fn lacking(mut self, capability: Capability, why: impl Into<String>) -> Self {
+        self.why_not.insert(capability, why.into());
+        self
+    }
+
+    /// Why it cannot, where that is known.
+    #[must_use]
+    pub fn why_not(&self, capability: Capability) -> Option<&str> {
+        self.why_not.get(&capability).map(String::as_str)
     }
 
     /// The words, sorted.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
-        let mut words: Vec<_> = self.0.iter().map(|c| c.as_str().to_owned()).collect();
+        let mut words: Vec<_> = self.held.iter().map(|c| c.as_str().to_owned()).collect();
         words.sort_unstable();
         words
     }
@@ -283,6 +334,9 @@ impl Capabilities {
 
 impl FromIterator<Capability> for Capabilities {
     fn from_iter<I: IntoIterator<Item = Capability>>(iter: I) -> Self {
-        Self(iter.into_iter().collect())
+        Self {
+            held: iter.into_iter().collect(),
+            why_not: BTreeMap::new(),
+        }
     }
 }

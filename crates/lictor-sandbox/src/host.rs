@@ -41,6 +41,8 @@ pub struct Config {
     /// The arguments with which the agent's own program becomes the egress proxy, whose standard input is its control
     /// socket; without them nothing has a way out.
     pub egress_proxy: Option<Vec<String>>,
+    /// The agent's own directory, which no job sees; by itself the one that the store of root file systems is in.
+    pub node_dir: Option<PathBuf>,
     /// How long a start may take. One that takes longer (a file system that does not answer, a process that another
     /// one of the same user keeps stopping) is given up.
     pub start_bound: Duration,
@@ -58,6 +60,7 @@ impl Default for Config {
             container_root: 2_147_418_112,
             runtime_dir: PathBuf::from("/run/lictor"),
             egress_proxy: None,
+            node_dir: None,
             start_bound: Duration::from_secs(30),
         }
     }

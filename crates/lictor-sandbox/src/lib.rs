@@ -46,7 +46,7 @@ pub use host::{
     Check, Config, Host, confine_to_network, fingerprint, hide_memory, host_facts, is_kept_place,
     remove_job_dir, sweep_kept, sync_file_system,
 };
-pub use plan::{Plan, Resolved, Unenforceable, can_hold};
+pub use plan::{Lack, Plan, Resolved, Unenforceable, can_hold};
 pub use running::{
     Cause, EgressClose, EgressEvents, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch,
 };

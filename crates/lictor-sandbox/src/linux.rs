@@ -39,6 +39,7 @@ mod landlock;
 mod mounts;
 mod oci;
 mod overlay;
+mod own_dir;
 mod paths;
 mod pipe;
 mod process;

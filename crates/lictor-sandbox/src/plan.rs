@@ -11,6 +11,7 @@
 //!   plan, one start.
 //! - What the profile names and the backend lacks is an error, never left out.
 
+mod promises;
 mod unenforceable;
 
 use std::collections::BTreeMap;
@@ -28,10 +29,11 @@ use lictor_trust::egress::{PROXY_VARIABLES, Presets};
 use lictor_trust::profiles::{Backend, Limits, Network, Profile, RunAs, Seccomp};
 use serde::Serialize;
 
+use self::promises::Promises;
+pub use self::promises::can_hold;
+pub use self::unenforceable::{Lack, Unenforceable};
 use crate::backend::StartError;
-pub use unenforceable::Unenforceable;
-
-use crate::capability::{Capabilities, Capability};
+use crate::capability::Capabilities;
 use crate::imp;
 use crate::kept::Kept;
 use crate::program::{OpenProgram, User};
@@ -95,9 +97,8 @@ pub(crate) struct LaunchSpec {
     pub(crate) read_write: Vec<String>,
     /// What of these is hidden.
     pub(crate) deny: Vec<String>,
-    /// What of the writable ones stays as it is, and whether the profile says so itself.
+    /// What of the writable ones stays as it is.
     pub(crate) protect: Vec<String>,
-    pub(crate) names_protected: bool,
     /// Devices of the host that are shown.
     pub(crate) devices: Vec<String>,
     pub(crate) seccomp: Seccomp,
@@ -156,7 +157,6 @@ impl LaunchSpec {
             read_write: profile.read_write.clone(),
             deny: profile.deny.clone(),
             protect: profile.protected(),
-            names_protected: names_protected(profile),
             devices: profile.devices.clone(),
             seccomp: profile.seccomp,
             timeout: exec.timeout().unwrap_or(limits.timeout).min(limits.max_timeout),
@@ -172,6 +172,7 @@ impl LaunchSpec {
     /// Whether it is somebody without privileges who must not get any back: what the agent may do is nothing that a
     /// run-as user should come by through a set-user-id program, or find in the agent's keyring. Namespaced backends see
     /// to that themselves; what they start first may be a runtime that needs its rights.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn drops_privileges(&self) -> bool {
         self.changes_user && self.user.uid != 0 && !self.backend.is_namespaced()
     }
@@ -211,8 +212,7 @@ impl LaunchSpec {
             writes_root: self.rootfs_writable,
             shown: (&self.read_only, &self.read_write),
             hides: !self.deny.is_empty(),
-            protects: self.names_protected,
-            shows_paths: !self.read_only.is_empty() || !self.read_write.is_empty(),
+            protects: !self.read_write.is_empty() && !self.protect.is_empty(),
             shows_devices: !self.devices.is_empty(),
             seccomp: self.seccomp,
             changes_user: self.changes_user,
@@ -220,133 +220,6 @@ impl LaunchSpec {
             limits: &self.limits,
         }
     }
-}
-
-/// What a job is promised by its profile, for one backend.
-struct Promises<'a> {
-    backend: Backend,
-    network: Network,
-    /// Whether there are rules for a way out.
-    has_rules: bool,
-    /// Whether its root is not the host's.
-    own_root: bool,
-    /// Whether it may write to that.
-    writes_root: bool,
-    /// What is shown read-only, and writable.
-    shown: (&'a [String], &'a [String]),
-    hides: bool,
-    protects: bool,
-    shows_paths: bool,
-    shows_devices: bool,
-    seccomp: Seccomp,
-    changes_user: bool,
-    is_root: bool,
-    limits: &'a Limits,
-}
-
-impl Promises<'_> {
-    /// Without mounts, what may be done to a path may be done to all below it.
-    fn check_shown(&self) -> Result<(), Unenforceable> {
-        let (read_only, read_write) = self.shown;
-        let within = |path: &&String| read_write.iter().any(|w| Path::new(path).starts_with(w));
-        match read_only.iter().find(within) {
-            Some(path) if !self.backend.is_namespaced() => Err(Unenforceable::ReadOnlyWithin {
-                backend: self.backend.as_str(),
-                path: path.clone(),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// What must be in force, or what stands in the way.
-    fn required(&self, capabilities: &Capabilities) -> Result<Vec<Capability>, Unenforceable> {
-        use Capability as C;
-        let mut needed = vec![C::ProcessTree, C::CleanStart, C::NewSession];
-        if self.backend.is_unprivileged() && self.is_root {
-            return Err(Unenforceable::Root);
-        }
-        needed.extend(C::promised_by(self.backend));
-        if self.network == Network::Egress && !self.has_rules {
-            return Err(Unenforceable::Rules);
-        }
-        needed.push(match self.network {
-            Network::Host => C::HostNetwork,
-            Network::None => C::NoNetwork,
-            Network::Egress => C::EgressProxy,
-        });
-        if self.shows_paths && !self.backend.is_unprivileged() {
-            // A list of paths says what can be reached, which nothing holds back here.
-            needed.push(C::MountNamespace);
-        }
-        needed.extend(self.own_root.then_some(C::OwnRoot));
-        needed.extend(self.writes_root.then_some(C::WritableRoot));
-        self.check_shown()?;
-        needed.extend(self.hides.then_some(C::HiddenPaths));
-        needed.extend(self.protects.then_some(C::ProtectedPaths));
-        needed.extend(self.shows_devices.then_some(C::Devices));
-        needed.extend((self.seccomp == Seccomp::Strict).then_some(C::StrictSeccomp));
-        if self.changes_user && !self.backend.is_namespaced() {
-            needed.push(C::RunAsUser);
-            needed.extend((!self.is_root).then_some(C::NoNewPrivileges));
-        }
-        let memory = if capabilities.has(C::MemoryOfTree) {
-            C::MemoryOfTree
-        } else {
-            C::MemoryOfProcess
-        };
-        let limits = self.limits;
-        needed.extend(limits.memory.map(|_| memory));
-        needed.extend(limits.pids.map(|_| C::Pids));
-        needed.extend(limits.cpu_millis.map(|_| C::CpuOfTree));
-        let rate = limits.read_bytes_per_s.or(limits.write_bytes_per_s);
-        needed.extend(rate.map(|_| C::IoOfTree));
-        needed.extend(limits.cpu_seconds.map(|_| C::CpuTime));
-        needed.extend(limits.file_size.map(|_| C::FileSize));
-        needed.extend(limits.disk.map(|_| C::Disk));
-        needed.extend(limits.open_files.map(|_| C::OpenFiles));
-        let backend = self.backend.as_str();
-        if let Some(capability) = needed.iter().copied().find(|c| !capabilities.has(*c)) {
-            return Err(Unenforceable::Missing { backend, capability });
-        }
-        if capabilities.has(C::Cgroup) {
-            needed.push(C::Cgroup);
-        }
-        Ok(needed)
-    }
-}
-
-/// Whether a backend with these capabilities can hold a profile, as far as that can be told before anything is known
-/// about a job.
-///
-/// # Errors
-/// What stands in the way.
-pub fn can_hold(
-    profile: &Profile,
-    backend: Backend,
-    capabilities: &Capabilities,
-) -> Result<(), Unenforceable> {
-    let promises = Promises {
-        backend,
-        network: profile.network,
-        has_rules: egress_of(profile).is_some(),
-        own_root: profile.rootfs.is_some(),
-        writes_root: profile.rootfs_writable,
-        shown: (&profile.read_only, &profile.read_write),
-        hides: !profile.deny.is_empty(),
-        protects: names_protected(profile),
-        shows_paths: !profile.read_only.is_empty() || !profile.read_write.is_empty(),
-        shows_devices: !profile.devices.is_empty(),
-        seccomp: profile.seccomp,
-        changes_user: false,
-        is_root: false,
-        limits: &profile.limits,
-    };
-    promises.required(capabilities).map(|_| ())
-}
-
-/// Whether a profile says itself what is protected; what is by default is held where it can be.
-fn names_protected(profile: &Profile) -> bool {
-    !profile.read_write.is_empty() && profile.protect.as_ref().is_some_and(|p| !p.is_empty())
 }
 
 /// Where a job works, as it sees it.

@@ -331,6 +331,7 @@ async fn what_is_read_only_stays_so_in_what_can_be_written() {
     for backend in [Backend::Container, Backend::Gvisor] {
         let mut bench = Bench::new(backend).await;
         bench.profile.read_write = vec![outer.to_string()];
+        bench.profile.protect = Some(Vec::new());
         let line = format!("echo x > {outer}/file; echo x > {inner}/file");
         let both = bench.sh(&line).await;
         assert!(both.succeeded(), "works otherwise: {backend}: {both:?}");

@@ -221,6 +221,71 @@ async fn no_job_sees_the_agents_own_directory(backend: Backend) {
 }
 
 #[tokio::test]
+async fn no_job_is_shown_the_agents_own_directory_where_nothing_can_be_put_over_it() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("it takes a root agent");
+    }
+    let place = shared();
+    let node = place.path().join("deep/agent");
+    fs::create_dir(&node).expect("made");
+    fs::write(node.join("identity.key"), "the-key").expect("written");
+    give(place.path());
+    let read = format!("cat {}/identity.key", node.display());
+    let mut bench = Bench::new(Backend::Landlock).await;
+    bench.profile.read_only = vec![place.path().to_str().expect("UTF-8").to_owned()];
+    assert_eq!(
+        bench.sh(&read).await.stdout,
+        "the-key",
+        "while it is anybody's directory"
+    );
+
+    let config = lictor_sandbox::Config {
+        node_dir: Some(node.clone()),
+        ..lictor_sandbox::Config::default()
+    };
+    let mut agents = Bench::with(Backend::Landlock, config).await;
+    let name = "p".parse().expect("a name");
+    for shown in [place.path(), &node, &node.join("work")] {
+        agents.profile.read_only = vec![shown.to_str().expect("UTF-8").to_owned()];
+        let exec = command(&["true"]);
+        let found = agents
+            .host
+            .resolve(&name, agents.profile(), &exec, &agents.job_dir());
+        let refused = found.expect_err("refused").message;
+        assert!(refused.contains("agent's own directory"), "{refused}");
+    }
+    agents.profile.read_only = vec![place.path().join("keys").to_str().expect("UTF-8").to_owned()];
+    assert!(agents.run(&["true"]).await.succeeded());
+}
+
+#[tokio::test]
+async fn what_is_protected_by_default_is_in_the_receipt_or_refused() {
+    let place = shared();
+    for backend in [Backend::Bubblewrap, Backend::Landlock] {
+        if backend == Backend::Landlock && !rustix::process::geteuid().is_root() {
+            return skip("it takes a root agent");
+        }
+        let mut bench = Bench::new(backend).await;
+        bench.profile.read_write = vec![place.path().to_str().expect("UTF-8").to_owned()];
+        bench.profile.protect = Some(Vec::new());
+        let word = "protected_paths".to_owned();
+        let plan = bench.plan(&command(&["true"]));
+        assert!(
+            !plan.applied().capabilities.contains(&word),
+            "nothing is protected"
+        );
+        bench.profile.protect = None;
+        if backend == Backend::Landlock {
+            let refused = can_hold(&bench.profile, backend, &bench.capabilities).expect_err("refused");
+            assert!(refused.to_string().contains("protect = []"), "{refused}");
+            continue;
+        }
+        let plan = bench.plan(&command(&["true"]));
+        assert!(plan.applied().capabilities.contains(&word));
+    }
+}
+
+#[tokio::test]
 async fn a_read_only_path_in_a_writable_one_is_not_written() {
     let place = shared();
     let path = place.path().to_str().expect("UTF-8").to_owned();

@@ -113,7 +113,8 @@ pub struct Profile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
     /// What of `read_write` stays as it is, whether it is there or not, as paths below each of them; one that ends with
-    /// `/` is a directory. `.git/hooks/` and `.git/config` when it is not set, where the backend can hold it.
+    /// `/` is a directory. `.git/hooks/` and `.git/config` when it is not set. Takes a backend with a file system view of its
+    /// own, or `[]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protect: Option<Vec<String>>,
     /// Limits.
@@ -263,6 +264,7 @@ impl Profile {
             return Err("limits.disk is gone with the job, so it does not go with persist".into());
         }
         self.validate_warm().map_err(|e| format!("warm: {e}"))?;
+        self.validate_lengths()?;
         self.validate_shown()?;
         self.validate_rootfs()?;
         if self.network == Network::Host && self.backend.iter().any(Backend::is_unprivileged) {
@@ -296,7 +298,7 @@ impl Profile {
             return Err("sandboxes with a disk of their own cannot be prepared");
         }
         // What is hidden and protected is what is there when a sandbox is made.
-        let covers = !self.deny.is_empty() || !self.read_write.is_empty() && !self.protected().is_empty();
+        let covers = !self.deny.is_empty() || self.protects();
         if self.warm > 0 && covers {
             return Err(
                 "what deny and protect are about is looked for at the start, so nothing can be prepared; \
@@ -371,6 +373,35 @@ mod tests {
             let text = format!("{{\"backend\": \"bubblewrap\", {lists}}}");
             let profile: Profile = serde_json::from_str(&text).expect("a profile");
             assert_eq!(profile.validate().is_ok(), good, "{lists}");
+        }
+    }
+
+    #[test]
+    fn lists_that_no_start_could_carry_are_refused_with_the_number_they_may_have() {
+        let paths =
+            |from: usize, to: usize| -> Vec<String> { (from..to).map(|n| format!("/dev/{n}")).collect() };
+        let variables = |n: usize| -> std::collections::BTreeMap<String, String> {
+            (0..n).map(|n| (format!("V{n}"), String::new())).collect()
+        };
+        let mut full = profile("");
+        (full.read_only, full.read_write) = (paths(0, 16), paths(16, 32));
+        (full.devices, full.path, full.env) = (paths(0, 32), paths(0, 32), variables(128));
+        assert_eq!(full.validate(), Ok(()));
+        type Add = fn(&mut Profile);
+        let one_more: [(Add, &str); 4] = [
+            (
+                |p| p.read_write.push("/dev/32".into()),
+                "read_only and read_write together have 33",
+            ),
+            (|p| p.devices.push("/dev/32".into()), "devices has 33"),
+            (|p| p.path.push("/dev/32".into()), "path has 33"),
+            (|p| p.env.extend([("V".into(), String::new())]), "env has 129"),
+        ];
+        for (add, words) in one_more {
+            let mut over = full.clone();
+            add(&mut over);
+            let refused = over.validate().expect_err("too many");
+            assert!(refused.contains(words), "{refused}");
         }
     }
 

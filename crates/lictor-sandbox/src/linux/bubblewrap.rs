@@ -84,7 +84,11 @@ impl Backend for Bubblewrap {
         if let Some(proxy) = &self.0.proxy {
             match proxy.probe(&self.0).await {
                 Ok(()) => found.push(C::EgressProxy),
-                Err(error) => tracing::warn!(%error, "the egress proxy does not work here"),
+                Err(error) => {
+                    tracing::warn!(%error, "the egress proxy does not work here");
+                    let found: Capabilities = found.into_iter().collect();
+                    return Ok(found.lacking(C::EgressProxy, error.to_string()));
+                }
             }
         }
         Ok(found.into_iter().collect())

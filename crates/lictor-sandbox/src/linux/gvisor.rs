@@ -141,7 +141,7 @@ impl Boxed for Inner {
     async fn start(&mut self, stdio: Stdio) -> Result<Running, StartError> {
         let kernel = self.job.kernel.clone();
         let spec = self.job.plan.spec();
-        if self.job.is_started() {
+        if self.job.has_started() {
             return Err(StartError::AlreadyStarted);
         }
         let filter = kernel.filter_of(spec.seccomp)?;

@@ -119,11 +119,9 @@ impl Job {
 
     fn make_cgroup(&self) -> io::Result<Option<Cgroup>> {
         let limits = &self.plan.spec().limits;
-        // A namespaced start takes two for a moment: one that enters, one that is born inside.
-        let least = 1 + u64::from(self.plan.backend().is_namespaced());
         let bounds = Bounds {
             memory: limits.memory,
-            pids: limits.pids.map(|n| n.max(least)),
+            pids: limits.pids,
             cpu_millis: limits.cpu_millis,
             read_bytes_per_s: limits.read_bytes_per_s,
             write_bytes_per_s: limits.write_bytes_per_s,
@@ -223,10 +221,6 @@ impl Job {
             .with_disk(disk);
         let running = Running::new(handle, started_at, streams.ours, supervisor);
         Ok(running.with_egress(self.egress.take()))
-    }
-
-    pub(super) fn is_started(&self) -> bool {
-        self.started
     }
 
     fn launch<'a>(&self, spec: &'a LaunchSpec, overlay: Option<&Overlay>) -> Result<Launch<'a>, StartError> {

@@ -82,8 +82,8 @@ impl Kernel {
 
     /// The agent's own directory, which no job sees.
     pub(super) fn own_dir(&self) -> Option<std::path::PathBuf> {
-        let store = self.rootfs.get()?;
-        store.dir().parent().map(Path::to_owned)
+        let of_store = || self.rootfs.get()?.dir().parent().map(Path::to_owned);
+        self.config.node_dir.clone().or_else(of_store)
     }
 
     pub(crate) fn use_rootfs(&self, store: Store) {
@@ -96,6 +96,10 @@ impl Kernel {
         exec: &Exec,
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
+        let (_, settings, backend) = profile;
+        if let (Backend::Landlock, Some(own)) = (backend, self.own_dir()) {
+            super::own_dir::is_left_out(settings, backend, &own).map_err(|e| e.refusal())?;
+        }
         let store = self.rootfs.get();
         self.resolver
             .resolve(profile, exec, dir, (&self.sandbox_user(), store))

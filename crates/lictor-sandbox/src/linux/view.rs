@@ -13,8 +13,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::remove::link_of;
 use super::shown::SHOWN;
-use crate::capability::Capability;
-use crate::plan::Unenforceable;
+use crate::capability::{Capabilities, Capability};
+use crate::plan::{Lack, Unenforceable};
 
 /// What every sandbox has of its own, whatever its root has there.
 const OWN: [&str; 4] = ["/dev", "/proc", "/tmp", "/workspace"];
@@ -55,8 +55,8 @@ impl<'a> View<'a> {
         let root = match &profile.rootfs {
             None => None,
             Some(_) if !backend.is_namespaced() => {
-                let (backend, capability) = (backend.as_str(), Capability::OwnRoot);
-                return Err(Unenforceable::Missing { backend, capability }.refusal());
+                let lacks = vec![Lack::new(Capability::OwnRoot, &Capabilities::default())];
+                return Err(Unenforceable::Missing { backend, lacks }.refusal());
             }
             Some(digest) => {
                 let held = store.map_or(Err(RootfsError::Missing(*digest)), |s| s.hold(digest));

@@ -1,19 +1,22 @@
 //! What of a profile cannot be held, and what to do about it.
 
+use std::fmt::Write as _;
+
 use lictor_proto::code::{Code, Refusal};
+use lictor_trust::profiles::Backend;
 
-use crate::capability::Capability;
+use crate::capability::{Capabilities, Capability};
 
-/// Something that the profile promises and this host cannot hold.
+/// Something that the profile promises and this host cannot hold. Each says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unenforceable {
     /// The backend lacks it here.
-    #[error("{backend} cannot enforce {capability} on this host{}", fix(*.capability))]
+    #[error("{}", missing(*.backend, .lacks))]
     Missing {
         /// Which backend.
-        backend: &'static str,
-        /// What it lacks.
-        capability: Capability,
+        backend: Backend,
+        /// All that it lacks; never empty.
+        lacks: Vec<Lack>,
     },
     /// Its rights only add up, so that what is read-only in a writable path would be writable.
     #[error(
@@ -22,25 +25,69 @@ pub enum Unenforceable {
     )]
     ReadOnlyWithin {
         /// Which backend.
-        backend: &'static str,
+        backend: Backend,
+        /// Which path.
+        path: String,
+    },
+    /// Nothing can be put over the agent's own directory there, and a path that the profile shows leads to it.
+    #[error(
+        "{backend} cannot keep the agent's own directory out of {path}, which is shown; name bubblewrap in the profile, or \
+         show other paths"
+    )]
+    OwnDirectory {
+        /// Which backend.
+        backend: Backend,
         /// Which path.
         path: String,
     },
     /// A namespaced job would run as root.
     #[error("a profile that isolates needs a run-as user who is not root; leave run_as out or name another")]
     Root,
+    /// A limit that nothing could start under.
+    #[error("a start in a sandbox takes two processes for a moment; set limits.pids to 2 or more")]
+    TooFewPids,
     /// The profile has a way out, and no rules for it that could be read.
-    #[error("the profile's egress rules cannot be used")]
+    #[error("the profile's egress rules cannot be used; mend its egress section and sign the law anew")]
     Rules,
     /// The permit is about something else than what was resolved.
-    #[error("the permit is not about this program")]
+    #[error("the permit is not about this program; submit the job again, for what is there now to be judged")]
     OtherFacts,
 }
 
-fn fix(capability: Capability) -> String {
-    capability
-        .fix()
-        .map_or_else(String::new, |fix| format!("; {fix}"))
+/// One thing that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// What.
+    pub capability: Capability,
+    /// Why, where the probe knows it.
+    pub why: Option<String>,
+}
+
+impl Lack {
+    pub(crate) fn new(capability: Capability, found: &Capabilities) -> Self {
+        Self {
+            capability,
+            why: found.why_not(capability).map(str::to_owned),
+        }
+    }
+}
+
+fn missing(backend: Backend, lacks: &[Lack]) -> String {
+    let words = lacks.iter().map(|lack| match &lack.why {
+        Some(why) => format!("{} ({why})", lack.capability),
+        None => lack.capability.to_string(),
+    });
+    let words: Vec<String> = words.collect();
+    let mut text = format!("{backend} cannot enforce {} on this host", words.join(", "));
+    let mut fixes: Vec<&str> = Vec::new();
+    for fix in lacks.iter().map(|lack| lack.capability.fix(backend)) {
+        if !fixes.contains(&fix) {
+            fixes.push(fix);
+            // To a string, which cannot fail.
+            let _ = write!(text, "; {fix}");
+        }
+    }
+    text
 }
 
 impl Unenforceable {

@@ -4,6 +4,11 @@ use std::path::Path;
 
 use super::{Profile, globs};
 
+/// Most paths of each kind: each takes a descriptor of every start.
+const MOST: usize = 32;
+/// Most variables.
+const MOST_VARIABLES: usize = 128;
+
 /// What of a writable path others run, and what says what they run.
 const PROTECTED: [&str; 2] = [".git/hooks/", ".git/config"];
 
@@ -13,6 +18,28 @@ impl Profile {
     pub fn protected(&self) -> Vec<String> {
         let usual = || PROTECTED.map(str::to_owned).to_vec();
         self.protect.clone().unwrap_or_else(usual)
+    }
+
+    /// Whether there is anything to keep as it is.
+    #[must_use]
+    pub fn protects(&self) -> bool {
+        !self.read_write.is_empty() && self.protect.as_ref().is_none_or(|paths| !paths.is_empty())
+    }
+
+    /// More of them would pass here and fail at every start.
+    pub(super) fn validate_lengths(&self) -> Result<(), String> {
+        let shown = self.read_only.len() + self.read_write.len();
+        for (lists, entries, most) in [
+            ("read_only and read_write together have", shown, MOST),
+            ("devices has", self.devices.len(), MOST),
+            ("path has", self.path.len(), MOST),
+            ("env has", self.env.len(), MOST_VARIABLES),
+        ] {
+            if entries > most {
+                return Err(format!("{lists} {entries} entries, which is more than {most}"));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn validate_shown(&self) -> Result<(), String> {

@@ -183,6 +183,12 @@ impl Profile {
             (Backend::Host | Backend::Landlock, _) if self.rootfs.is_some() => {
                 Some("it has no root file system but the host's")
             }
+            (Backend::Host | Backend::Landlock, _) if !self.deny.is_empty() => {
+                Some("it hides nothing of what it shows (deny)")
+            }
+            (Backend::Landlock, _) if self.protects() => Some(
+                "it keeps nothing as it is of what may be written; protect = [] says that nothing has to",
+            ),
             (_, _) if root && backend.is_unprivileged() => Some("it runs nobody as root"),
             _ => None,
         }
@@ -288,13 +294,8 @@ impl Profile {
             .protected()
             .into_iter()
             .filter(|_| !self.read_write.is_empty());
-        let where_it_can = if self.protect.is_none() {
-            " (with bubblewrap)"
-        } else {
-            ""
-        };
         paths
-            .map(|p| format!("{p} in what it may write of the host{where_it_can}"))
+            .map(|p| format!("{p} in what it may write of the host"))
             .collect()
     }
 

@@ -1,6 +1,7 @@
 //! `lictor agent`: this machine becomes a node, and serves as one.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use lictor_agent::config::{Sandbox, Transport};
 use lictor_agent::{AgentConfig, Enrolment, enroll};
@@ -60,7 +61,7 @@ fn serve(args: &ServeAgent, out: Out) -> Result {
         None => AgentConfig::new(&args.dir),
     };
     // Before any thread and any key: what starts jobs is a fork of the process as it is now.
-    let host = prepare_host(&config.sandbox)?;
+    let host = prepare_host(&config.sandbox, &config.dir)?;
     daemon::log(out);
     if args.poll {
         config.transport = Transport::Poll;
@@ -77,9 +78,13 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
         .doing("start")
 }
 
-/// Makes the process that starts jobs.
-pub(crate) fn prepare_host(set: &Sandbox) -> Result<Host> {
-    Host::start(host_config(set)).doing("prepare for starting jobs")
+/// Makes the process that starts jobs of the node whose directory is `node_dir`.
+pub(crate) fn prepare_host(set: &Sandbox, node_dir: &Path) -> Result<Host> {
+    let config = lictor_sandbox::Config {
+        node_dir: Some(node_dir.to_owned()),
+        ..host_config(set)
+    };
+    Host::start(config).doing("prepare for starting jobs")
 }
 
 /// How jobs are run here.
@@ -95,6 +100,7 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
         runsc: set.runsc.clone().unwrap_or(usual.runsc),
         container_root: set.container_root.unwrap_or(usual.container_root),
         runtime_dir: set.runtime_dir.clone().unwrap_or(usual.runtime_dir),
+        node_dir: usual.node_dir,
         start_bound: usual.start_bound,
     }
 }
