@@ -29,7 +29,7 @@ mod table;
 use lictor_trust::profiles::Limits;
 
 pub use elsewhere::{ELSEWHERE, Elsewhere};
-pub use expected::{Leak, judge, leaks};
+pub use expected::{Leak, judge, judge_where_limits_are_held, leaks};
 pub use site::Site;
 pub use table::{begin, end, table};
 

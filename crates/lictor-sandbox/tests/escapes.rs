@@ -18,6 +18,11 @@ fn wanted() -> Vec<&'static Attempt> {
 
 /// Fails with everything that differs, and shows every verdict.
 fn report(verdicts: &[(&Attempt, Verdict)], backend: Option<Backend>) {
+    // The machines of CI have what limits take; a laptop may not.
+    let judge = match std::env::var("CI").as_deref() {
+        Ok("true") => conformance::judge_where_limits_are_held,
+        _ => judge,
+    };
     let mut surprises = Vec::new();
     for (attempt, verdict) in verdicts {
         println!("{:<50} {verdict:?}", attempt.name);

@@ -94,6 +94,41 @@ fn is_absent(attempt: &Attempt, held: &str) -> bool {
     attempt.absent.is_some_and(|(errors, _)| errors.contains(&error))
 }
 
+/// What is not the filter's to answer: in namespaces it is an own network that has none of it.
+const OF_NETWORKS: &[&str] = &[
+    "connect to the host by IPv6",
+    "interfaces and addresses of the host",
+];
+
+/// Whether the kernel said that it has no such thing where a filter should have answered before it: with another kernel
+/// this would get out.
+fn passes_the_filter(backend: Backend, attempt: &Attempt, held: &str) -> bool {
+    let has_filter = match backend {
+        Backend::Landlock | Backend::Bubblewrap | Backend::Container => true,
+        // The one isolates nothing, the other has a kernel of its own that lacks most of it.
+        Backend::Host | Backend::Gvisor => false,
+    };
+    has_filter && !OF_NETWORKS.contains(&attempt.name) && is_absent(attempt, held)
+}
+
+/// [`judge`] on a machine that has all that limits take: there a job that is refused shows that something is not found
+/// out any more.
+///
+/// # Errors
+/// What differs, as a sentence.
+pub fn judge_where_limits_are_held(
+    backend: Option<Backend>,
+    attempt: &Attempt,
+    found: &Verdict,
+) -> Result<(), String> {
+    let is_known = backend.is_some_and(|b| is_always_refused(b, attempt));
+    match found {
+        Verdict::Refused(why) if !is_known => Err(format!("{}: refused here: {why}", attempt.name)),
+        Verdict::Lacks(missing) if !is_known => Err(format!("{}: no {missing} here", attempt.name)),
+        _ => judge(backend, attempt, found),
+    }
+}
+
 /// Compares a verdict with what is known: of a backend, or (`None`) of a plain process, where everything gets out.
 ///
 /// # Errors
@@ -112,6 +147,9 @@ pub fn judge(backend: Option<Backend>, attempt: &Attempt, found: &Verdict) -> Re
     }
     match found {
         Verdict::Out(_) if gets_out => Ok(()),
+        Verdict::Held(how) if backend.is_some_and(|b| passes_the_filter(b, attempt, how)) => Err(format!(
+            "{name}: {place} asks the kernel, which happens to lack it: {how}"
+        )),
         Verdict::Held(_) if !gets_out => Ok(()),
         // Nothing ran; but only a limit that the host cannot hold is a reason.
         Verdict::Refused(_) if attempt.limit.is_some() => Ok(()),
@@ -129,5 +167,49 @@ pub fn judge(backend: Option<Backend>, attempt: &Attempt, found: &Verdict) -> Re
         )),
         Verdict::Refused(why) => Err(format!("{name}: {place} refuses: {why}")),
         Verdict::Broken(how) => Err(format!("{name}: the attempt itself fails in {place}: {how}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> &'static Attempt {
+        let mut all = attempts();
+        all.find(|a| a.name == name).unwrap_or_else(|| panic!("{name}"))
+    }
+
+    #[test]
+    fn what_only_the_kernel_lacks_is_not_held_by_a_filter() {
+        let ciphers = named("ciphers of the kernel");
+        let (by_filter, by_kernel) = (
+            Verdict::Held("EPERM socket".into()),
+            Verdict::Held("EAFNOSUPPORT socket".into()),
+        );
+        for backend in [Backend::Landlock, Backend::Bubblewrap, Backend::Container] {
+            assert_eq!(judge(Some(backend), ciphers, &by_filter), Ok(()));
+            assert!(judge(Some(backend), ciphers, &by_kernel).is_err(), "{backend}");
+        }
+        assert_eq!(judge(Some(Backend::Gvisor), ciphers, &by_kernel), Ok(()));
+        assert_eq!(judge(None, ciphers, &by_kernel), Ok(()), "a plain process");
+        let other = Verdict::Held("EADDRNOTAVAIL connect".into());
+        let network = named("connect to the host by IPv6");
+        assert_eq!(judge(Some(Backend::Bubblewrap), network, &other), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_passes_only_where_limits_may_be_missing_or_never_are_held() {
+        let bomb = named("fork bomb");
+        let refused = Verdict::Refused("no pids".into());
+        assert_eq!(judge(Some(Backend::Bubblewrap), bomb, &refused), Ok(()));
+        assert!(judge_where_limits_are_held(Some(Backend::Bubblewrap), bomb, &refused).is_err());
+        assert_eq!(
+            judge_where_limits_are_held(Some(Backend::Gvisor), bomb, &refused),
+            Ok(())
+        );
+        let lacks = Verdict::Lacks(crate::capability::Capability::MemoryOfTree);
+        let many = named("memory of many processes");
+        assert!(judge_where_limits_are_held(Some(Backend::Host), many, &lacks).is_err());
+        assert_eq!(judge(Some(Backend::Host), many, &lacks), Ok(()));
     }
 }

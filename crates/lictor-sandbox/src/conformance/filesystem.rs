@@ -193,6 +193,14 @@ def by_descriptor(): os.fchmod(os.open(B['shown'] + '/file', os.O_RDONLY), 0o600
 any_of(lambda: os.chmod(B['shown'] + '/file', 0o600), by_descriptor)",
     ),
     must(
+        "set attributes of what is shown read-only",
+        "setxattr(2) by its name, and fsetxattr(2) of a descriptor for reading",
+        r"
+def by_name(): os.setxattr(B['shown'] + '/file', 'user.lictor', b'1')
+def by_descriptor(): os.setxattr(os.open(B['shown'] + '/file', os.O_RDONLY), 'user.lictor', b'1')
+any_of(by_name, by_descriptor)",
+    ),
+    must(
         "overwrite a running program",
         "/proc/self/exe and /proc/PID/exe (CVE-2019-5736)",
         r"
