@@ -14,6 +14,8 @@ mod files;
 mod freezer;
 mod legacy;
 mod place;
+#[cfg(test)]
+mod tests;
 mod unified;
 
 use std::ffi::OsStr;

@@ -99,12 +99,12 @@ pub(super) fn limit(controller: Controller, dir: &Path, bounds: &Bounds) -> io::
             let quota = bounds.cpu_quota();
             quota.map_or(Ok(()), |q| files::write(dir, "cpu.max", format!("{q} {PERIOD}")))
         }
-        Controller::Io => limit_io(dir, bounds),
+        Controller::Io => limit_io(dir, bounds, &disks()),
     }
 }
 
 /// The same limit for each disk: the kernel knows no other.
-fn limit_io(dir: &Path, bounds: &Bounds) -> io::Result<()> {
+pub(super) fn limit_io(dir: &Path, bounds: &Bounds, disks: &[String]) -> io::Result<()> {
     let mut rates = String::new();
     for (key, rate) in [
         ("rbps", bounds.read_bytes_per_s),
@@ -115,7 +115,6 @@ fn limit_io(dir: &Path, bounds: &Bounds) -> io::Result<()> {
     if rates.is_empty() {
         return Ok(());
     }
-    let disks = disks();
     if disks.is_empty() {
         return Err(io::ErrorKind::NotFound.into());
     }
@@ -127,7 +126,7 @@ fn limit_io(dir: &Path, bounds: &Bounds) -> io::Result<()> {
 }
 
 /// Whether the probe's limit is in force.
-fn is_set(controller: Controller, dir: &Path) -> bool {
+pub(super) fn is_set(controller: Controller, dir: &Path) -> bool {
     let probe = &Bounds::PROBE;
     match controller {
         Controller::Memory => files::number(dir, "memory.max") == probe.memory,
@@ -136,17 +135,18 @@ fn is_set(controller: Controller, dir: &Path) -> bool {
             let text = files::read(dir, "cpu.max").unwrap_or_default();
             text.split(' ').next().and_then(|q| q.parse().ok()) == probe.cpu_quota()
         }
-        Controller::Io => {
-            let text = files::read(dir, "io.max").unwrap_or_default();
-            let rate = probe
-                .read_bytes_per_s
-                .map_or(String::new(), |n| format!(" rbps={n} "));
-            disks().iter().all(|disk| {
-                let mut lines = text.lines();
-                lines.any(|l| l.starts_with(&format!("{disk} ")) && l.contains(&rate))
-            })
-        }
+        Controller::Io => is_io_set(dir, &disks()),
     }
+}
+
+pub(super) fn is_io_set(dir: &Path, disks: &[String]) -> bool {
+    let text = files::read(dir, "io.max").unwrap_or_default();
+    let rate = Bounds::PROBE.read_bytes_per_s;
+    let rate = rate.map_or(String::new(), |n| format!(" rbps={n} "));
+    disks.iter().all(|disk| {
+        let mut lines = text.lines();
+        lines.any(|l| l.starts_with(&format!("{disk} ")) && l.contains(&rate))
+    })
 }
 
 /// `major:minor` of each disk at the bottom: not partitions, nor what is made of other disks, files or memory.
