@@ -26,6 +26,7 @@ pub(crate) async fn pass(
     attempt.asks_for(host, port);
     let job = attempt.job;
     let listed = job.reach.find(host, port).ok_or_else(|| not_listed(job))?;
+    attempt.rule = Some(listed.rule.clone());
     if attempt.protocol == Protocol::Http && listed.speech == Speech::Tls {
         let detail = "the entry is for TLS; plain requests need `http` behind it";
         return Err(Denial::new(Reason::NotTls, detail));

@@ -137,6 +137,7 @@ impl Job {
             answers: Vec::new(),
             dialled: None,
             sni: None,
+            rule: None,
         }
     }
 
@@ -191,6 +192,8 @@ pub(crate) struct Attempt<'j> {
     pub(crate) answers: Vec<IpAddr>,
     pub(crate) dialled: Option<SocketAddr>,
     pub(crate) sni: Option<DnsName>,
+    /// The entry that names what is asked for.
+    pub(crate) rule: Option<String>,
 }
 
 /// The most addresses of a name that a record holds.
@@ -213,6 +216,7 @@ impl<'j> Attempt<'j> {
         self.job.ledger.count_denied();
         let verdict = Verdict::Denied {
             reason: denial.reason,
+            rule: self.rule.clone(),
             detail: denial.detail.clone().into_owned(),
         };
         let job = self.job;

@@ -225,9 +225,23 @@ pub enum Verdict {
     Denied {
         /// Why, as a stable word.
         reason: Reason,
+        /// The entry of the rules that names it all the same, or `open`; nothing when none does, or nothing was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
         /// Why, as a sentence of the proxy's own.
         detail: String,
     },
+}
+
+impl Verdict {
+    /// The entry that names what was asked for.
+    #[must_use]
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            Self::Allowed { rule } => Some(rule),
+            Self::Denied { rule, .. } => rule.as_deref(),
+        }
+    }
 }
 
 /// How a connection was asked for.

@@ -161,9 +161,12 @@ fn decided(job: &Digest, decision: &Decision) -> Event {
     if let Some(sni) = &decision.sni {
         event = event.with("sni", sni.as_str());
     }
+    if let Some(rule) = decision.verdict.rule() {
+        event = event.with("rule", rule);
+    }
     match &decision.verdict {
-        Verdict::Allowed { rule } => event.with("rule", rule.as_str()),
-        Verdict::Denied { reason, detail } => event
+        Verdict::Allowed { .. } => event,
+        Verdict::Denied { reason, detail, .. } => event
             .with("reason", reason.as_str())
             .with("detail", detail.as_str()),
     }
@@ -199,9 +202,58 @@ mod tests {
             sni: None,
             verdict: Verdict::Denied {
                 reason: Reason::NotListed,
+                rule: None,
                 detail: "no entry of the profile names this host and port".into(),
             },
         }))
+    }
+
+    #[test]
+    fn what_was_answered_dialled_named_and_decided_reaches_the_audit_log() {
+        let mut decision = Decision {
+            job: JobId::from_digest(&Digest::of(b"job")),
+            attempt: 7,
+            at: Timestamp::from_millis(1),
+            protocol: Protocol::Connect,
+            host: Some("a.example".to_owned()),
+            port: Some(443),
+            answers: vec![
+                "198.51.100.7".parse().expect("ip"),
+                "2001:db8::7".parse().expect("ip"),
+            ],
+            dialled: Some("198.51.100.7:443".parse().expect("an address")),
+            sni: Some("b.example".to_owned()),
+            verdict: Verdict::Denied {
+                reason: Reason::SniMismatch,
+                rule: Some("*.example:443".to_owned()),
+                detail: "a sentence".to_owned(),
+            },
+        };
+        let event = decided(&Digest::of(b"digest"), &decision);
+        assert_eq!(event.kind, EventType::EgressDenied);
+        let fields = json::to_vec(&event.fields).expect("JSON");
+        let fields = String::from_utf8(fields).expect("UTF-8");
+        for part in [
+            r#""answers":["198.51.100.7","2001:db8::7"]"#,
+            r#""attempt":7"#,
+            r#""detail":"a sentence""#,
+            r#""dialled":"198.51.100.7:443""#,
+            r#""host":"a.example""#,
+            r#""port":443"#,
+            r#""protocol":"connect""#,
+            r#""reason":"sni_mismatch""#,
+            r#""rule":"*.example:443""#,
+            r#""sni":"b.example""#,
+        ] {
+            assert!(fields.contains(part), "{part} in {fields}");
+        }
+        decision.verdict = Verdict::Allowed {
+            rule: "a.example:443".to_owned(),
+        };
+        let event = decided(&Digest::of(b"digest"), &decision);
+        assert_eq!(event.kind, EventType::EgressAllowed);
+        assert_eq!(event.fields["rule"], "a.example:443".into());
+        assert!(!event.fields.contains_key("reason"));
     }
 
     #[test]

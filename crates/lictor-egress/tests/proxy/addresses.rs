@@ -3,7 +3,7 @@
 use lictor_proto::egress::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::bench::{LOOPBACK, Proxy, Upstream, within};
+use crate::bench::{LOOPBACK, Proxy, Upstream, skip, within};
 
 fn connect(host: &str, port: u16) -> String {
     format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n")
@@ -61,6 +61,8 @@ async fn a_listed_name_with_an_address_that_is_not_public_is_refused() {
             matches!(decision.verdict, lictor_proto::egress::Verdict::Denied { reason: r, .. } if r == reason),
             "{address}: {decision:?}"
         );
+        let by = decision.verdict.rule().map(ToOwned::to_owned);
+        assert_eq!(by, Some(format!("in.example.test:{port} plain")), "{address}");
     }
     assert_eq!(server.taken(), 1);
 }
@@ -166,8 +168,7 @@ async fn this_machines_own_address_is_not_reached_by_a_range_around_it() {
     // The address that this machine would use to go out, if it can go out at all.
     let probe = std::net::UdpSocket::bind("0.0.0.0:0").expect("bind");
     if probe.connect("198.51.100.1:9").is_err() {
-        eprintln!("skipped: this machine has no address but loopback");
-        return;
+        return skip("this machine has no address but loopback");
     }
     let own = probe.local_addr().expect("address").ip();
     let listener = std::net::TcpListener::bind((own, 0)).expect("bind");

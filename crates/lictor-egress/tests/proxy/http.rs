@@ -74,6 +74,94 @@ async fn each_request_of_a_connection_is_judged_by_itself() {
     assert_eq!(proxy.denied().await, Reason::NotListed);
 }
 
+/// A server that answers `/N` by a redirect to the Nth of `places`, and everything else by `landed`.
+async fn redirecting_to(places: Vec<String>) -> Upstream {
+    Upstream::new(move |mut stream| {
+        let places = places.clone();
+        async move {
+            let head = read_head(&mut stream).await;
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            let to = path.strip_prefix('/').and_then(|n| n.parse().ok());
+            let answer = match to.and_then(|n: usize| places.get(n)) {
+                Some(to) => format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"),
+                None => "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nlanded".to_owned(),
+            };
+            let _: std::io::Result<()> = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await
+}
+
+/// Asks for `/number`, and follows the redirect on the same connection, as a client does; what the second answer is.
+async fn follow(proxy: &mut Proxy, place: &str, number: usize) -> String {
+    let mut client = proxy.dial().await;
+    let ask = |url: &str| {
+        let host = url.trim_start_matches("http://").trim_end_matches('/');
+        let host = host.split('/').next().unwrap_or_default().to_owned();
+        format!("GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+    };
+    let first = ask(&format!("http://{place}/{number}"));
+    client.write_all(first.as_bytes()).await.expect("write");
+    let redirect = read_head(&mut client).await;
+    assert!(redirect.starts_with("HTTP/1.1 302 "), "{redirect}");
+    proxy.allowed().await;
+    proxy.end().await;
+    let location = redirect.lines().find_map(|l| {
+        let (name, value) = l.split_once(": ")?;
+        name.eq_ignore_ascii_case("location").then(|| value.to_owned())
+    });
+    let second = ask(&location.expect("where to"));
+    client.write_all(second.as_bytes()).await.expect("write");
+    read_head(&mut client).await
+}
+
+#[tokio::test]
+async fn a_redirect_leads_no_further_than_a_request_of_its_own() {
+    let landing = redirecting_to(Vec::new()).await;
+    let places = [
+        format!("http://also.example.test:{}/landing", landing.port()),
+        "http://169.254.169.254/latest/meta-data/".to_owned(),
+        "http://in.example.test/".to_owned(),
+        "http://10.0.0.1/".to_owned(),
+    ];
+    let server = redirecting_to(places.to_vec()).await;
+    let place = format!("web.example.test:{}", server.port());
+    let listed = format!(
+        "mode = 'allowlist'\nallow = ['{place} http', 'also.example.test:{} http', '*.example.test:80 http']\n",
+        landing.port()
+    );
+    // Where everything public is open, only the look at addresses is left.
+    for (rules, of_an_address, of_metadata) in [
+        (listed, Reason::NotListed, Reason::NotListed),
+        (
+            "mode = 'open'\n".to_owned(),
+            Reason::PrivateAddress,
+            Reason::MetadataAddress,
+        ),
+    ] {
+        let mut proxy = Proxy::start(&format!("{rules}private = ['127.0.0.1']")).await;
+        for (name, address) in [("web", "127.0.0.1"), ("also", "127.0.0.1"), ("in", "10.0.0.1")] {
+            proxy.names.answer(&format!("{name}.example.test"), &[address]);
+        }
+        let landed = follow(&mut proxy, &place, 0).await;
+        assert!(
+            landed.starts_with("HTTP/1.1 200 "),
+            "a redirect is followed: {landed}"
+        );
+        proxy.allowed().await;
+        proxy.end().await;
+        for (number, reason) in [(1, of_metadata), (2, Reason::PrivateAddress), (3, of_an_address)] {
+            let answer = follow(&mut proxy, &place, number).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 403 Forbidden\r\nlictor-egress: {reason}\r\n")),
+                "{rules} {number}: {answer}"
+            );
+            assert_eq!(proxy.denied().await, reason, "{rules} {number}");
+        }
+    }
+    assert_eq!(landing.taken(), 2);
+}
+
 #[tokio::test]
 async fn requests_that_two_servers_could_read_differently_reach_none() {
     let server = Upstream::mirror().await;

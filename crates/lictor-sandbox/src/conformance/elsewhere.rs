@@ -32,9 +32,9 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         "a listed name that leads to the metadata service or to this machine",
     ),
     by(
-        "each_request_of_a_connection_is_judged_by_itself",
+        "a_redirect_leads_no_further_than_a_request_of_its_own",
         "redirects to private ranges",
-        "what was allowed once leads on to what is not",
+        "a listed host that answers 302 with the metadata service, a private address or a name of one",
     ),
     by(
         "requests_that_two_servers_could_read_differently_reach_none",
@@ -48,8 +48,8 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     by(
         "a_handshake_for_somebody_else_is_ended_before_a_byte_is_passed_on",
-        "SNI mismatch",
-        "domain fronting through a tunnel",
+        "another name in the handshake",
+        "a tunnel to a listed host whose TLS server name is somebody else's",
     ),
     by(
         "ends_sessions_and_double_forks_at_a_timeout",

@@ -46,7 +46,7 @@ impl Attempts {
         let Record::Decision(decision) = record else {
             return None;
         };
-        let Verdict::Denied { reason, detail } = &decision.verdict else {
+        let Verdict::Denied { reason, detail, .. } = &decision.verdict else {
             return None;
         };
         let destination = destination(decision);
@@ -97,7 +97,7 @@ impl Attempts {
                 let address = decision.dialled.map_or_else(String::new, |a| format!("at {a} "));
                 ("allowed", format!("{address}by {}", escape(rule)))
             }
-            Verdict::Denied { reason, detail } => {
+            Verdict::Denied { reason, detail, .. } => {
                 self.totals.denied += 1;
                 ("denied", format!("{reason}: {}", escape(detail)))
             }
@@ -127,9 +127,12 @@ pub(crate) fn line(record: &Record) -> Value {
                 "host": d.host, "port": d.port, "answers": d.answers, "dialled": d.dialled, "sni": d.sni,
                 "signed": false,
             });
+            if let Some(rule) = d.verdict.rule() {
+                line["rule"] = rule.into();
+            }
             match &d.verdict {
-                Verdict::Allowed { rule } => line["rule"] = rule.as_str().into(),
-                Verdict::Denied { reason, detail } => {
+                Verdict::Allowed { .. } => {}
+                Verdict::Denied { reason, detail, .. } => {
                     line["event"] = "egress_denied".into();
                     line["reason"] = reason.as_str().into();
                     line["detail"] = detail.as_str().into();
@@ -205,8 +208,12 @@ mod tests {
 
     fn denied(attempt: u64, host: &str) -> Record {
         let detail = "no entry of the profile names this host and port".to_owned();
-        let reason = Reason::NotListed;
-        decision(attempt, host, Verdict::Denied { reason, detail })
+        let verdict = Verdict::Denied {
+            reason: Reason::NotListed,
+            rule: None,
+            detail,
+        };
+        decision(attempt, host, verdict)
     }
 
     fn allowed(attempt: u64) -> Record {
@@ -255,6 +262,19 @@ mod tests {
         assert_eq!(attempts.warning(&allowed(3)), None);
         let told = (0..100).filter_map(|n| attempts.warning(&denied(n, &format!("h{n}.example"))));
         assert_eq!(told.count(), SPOKEN_OF - 1);
+    }
+
+    #[test]
+    fn a_denial_as_json_names_the_rule_that_matched_where_one_did() {
+        let verdict = Verdict::Denied {
+            reason: Reason::SniMismatch,
+            rule: Some("*.example:443".to_owned()),
+            detail: "a sentence".to_owned(),
+        };
+        let with = line(&decision(1, "a.example", verdict));
+        assert_eq!(with["rule"], "*.example:443");
+        assert_eq!(with["reason"], "sni_mismatch");
+        assert!(line(&denied(2, "a.example")).get("rule").is_none());
     }
 
     #[test]
