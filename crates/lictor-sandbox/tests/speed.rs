@@ -127,6 +127,11 @@ async fn start_and_wait_of_true_beside_bare_runtimes() {
     let flags = ["--platform=ptrace", "--network=none", "--ignore-cgroups"];
     for runtime in ["runc", "crun"] {
         let Some(path) = program(runtime) else { continue };
+        if !least.run(runtime, &[]).status().is_ok_and(|s| s.success()) {
+            // crun refuses hosts where both versions of cgroups are mounted; ours shows it none.
+            println!("{runtime} does not run here by itself: there is nothing to compare with");
+            continue;
+        }
         let config = Config {
             oci_runtime: Some(path),
             ..Config::default()
