@@ -30,7 +30,7 @@ use lictor_trust::profiles::Limits;
 
 pub use elsewhere::{ELSEWHERE, Elsewhere};
 pub use expected::{Leak, judge, judge_where_limits_are_held, leaks};
-pub use site::Site;
+pub use site::{Shape, Site};
 pub use table::{begin, end, table};
 
 use crate::capability::Capability;

@@ -52,19 +52,19 @@ fn upstream() -> u16 {
 }
 
 async fn bench(rules: &str) -> Bench {
-    bench_of(Backend::Bubblewrap, rules).await
+    bench_of(Backend::Bubblewrap, rules).await.expect("it runs here")
 }
 
-async fn bench_of(backend: Backend, rules: &str) -> Bench {
+async fn bench_of(backend: Backend, rules: &str) -> Option<Bench> {
     let text = format!(
         "[profiles.p]\nbackend = \"{backend}\"\nnetwork = \"egress\"\n[profiles.p.egress]\n{rules}\n"
     );
     let mut profiles: Profiles = toml::from_str(&text).expect("profiles");
     profiles.settle().expect("profiles that fit");
-    let mut bench = Bench::with(backend, config()).await;
+    let mut bench = Bench::on_with(backend, config()).await?;
     bench.profile = profiles.profiles.into_values().next().expect("one");
     assert_eq!(bench.profile.network, Network::Egress);
-    bench
+    Some(bench)
 }
 
 /// Gets a page by the variables that the sandbox sets; prints what came, or the proxy's word for why nothing did.
@@ -103,7 +103,9 @@ async fn what_is_listed_is_reached_through_the_proxy_and_told() {
         "mode = \"allowlist\"\nallow = [\"127.0.0.1/32:{port} plain\"]\nprivate = [\"127.0.0.1/32\"]"
     );
     for backend in [Backend::Bubblewrap, Backend::Container] {
-        reaches_what_is_listed(&bench_of(backend, &rules).await, port).await;
+        if let Some(bench) = bench_of(backend, &rules).await {
+            reaches_what_is_listed(&bench, port).await;
+        }
     }
 }
 

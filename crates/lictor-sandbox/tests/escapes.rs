@@ -1,12 +1,22 @@
 //! The attempts of `lictor_sandbox::conformance`: each gets out of a plain process, and of a backend exactly when its
 //! list of leaks says so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods
+)]
 
 mod common;
 
-use lictor_sandbox::conformance::{self, Attempt, ELSEWHERE, Site, Verdict, attempts, judge, leaks};
-use lictor_sandbox::{Config, Host};
+use common::Bench;
+use lictor_sandbox::Config;
+use lictor_sandbox::conformance::{
+    self, Attempt, Class, ELSEWHERE, Shape, Site, Verdict, attempts, judge, leaks,
+};
 use lictor_trust::profiles::Backend;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Only these attempts, while working on one: a part of the name.
 const ONLY: &str = "LICTOR_ATTEMPT";
@@ -40,6 +50,9 @@ fn is_root() -> bool {
     is_root
 }
 
+/// What the tests of an agent that is not root are started with, by the one that is.
+const NOT_ROOT: &str = "LICTOR_TEST_NOT_ROOT";
+
 async fn holds_what_it_says(name: Backend) {
     holds_a_part(name, (0, 1)).await;
 }
@@ -51,9 +64,15 @@ async fn holds_a_part(name: Backend, (part, parts): (usize, usize)) {
     }
     let place = tempfile::tempdir().expect("a directory");
     let mut site = Site::prepare(place.path()).expect("bait");
-    let host = Host::start(Config::default()).expect("the host starts");
-    let backend = host.backend(name).expect("built in");
-    let can = backend.probe().await.expect("it works here");
+    let Some(Bench {
+        host,
+        backend,
+        capabilities: can,
+        ..
+    }) = Bench::on(name).await
+    else {
+        return;
+    };
     let mut verdicts = Vec::new();
     for attempt in wanted().into_iter().skip(part).step_by(parts) {
         let verdict = site.within(&host, (backend.as_ref(), &can), attempt).await;
@@ -63,6 +82,139 @@ async fn holds_a_part(name: Backend, (part, parts): (usize, usize)) {
         ));
     }
     report(&verdicts, Some(name));
+}
+
+/// What depends on how a sandbox is made, and not on its filter or its limits.
+fn depends_on_the_shape(attempt: &Attempt) -> bool {
+    attempt.limit.is_none() && attempt.class != Class::Kernel
+}
+
+/// Somebody else listens in these sandboxes, on a socket that was made inside by a process from outside.
+#[tokio::test]
+async fn bubblewrap_with_a_way_out_lets_out_what_its_list_says() {
+    if !is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let mut site = Site::prepare(place.path()).expect("bait").shaped(Shape::Egress);
+    let config = Config {
+        egress_proxy: Some(["--exact", "serve_as_proxy"].map(str::to_owned).to_vec()),
+        ..Config::default()
+    };
+    let bench = Bench::with(Backend::Bubblewrap, config).await;
+    let backend = (bench.backend.as_ref(), &bench.capabilities);
+    let mut verdicts = Vec::new();
+    for attempt in wanted().into_iter().filter(|a| depends_on_the_shape(a)) {
+        let verdict = site.within(&bench.host, backend, attempt).await;
+        verdicts.push((
+            attempt,
+            verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name)),
+        ));
+    }
+    report(&verdicts, Some(Backend::Bubblewrap));
+}
+
+/// Started as a process of its own by the test above, with the control socket as its standard input.
+#[test]
+fn serve_as_proxy() {
+    use std::os::fd::AsFd as _;
+    let control = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .expect("a descriptor");
+    if rustix::net::sockopt::socket_type(&control) == Ok(rustix::net::SocketType::SEQPACKET) {
+        lictor_sandbox::hide_memory().expect("hidden");
+        lictor_sandbox::confine_to_network().expect("kept to it");
+        lictor_egress::run(control).expect("served to the end");
+    }
+}
+
+/// Made before the job and its bait were there, and its workspace mounted into it afterwards.
+#[tokio::test]
+async fn prepared_bubblewrap_lets_out_what_its_list_says() {
+    if !is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let mut site = Site::prepare(place.path()).expect("bait").shaped(Shape::Prepared);
+    let bench = Bench::new(Backend::Bubblewrap).await;
+    let is_meant = |a: &&Attempt| depends_on_the_shape(a) && !a.program.contains("B['shown']");
+    let attempts: Vec<_> = wanted().into_iter().filter(is_meant).collect();
+    let profile = site.profile(Backend::Bubblewrap, attempts[0]).expect("a profile");
+    let (wanted, receiver) = watch::channel(vec![profile]);
+    let (host, work) = (bench.host.clone(), site.root().to_owned());
+    let mut keeper = JoinSet::new();
+    keeper.spawn(async move { host.keep_warm(&work, receiver).await });
+    let mut ready = bench.host.warm_ready();
+    let mut verdicts = Vec::new();
+    for attempt in attempts {
+        ready.wait_for(|n| *n > 0).await.expect("the host lives");
+        let backend = (bench.backend.as_ref(), &bench.capabilities);
+        let verdict = site.within(&bench.host, backend, attempt).await;
+        assert!(
+            ready.has_changed().expect("the host lives"),
+            "a prepared one was taken"
+        );
+        verdicts.push((
+            attempt,
+            verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name)),
+        ));
+    }
+    drop(wanted);
+    keeper.join_all().await;
+    report(&verdicts, Some(Backend::Bubblewrap));
+}
+
+/// Started by the test below as a user who is not root: there a job's user is the agent's own, and so is the bait's.
+#[tokio::test]
+async fn bubblewrap_of_an_ordinary_user_lets_out_what_its_list_says() {
+    if std::env::var_os(NOT_ROOT).is_none() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let mut site = Site::prepare(place.path()).expect("bait");
+    let bench = Bench::new(Backend::Bubblewrap).await;
+    let backend = (bench.backend.as_ref(), &bench.capabilities);
+    let mut verdicts = Vec::new();
+    for attempt in wanted().into_iter().filter(|a| depends_on_the_shape(a)) {
+        let verdict = site.within(&bench.host, backend, attempt).await;
+        verdicts.push((
+            attempt,
+            verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name)),
+        ));
+    }
+    report(&verdicts, Some(Backend::Bubblewrap));
+}
+
+#[test]
+fn sandboxes_of_an_agent_that_is_not_root_let_out_what_the_list_says() {
+    use std::os::unix::process::CommandExt as _;
+    if !is_root() {
+        return;
+    }
+    const NOBODY: u32 = 65_534;
+    let own = tempfile::tempdir().expect("a directory");
+    std::os::unix::fs::chown(own.path(), Some(NOBODY), Some(NOBODY)).expect("given away");
+    // Wherever this test lies, it may be below a directory that is closed to others.
+    let copy = own.path().join("escapes");
+    std::fs::copy(std::env::current_exe().expect("this test"), &copy).expect("copied");
+    let name = "bubblewrap_of_an_ordinary_user_lets_out_what_its_list_says";
+    let said = std::process::Command::new(&copy)
+        .args(["--exact", name, "--nocapture"])
+        .current_dir(own.path())
+        .env("TMPDIR", own.path())
+        .env(NOT_ROOT, "1")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(
+        said.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&said.stderr)
+    );
+    assert!(text.matches("Held(").count() > 70, "{text}");
 }
 
 #[test]

@@ -221,7 +221,9 @@ async fn a_kept_sandbox_keeps_its_workspace_and_not_its_root() {
 async fn backends_without_a_writable_root_refuse_one() {
     let rooted = Rooted::new().await;
     for backend in [Backend::Host, Backend::Landlock] {
-        let bench = Bench::new(backend).await;
+        let Some(bench) = Bench::on(backend).await else {
+            continue;
+        };
         let refused = lictor_sandbox::can_hold(&rooted.bench.profile, backend, &bench.capabilities);
         assert!(refused.is_err(), "{backend}");
     }

@@ -35,12 +35,26 @@ const TEXT: &str = "7f3a-the-secret-outside";
 /// Most of an attempt's output that is kept.
 const MOST_OUTPUT: usize = 64 * 1024;
 
+/// The form of a backend's sandboxes that an attempt is made in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// As a profile makes them that asks for nothing.
+    #[default]
+    Plain,
+    /// With the egress proxy as the way out, for one name that does not exist.
+    Egress,
+    /// Made before the job came. What an attempt finds shown is laid anew for each, which no prepared sandbox outlives:
+    /// this shape shows nothing.
+    Prepared,
+}
+
 /// Bait, and a place for jobs beside it.
 #[derive(Debug)]
 pub struct Site {
     root: PathBuf,
     user: Option<(u32, u32)>,
     bait: Bait,
+    shape: Shape,
     /// A descriptor without close-on-exec in every process that this one starts without care.
     _leak: OwnedFd,
     jobs: u32,
@@ -80,9 +94,35 @@ impl Site {
             bait: Bait::start(&root, user)?,
             root,
             user,
+            shape: Shape::Plain,
             _leak: leak,
             jobs: 0,
         })
+    }
+
+    /// The same bait, for sandboxes of another shape.
+    #[must_use]
+    pub fn shaped(self, shape: Shape) -> Self {
+        Self { shape, ..self }
+    }
+
+    /// Where jobs are.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The profile of a job that tries it.
+    ///
+    /// # Errors
+    /// When the shape is none of this backend's.
+    pub fn profile(&self, backend: BackendName, attempt: &Attempt) -> io::Result<Profile> {
+        let mut profile = profile((backend, self.shape), attempt)?;
+        if backend.is_unprivileged() && self.shape != Shape::Prepared {
+            let shown = self.root.join("shown");
+            profile.read_only.push(shown.to_string_lossy().into_owned());
+        }
+        Ok(profile)
     }
 
     /// Tries it as a plain process, which is what a sandbox is measured against.
@@ -144,11 +184,7 @@ impl Site {
         attempt: &Attempt,
         argv: Vec<String>,
     ) -> io::Result<Result<Plan, String>> {
-        let mut profile = profile(backend, attempt)?;
-        if backend.is_unprivileged() {
-            let shown = self.root.join("shown");
-            profile.read_only.push(shown.to_string_lossy().into_owned());
-        }
+        let profile = self.profile(backend, attempt)?;
         let name: Name = "escape".parse().map_err(io::Error::other)?;
         let mut exec = Exec::new(argv);
         exec.timeout_ms = Some(25_000);
@@ -269,10 +305,18 @@ fn give(path: &Path, mode: u32, user: Option<(u32, u32)>) -> io::Result<()> {
     user.map_or(Ok(()), |(uid, gid)| chown(path, Some(uid), Some(gid)))
 }
 
-fn profile(backend: BackendName, attempt: &Attempt) -> io::Result<Profile> {
-    let network = if backend.is_unprivileged() { "none" } else { "host" };
-    let mut profile: Profile =
-        serde_json::from_value(json!({ "backend": backend.as_str(), "network": network }))?;
+fn profile((backend, shape): (BackendName, Shape), attempt: &Attempt) -> io::Result<Profile> {
+    let backend_name = backend.as_str();
+    let text = match shape {
+        _ if !backend.is_unprivileged() => json!({ "backend": backend_name, "network": "host" }),
+        Shape::Plain => json!({ "backend": backend_name, "network": "none" }),
+        Shape::Prepared => json!({ "backend": backend_name, "network": "none", "warm": 1 }),
+        Shape::Egress => {
+            let egress = json!({ "mode": "allowlist", "allow": ["in.example.test:443"] });
+            json!({ "backend": backend_name, "network": "egress", "egress": egress })
+        }
+    };
+    let mut profile: Profile = serde_json::from_value(text)?;
     if let Some(limit) = attempt.limit {
         limit.set(&mut profile.limits);
     }

@@ -10,6 +10,8 @@
     clippy::disallowed_methods
 )]
 
+pub mod machine;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +20,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use lictor_proto::doc::{Exec, Exit};
 use lictor_sandbox::{
-    Backend, Capabilities, Config, Ended, Host, OutputReader, Plan, Running, Sandbox, StartError, StdinSource,
+    Backend, Capabilities, Config, ContainerEngine, Ended, Host, OutputReader, Plan, ProbeError, Running,
+    Sandbox, StartError, StdinSource,
 };
 use lictor_trust::profiles::{Backend as BackendName, Profile, Profiles};
 use tokio::sync::watch;
@@ -83,19 +86,43 @@ impl Bench {
     }
 
     pub async fn with(name: BackendName, config: Config) -> Self {
+        let bench = Self::probed(name, config).await;
+        bench.unwrap_or_else(|why| panic!("this machine cannot run {name}: {why}"))
+    }
+
+    /// `None` where this machine cannot run it: then the test is skipped, with the reason.
+    pub async fn on(name: BackendName) -> Option<Self> {
+        Self::on_with(name, Config::default()).await
+    }
+
+    pub async fn on_with(name: BackendName, config: Config) -> Option<Self> {
+        let listed_as = match config.container_engine {
+            ContainerEngine::Auto => name.as_str(),
+            engine => engine.as_str(),
+        };
+        match Self::probed(name, config).await {
+            Ok(bench) => Some(bench),
+            Err(why) => {
+                machine::skip_what_cannot_run(listed_as, &why);
+                None
+            }
+        }
+    }
+
+    async fn probed(name: BackendName, config: Config) -> Result<Self, ProbeError> {
         let host = Host::start(config).expect("the host starts");
         let backend = host.backend(name).expect("the backend is built in");
-        let capabilities = backend.probe().await.expect("this machine can run the suite");
+        let capabilities = backend.probe().await?;
         let root = tempfile::tempdir().expect("a directory");
         let profile = profile(name);
-        Self {
+        Ok(Self {
             host,
             backend,
             capabilities,
             profile,
             root,
             warm: None,
-        }
+        })
     }
 
     /// Bubblewrap with prepared sandboxes: each job of the bench's own profile gets one.
@@ -315,25 +342,33 @@ macro_rules! for_every_backend {
         mod host {
             $(#[tokio::test]
             async fn $case() {
-                super::$case(&super::Bench::new(super::Backend::Host).await).await;
+                if let Some(bench) = super::Bench::on(super::Backend::Host).await {
+                    super::$case(&bench).await;
+                }
             })*
         }
         mod landlock {
             $(#[tokio::test]
             async fn $case() {
-                super::$case(&super::Bench::new(super::Backend::Landlock).await).await;
+                if let Some(bench) = super::Bench::on(super::Backend::Landlock).await {
+                    super::$case(&bench).await;
+                }
             })*
         }
         mod container {
             $(#[tokio::test]
             async fn $case() {
-                super::$case(&super::Bench::new(super::Backend::Container).await).await;
+                if let Some(bench) = super::Bench::on(super::Backend::Container).await {
+                    super::$case(&bench).await;
+                }
             })*
         }
         mod bubblewrap {
             $(#[tokio::test]
             async fn $case() {
-                super::$case(&super::Bench::new(super::Backend::Bubblewrap).await).await;
+                if let Some(bench) = super::Bench::on(super::Backend::Bubblewrap).await {
+                    super::$case(&bench).await;
+                }
             })*
         }
         mod prepared_bubblewrap {
@@ -354,8 +389,9 @@ macro_rules! for_gvisor {
         mod gvisor {
             $(#[tokio::test]
             async fn $case() {
-                let bench = super::Bench::new(super::Backend::Gvisor).await;
-                super::$case(&bench).await;
+                if let Some(bench) = super::Bench::on(super::Backend::Gvisor).await {
+                    super::$case(&bench).await;
+                }
             })*
         }
     };
