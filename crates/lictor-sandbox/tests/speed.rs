@@ -11,7 +11,7 @@ mod common;
 #[path = "speed/oci.rs"]
 mod oci;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -140,34 +140,9 @@ async fn start_and_wait_of_true_beside_bare_runtimes() {
         let name = format!("container, {runtime}");
         beside(&bench, &name, ("run", &|| least.run(runtime, &[]))).await;
     }
-    let place = tempfile::tempdir().expect("a directory");
-    let config = Config {
-        runtime_dir: place.path().to_owned(),
-        ..Config::default()
-    };
-    open_to_others(place.path());
-    let bench = Bench::with(Backend::Gvisor, config).await;
-    beside(
-        &bench,
-        "gvisor",
-        ("runsc run, a bundle with /usr alone", &|| {
-            least.run("runsc", &flags)
-        }),
-    )
-    .await;
-    let exec = common::command(&["sleep", "1000"]);
-    let started = bench.start(&exec, lictor_sandbox::StdinSource::Null).await;
-    let (mut sandbox, running) = started.expect("starts");
-    let same = oci::Bundle::like(place.path());
-    beside(
-        &bench,
-        "gvisor",
-        ("runsc run, the same bundle", &|| same.run("runsc", &flags)),
-    )
-    .await;
-    running.stop_switch().stop(lictor_sandbox::StopReason::Shutdown);
-    running.wait().await;
-    sandbox.destroy().await.expect("destroyed");
+    let bench = Bench::new(Backend::Gvisor).await;
+    let bare = || least.run("runsc", &flags);
+    beside(&bench, "gvisor", ("runsc run", &bare)).await;
 }
 
 /// A few of each in turn.
@@ -184,12 +159,6 @@ async fn beside(bench: &Bench, name: &str, (peer, bare): (&str, &dyn Fn() -> Com
 fn program(name: &str) -> Option<PathBuf> {
     let places = ["/usr/bin", "/usr/sbin"].map(|dir| PathBuf::from(dir).join(name));
     places.into_iter().find(|path| path.is_file())
-}
-
-/// Others than root walk through it.
-fn open_to_others(dir: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).expect("set");
 }
 
 /// What each prepared sandbox holds: memory of its processes that nobody shares, and what the machine has less.

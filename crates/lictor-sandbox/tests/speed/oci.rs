@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A bundle whose root is the host's `/usr`, read-only.
 pub(crate) struct Bundle(tempfile::TempDir);
@@ -46,17 +45,6 @@ impl Bundle {
         Self(dir)
     }
 
-    /// One of a job that runs, below `place`, with `true` for its first process.
-    pub(crate) fn like(place: &Path) -> Self {
-        let config = configuration(place).expect("the bundle of a job");
-        let text = fs::read(config).expect("readable");
-        let mut config: Value = serde_json::from_slice(&text).expect("JSON");
-        config["process"]["args"] = json!(["/usr/bin/true"]);
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::write(dir.path().join("config.json"), config.to_string()).expect("written");
-        Self(dir)
-    }
-
     /// Runs it. A runtime gives what it gets as standard input and output to its own user, so these are pipes.
     pub(crate) fn run(&self, runtime: &str, flags: &[&str]) -> Command {
         let mut command = Command::new(runtime);
@@ -68,14 +56,4 @@ impl Bundle {
             .stderr(Stdio::piped());
         command
     }
-}
-
-fn configuration(below: &Path) -> Option<PathBuf> {
-    let own = below.join("config.json");
-    if own.is_file() {
-        return Some(own);
-    }
-    let entries = fs::read_dir(below).ok()?.flatten().map(|e| e.path());
-    let mut directories = entries.filter(|path| path.is_dir() && !path.ends_with("root"));
-    directories.find_map(|path| configuration(&path))
 }
