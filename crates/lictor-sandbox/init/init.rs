@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   lictor-init           holds the container: see `hold`
+//!   lictor-init hold A B  the same, where its maker needs standard input and output itself
 //!   lictor-init run ...   starts a program in it and tells how it ended: see `run`
 //! ```
 #![no_std]
@@ -26,6 +27,12 @@ unsafe extern "C" fn main(stack: *mut usize) -> ! {
     let (count, arguments) = unsafe { (*stack, stack.add(1).cast::<*const u8>()) };
     if count < 2 {
         hold::hold();
+    }
+    // SAFETY: that many strings are there.
+    unsafe {
+        if count == 4 && **arguments.add(1) == b'h' {
+            hold::hold_at(*arguments.add(2), *arguments.add(3));
+        }
     }
     // SAFETY: the kernel has put that many strings there, and a null pointer behind them, and the environment behind
     // that; nobody else uses them.

@@ -72,6 +72,10 @@ pub(crate) async fn checks(_: &Kernel) -> Vec<Check> {
     Vec::new()
 }
 
+pub(crate) fn runtime_dir() -> PathBuf {
+    PathBuf::new()
+}
+
 pub(crate) fn host_facts(_: &Path) -> HostFacts {
     HostFacts {
         os: std::env::consts::OS.to_owned(),

@@ -13,14 +13,17 @@ pub enum ContainerEngine {
     Runc,
     /// The OCI runtime `crun`; it takes a root agent.
     Crun,
+    /// `podman`, which an agent may use that is not root.
+    Podman,
 }
 
 impl ContainerEngine {
     /// Which are tried, in this order.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
-    pub(crate) fn candidates(self) -> Vec<Self> {
+    pub(crate) fn candidates(self, is_root: bool) -> Vec<Self> {
         match self {
-            Self::Auto => vec![Self::Runc, Self::Crun],
+            Self::Auto if is_root => vec![Self::Runc, Self::Crun, Self::Podman],
+            Self::Auto => vec![Self::Podman],
             one => vec![one],
         }
     }
@@ -32,6 +35,7 @@ impl ContainerEngine {
             Self::Auto => "auto",
             Self::Runc => "runc",
             Self::Crun => "crun",
+            Self::Podman => "podman",
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Config {
     pub container_engine: ContainerEngine,
     /// The OCI runtime of containers, a runc or a crun by its name; else those are taken that are at the usual places.
     pub oci_runtime: Option<PathBuf>,
+    /// The `podman` program.
+    pub podman: PathBuf,
     /// The `runsc` program.
     pub runsc: PathBuf,
     /// Who root is in containers of a root agent: an id of the host that no user has, for both user and group.
@@ -56,9 +58,10 @@ impl Default for Config {
             bwrap: PathBuf::from("/usr/bin/bwrap"),
             container_engine: ContainerEngine::Auto,
             oci_runtime: None,
+            podman: PathBuf::from("/usr/bin/podman"),
             runsc: PathBuf::from("/usr/bin/runsc"),
             container_root: 2_147_418_112,
-            runtime_dir: PathBuf::from("/run/lictor"),
+            runtime_dir: imp::runtime_dir(),
             egress_proxy: None,
             node_dir: None,
             start_bound: Duration::from_secs(30),

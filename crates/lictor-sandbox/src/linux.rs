@@ -70,7 +70,7 @@ use std::sync::Arc;
 pub(crate) use bubblewrap::keep_warm;
 pub(crate) use checks::all as checks;
 pub(crate) use confine::to_network as confine_to_network;
-pub(crate) use facts::{fingerprint, hide_memory, host_facts, sync_file_system};
+pub(crate) use facts::{fingerprint, hide_memory, host_facts, runtime_dir, sync_file_system};
 pub(crate) use helper::{place as helper_place, run as run_helper};
 pub(crate) use kept::{Claim, sweep as sweep_kept};
 pub(crate) use kernel::Kernel;

@@ -48,7 +48,7 @@ async fn holds_what_any_sandbox_must(config: Config) {
     for attempt in attempts().filter(|a| a.rule == Rule::Must) {
         let backend = (bench.backend.as_ref(), &bench.capabilities);
         let verdict = site.within(&bench.host, backend, attempt).await;
-        let verdict = verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name));
+        let verdict = verdict.unwrap_or_else(|e| panic!("{}: {e:?}", attempt.name));
         surprises.extend(judge(Some(Backend::Container), attempt, &verdict).err());
     }
     assert!(surprises.is_empty(), "{}", surprises.join("\n"));
@@ -63,3 +63,89 @@ async fn crun_runs_jobs_exactly() {
 async fn crun_holds_what_any_sandbox_must() {
     holds_what_any_sandbox_must(with(ContainerEngine::Crun)).await;
 }
+
+#[tokio::test]
+async fn podman_of_root_runs_jobs_exactly() {
+    runs_jobs_exactly(with(ContainerEngine::Podman)).await;
+}
+
+#[tokio::test]
+async fn podman_of_root_holds_what_any_sandbox_must() {
+    holds_what_any_sandbox_must(with(ContainerEngine::Podman)).await;
+}
+
+#[test]
+fn an_agent_that_is_not_root_runs_jobs_exactly_in_podman() {
+    if as_somebody("an_agent_that_is_not_root_runs_jobs_exactly_in_podman") {
+        alone(runs_jobs_exactly(not_root()));
+    }
+}
+
+#[test]
+fn an_agent_that_is_not_root_holds_what_any_sandbox_must_in_podman() {
+    if as_somebody("an_agent_that_is_not_root_holds_what_any_sandbox_must_in_podman") {
+        alone(holds_what_any_sandbox_must(not_root()));
+    }
+}
+
+/// Some files of such an agent's containers belong to other users; root takes away what is left of them.
+fn not_root() -> Config {
+    Config {
+        runtime_dir: std::env::var_os(AS_SOMEBODY).expect("a directory").into(),
+        ..Config::default()
+    }
+}
+
+fn alone(what: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(what);
+}
+
+/// Tells the test that it is the user that was made for it, and where that has its runtime directory.
+const AS_SOMEBODY: &str = "LICTOR_TEST_AS_SOMEBODY";
+
+/// `true` for a user who is not root and has more ids, who is there in mounts of the test's own alone; as root it runs
+/// the test as that user and holds that it passes.
+fn as_somebody(test: &str) -> bool {
+    if std::env::var_os(AS_SOMEBODY).is_some() {
+        return true;
+    }
+    if !rustix::process::geteuid().is_root() {
+        common::skip("only root can make a user for it");
+        return false;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(place.path(), open).expect("a mode");
+    let own = place.path().join("run");
+    std::fs::create_dir(&own).expect("a directory");
+    std::os::unix::fs::chown(&own, Some(61234), Some(61234)).expect("its owner");
+    let here = std::env::current_exe().expect("this test");
+    std::fs::copy(here, place.path().join("test")).expect("a copy that others can run");
+    let status = std::process::Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-euc",
+            BECOME_SOMEBODY,
+            "sh",
+        ])
+        .arg(place.path())
+        .args(["--exact", test, "--nocapture"])
+        .env(AS_SOMEBODY, &own)
+        .status();
+    assert!(status.expect("unshare runs").success(), "{test} as somebody else");
+    false
+}
+
+const BECOME_SOMEBODY: &str = r#"
+place=$1; shift
+cp /etc/passwd /etc/group "$place"
+echo "somebody:x:61234:61234::/tmp:/bin/sh" >> "$place/passwd"
+echo "somebody:x:61234:" >> "$place/group"
+echo "somebody:3000000:65536" | tee "$place/subuid" > "$place/subgid"
+for file in passwd group subuid subgid; do mount --bind "$place/$file" "/etc/$file"; done
+exec setpriv --reuid 61234 --regid 61234 --clear-groups "$place/test" "$@"
+"#;

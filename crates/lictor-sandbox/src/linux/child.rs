@@ -23,6 +23,7 @@ mod clone;
 mod keeper;
 mod listen;
 mod program;
+mod tighten;
 
 use std::ffi::{c_int, c_long, c_void};
 use std::ptr;

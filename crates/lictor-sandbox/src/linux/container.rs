@@ -18,6 +18,7 @@
 mod first;
 mod made;
 mod maker;
+mod podman;
 mod runtime;
 
 use std::io;
@@ -66,13 +67,8 @@ impl Backend for Container {
             problem,
             fix: fix.to_owned(),
         };
-        if !rustix::process::geteuid().is_root() {
-            return Err(unusable(
-                "the agent is not root, so it can give a container only one user".to_owned(),
-                "run the agent as root, or use bubblewrap, which needs no rights",
-            ));
-        }
-        if self.0.config.sandbox_uid == 0 {
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root && self.0.config.sandbox_uid == 0 {
             return Err(unusable(
                 "the sandbox user is root".to_owned(),
                 "set `uid` below `[sandbox]` in the agent's configuration to an unprivileged user",
@@ -85,20 +81,15 @@ impl Backend for Container {
             ));
         }
         let maker = Maker::choose(&self.0).await?;
+        let shows_trees = maker.shows_trees();
         *self.0.maker.lock().unwrap_or_else(PoisonError::into_inner) = Some(maker);
         let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
         found.extend(C::OF_NAMESPACES);
-        found.extend([
-            C::CpuTime,
-            C::FileSize,
-            C::OpenFiles,
-            C::Pids,
-            C::Devices,
-            C::RunAsUser,
-            C::OwnRoot,
-            C::HiddenPaths,
-            C::ProtectedPaths,
-        ]);
+        found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::Pids, C::Devices]);
+        found.extend(shows_trees.then_some(C::OwnRoot));
+        if is_root {
+            found.extend([C::RunAsUser, C::HiddenPaths, C::ProtectedPaths]);
+        }
         found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
         found.extend(self.0.limits());
         found.extend((quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
@@ -125,7 +116,7 @@ impl Backend for Container {
             }
         };
         let mut made = Inner { job, made };
-        let inside = (made.made.init_fd.as_fd(), Some(&INSIDE));
+        let inside = (made.made.init_fd().as_fd(), Some(&INSIDE));
         if let Err(e) = made.job.open_way_out(inside).await {
             let _ = made.destroy().await;
             return Err(e);
@@ -184,11 +175,11 @@ impl Boxed for Inner {
         let kernel = self.job.kernel.clone();
         let filter = kernel.filter_of(self.job.plan.spec().seccomp)?;
         let inside = Inside {
-            namespaces: Some(self.made.init_fd.as_fd()),
+            namespaces: Some(self.made.init_fd().as_fd()),
             user: Some(&INSIDE),
-            init: Some(self.made.init),
+            init: Some(self.made.init()),
             filter: Some(filter),
-            roots: vec![self.made.init],
+            roots: vec![self.made.init()],
             ..Inside::default()
         };
         self.job.exec(stdio, inside).await

@@ -1,7 +1,7 @@
 //! Facts about the host for heartbeats, and the fingerprint that tells a cloned machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lictor_proto::Digest;
 use lictor_proto::agent::HostFacts;
@@ -31,6 +31,17 @@ fn os_version() -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = text.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
     name.unwrap_or("").trim_matches('"').chars().take(128).collect()
+}
+
+/// Where OCI runtimes keep their files, unless the configuration says so: what the system clears when it starts.
+pub(crate) fn runtime_dir() -> PathBuf {
+    let user = rustix::process::geteuid();
+    let own = PathBuf::from(format!("/run/user/{}", user.as_raw()));
+    match user.is_root() {
+        true => PathBuf::from("/run/lictor"),
+        false if own.is_dir() => own.join("lictor"),
+        false => PathBuf::from(format!("/tmp/lictor-{}", user.as_raw())),
+    }
 }
 
 /// See the public function of this name.

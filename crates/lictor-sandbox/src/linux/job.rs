@@ -269,6 +269,8 @@ impl Job {
             cgroup: None,
             namespaces: None,
             mounts: None,
+            users: None,
+            tightened: Vec::new(),
             ruleset: None,
             gates: Vec::new(),
             listen: None,

@@ -26,7 +26,7 @@ mod view;
 pub(super) use self::bundle::Bundle;
 pub(super) use self::config::{Config, Dialect, Ids};
 pub(super) use self::place::Place;
-pub(super) use self::view::{Access, View};
+pub(super) use self::view::{Access, Mount, View};
 
 /// The first process of containers; nothing where it is not written for the processor.
 #[cfg(has_init)]

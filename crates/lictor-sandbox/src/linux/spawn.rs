@@ -19,7 +19,7 @@ use super::process;
 use super::supervisor::{Timer, expiry};
 use super::table::{
     Arena, ExecBy, FileCheck, FileIdentity, Full, HostCgroups, MAX_FDS, MAX_FILES, Record, STARTED, Step,
-    Table,
+    Table, Tightened,
 };
 use super::users::User;
 use super::zygote::{Lease, MOST_IDLE, Zygote};
@@ -60,6 +60,10 @@ pub(crate) struct Launch<'a> {
     pub(crate) namespaces: Option<BorrowedFd<'a>>,
     /// The mounts that it sees.
     pub(crate) mounts: Option<BorrowedFd<'a>>,
+    /// The user namespace that it enters, when it enters no others.
+    pub(crate) users: Option<BorrowedFd<'a>>,
+    /// Mounts of the namespaces and what must not be done with them, in place of starting a program.
+    pub(crate) tightened: Vec<(CString, u64)>,
     /// Landlock rules that the program stays behind.
     pub(crate) ruleset: Option<BorrowedFd<'a>>,
     /// Cgroups of version 1 that the program is in from before it runs.
@@ -102,6 +106,8 @@ impl Launch<'_> {
             cgroup: None,
             namespaces: None,
             mounts: None,
+            users: None,
+            tightened: Vec::new(),
             ruleset: None,
             gates: Vec::new(),
             listen: None,
@@ -138,6 +144,7 @@ pub(crate) async fn spawn(zygote: &Arc<Zygote>, launch: &Launch<'_>) -> Result<S
     fds.extend(launch.cgroup);
     fds.extend(launch.namespaces);
     fds.extend(launch.mounts);
+    fds.extend(launch.users);
     fds.extend(launch.ruleset);
     fds.extend(launch.mount.as_ref().map(|(mount, _)| *mount));
     fds.extend(&launch.gates);
@@ -285,11 +292,21 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         None => Ok(std::ptr::null()),
     };
     let groups = launch.user.map_or(&[][..], |u| &u.groups);
+    let tightened = launch.tightened.iter().map(|(path, attributes)| {
+        Ok(Tightened {
+            path: arena.text(path)?,
+            attributes: *attributes,
+        })
+    });
+    let tightened = tightened.collect::<Result<Vec<_>, Full>>()?;
     let table = Table {
         inherit: launch.inherit.len() as u32,
         has_cgroup: launch.cgroup.is_some(),
         has_namespaces: launch.namespaces.is_some(),
         has_mounts: launch.mounts.is_some(),
+        has_users: launch.users.is_some(),
+        tightened: arena.copy(&tightened)?,
+        tightened_count: tightened.len(),
         has_ruleset: launch.ruleset.is_some(),
         mount_at: match &launch.mount {
             Some((_, at)) => arena.text(at)?,
@@ -338,8 +355,9 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
 
 /// The files to compare, as the table has them.
 fn files(arena: &mut Arena, launch: &Launch<'_>) -> Result<[FileCheck; MAX_FILES], Full> {
-    let descriptors = launch.gates.len() + launch.inherit.len() + launch.files.len() + 4;
-    if (launch.files.is_empty() && launch.listen.is_none()) || descriptors > MAX_FDS {
+    let descriptors = launch.gates.len() + launch.inherit.len() + launch.files.len() + 6;
+    let starts = launch.listen.is_none() && launch.tightened.is_empty();
+    if (launch.files.is_empty() && starts) || descriptors > MAX_FDS {
         return Err(Full);
     }
     let mut copies = 0..;

@@ -57,6 +57,14 @@ impl FileCheck {
     };
 }
 
+/// A mount, and what must not be done with it and all that is mounted below (`MOUNT_ATTR_*`).
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Tightened {
+    pub(super) path: *const c_char,
+    pub(super) attributes: u64,
+}
+
 /// How a helper sees the host's cgroups; anything but the first takes mounts of its own, and root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -79,6 +87,11 @@ pub(super) struct Table {
     pub(super) has_namespaces: bool,
     /// Whether it carries mounts that are entered.
     pub(super) has_mounts: bool,
+    /// Whether it carries a user namespace that is entered, and no others.
+    pub(super) has_users: bool,
+    /// Mounts of those namespaces that are held to what may be done with them, in place of starting a program.
+    pub(super) tightened: *const Tightened,
+    pub(super) tightened_count: usize,
     /// Whether it carries a Landlock ruleset to stay behind.
     pub(super) has_ruleset: bool,
     /// Where in mounts of its own it puts a mount that the message carries; null where it carries none.
@@ -262,6 +275,7 @@ pub(super) enum Step {
     Listen,
     Terminal,
     Mounts,
+    Tighten,
 }
 
 impl Step {
@@ -284,6 +298,7 @@ impl Step {
             15 => "listen in the sandbox",
             16 => "take the terminal",
             17 => "mount the job's root",
+            18 => "hold what is shown to what may be done with it",
             _ => "execute the program",
         }
     }

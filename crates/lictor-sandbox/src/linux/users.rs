@@ -34,6 +34,16 @@ fn with_all_groups(user: User) -> io::Result<User> {
     Ok(user)
 }
 
+/// What a user is called.
+pub(crate) fn name_of(uid: u32) -> Option<String> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
 fn find(passwd: &str, group: &str, name: &str) -> Option<User> {
     let (uid, gid) = passwd.lines().find_map(|line| {
         let mut f = line.split(':');

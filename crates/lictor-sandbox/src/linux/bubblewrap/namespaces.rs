@@ -282,6 +282,8 @@ fn launch<'a>(
         cgroup: None,
         namespaces: None,
         mounts: None,
+        users: None,
+        tightened: Vec::new(),
         ruleset: None,
         gates: Vec::new(),
         listen: None,

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::clone::{self, Parent, STACK};
 use super::program::{self, Start};
-use super::{close, errno, exit, keep_only, listen, receive, report, wait_for};
+use super::{close, errno, exit, keep_only, listen, receive, report, tighten, wait_for};
 use crate::linux::table::{
     EMPTY, FAILED, KEEPER, MAIN_ENDED, MAX_FDS, RawUsage, Record, SLOT, STARTED, Step, Table,
 };
@@ -124,6 +124,7 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     let cgroup = take(table.has_cgroup);
     let namespaces = take(table.has_namespaces);
     let mounts = take(table.has_mounts);
+    let users = take(table.has_users);
     let ruleset = take(table.has_ruleset);
     let mount = take(!table.mount_at.is_null());
     // SAFETY: offsets within the two stacks.
@@ -131,13 +132,14 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     let rest = &fds[next..];
     let (gates, rest) = rest.split_at((table.gates as usize).min(rest.len()));
     let (inherit, copies) = rest.split_at((table.inherit as usize).min(rest.len()));
-    let is_program = table.listen_port == 0;
+    let is_program = table.listen_port == 0 && table.tightened_count == 0;
     let inside = namespaces.filter(|_| is_program).and_then(Children::into);
     let start = Start {
         table,
         namespaces,
         mounts,
         born_inside: inside.is_some(),
+        users,
         ruleset,
         mount,
         gates,
@@ -147,7 +149,8 @@ unsafe fn start(table: &Table, fds: &[c_int], stacks: *mut u8) -> Result<libc::p
     };
     let argument = (&raw const start).cast_mut().cast::<c_void>();
     let entry = match namespaces {
-        Some(_) if !is_program => listen::listen,
+        Some(_) if table.listen_port != 0 => listen::listen,
+        Some(_) if !is_program => tighten::tighten,
         Some(_) if inside.is_none() => program::enter,
         _ => program::become_program,
     };

@@ -31,6 +31,8 @@ pub(super) struct Start<'a> {
     pub(super) mounts: Option<c_int>,
     /// Whether its process is made in their pid namespace; the others it enters by itself.
     pub(super) born_inside: bool,
+    /// Whose users to join, without further namespaces.
+    pub(super) users: Option<c_int>,
     pub(super) ruleset: Option<c_int>,
     /// A mount that is put somewhere in mounts of its own.
     pub(super) mount: Option<c_int>,
@@ -117,6 +119,11 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
             fail(table, Step::Cgroups);
         }
         clean_slate(table);
+        if let Some(users) = start.users
+            && libc::setns(users, libc::CLONE_NEWUSER) < 0
+        {
+            fail(table, Step::Namespaces);
+        }
         if let Some(mount) = start.mount
             && put_mount(mount, table.mount_at) < 0
         {

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 
-use rustix::fs::SealFlags;
+use rustix::fs::{Mode, OFlags, SealFlags};
 
 use crate::handle::ProcessId;
 use crate::linux::copy;
@@ -13,15 +13,36 @@ use crate::linux::kernel::Kernel;
 use crate::linux::oci::INIT;
 use crate::linux::process;
 
+/// Most of what a maker says that is repeated.
+const MOST_WORDS: usize = 2048;
+
 /// A first process that waits.
 #[derive(Debug)]
 pub(super) struct First {
     pub(super) id: ProcessId,
     pub(super) fd: OwnedFd,
     /// What it waits at: it ends when nobody holds this any more.
-    pub(super) hold: OwnedFd,
+    pub(super) _hold: OwnedFd,
     /// Has nobody but it and what its maker needs beside it.
     pub(super) keeper: Option<Keeper>,
+    pub(super) by: By,
+}
+
+/// Who has made it.
+#[derive(Debug)]
+pub(super) enum By {
+    Runtime,
+    Podman {
+        /// Whose users some of its files belong to, when the agent is not root.
+        users: OwnedFd,
+    },
+}
+
+/// The user namespace of a process.
+pub(super) fn users_of(process: ProcessId) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = format!("/proc/{}/ns/user", process.pid);
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 /// Our program as a file that nobody can change.
@@ -51,6 +72,14 @@ pub(super) async fn give_up(kernel: &Kernel, mut keeper: Keeper) {
         tracing::error!(%error, "a container that could not be made is left");
     }
     kernel.zygote.give_back(keeper);
+}
+
+/// What is in a pipe by now of what a maker says.
+pub(super) fn said(words: &OwnedFd) -> String {
+    let mut said = [0; MOST_WORDS];
+    let _ = rustix::fs::fcntl_setfl(words, OFlags::NONBLOCK);
+    let length = rustix::io::read(words, &mut said).unwrap_or(0);
+    legible(&said[..length])
 }
 
 /// What a maker says, for people.

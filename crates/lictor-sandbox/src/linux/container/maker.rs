@@ -1,20 +1,25 @@
 //! Who makes the containers: which of them works here, and what it takes where one does not.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::first::First;
 use super::made::Made;
+use super::podman::Podman;
 use super::runtime::{Kind, Runtime};
 use crate::backend::{ProbeError, StartError};
 use crate::engine::ContainerEngine;
 use crate::host::Config;
 use crate::linux::kernel::Kernel;
 use crate::linux::oci::{Bundle, Ids, View};
+use crate::linux::users;
 
 /// Whoever makes containers of a view for an agent.
 #[derive(Debug, Clone)]
 pub(crate) enum Maker {
     Runtime(Runtime),
+    Podman(Podman),
 }
 
 impl Maker {
@@ -22,9 +27,10 @@ impl Maker {
     ///
     /// # Errors
     /// Of each, why not, and what to do about it.
-    pub(super) async fn choose(kernel: &Kernel) -> Result<Self, ProbeError> {
+    pub(super) async fn choose(kernel: &Arc<Kernel>) -> Result<Self, ProbeError> {
+        let is_root = rustix::process::geteuid().is_root();
         let mut reasons = Vec::new();
-        for engine in kernel.config.container_engine.candidates() {
+        for engine in kernel.config.container_engine.candidates(is_root) {
             let maker = match Self::find(engine, &kernel.config) {
                 Ok(maker) => maker,
                 Err(reason) => {
@@ -37,7 +43,7 @@ impl Maker {
                 Err(e) => reasons.push(ProbeError {
                     problem: format!("{}: {}", engine.as_str(), e.refusal().message),
                     fix: format!(
-                        "see that `{} run` works as root on this host, and that `runtime_dir` ({}) can be written to",
+                        "see that `{} run` works on this host as the agent's user, and that `runtime_dir` ({}) can be written to",
                         engine.as_str(),
                         kernel.config.runtime_dir.display(),
                     ),
@@ -48,27 +54,25 @@ impl Maker {
     }
 
     fn find(engine: ContainerEngine, config: &Config) -> Result<Self, ProbeError> {
-        let (kind, usual) = match engine {
+        let is_root = rustix::process::geteuid().is_root();
+        match engine {
+            ContainerEngine::Podman => Ok(Self::Podman(find_podman(config, is_root)?)),
+            _ if !is_root => Err(ProbeError {
+                problem: format!(
+                    "{}: the agent is not root, so it can give a container only one user",
+                    engine.as_str()
+                ),
+                fix: "container_engine = \"podman\" below `[sandbox]`, or run the agent as root".to_owned(),
+            }),
+            ContainerEngine::Crun => find_runtime(Kind::Crun, config).map(Self::Runtime),
             ContainerEngine::Auto | ContainerEngine::Runc => {
-                (Kind::Runc, ["/usr/sbin/runc", "/usr/bin/runc"])
+                find_runtime(Kind::Runc, config).map(Self::Runtime)
             }
-            ContainerEngine::Crun => (Kind::Crun, ["/usr/bin/crun", "/usr/local/bin/crun"]),
-        };
-        let own = config.oci_runtime.as_deref().filter(|path| kind_of(path) == kind);
-        let path = match own {
-            Some(path) => Some(path.to_owned()).filter(|p| p.is_file()),
-            None => usual.map(PathBuf::from).into_iter().find(|p| p.is_file()),
-        };
-        let word = engine.as_str();
-        path.map(|path| Self::Runtime(Runtime { kind, path }))
-            .ok_or_else(|| ProbeError {
-                problem: format!("{word} is not there"),
-                fix: format!("apt install {word}"),
-            })
+        }
     }
 
     /// Makes a container that shows nothing but the host's programs, and takes it down.
-    async fn try_out(&self, kernel: &Kernel) -> Result<(), StartError> {
+    async fn try_out(&self, kernel: &Arc<Kernel>) -> Result<(), StartError> {
         let ids = Ids {
             user: (kernel.config.sandbox_uid, kernel.config.sandbox_gid),
             root: kernel.config.container_root,
@@ -79,6 +83,11 @@ impl Maker {
             .map_err(StartError::failed("take the container down"))
     }
 
+    /// Whether it can show a root file system as it is. podman mounts files of its own into every one.
+    pub(super) const fn shows_trees(&self) -> bool {
+        matches!(self, Self::Runtime(_))
+    }
+
     pub(super) async fn start(
         &self,
         kernel: &Kernel,
@@ -87,8 +96,77 @@ impl Maker {
     ) -> Result<First, StartError> {
         match self {
             Self::Runtime(runtime) => runtime.start(kernel, bundle, what).await,
+            Self::Podman(podman) => podman.start(kernel, bundle, what).await,
         }
     }
+}
+
+fn find_runtime(kind: Kind, config: &Config) -> Result<Runtime, ProbeError> {
+    let (word, usual) = match kind {
+        Kind::Runc => ("runc", ["/usr/sbin/runc", "/usr/bin/runc"]),
+        Kind::Crun => ("crun", ["/usr/bin/crun", "/usr/local/bin/crun"]),
+    };
+    let own = config.oci_runtime.as_deref().filter(|path| kind_of(path) == kind);
+    let path = match own {
+        Some(path) => Some(path.to_owned()).filter(|p| p.is_file()),
+        None => usual.map(PathBuf::from).into_iter().find(|p| p.is_file()),
+    };
+    path.map(|path| Runtime { kind, path })
+        .ok_or_else(|| lacks(format!("{word} is not there"), format!("apt install {word}")))
+}
+
+/// podman with the runtime that can do without cgroups of its own where the agent may make none.
+fn find_podman(config: &Config, is_root: bool) -> Result<Podman, ProbeError> {
+    let path = config.podman.clone();
+    if !path.is_file() {
+        return Err(lacks(
+            format!("podman: {} is not there", path.display()),
+            "apt install podman crun uidmap".to_owned(),
+        ));
+    }
+    // Where both versions of cgroups are mounted, crun refuses, and only root can cover them; runc then makes none.
+    let both = Path::new("/sys/fs/cgroup/unified").exists();
+    let kind = if both && !is_root { Kind::Runc } else { Kind::Crun };
+    let runtime = find_runtime(kind, config)
+        .map_err(|e| lacks(format!("podman: {}, which it needs here", e.problem), e.fix))?;
+    if !is_root {
+        has_more_users()?;
+    }
+    Ok(Podman {
+        path,
+        runtime: runtime.path,
+        without_cgroups: kind == Kind::Crun,
+    })
+}
+
+/// Whether the agent's user may have ids besides its own.
+fn has_more_users() -> Result<(), ProbeError> {
+    if !Path::new("/usr/bin/newuidmap").is_file() {
+        let problem = "podman: newuidmap is not there, which gives users more ids".to_owned();
+        return Err(lacks(problem, "apt install uidmap".to_owned()));
+    }
+    let user = users::current().uid;
+    let name = users::name_of(user).unwrap_or_else(|| user.to_string());
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        if !gives_ids(&text, [&name, &user.to_string()]) {
+            return Err(lacks(
+                format!("podman: {file} gives {name} no ids"),
+                format!("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file of lines `user:first:count` has one for a user, by either of its names.
+fn gives_ids(text: &str, names: [&str; 2]) -> bool {
+    let mut owners = text.lines().filter_map(|line| line.split(':').next());
+    owners.any(|owner| names.contains(&owner))
+}
+
+fn lacks(problem: String, fix: String) -> ProbeError {
+    ProbeError { problem, fix }
 }
 
 /// Which one a configured runtime is, by its name.
@@ -122,6 +200,7 @@ mod tests {
         let both = all(vec![crun.clone(), crun]);
         assert_eq!(both.problem, "crun is not there; crun is not there");
         assert_eq!(both.fix, "apt install crun, or apt install crun");
+        assert!(gives_ids("web:1:2\n", ["web", "33"]) && !gives_ids("webmaster:1:2", ["web", "33"]));
         assert_eq!(kind_of(Path::new("/opt/runc-1.2")), Kind::Runc);
     }
 }

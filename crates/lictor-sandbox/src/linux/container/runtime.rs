@@ -14,7 +14,7 @@ use rustix::pipe::PipeFlags;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 
-use super::first::{self, First};
+use super::first::{self, By, First};
 use crate::backend::StartError;
 use crate::handle::ProcessId;
 use crate::linux::keeper::Keeper;
@@ -73,8 +73,9 @@ impl Runtime {
             Ok((id, fd)) => Ok(First {
                 id,
                 fd,
-                hold,
+                _hold: hold,
                 keeper: Some(keeper),
+                by: By::Runtime,
             }),
             Err(e) => {
                 drop(hold);

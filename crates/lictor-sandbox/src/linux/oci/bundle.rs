@@ -46,12 +46,19 @@ impl Bundle {
         self.dir.join("state")
     }
 
-    pub(super) fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.dir.join("root")
     }
 
     /// Writes down what the runtime is to make.
     pub(crate) fn fill(&self, view: &View, config: &Config<'_>) -> io::Result<()> {
+        let own = self.lay(view)?;
+        let text = config.text(view, &self.root(), &own)?;
+        file(&self.dir.join("config.json"), 0o600)?.write_all(&text)
+    }
+
+    /// Makes the root: places for mounts, links, a few small files; returns mounts of files of its own.
+    pub(crate) fn lay(&self, view: &View) -> io::Result<Vec<Mount>> {
         let root = self.root();
         for name in DIRECTORIES {
             make_dir(&root.join(name), 0o755)?;
@@ -73,8 +80,17 @@ impl Bundle {
         for mount in &view.mounts {
             point(&root, &inside(&mount.at), mount.is_dir)?;
         }
-        let text = config.text(view, &root, &own)?;
-        file(&self.dir.join("config.json"), 0o600)?.write_all(&text)
+        Ok(own)
+    }
+
+    /// Makes places for what an engine mounts whether it is asked to or not.
+    pub(crate) fn lay_points(&self, directories: &[&str], files: &[&str]) -> io::Result<()> {
+        let each = |paths: &[&str], is_dir| {
+            let mut paths = paths.iter();
+            paths.try_for_each(|path| point(&self.root(), &inside(path), is_dir).map(|_| ()))
+        };
+        each(directories, true)?;
+        each(files, false)
     }
 
     /// Files that take the place of those of a root file system, which is shown as it is.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::view::{Access, Mount, Source, View};
+use super::view::{Access, Mount, View};
 
 /// Who is who in a container.
 #[derive(Debug, Clone, Copy)]
@@ -132,12 +132,11 @@ fn shown(mount: &Mount, dialect: Dialect) -> Value {
         Dialect::Runc if mount.is_dir => ["rprivate", "rnosuid", "rnodev", "rro"],
         Dialect::Runc | Dialect::Runsc => ["private", "nosuid", "nodev", "ro"],
     };
-    let (Source::Path(source) | Source::Held(_, source)) = &mount.source;
     let mut options = vec!["rbind", private, nosuid];
     match mount.access {
         Access::Read => options.extend([nodev, ro]),
         Access::Write => options.extend([nodev, "rw"]),
         Access::Device => options.push("rw"),
     }
-    json!({ "destination": mount.at, "type": "bind", "source": source, "options": options })
+    json!({ "destination": mount.at, "type": "bind", "source": mount.source(), "options": options })
 }

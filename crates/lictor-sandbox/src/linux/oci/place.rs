@@ -24,6 +24,8 @@ pub(crate) struct Place {
     /// What its containers are called on this machine, but for a number.
     name: String,
     next: AtomicU64,
+    /// What earlier processes have left that could not be removed.
+    stuck: Vec<PathBuf>,
     /// Of starts that were given up half way.
     given_up: Mutex<Vec<Bundle>>,
     /// Locked for as long as this process lives: a pid means nothing to who is in another pid namespace.
@@ -49,10 +51,12 @@ impl Place {
             let problem = format!("{} is not the agent's own", runtime_dir.display());
             return Err(io::Error::other(problem));
         }
+        let mut stuck = Vec::new();
         for entry in fs::read_dir(runtime_dir)?.flatten() {
             let owner = entry.file_name().to_str().and_then(owner);
             if owner.is_some_and(|p| !process::is_alive(p)) && !is_locked(&entry.path()) {
                 left::take_away(&entry.path());
+                stuck.extend(entry.path().exists().then(|| entry.path()));
             }
         }
         let own = process::identify(std::process::id()).ok_or(io::ErrorKind::NotFound)?;
@@ -67,6 +71,7 @@ impl Place {
             dir,
             name,
             next: AtomicU64::new(0),
+            stuck,
             given_up: Mutex::default(),
             _lock: lock,
         })
@@ -97,6 +102,20 @@ impl Place {
 }
 
 impl Place {
+    /// What lies there that whoever is left in a container could remove: some of it belongs to its users.
+    pub(crate) fn stuck(&self) -> Vec<PathBuf> {
+        let given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let given_up = given_up.iter().map(|bundle| bundle.dir().to_owned());
+        let all = self.stuck.iter().cloned().chain(given_up);
+        all.filter(|dir| dir.exists()).collect()
+    }
+
+    /// Has it removed with the next start.
+    pub(crate) fn give_up(&self, bundle: Bundle) {
+        let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        given_up.push(bundle);
+    }
+
     /// Removes what starts have left that were given up. Whom they had started may still be at its end, so what cannot
     /// be removed yet stays for the next time.
     fn clear(&self) {
@@ -128,9 +147,7 @@ impl Draft<'_> {
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.kept {
-            let given_up = self.place.given_up.lock();
-            let mut given_up = given_up.unwrap_or_else(PoisonError::into_inner);
-            given_up.push(self.bundle.clone());
+            self.place.give_up(self.bundle.clone());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a container shows of the host, or of a root file system of the store.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -23,9 +24,17 @@ use crate::plan::LaunchSpec;
 #[derive(Debug)]
 pub(crate) struct Mount {
     pub(super) source: Source,
-    pub(super) at: String,
+    pub(crate) at: String,
     pub(super) is_dir: bool,
-    pub(super) access: Access,
+    pub(crate) access: Access,
+}
+
+impl Mount {
+    /// Where it lies on the host.
+    pub(crate) fn source(&self) -> &str {
+        let (Source::Path(path) | Source::Held(_, path)) = &self.source;
+        path
+    }
 }
 
 /// What is shown.
@@ -52,7 +61,7 @@ pub(crate) enum Access {
 pub(crate) struct View {
     /// Path, target.
     pub(super) links: Vec<(String, String)>,
-    pub(super) mounts: Vec<Mount>,
+    pub(crate) mounts: Vec<Mount>,
     /// `/etc/passwd` and `/etc/group`, where they are those of a root file system.
     pub(super) users: Option<[Vec<u8>; 2]>,
     /// What of that is hidden or stays as it is.
@@ -237,6 +246,20 @@ impl View {
             }
         }
         Ok(())
+    }
+
+    /// What must not be done with what is shown and all that is mounted below, by the kernel's words for it.
+    pub(crate) fn tightened(&self) -> io::Result<Vec<(CString, u64)>> {
+        let inert = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+        let held = self.mounts.iter().map(|mount| {
+            let attributes = match mount.access {
+                Access::Read => libc::MOUNT_ATTR_RDONLY | inert,
+                Access::Write => inert,
+                Access::Device => libc::MOUNT_ATTR_NOSUID,
+            };
+            Ok((CString::new(mount.at.as_str())?, attributes))
+        });
+        held.collect()
     }
 
     fn mount(&mut self, source: &str, at: &str, access: Access) -> io::Result<()> {
