@@ -37,6 +37,15 @@ const NEEDS: &[Need] = &[
         package: "crun",
     },
     Need {
+        program: "podman",
+        package: "podman",
+    },
+    // podman of a user who is not root.
+    Need {
+        program: "newuidmap",
+        package: "uidmap",
+    },
+    Need {
         program: "runsc",
         package: "runsc",
     },

@@ -60,6 +60,8 @@ pub struct Sandbox {
     pub container_engine: ContainerEngine,
     /// The OCI runtime that makes containers.
     pub oci_runtime: Option<PathBuf>,
+    /// The `podman` program.
+    pub podman: Option<PathBuf>,
     /// The `runsc` program.
     pub runsc: Option<PathBuf>,
     /// Who root is in containers: an id that no user and no group of the host has.

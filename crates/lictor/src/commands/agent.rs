@@ -97,6 +97,7 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
         bwrap: set.bwrap.clone().unwrap_or(usual.bwrap),
         container_engine: set.container_engine,
         oci_runtime: set.oci_runtime.clone().or(usual.oci_runtime),
+        podman: set.podman.clone().unwrap_or(usual.podman),
         runsc: set.runsc.clone().unwrap_or(usual.runsc),
         container_root: set.container_root.unwrap_or(usual.container_root),
         runtime_dir: set.runtime_dir.clone().unwrap_or(usual.runtime_dir),
