@@ -56,6 +56,7 @@ fn everything() -> Vec<(&'static str, Backend, Config)> {
         of(Backend::Gvisor),
         by(ContainerEngine::Runc),
         by(ContainerEngine::Crun),
+        by(ContainerEngine::Podman),
     ]
 }
 
