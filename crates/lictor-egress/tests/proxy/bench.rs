@@ -185,6 +185,7 @@ impl Proxy {
 }
 
 /// Says that a test cannot run here. In CI a test that cannot run must not pass for one that did.
+#[allow(clippy::print_stderr)]
 pub(crate) fn skip(why: &str) {
     let in_ci = std::env::var("CI").is_ok_and(|v| v == "true");
     assert!(!in_ci, "this test must run in CI, but: {why}");
