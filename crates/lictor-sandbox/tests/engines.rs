@@ -7,7 +7,7 @@ mod common;
 
 use common::Bench;
 use lictor_sandbox::conformance::{Rule, Site, attempts, judge};
-use lictor_sandbox::{Config, ContainerEngine};
+use lictor_sandbox::{Config, ContainerEngine, StdinSource};
 use lictor_trust::profiles::Backend;
 
 fn with(engine: ContainerEngine) -> Config {
@@ -35,6 +35,29 @@ async fn runs_jobs_exactly(config: Config) {
     cases::no_descriptor_is_inherited(&bench).await;
     cases::changed_program_does_not_start(&bench).await;
     cases::handle_finds_the_job_again(&bench).await;
+    leaves_nobody_beside_the_first_process(&bench).await;
+}
+
+/// What an engine starts beside the first process would outlive the agent.
+async fn leaves_nobody_beside_the_first_process(bench: &Bench) {
+    let exec = common::command(&["/bin/sleep", "60"]);
+    let (mut sandbox, running) = bench.start(&exec, StdinSource::Null).await.expect("it starts");
+    common::eventually("engine and monitor are gone", || {
+        let all = common::processes();
+        let mut below = vec![std::process::id()];
+        while let Some(pid) = below.pop() {
+            let children = all.iter().filter(|p| p.3 == pid && p.2 != "Z");
+            for child in children {
+                if ["podman", "conmon"].contains(&child.1.as_str()) {
+                    return false;
+                }
+                below.push(child.0);
+            }
+        }
+        true
+    });
+    drop(running);
+    sandbox.destroy().await.expect("destroyed");
 }
 
 /// Every `step`th attempt that any sandbox must hold: what all containers have in common (the spawn, the filter) is tried

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fs::{Mode, OFlags, SealFlags};
+use rustix::process::Signal;
 
 use crate::handle::ProcessId;
 use crate::linux::copy;
@@ -64,6 +65,13 @@ pub(super) fn below(keeper: &Keeper, program: &OwnedFd) -> io::Result<Option<(Pr
     };
     let found = process::descendants(keeper.id.pid).into_iter().find(runs_it);
     found.map(|id| Ok((id, process::open(id)?))).transpose()
+}
+
+/// Ends whoever else a maker has left: a monitor that would tidy up at the end, and what holds users for its next
+/// container. Nobody needs them any more, and they would outlive the agent.
+pub(super) fn leave_alone(keeper: &Keeper, first: ProcessId) -> io::Result<()> {
+    let others = process::descendants(keeper.id.pid).into_iter();
+    process::signal_all(others.filter(|other| *other != first).collect(), Signal::KILL)
 }
 
 /// Ends whatever a maker has begun that is of no use.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   keeper -> podman run (settings, storage and state below the bundle) -> runc or crun
-//!     '--> conmon, which stays beside ... the first process
+//!     '--> conmon -> the first process; conmon and whatever else podman keeps are ended when that runs
 //! ```
 //!
 //! Nothing of the site's podman is read or changed: no image, no volume, no file of settings. It ends with its bundle.
@@ -122,7 +122,9 @@ impl Podman {
         let found = found.and_then(|()| {
             let none = || io::Error::other("podman has started nothing");
             let (id, fd) = first::below(&keeper, &program)?.ok_or_else(none)?;
-            Ok((id, fd, first::users_of(id)?))
+            let users = first::users_of(id)?;
+            first::leave_alone(&keeper, id)?;
+            Ok((id, fd, users))
         });
         match found {
             Ok((id, fd, users)) => Ok(First {
