@@ -68,6 +68,10 @@ pub struct Sandbox {
     pub container_root: Option<u32>,
     /// Where container runtimes keep their files while a job runs.
     pub runtime_dir: Option<PathBuf>,
+    /// How many sandboxes are kept for jobs that name them, whatever profiles say.
+    pub kept_most: Option<NonZeroU32>,
+    /// GiB of all of them together; with more no new one is begun.
+    pub kept_gib: Option<NonZeroU32>,
 }
 
 /// How much is kept of the root filesystems that profiles name. What a job uses is never removed.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_proto::egress::{Mode, Protocol, Reason};
@@ -11,7 +10,6 @@ use tokio::net::TcpStream;
 
 use crate::denial::Denial;
 use crate::job::{Attempt, Job};
-use crate::resolve::Turn;
 use crate::stream::Stream;
 
 /// The most addresses of one name that are tried.
@@ -71,10 +69,8 @@ fn not_listed(job: &Job) -> Denial {
 pub(crate) async fn resolve(job: &Job, name: &DnsName) -> Result<Vec<IpAddr>, Denial> {
     let failed = |detail: &'static str| Denial::new(Reason::DnsFailed, detail);
     let ask = async {
-        // Never closed, so it can only be had or waited for.
-        let turn = Arc::clone(&job.lookups).acquire_owned().await;
-        let turn = turn.map_err(io::Error::other)?;
-        job.shared.resolver.resolve(name.as_str(), Turn::new(turn)).await
+        let turn = job.lookups.next().await.map_err(io::Error::other)?;
+        job.shared.resolver.resolve(name.as_str(), turn).await
     };
     let answer = job.step("the name server does not answer", ask).await;
     let answer = answer.map_err(|e| match e.reason {

@@ -27,12 +27,9 @@ use crate::connection;
 use crate::denial::Denial;
 use crate::listener::Listener;
 use crate::meter::{Ledger, Meter};
-use crate::resolve::Resolve;
+use crate::resolve::{Lookups, Resolve, Turns};
 use crate::room::Room;
 use crate::stream::Stream;
-
-/// Name lookups of one job at once: each holds a thread for as long as a name server likes.
-const LOOKUPS: usize = 8;
 
 /// What all jobs of a proxy use.
 #[derive(Clone)]
@@ -43,6 +40,8 @@ pub struct Shared {
     pub events: mpsc::Sender<Event>,
     /// Memory for what is on its way.
     pub room: Room,
+    /// Name lookups that jobs have besides their own.
+    pub lookups: Lookups,
 }
 
 /// One job.
@@ -51,7 +50,7 @@ pub struct Job {
     pub(crate) reach: Reach,
     pub(crate) limits: Limits,
     pub(crate) shared: Shared,
-    pub(crate) lookups: Arc<Semaphore>,
+    pub(crate) lookups: Turns,
     pub(crate) ledger: Ledger,
     /// Records that may be handed over before the ones before them are taken.
     credit: Semaphore,
@@ -68,7 +67,7 @@ impl Job {
             id,
             reach: Reach::read(rules)?,
             limits: rules.limits,
-            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            lookups: Turns::new(shared.lookups.clone()),
             ledger: Ledger::new(rules.limits, shared.room.clone()),
             credit: Semaphore::new(IN_HAND as usize),
             shared,

@@ -66,6 +66,6 @@ mod tls;
 
 pub use job::{Job, Shared};
 pub use listener::{Listener, NotListening};
-pub use resolve::{Resolve, SystemResolver, Turn};
+pub use resolve::{Lookups, Resolve, SystemResolver, Turn};
 pub use room::Room;
 pub use serve::{ServeError, run, serve};

@@ -20,11 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::{Job, Shared};
 use crate::listener::Listener;
-use crate::resolve::{Resolve, SystemResolver};
+use crate::resolve::{Lookups, Resolve, SHARED, SystemResolver};
 use crate::room::Room;
 
 /// Jobs served at once.
 const MAX_JOBS: usize = 1024;
+/// Of each thread; it counts only as far as it is used.
+const STACK: usize = 1 << 20;
 /// Records that wait to be read by the warden; beyond that connections wait.
 const QUEUE: usize = 256;
 
@@ -49,7 +51,9 @@ pub enum ServeError {
 pub fn run(control: OwnedFd) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(128)
+        // One for each job, and those that are shared: nobody waits for a thread that another job holds.
+        .max_blocking_threads(MAX_JOBS + SHARED)
+        .thread_stack_size(STACK)
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)?;
@@ -73,6 +77,7 @@ pub async fn serve(control: OwnedFd, resolver: Arc<dyn Resolve>) -> Result<(), S
             resolver,
             events,
             room: Room::default(),
+            lookups: Lookups::default(),
         },
         open: HashMap::new(),
         jobs: JoinSet::new(),

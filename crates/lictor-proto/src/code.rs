@@ -120,6 +120,8 @@ codes! {
     StdinMismatch = "stdin_mismatch", "Standard input does not match its signed digest and size.", "It was changed on the way; look at the hub.";
     TooManyJobs = "too_many_jobs", "The node runs as many jobs as it may.", "It is tried again by itself.";
     SandboxBusy = "sandbox_busy", "Another job works in the kept sandbox that this one names.", "It is tried again by itself.";
+    SandboxLimit = "sandbox_limit", "The node keeps as many sandboxes, or as much in them, as it may.", "Remove some on the node: `lictor agent sandbox ls` and `rm NAME`; or raise persist.most or persist.bytes in the profile, or the agent's `[sandbox]` settings kept_most and kept_gib.";
+    SandboxUnknown = "sandbox_unknown", "This node keeps no such sandbox, or no such snapshot of it.", "`lictor agent sandbox ls` lists what there is.";
     Draining = "draining", "The agent is shutting down and takes no new work.", "It is tried again by itself once the agent is back.";
     // Policy
     NoMatch = "no_match", "No policy allows this.", "`lictor explain` shows what was asked; add a permit and push the bundle.";

@@ -21,7 +21,9 @@ pub use law::{
     RootRoles,
 };
 pub use node::{Grant, NodeKind, NodeRecord, Token, TokenError};
-pub use receipt::{AppliedBackend, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage};
+pub use receipt::{
+    AppliedBackend, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage, UsedSandbox,
+};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

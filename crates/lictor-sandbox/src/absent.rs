@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::backend::{Backend, StartError};
 use crate::helper::{Helped, Helper, HelperError};
 use crate::host::{Check, Config};
-use crate::kept::Kept;
+use crate::kept::{Kept, KeptError, KeptSandbox, KeptUse};
 use crate::plan::{LaunchSpec, Resolved};
 use crate::running::{Ended, StopReason};
 use crate::terminal::TerminalSize;
@@ -93,8 +93,8 @@ pub(crate) fn sync_file_system(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-pub(crate) fn confine_to_network() -> io::Result<bool> {
-    Ok(false)
+pub(crate) fn confine_to_network() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 pub(crate) fn hide_memory() -> io::Result<()> {
@@ -144,19 +144,54 @@ impl PipeReader {
 pub(crate) struct Claim(Infallible);
 
 impl Claim {
-    pub(crate) fn take(_: &Kept, _: &LaunchSpec) -> Result<Self, StartError> {
+    pub(crate) fn take(_: &Kept, _: &LaunchSpec, _: Timestamp) -> Result<Self, StartError> {
         Err(StartError::failed("keep a sandbox")(
             io::ErrorKind::Unsupported.into(),
         ))
     }
 
-    pub(crate) fn let_go(self) {
+    pub(crate) fn to_tell(&self) -> KeptUse {
         match self.0 {}
     }
 }
 
-pub(crate) fn sweep_kept(_: &Path) -> io::Result<()> {
-    Ok(())
+#[derive(Debug)]
+pub(crate) struct KeptSweep;
+
+impl KeptSweep {
+    pub(crate) fn new(_: std::time::Duration) -> Self {
+        Self
+    }
+
+    pub(crate) fn run(&mut self, _: &Path, _: Timestamp) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) type KeptLock = Infallible;
+
+pub(crate) fn hold_kept(_: &Path, _: &str) -> Option<KeptLock> {
+    None
+}
+
+pub(crate) fn list_kept(_: &Path) -> io::Result<Vec<KeptSandbox>> {
+    Ok(Vec::new())
+}
+
+pub(crate) fn remove_kept(_: &Path, _: &KeptSandbox) -> Result<(), KeptError> {
+    Err(unsupported())
+}
+
+pub(crate) fn snapshot_kept(_: &Path, _: &KeptSandbox, _: &Name) -> Result<(), KeptError> {
+    Err(unsupported())
+}
+
+pub(crate) fn restore_kept(_: &Path, _: &KeptSandbox, _: &Name) -> Result<(), KeptError> {
+    Err(unsupported())
+}
+
+fn unsupported() -> KeptError {
+    io::Error::from(io::ErrorKind::Unsupported).into()
 }
 
 #[derive(Debug)]

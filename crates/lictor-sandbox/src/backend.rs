@@ -158,6 +158,12 @@ pub enum StartError {
         /// Its name.
         name: String,
     },
+    /// No further sandbox, or no more in this one, is kept.
+    #[error("{why}")]
+    Full {
+        /// What is met.
+        why: String,
+    },
     /// The plan has been started before.
     #[error("this sandbox has run its program already")]
     AlreadyStarted,
@@ -178,6 +184,7 @@ impl StartError {
                 Refusal::new(Code::StartFailed, format!("cannot {step}: {source}"))
             }
             Self::Busy { .. } => Refusal::new(Code::SandboxBusy, self.to_string()),
+            Self::Full { .. } => Refusal::new(Code::SandboxLimit, self.to_string()),
             Self::AlreadyStarted => Refusal::new(Code::StartFailed, self.to_string()),
         }
     }

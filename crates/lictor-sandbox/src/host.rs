@@ -17,6 +17,7 @@ use crate::backend::{Backend, ProbeError};
 use crate::engine::ContainerEngine;
 use crate::helper::{Helped, Helper, HelperError};
 use crate::imp;
+use crate::kept::KeptBounds;
 use crate::plan::Resolved;
 
 /// What the agent's configuration says about running jobs.
@@ -45,6 +46,8 @@ pub struct Config {
     pub egress_proxy: Option<Vec<String>>,
     /// The agent's own directory, which no job sees; by itself the one that the store of root file systems is in.
     pub node_dir: Option<PathBuf>,
+    /// How much is kept of sandboxes that jobs name.
+    pub kept: KeptBounds,
     /// How long a start may take. One that takes longer (a file system that does not answer, a process that another
     /// one of the same user keeps stopping) is given up.
     pub start_bound: Duration,
@@ -64,6 +67,7 @@ impl Default for Config {
             runtime_dir: imp::runtime_dir(),
             egress_proxy: None,
             node_dir: None,
+            kept: KeptBounds::default(),
             start_bound: Duration::from_secs(30),
         }
     }
@@ -208,13 +212,12 @@ pub fn sync_file_system(path: &Path) -> io::Result<()> {
     imp::sync_file_system(path)
 }
 
-/// Keeps this process to looking up names and to network connections, where the kernel can: no file written, no program
-/// run, no port opened. For a helper that reads what strangers send; before it makes threads. Says whether the kernel
-/// holds any of it.
+/// Keeps this process to looking up names and to network connections: no file written, no program run, and where the
+/// kernel knows it no port opened. For a helper that reads what strangers send; before it makes threads.
 ///
 /// # Errors
 /// The system's; then it must not go on.
-pub fn confine_to_network() -> io::Result<bool> {
+pub fn confine_to_network() -> io::Result<()> {
     imp::confine_to_network()
 }
 
@@ -230,20 +233,4 @@ pub fn fingerprint() -> Digest {
 /// The system's.
 pub fn remove_job_dir(dir: &Path) -> io::Result<()> {
     imp::remove_dir(dir)
-}
-
-/// Removes kept sandboxes whose time is over and that no job works in; `work` is where the jobs' directories are made.
-/// Waits for the disk.
-///
-/// # Errors
-/// The system's, after all that could be removed was.
-pub fn sweep_kept(work: &Path) -> io::Result<()> {
-    imp::sweep_kept(work)
-}
-
-/// Whether an entry of the directory that the jobs' directories are made in is where kept sandboxes are: nobody's to
-/// remove but [`sweep_kept`]'s.
-#[must_use]
-pub fn is_kept_place(name: &std::ffi::OsStr) -> bool {
-    name == crate::kept::PLACE
 }

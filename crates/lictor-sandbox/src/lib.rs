@@ -23,7 +23,7 @@ mod engine;
 pub mod handle;
 mod helper;
 mod host;
-mod kept;
+pub mod kept;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 mod linux;
@@ -43,8 +43,11 @@ pub use engine::ContainerEngine;
 pub use handle::{Handle, ProcessId, Recovered};
 pub use helper::{Confined, Helped, Helper, HelperError};
 pub use host::{
-    Check, Config, Host, confine_to_network, fingerprint, hide_memory, host_facts, is_kept_place,
-    remove_job_dir, sweep_kept, sync_file_system,
+    Check, Config, Host, confine_to_network, fingerprint, hide_memory, host_facts, remove_job_dir,
+    sync_file_system,
+};
+pub use kept::{
+    KeptBounds, KeptError, KeptHold, KeptSandbox, KeptSandboxes, KeptSweep, KeptUse, hold_kept, is_kept_place,
 };
 pub use plan::{Lack, Plan, Resolved, Unenforceable, can_hold};
 pub use running::{

@@ -72,7 +72,10 @@ pub(crate) use checks::all as checks;
 pub(crate) use confine::to_network as confine_to_network;
 pub(crate) use facts::{fingerprint, hide_memory, host_facts, runtime_dir, sync_file_system};
 pub(crate) use helper::{place as helper_place, run as run_helper};
-pub(crate) use kept::{Claim, sweep as sweep_kept};
+pub(crate) use kept::{
+    Claim, KeptLock, Sweep as KeptSweep, hold as hold_kept, list as list_kept, remove as remove_kept,
+    restore as restore_kept, snapshot as snapshot_kept,
+};
 pub(crate) use kernel::Kernel;
 pub(crate) use pipe::PipeReader;
 pub(crate) use recover::Recovered;

@@ -23,7 +23,7 @@ use lictor_policy::authorise::Permit;
 use lictor_policy::facts::Facts;
 use lictor_proto::doc::{AppliedBackend, Exec};
 use lictor_proto::egress::Rules;
-use lictor_proto::{Digest, JobId, Name};
+use lictor_proto::{Digest, JobId, Name, Timestamp};
 use lictor_rootfs::Held;
 use lictor_trust::egress::{PROXY_VARIABLES, Presets};
 use lictor_trust::profiles::{Backend, Limits, Network, Profile, RunAs, Seccomp};
@@ -35,7 +35,7 @@ pub use self::unenforceable::{Lack, Unenforceable};
 use crate::backend::StartError;
 use crate::capability::Capabilities;
 use crate::imp;
-use crate::kept::Kept;
+use crate::kept::{Kept, KeptBounds, KeptUse};
 use crate::program::{OpenProgram, User};
 
 /// A job as found out on this host before anybody judged it: its facts, and what they are about. Data without
@@ -58,6 +58,15 @@ impl Resolved {
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.spec.backend
+    }
+
+    /// The same on a node that keeps so much.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn keeping(mut self, bounds: KeptBounds) -> Self {
+        if let Some(kept) = &mut self.spec.kept {
+            kept.room.of_node = bounds;
+        }
+        self
     }
 }
 
@@ -291,15 +300,27 @@ impl Plan {
     }
 
     /// Makes sure that no other job works in the kept sandbox that the job names, from now until its sandbox is
-    /// destroyed. `create` does it otherwise.
+    /// destroyed. `create` does it otherwise. Waits for the disk.
     ///
     /// # Errors
-    /// [`StartError::Busy`] when one does.
-    pub fn claim(&mut self) -> Result<(), StartError> {
+    /// [`StartError::Busy`] when one does, [`StartError::Full`] when there may be no more.
+    pub fn claim(&mut self, now: Timestamp) -> Result<(), StartError> {
         if let (Some(kept), None) = (&self.body.spec.kept, &self.claim) {
-            self.claim = Some(imp::Claim::take(kept, &self.body.spec)?);
+            self.claim = Some(imp::Claim::take(kept, &self.body.spec, now)?);
         }
         Ok(())
+    }
+
+    /// Whether there is something to claim.
+    #[must_use]
+    pub fn names_sandbox(&self) -> bool {
+        self.body.spec.kept.is_some()
+    }
+
+    /// The kept sandbox that was claimed.
+    #[must_use]
+    pub fn kept(&self) -> Option<KeptUse> {
+        self.claim.as_ref().map(imp::Claim::to_tell)
     }
 
     /// That claim.
@@ -308,12 +329,10 @@ impl Plan {
         self.claim.as_ref()
     }
 
-    /// Lets others work there.
+    /// That claim, to let others work there.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
-    pub(crate) fn let_go(&mut self) {
-        if let Some(claim) = self.claim.take() {
-            claim.let_go();
-        }
+    pub(crate) fn take_claim(&mut self) -> Option<imp::Claim> {
+        self.claim.take()
     }
 
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]

@@ -309,9 +309,7 @@ fn try_what_a_proxy_has_no_business_with() {
     for (what, worked) in attempts() {
         assert!(worked, "{what} works before");
     }
-    if !lictor_sandbox::confine_to_network().expect("kept to it") {
-        return println!("this kernel holds none of it");
-    }
+    lictor_sandbox::confine_to_network().expect("kept to it");
     for (what, worked) in attempts() {
         assert!(!worked, "{what} works still");
     }
@@ -332,7 +330,73 @@ fn a_proxy_that_was_taken_over_has_no_files_no_programs_and_no_ports_of_its_own(
         .output()
         .expect("runs");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
-    if String::from_utf8_lossy(&done.stdout).contains("this kernel holds none of it") {
-        common::skip("no Landlock in this kernel");
+}
+
+/// A program of the kernel's for `bwrap --seccomp`: every call but `landlock_create_ruleset`, which is not there.
+fn without_landlock() -> Vec<u8> {
+    let statements: [(u16, u8, u8, u32); 4] = [
+        (0x20, 0, 0, 0),
+        (0x15, 0, 1, 444),
+        (0x06, 0, 0, 0x0005_0000 | 38),
+        (0x06, 0, 0, 0x7fff_0000),
+    ];
+    let bytes = statements.iter().flat_map(|(code, yes, no, value)| {
+        let mut bytes = code.to_ne_bytes().to_vec();
+        bytes.extend([*yes, *no]);
+        bytes.extend(value.to_ne_bytes());
+        bytes
+    });
+    bytes.collect()
+}
+
+#[tokio::test]
+async fn where_the_kernel_has_no_landlock_there_is_no_way_out() {
+    const INSIDE: &str = "LICTOR_TEST_NO_LANDLOCK";
+    let found = async || {
+        let host = lictor_sandbox::Host::start(config()).expect("the host starts");
+        let backend = host.backend(Backend::Bubblewrap).expect("it is built in");
+        let capabilities = backend.probe().await.expect("it works");
+        let checks = host.checks().await;
+        let check = checks
+            .into_iter()
+            .find(|c| c.what == "egress proxy")
+            .expect("it is looked at");
+        (
+            capabilities.has(lictor_sandbox::Capability::EgressProxy),
+            check.found,
+        )
+    };
+    if std::env::var_os(INSIDE).is_some() {
+        let (has, says) = found().await;
+        let why = says.expect_err("it is said");
+        assert!(!has && why.fix.contains("landlock"), "{why}");
+        return;
     }
+    let (has, says) = found().await;
+    assert!(
+        has && says.is_ok_and(|s| s.contains("Landlock")),
+        "it is there with it"
+    );
+    let place = tempfile::tempdir().expect("a directory");
+    let filter = place.path().join("filter");
+    std::fs::write(&filter, without_landlock()).expect("written");
+    let line = "exec bwrap --dev-bind / / --seccomp 9 -- \"$@\" 9< \"$0\"";
+    let done = std::process::Command::new("sh")
+        .args(["-c", line])
+        .arg(&filter)
+        .arg(std::env::current_exe().expect("this program"))
+        .args([
+            "--exact",
+            "where_the_kernel_has_no_landlock_there_is_no_way_out",
+            "--nocapture",
+        ])
+        .env(INSIDE, "1")
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }

@@ -9,8 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Bench, Outcome, command, eventually, for_every_backend, for_gvisor, processes_with};
+use lictor_proto::Timestamp;
 use lictor_proto::doc::Exec;
-use lictor_sandbox::{StartError, StdinSource, sweep_kept};
+use lictor_sandbox::{
+    Config, Host, KeptBounds, KeptError, KeptSandboxes, KeptSweep, Plan, StartError, StdinSource, hold_kept,
+};
 use lictor_trust::profiles::{Backend, Persist};
 
 for_every_backend![
@@ -27,6 +30,11 @@ for_every_backend![
     a_workspace_is_its_users_alone_whatever_the_last_job_made_of_it,
     a_snapshot_is_what_the_next_job_finds_when_it_is_restored,
     snapshots_are_of_kept_sandboxes_while_nothing_runs,
+    no_more_are_begun_than_profile_and_node_keep,
+    one_that_holds_more_than_it_may_is_refused_until_it_holds_less,
+    a_clock_that_was_wrong_for_a_moment_costs_nothing,
+    a_person_lists_copies_restores_and_removes_what_no_job_has,
+    what_a_job_had_that_could_not_be_ended_is_kept_from_the_next_one,
 ];
 
 for_gvisor![
@@ -50,7 +58,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn keeping(bench: &Bench, idle: Duration, age: Duration) -> Bench {
     Bench {
         profile: lictor_trust::profiles::Profile {
-            persist: Some(Persist { idle, age }),
+            persist: Some(Persist {
+                idle,
+                age,
+                most: Some(2),
+                bytes: Some(1 << 20),
+            }),
             ..bench.profile.clone()
         },
         host: bench.host.clone(),
@@ -90,16 +103,21 @@ fn places(bench: &Bench) -> Vec<PathBuf> {
         .collect()
 }
 
+/// What a sweep does that has seen what it sees often enough.
+fn sweep(bench: &Bench) -> std::io::Result<()> {
+    KeptSweep::new(Duration::ZERO).run(bench.root.path(), Timestamp::now())
+}
+
 /// Makes one look as if it had been made and used so long ago.
 fn grow_old(bench: &Bench, made: Duration, used: Duration) {
     for place in places(bench) {
         let file = place.join("sandbox.json");
         let text = fs::read_to_string(&file).expect("about it");
         let mut about: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let now = lictor_proto::Timestamp::now().as_millis();
+        let now = Timestamp::now().as_millis();
         let before = |ago: Duration| {
             let then = now - u64::try_from(ago.as_millis()).expect("not that long");
-            serde_json::to_value(lictor_proto::Timestamp::from_millis(then)).expect("a time")
+            serde_json::to_value(Timestamp::from_millis(then)).expect("a time")
         };
         about["made_at"] = before(made);
         about["used_at"] = before(used);
@@ -172,11 +190,14 @@ async fn a_claim_counts_from_the_moment_it_is_made(bench: &Bench) {
     let bench = kept(bench);
     let mut first = bench.plan(&in_sandbox("work", "true"));
     let mut second = bench.plan(&in_sandbox("work", "true"));
-    first.claim().expect("it is free");
-    first.claim().expect("twice is once");
-    assert!(matches!(second.claim(), Err(StartError::Busy { .. })));
+    first.claim(Timestamp::now()).expect("it is free");
+    first.claim(Timestamp::now()).expect("twice is once");
+    assert!(matches!(
+        second.claim(Timestamp::now()),
+        Err(StartError::Busy { .. })
+    ));
     drop(first);
-    second.claim().expect("nobody has it any more");
+    second.claim(Timestamp::now()).expect("nobody has it any more");
     let mut sandbox = bench.backend.create(second).await.expect("created");
     sandbox.destroy().await.expect("destroyed");
 }
@@ -202,7 +223,7 @@ async fn what_has_been_idle_or_is_old_begins_anew(bench: &Bench) {
         grow_old(&bench, made, used);
         let found = run(&bench, "work", "cat here").await;
         assert_eq!(found.succeeded(), stays, "{made:?} {used:?} {found:?}");
-        sweep_kept(bench.root.path()).expect("swept");
+        sweep(&bench).expect("swept");
     }
     assert_eq!(places(&bench).len(), 1, "and what was put aside is gone");
 }
@@ -214,17 +235,17 @@ async fn the_sweep_takes_what_is_over_and_leaves_what_is_used(bench: &Bench) {
             .await
             .succeeded()
     );
-    sweep_kept(bench.root.path()).expect("swept");
+    sweep(&bench).expect("swept");
     assert_eq!(places(&bench).len(), 1, "its time is not over");
     let plan = bench.plan(&in_sandbox("work", "cat a/b/c"));
     let mut sandbox = bench.backend.create(plan).await.expect("created");
     grow_old(&bench, HOUR * 25, HOUR * 2);
-    sweep_kept(bench.root.path()).expect("swept");
+    sweep(&bench).expect("swept");
     let running = sandbox.exec(StdinSource::Null.into()).await.expect("starts");
     assert_eq!(common::outcome(running).await.stdout, "x\n", "it is in use");
     sandbox.destroy().await.expect("destroyed");
     grow_old(&bench, HOUR * 25, HOUR * 2);
-    sweep_kept(bench.root.path()).expect("swept");
+    sweep(&bench).expect("swept");
     assert_eq!(places(&bench), Vec::<PathBuf>::new());
     assert!(!bench.root.path().join(".kept").exists());
 }
@@ -244,7 +265,7 @@ async fn what_cannot_be_read_about_a_sandbox_does_not_cost_what_it_holds(bench: 
     let about = places(&bench).pop().expect("one").join("sandbox.json");
     let text = fs::read_to_string(&about).expect("about it");
     fs::write(&about, "{ \"of\": \"another version\"").expect("written");
-    sweep_kept(bench.root.path()).expect_err("it says so");
+    sweep(&bench).expect_err("it says so");
     let refused = bench
         .start(&in_sandbox("work", "true"), StdinSource::Null)
         .await
@@ -334,6 +355,186 @@ async fn snapshots_are_of_kept_sandboxes_while_nothing_runs(bench: &Bench) {
     let none = snapshots.restore(&name).await.expect_err("there is none");
     assert_eq!(none.kind(), std::io::ErrorKind::NotFound);
     sandbox.destroy().await.expect("destroyed");
+}
+
+fn full(refused: Option<StartError>) -> String {
+    let refusal = refused.expect("refused").refusal();
+    assert_eq!(refusal.code, lictor_proto::Code::SandboxLimit, "{refusal}");
+    refusal.message
+}
+
+async fn no_more_are_begun_than_profile_and_node_keep(bench: &Bench) {
+    let bench = kept(bench);
+    for name in ["one", "two"] {
+        assert!(run(&bench, name, "echo x > here").await.succeeded());
+    }
+    let third = bench
+        .start(&in_sandbox("three", "true"), StdinSource::Null)
+        .await
+        .err();
+    assert!(full(third).contains("it says 2"));
+    assert_eq!(
+        run(&bench, "two", "cat here").await.stdout,
+        "x\n",
+        "those that are kept go on"
+    );
+    let all = KeptSandboxes::below(bench.root.path());
+    all.remove(&all.find("one").expect("it is there"))
+        .expect("removed");
+    assert!(
+        run(&bench, "three", "true").await.succeeded(),
+        "there is room again"
+    );
+    // And what a node keeps, whatever the profile says.
+    let exec = in_sandbox("four", "true");
+    for (bounds, why) in [
+        (
+            KeptBounds {
+                most: 2,
+                ..KeptBounds::default()
+            },
+            "the node keeps 2",
+        ),
+        (
+            KeptBounds {
+                bytes: 1,
+                ..KeptBounds::default()
+            },
+            "the node keeps 1 byte",
+        ),
+    ] {
+        let config = Config {
+            kept: bounds,
+            ..Config::default()
+        };
+        let host = Host::start(config).expect("the host starts");
+        let mut profile = bench.profile.clone();
+        profile.persist = Some(Persist {
+            most: None,
+            ..profile.persist.expect("it keeps")
+        });
+        let (name, dir) = ("p".parse().expect("a name"), bench.job_dir());
+        let resolved = host.resolve(&name, (&profile, bench.backend.name()), &exec, &dir);
+        let plan = Plan::without_permit(resolved.expect("resolved"), &bench.capabilities);
+        let refused = plan.expect("planned").claim(Timestamp::now()).err();
+        let message = full(refused);
+        assert!(message.contains(why), "{message}");
+    }
+    assert_eq!(places(&bench).len(), 2, "and nothing is left of what was refused");
+}
+
+async fn one_that_holds_more_than_it_may_is_refused_until_it_holds_less(bench: &Bench) {
+    let bench = kept(bench);
+    let line = "mkdir d; head -c 2097152 /dev/urandom > d/large; ln d/large d/again";
+    assert!(run(&bench, "work", line).await.succeeded());
+    let all = KeptSandboxes::below(bench.root.path());
+    let bytes = all.find("work").expect("it is there").bytes;
+    assert!((2 << 20..3 << 20).contains(&bytes), "a file counts once: {bytes}");
+    let refused = bench
+        .start(&in_sandbox("work", "true"), StdinSource::Null)
+        .await
+        .err();
+    assert!(full(refused).contains("the profile says 1 MiB"));
+    let place = places(&bench).pop().expect("one");
+    fs::remove_dir_all(place.join("workspace/d")).expect("removed");
+    let none = all.find("work").expect("it is there");
+    all.snapshot(&none, &"small".parse().expect("a name"))
+        .expect("copied and counted");
+    assert!(run(&bench, "work", "true").await.succeeded());
+}
+
+async fn a_clock_that_was_wrong_for_a_moment_costs_nothing(bench: &Bench) {
+    let bench = kept(bench);
+    assert!(run(&bench, "work", "echo x > here").await.succeeded());
+    let ahead = Timestamp::now().plus(HOUR * 24 * 365);
+    let mut sweep = KeptSweep::new(HOUR);
+    sweep.run(bench.root.path(), ahead).expect("swept");
+    sweep.run(bench.root.path(), Timestamp::now()).expect("swept");
+    assert_eq!(
+        run(&bench, "work", "cat here").await.stdout,
+        "x\n",
+        "it was ahead, and is right again"
+    );
+    // What was written down while it was ahead is not kept until that time comes.
+    let place = places(&bench).pop().expect("one").join("sandbox.json");
+    let text = fs::read_to_string(&place).expect("about it");
+    let mut about: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    about["used_at"] = serde_json::to_value(ahead).expect("a time");
+    about["made_at"] = serde_json::to_value(ahead).expect("a time");
+    fs::write(&place, about.to_string()).expect("written");
+    let mut sweep = KeptSweep::new(Duration::ZERO);
+    sweep.run(bench.root.path(), Timestamp::now()).expect("swept");
+    let later = Timestamp::now().plus(HOUR * 2);
+    sweep.run(bench.root.path(), later).expect("swept");
+    assert_eq!(places(&bench), Vec::<PathBuf>::new());
+}
+
+async fn a_person_lists_copies_restores_and_removes_what_no_job_has(bench: &Bench) {
+    let bench = kept(bench);
+    assert!(run(&bench, "work", "echo one > a").await.succeeded());
+    let all = KeptSandboxes::below(bench.root.path());
+    let one = all.find("work").expect("it is there");
+    assert_eq!((one.name.as_str(), one.profile.as_str()), ("work", "p"));
+    assert_eq!((one.backend, &one.held_by), (bench.backend.name(), &None));
+    assert!(one.bytes > 0 && one.until > one.used_at, "{one:?}");
+    let name = "before".parse().expect("a name");
+    all.snapshot(&one, &name).expect("copied");
+    assert!(run(&bench, "work", "echo two > a; echo x > b").await.succeeded());
+    let one = all.find(&one.key).expect("its key is as good as its name");
+    assert_eq!(one.snapshots, [name]);
+    let exec = in_sandbox("work", "echo up; exec sleep 60");
+    let (mut sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+    let mut out = running.take_stdout().expect("stdout");
+    out.read(&mut bytes::BytesMut::new(), 64).await.expect("readable");
+    let dir = running.handle().dir.clone();
+    let job = dir.file_name().and_then(|n| n.to_str()).map(str::to_owned);
+    assert_eq!(
+        all.find("work").expect("it is there").held_by,
+        job,
+        "and who has it"
+    );
+    for refused in [
+        all.remove(&one),
+        all.snapshot(&one, &one.snapshots[0]),
+        all.restore(&one, &one.snapshots[0]),
+    ] {
+        let refused = refused.expect_err("a job works there");
+        assert_eq!(refused.code(), lictor_proto::Code::SandboxBusy);
+        assert!(
+            refused.to_string().contains(job.as_deref().expect("its name")),
+            "{refused}"
+        );
+    }
+    sandbox.destroy().await.expect("destroyed");
+    all.restore(&one, &one.snapshots[0]).expect("restored");
+    assert_eq!(run(&bench, "work", "ls -A; cat a").await.stdout, "a\none\n");
+    let none = all
+        .restore(&one, &"never".parse().expect("a name"))
+        .expect_err("there is none");
+    assert_eq!(none.code(), lictor_proto::Code::SandboxUnknown);
+    all.remove(&one).expect("removed");
+    assert!(matches!(all.find("work"), Err(KeptError::Unknown(_))));
+    assert_eq!(run(&bench, "work", "ls -A").await.stdout, "");
+}
+
+async fn what_a_job_had_that_could_not_be_ended_is_kept_from_the_next_one(bench: &Bench) {
+    let bench = kept(bench);
+    // As an agent leaves it that is killed: the lock is free, and a job is named that had it.
+    let plan = bench.plan(&in_sandbox("work", "true"));
+    let dir = plan.dir().to_owned();
+    let mut plan = plan;
+    plan.claim(Timestamp::now()).expect("it is free");
+    drop(plan);
+    let hold = hold_kept(&dir).expect("that is whose it was");
+    assert!(hold_kept(&dir).is_none(), "once");
+    let busy = bench
+        .start(&in_sandbox("work", "true"), StdinSource::Null)
+        .await
+        .err();
+    assert!(matches!(busy, Some(StartError::Busy { .. })), "{busy:?}");
+    drop(hold);
+    assert!(run(&bench, "work", "true").await.succeeded());
+    assert!(hold_kept(&dir).is_none(), "nobody has it any more");
 }
 
 #[tokio::test]

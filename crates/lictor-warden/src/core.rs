@@ -12,8 +12,10 @@ use lictor_proto::agent::{ExecutionStatus, Heartbeat, LawHeld, OutputPart, ReadO
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{NodeKind, NodeRecord, Receipt};
 use lictor_proto::{Code, Digest, Envelope, JobId, Timestamp};
+use lictor_sandbox::KeptSweep;
 use lictor_trust::SecretKey;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
@@ -51,9 +53,9 @@ pub(crate) struct Core {
     pub(crate) queue: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     pub(crate) draining: AtomicBool,
-    pub(crate) closed: AtomicBool,
-    /// Kept sandboxes are being removed.
-    pub(crate) sweeping: AtomicBool,
+    pub(crate) closing: CancellationToken,
+    /// Locked while kept sandboxes are being removed.
+    pub(crate) sweep: Mutex<KeptSweep>,
     pub(crate) suppress: Mutex<Suppress>,
 }
 
@@ -85,15 +87,16 @@ impl Core {
     /// Begins to remove kept sandboxes whose time is over, unless that is under way: they may be large, and nothing
     /// waits for it.
     pub(crate) fn sweep_kept(self: &Arc<Self>) {
-        if self.sweeping.swap(true, Ordering::AcqRel) {
-            return;
-        }
         let core = self.clone();
         self.tasks.spawn_blocking(move || {
-            if let Err(error) = lictor_sandbox::sweep_kept(core.work_place.path()) {
+            let Ok(mut sweep) = core.sweep.try_lock() else {
+                return;
+            };
+            // Never before the newest document that was verified, however wrong the machine's clock is.
+            let now = core.law.current().trust.now(core.now());
+            if let Err(error) = sweep.run(core.work_place.path(), now) {
                 tracing::warn!(%error, "a kept sandbox could not be removed; it is tried again");
             }
-            core.sweeping.store(false, Ordering::Release);
         });
     }
 
@@ -102,7 +105,7 @@ impl Core {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.closing.is_cancelled()
     }
 
     pub(crate) fn spool_paths(&self, job: &Digest) -> Paths {
@@ -292,6 +295,7 @@ impl Core {
             backend: None,
             capabilities: Vec::new(),
             plan_digest: None,
+            sandbox: None,
         }
     }
 }

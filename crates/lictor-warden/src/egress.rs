@@ -8,7 +8,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use lictor_audit::{Event, EventType};
-use lictor_proto::egress::{Decision, Ended, Event as Heard, LeftOut, Record, Verdict};
+use lictor_proto::egress::{Decision, Ended, Event as Heard, LeftOut, Record, Totals, Verdict};
 use lictor_proto::{Digest, Timestamp, json};
 use lictor_sandbox::EgressEvents;
 
@@ -33,20 +33,23 @@ pub(crate) struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    /// Writes down what is heard until there is no more.
-    pub(crate) async fn record(&self, events: Option<EgressEvents>) {
-        let Some(mut events) = events else { return };
+    /// Writes down what is heard until there is no more; returns the sum of what was written down, for the receipt.
+    pub(crate) async fn record(&self, events: Option<EgressEvents>) -> Option<Totals> {
+        let mut events = events?;
         let mut shown = Shown::new();
+        let mut totals = Totals::default();
         let mut heard = Vec::new();
         while events.next(&mut heard, AT_ONCE).await > 0 {
             let audit: Vec<Event> = heard.iter().filter_map(|h| event(&self.job, h)).collect();
             if !audit.is_empty() && !self.commit(audit).await {
-                return;
+                return Some(totals);
             }
+            heard.iter().for_each(|h| add(&mut totals, h));
             let records: Vec<Record> = heard.drain(..).filter_map(record).collect();
             self.show(records.into_iter().filter_map(|r| shown.take(r)));
         }
         self.show(shown.end());
+        Some(totals)
     }
 
     /// Whether they are durable.
@@ -75,6 +78,20 @@ impl Recorder<'_> {
         if self.spool.end() > before && self.live.wants(before) {
             self.core.feeds.touch(self.job);
         }
+    }
+}
+
+fn add(totals: &mut Totals, heard: &Heard) {
+    match heard {
+        Heard::Decision(decision) => match decision.verdict {
+            Verdict::Allowed { .. } => totals.allowed += 1,
+            Verdict::Denied { .. } => totals.denied += 1,
+        },
+        Heard::Ended(end) => {
+            totals.up = totals.up.saturating_add(end.up);
+            totals.down = totals.down.saturating_add(end.down);
+        }
+        Heard::Opened { .. } | Heard::Closed { .. } | Heard::Refused { .. } => {}
     }
 }
 

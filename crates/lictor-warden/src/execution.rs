@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use lictor_audit::{Event, EventType};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Exit, Job, LimitHit, Outcome};
+use lictor_proto::egress::Totals;
 use lictor_proto::frame::{FrameKind, HEADER};
 use lictor_proto::{Code, Digest, Timestamp};
 use lictor_sandbox::{
@@ -16,6 +17,7 @@ use lictor_sandbox::{
 use lictor_trust::Verified;
 use lictor_trust::profiles::Limits;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
 use crate::egress::Recorder;
@@ -23,6 +25,7 @@ use crate::journal::Step;
 use crate::journal::entry::{Decision, Entry};
 use crate::live::LiveJob;
 use crate::receipt::End;
+use crate::retry::Retry;
 use crate::spool::{self, INLINE, Keep, Spool, Writer};
 use crate::steps::{Step as Timed, StepTimes};
 
@@ -77,10 +80,13 @@ pub(crate) async fn run(execution: Execution) {
                 spool,
                 writer,
             };
-            let (ended, output) = attend(&core, running, output).await;
+            let (ended, output, egress) = attend(&core, running, output).await;
             times.done(Timed::Wait);
             to_remove = Some(sandbox);
-            finished(ended, output, live.stopped())
+            End {
+                egress,
+                ..finished(ended, output, live.stopped())
+            }
         }
         Err(refusal) => {
             // Nothing was written; whoever waits for output learns that none comes.
@@ -95,7 +101,7 @@ pub(crate) async fn run(execution: Execution) {
     // Removed beside the sync: who hears of the end finds nothing left. But an end is told, whatever is left.
     let removed = async {
         if let Some(sandbox) = to_remove
-            && tokio::time::timeout(TIDY_WITHIN, core.tasks.spawn(tidy(sandbox)))
+            && tokio::time::timeout(TIDY_WITHIN, core.tasks.spawn(tidy(core.closing.clone(), sandbox)))
                 .await
                 .is_err()
         {
@@ -127,22 +133,32 @@ fn let_go(core: &Core, live: &LiveJob, job: &Digest, output: Option<spool::Ended
     }
 }
 
-async fn start(core: &Core, plan: Plan, stdin: StdinSource) -> Result<(Box<dyn Sandbox>, Running), Refusal> {
+async fn start(
+    core: &Arc<Core>,
+    plan: Plan,
+    stdin: StdinSource,
+) -> Result<(Box<dyn Sandbox>, Running), Refusal> {
     let backend = core.sandboxes.backend(plan.backend())?;
     let mut sandbox = backend.create(plan).await.map_err(|e: StartError| e.refusal())?;
     match sandbox.exec(stdin.into()).await {
         Ok(running) => Ok((sandbox, running)),
         Err(e) => {
-            tidy(sandbox).await;
+            let removed = core.tasks.spawn(tidy(core.closing.clone(), sandbox));
+            let _ = tokio::time::timeout(TIDY_WITHIN, removed).await;
             Err(e.refusal())
         }
     }
 }
 
-/// Removes what was made for a job.
-async fn tidy(mut sandbox: Box<dyn Sandbox>) {
-    if let Err(e) = sandbox.destroy().await {
-        tracing::warn!(error = %e, "a sandbox could not be removed; it is tried again at the next start");
+/// Removes what was made for a job. While something of it is left nobody else gets what it holds, a kept sandbox above
+/// all, so it is tried until nothing is.
+async fn tidy(closing: CancellationToken, mut sandbox: Box<dyn Sandbox>) {
+    let mut retry = Retry::until(&closing);
+    while let Err(e) = sandbox.destroy().await {
+        tracing::warn!(error = %e, "a sandbox could not be removed; it is tried again");
+        if !retry.again().await {
+            return;
+        }
     }
 }
 
@@ -156,7 +172,7 @@ struct Output {
 }
 
 /// From the first byte to the last process.
-async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, spool::Ended) {
+async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, spool::Ended, Option<Totals>) {
     let started_at = running.started_at();
     let _ = output.live.started_at.set(started_at);
     output.live.started(running.stop_switch());
@@ -205,14 +221,14 @@ async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, sp
         spool: &spool,
         writer: &writer,
     };
-    let (ended, (), (), ()) = tokio::join!(
+    let (ended, totals, (), ()) = tokio::join!(
         wait,
         recorder.record(egress),
         pump.stream(FrameKind::Stdout, stdout),
         pump.stream(FrameKind::Stderr, stderr)
     );
     let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-    (ended, end_log(writer, spool.end()).await)
+    (ended, end_log(writer, spool.end()).await, totals)
 }
 
 /// A small log ends without touching the disk; a large one is synced, which must not hold up others.
@@ -301,6 +317,7 @@ fn finished(ended: Ended, output: spool::Ended, stopped: Option<Refusal>) -> End
         exit: ended.exit,
         limits_hit,
         usage: Some(ended.usage),
+        egress: None,
         output: Some(output),
     }
 }

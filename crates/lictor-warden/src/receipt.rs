@@ -3,6 +3,7 @@
 use lictor_audit::{Event, EventType};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{AppliedBackend, Exit, LimitHit, Outcome, Receipt, StreamSummary, Usage};
+use lictor_proto::egress::Totals;
 use lictor_proto::{Digest, NodeId, OrgId, Timestamp};
 use lictor_trust::SecretKey;
 use lictor_trust::sign::{sign, to_wire};
@@ -37,6 +38,8 @@ pub struct End {
     pub limits_hit: Vec<LimitHit>,
     /// What it used.
     pub usage: Option<Usage>,
+    /// What it did through the egress proxy; `None` when it had no way out.
+    pub egress: Option<Totals>,
     /// Its output; `None` when nothing was started.
     pub output: Option<spool::Ended>,
 }
@@ -53,6 +56,7 @@ impl End {
             exit: None,
             limits_hit: Vec::new(),
             usage: None,
+            egress: None,
             output: None,
         }
     }
@@ -100,6 +104,8 @@ impl Issuer {
             usage: end.usage,
             stdout,
             stderr,
+            egress: end.egress,
+            sandbox: decision.sandbox.clone(),
             artifacts: lictor_proto::doc::Empty,
             // The journal's writer fills these in.
             node_seq: 0,

@@ -6,6 +6,7 @@
 //!   everything which the job had written and the agent had read; a loss of power takes more (docs/decisions/0012).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::Outcome;
@@ -16,8 +17,10 @@ use crate::journal::Step;
 use crate::journal::entry::Decision;
 use crate::journal::state::Phase;
 use crate::receipt::End;
+use crate::retry::Retry;
 use crate::spool;
 
+#[derive(Clone)]
 struct Interrupted {
     job: Digest,
     decision: Decision,
@@ -25,7 +28,7 @@ struct Interrupted {
 }
 
 /// Ends what an earlier process left unfinished, before anything new is taken.
-pub(crate) async fn recover(core: &Core) {
+pub(crate) async fn recover(core: &Arc<Core>) {
     let left: Vec<Interrupted> = {
         let state = core.journal.state();
         state
@@ -46,19 +49,11 @@ pub(crate) async fn recover(core: &Core) {
     remove_strays(core);
 }
 
-async fn end(core: &Core, left: Interrupted) {
-    let swept = match (&left.started, &left.decision.backend) {
-        (Some((_, handle)), _) => core.sandboxes.sweep(handle).await,
-        // It may run all the same: its start is a note, and the agent may have gone before the note was written.
-        (None, Some(backend)) => {
-            core.sandboxes
-                .sweep_unwritten(backend, &core.work_dir(&left.job))
-                .await
-        }
-        (None, None) => Ok(()),
-    };
+async fn end(core: &Arc<Core>, left: Interrupted) {
+    let swept = sweep(core, &left).await;
     if let Err(e) = swept {
         tracing::error!(job = %left.job, error = %e, "what was left of an interrupted job could not be removed");
+        keep_away(core, &left);
     }
     let output = spool::recover(&core.spool_paths(&left.job)).unwrap_or_else(|e| {
         tracing::error!(job = %left.job, error = %e, "output of an interrupted job could not be read");
@@ -72,6 +67,7 @@ async fn end(core: &Core, left: Interrupted) {
         exit: None,
         limits_hit: Vec::new(),
         usage: None,
+        egress: None,
         output: Some(output),
     };
     let make = || Step {
@@ -82,6 +78,32 @@ async fn end(core: &Core, left: Interrupted) {
         tracing::error!(job = %left.job, error = %e, "the journal refuses the end of an interrupted job");
     } else if let Some(output) = &end.output {
         core.spool_paths(&left.job).tidy(&output.log);
+    }
+}
+
+/// Lets nobody into the kept sandbox of a job that could not be ended, until it could be.
+fn keep_away(core: &Arc<Core>, left: &Interrupted) {
+    let Some(hold) = lictor_sandbox::hold_kept(&core.work_dir(&left.job)) else {
+        return;
+    };
+    let mut retry = Retry::until(&core.closing);
+    let (own, left) = (core.clone(), left.clone());
+    core.tasks.spawn(async move {
+        let _hold = hold;
+        while retry.again().await && sweep(&own, &left).await.is_err() {}
+    });
+}
+
+/// Ends and removes what is left of one.
+async fn sweep(core: &Core, left: &Interrupted) -> Result<(), String> {
+    match (&left.started, &left.decision.backend) {
+        (Some((_, handle)), _) => core.sandboxes.sweep(handle).await,
+        // It may run all the same: its start is a note, and the agent may have gone before the note was written.
+        (None, Some(backend)) => {
+            let dir = core.work_dir(&left.job);
+            core.sandboxes.sweep_unwritten(backend, &dir).await
+        }
+        (None, None) => Ok(()),
     }
 }
 
@@ -104,8 +126,13 @@ fn remove_strays(core: &Core) {
         if lictor_sandbox::is_kept_place(&entry.file_name()) {
             continue;
         }
-        // Nothing runs yet: every job directory is a stray one.
-        if let Err(e) = lictor_sandbox::remove_job_dir(&entry.path()) {
+        // Nothing runs yet: every job directory is a stray one, and so is a file beside them.
+        let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+        let removed = match is_dir {
+            true => lictor_sandbox::remove_job_dir(&entry.path()),
+            false => std::fs::remove_file(entry.path()),
+        };
+        if let Err(e) = removed {
             tracing::warn!(path = %entry.path().display(), error = %e, "a stray directory could not be removed");
         }
     }

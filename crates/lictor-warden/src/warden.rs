@@ -11,11 +11,12 @@ use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Grant, NodeRecord};
 use lictor_proto::{Code, Digest, Envelope, NodeId, limits};
 use lictor_rootfs::Store;
-use lictor_sandbox::Host;
+use lictor_sandbox::{Host, KeptSweep};
 use lictor_trust::keyfile::{self, KeyFileError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
@@ -70,6 +71,10 @@ pub enum StartError {
     #[error("the node directory cannot be used")]
     Io(#[from] std::io::Error),
 }
+
+/// How long a kept sandbox must have been seen to be over before it goes: time enough for a clock to be put right after the
+/// machine's start.
+const KEPT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// `machine.json`: which machine the identity belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,8 +138,8 @@ impl Warden {
             stdin: Mutex::new(stdin),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            sweeping: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+            sweep: Mutex::new(KeptSweep::new(KEPT_PATIENCE)),
             suppress: Mutex::new(Suppress::default()),
         });
         say_started(&core, torn, cloned).await;
@@ -250,7 +255,7 @@ impl Warden {
     /// Ends the warden: what still runs is stopped and ends as `interrupted`, feeds end, the journal is closed.
     pub async fn close(&self) {
         self.drain(Duration::ZERO).await;
-        self.core.closed.store(true, Ordering::SeqCst);
+        self.core.closing.cancel();
         self.core.audit_always(Event::new(EventType::AgentStopped)).await;
         self.core.feeds.close();
         self.core.sandboxes.prepare_none();

@@ -64,6 +64,17 @@ impl WorkPlace {
     }
 }
 
+/// The one that a node with this directory has chosen, for whoever looks at it beside its warden.
+#[must_use]
+pub fn of_node(dir: &Path, node: &NodeId) -> PathBuf {
+    let inside = dir.join("work");
+    let outside = Path::new(OUTSIDE).join(node.as_str());
+    match others_can_pass(&inside) || !outside.is_dir() {
+        true => inside,
+        false => outside,
+    }
+}
+
 #[cfg(unix)]
 fn others_can_pass(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;

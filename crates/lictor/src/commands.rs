@@ -28,6 +28,8 @@ mod result;
 #[cfg(all(feature = "agent", unix))]
 mod rootfs;
 mod run;
+#[cfg(all(feature = "agent", unix))]
+mod sandbox;
 mod screen;
 mod tokens;
 #[cfg(all(feature = "hub", feature = "agent"))]

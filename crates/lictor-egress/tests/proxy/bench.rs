@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lictor_egress::{Job, Listener, Resolve, Room, Shared, Turn};
+use lictor_egress::{Job, Listener, Lookups, Resolve, Room, Shared, Turn};
 use lictor_proto::egress::{Decision, Ended, Event, Reason, Rules, Totals, Verdict};
 use lictor_proto::{Digest, JobId};
 use lictor_trust::egress::Egress;
@@ -92,6 +92,14 @@ impl Proxy {
 
     /// With rules, and names that somebody else looks up.
     pub(crate) async fn asking(resolver: Arc<dyn Resolve>, names: Arc<Names>, rules: &Rules) -> Self {
+        Self {
+            names,
+            ..Self::sharing(resolver, rules, Lookups::default()).await
+        }
+    }
+
+    /// With rules, and lookups that other jobs use as well.
+    pub(crate) async fn sharing(resolver: Arc<dyn Resolve>, rules: &Rules, lookups: Lookups) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (sender, events) = mpsc::channel(256);
@@ -100,6 +108,7 @@ impl Proxy {
             resolver,
             events: sender,
             room: Room::default(),
+            lookups,
         };
         let job = Arc::new(Job::new(job_id("one"), rules, shared, ended.clone()).expect("a job"));
         let mut serving = JoinSet::new();
@@ -107,7 +116,7 @@ impl Proxy {
         Self {
             address,
             job,
-            names,
+            names: Arc::default(),
             events,
             ended,
             serving,

@@ -187,6 +187,41 @@ async fn lookups_that_nobody_waits_for_any_more_count_until_they_are_over() {
 }
 
 #[tokio::test]
+async fn jobs_with_silent_name_servers_leave_every_other_job_a_lookup() {
+    let server = Upstream::echo().await;
+    let silent = Arc::new(Silent::default());
+    let rules = to(&server, |l| l.handshake_ms = 60_000);
+    let lookups = lictor_egress::Lookups::default();
+    let held = || silent.held.lock().expect("lock").len();
+    let ask = format!(
+        "CONNECT a.example.test:{} HTTP/1.1\r\nHost: a.example.test\r\n\r\n",
+        server.port()
+    );
+    let mut jobs = Vec::new();
+    for _ in 0..20 {
+        let proxy = Proxy::sharing(silent.clone(), &rules, lookups.clone()).await;
+        let mut clients = Vec::new();
+        for _ in 0..8 {
+            let mut client = proxy.dial().await;
+            client.write_all(ask.as_bytes()).await.expect("write");
+            clients.push(client);
+        }
+        jobs.push((proxy, clients));
+    }
+    let all = 20 + 128;
+    while held() < all {
+        within(silent.asked.notified()).await;
+    }
+    assert_eq!(held(), all, "one of each job's own, and the shared ones");
+    let another = Proxy::sharing(silent.clone(), &rules, lookups).await;
+    let mut client = another.dial().await;
+    client.write_all(ask.as_bytes()).await.expect("write");
+    while held() < all + 1 {
+        within(silent.asked.notified()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_connection_whose_other_side_does_not_read_passes_all_bytes_in_the_end() {
     let (go, wait) = tokio::sync::watch::channel(false);
     let server = Upstream::new(move |mut stream| {

@@ -238,6 +238,8 @@ impl Node {
             usage: None,
             stdout: summary,
             stderr: StreamSummary::empty(),
+            egress: None,
+            sandbox: None,
             artifacts: Empty,
             node_seq: seq,
             prev: (seq > 1).then(|| Digest::of(b"prev")),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DocKind, Document, Empty, Invalid, ensure, tag};
 use crate::code::Code;
+use crate::egress::Totals;
 use crate::ids::{Digest, Name, NodeId, OrgId};
 use crate::time::Timestamp;
 
@@ -60,6 +61,13 @@ pub struct Receipt {
     pub stdout: StreamSummary,
     /// Standard error.
     pub stderr: StreamSummary,
+    /// What it did through the egress proxy, as the node's audit log has it; absent where it had no way out, or its end was
+    /// not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Totals>,
+    /// The kept sandbox that it worked in; absent where it named none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<UsedSandbox>,
     /// Not built yet: always empty.
     pub artifacts: Empty,
     /// This node's count of receipts, from 1, without gaps.
@@ -70,6 +78,18 @@ pub struct Receipt {
     pub audit_head: Digest,
     /// The agent that wrote it.
     pub agent_version: String,
+}
+
+/// A kept sandbox, as a job found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedSandbox {
+    /// What it is called.
+    pub name: Name,
+    /// When it was made, by the node's clock.
+    pub made_at: Timestamp,
+    /// Whether it was made for this job, so that nothing was in it.
+    pub new: bool,
 }
 
 /// How an execution ended.

@@ -150,8 +150,14 @@ async fn egress_proxy(kernel: &Kernel) -> Result<String, ProbeError> {
             "use the released program, which has it",
         ));
     };
+    if let Err(e) = super::confine::works() {
+        return Err(lacks(
+            format!("it could not be kept from files, so there is none: {e}"),
+            "boot Linux 5.13 or later with landlock among the names in the kernel parameter lsm=",
+        ));
+    }
     match proxy.probe(kernel).await {
-        Ok(()) => Ok("starts and answers".to_owned()),
+        Ok(()) => Ok("starts and answers, kept to the network by Landlock".to_owned()),
         Err(e) => Err(lacks(
             format!("does not start: {e}"),
             "look at seccomp above, and whether the sandbox user may execute this program",

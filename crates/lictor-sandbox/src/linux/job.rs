@@ -87,7 +87,7 @@ impl Job {
     /// Makes the job's directory and cgroup.
     pub(super) fn create(kernel: Arc<Kernel>, plan: Plan) -> Result<Self, StartError> {
         let mut plan = plan;
-        plan.claim()?;
+        plan.claim(Timestamp::now())?;
         make_dir(plan.dir(), plan.spec()).map_err(StartError::failed("make the job's directory"))?;
         if let Err(e) = quota::mount(plan.spec()) {
             let _ = remove_dir(plan.dir());
@@ -348,7 +348,11 @@ impl Job {
             Err(RecoverError::Gone) => {}
             Err(RecoverError::Io(e)) => return Err(e),
         }
-        self.plan.let_go();
+        if let Some(claim) = self.plan.take_claim() {
+            // It looks through all that is kept.
+            let gone = tokio::task::spawn_blocking(move || claim.let_go());
+            gone.await.map_err(io::Error::other)?;
+        }
         Ok(())
     }
 }

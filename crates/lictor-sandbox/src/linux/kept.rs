@@ -1,81 +1,53 @@
-//! Claiming a kept sandbox, and removing those whose time is over.
+//! Claiming a kept sandbox, and letting others have it.
 //!
 //! # Invariants
-//! - A directory below `.kept` is changed only by whoever holds the lock on it.
+//! - A directory below `.kept` is changed only by whoever holds the lock on it, and a new one is begun only by whoever holds
+//!   the lock on `.kept`.
 //! - What is to go is renamed first, so that nobody ever works in the rest of a sandbox.
 
-use std::fs::{self, File};
+mod about;
+mod people;
+mod sweep;
+
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use lictor_proto::Timestamp;
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
-use serde::{Deserialize, Serialize};
+use lictor_trust::profiles::size_in_words;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
+use self::about::{About, Lock, lock, measure, put_aside, wait_for_lock};
+pub(crate) use self::people::{list, remove, restore, snapshot};
+pub(crate) use self::sweep::{Sweep, hold};
 use super::job::make_dir;
 use super::remove::{link_of, remove_dir};
 use crate::backend::StartError;
-use crate::kept::{Kept, Limits, PLACE, Which};
+use crate::kept::{Kept, KeptUse, Room, Which};
 use crate::plan::LaunchSpec;
 
-/// What says what it is.
-const ABOUT: &str = "sandbox.json";
-/// How the names of directories begin that are on their way out.
-const GONE: &str = ".gone-";
 /// Times that one may be found to be on its way out before that is an error.
 const TRIES: u32 = 8;
 
-static COUNT: AtomicU32 = AtomicU32::new(0);
-
-/// `sandbox.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct About {
-    which: Which,
-    limits: Limits,
-    made_at: Timestamp,
-    used_at: Timestamp,
-}
-
-impl About {
-    /// `None` when nothing was written yet. What cannot be read is no reason to throw away what it is about.
-    fn read(dir: &Path) -> io::Result<Option<Self>> {
-        match fs::read(dir.join(ABOUT)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Ok(text) if text.is_empty() => Ok(None),
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Whole or not at all. After a loss of power it may be missing, and the sandbox is a new one then.
-    fn write(&self, dir: &Path) -> io::Result<()> {
-        let new = dir.join("sandbox.json.new");
-        fs::write(&new, serde_json::to_vec(self)?)?;
-        fs::rename(new, dir.join(ABOUT))
-    }
-
-    fn is_over(&self, now: Timestamp) -> bool {
-        let passed = |since: Timestamp| u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
-        passed(self.used_at) > self.limits.idle_ms || passed(self.made_at) > self.limits.age_ms
-    }
-}
+/// What keeps others out.
+pub(crate) type KeptLock = OwnedFd;
 
 /// That a job has a kept sandbox for itself.
 #[derive(Debug)]
 pub(crate) struct Claim {
     dir: PathBuf,
     about: About,
+    is_new: bool,
     /// Holds the lock.
     lock: Arc<OwnedFd>,
 }
 
 impl Claim {
     /// Takes it, and makes it if need be: one whose time is over, or that was never finished, begins anew.
-    pub(crate) fn take(kept: &Kept, spec: &LaunchSpec) -> Result<Self, StartError> {
+    pub(crate) fn take(kept: &Kept, spec: &LaunchSpec, now: Timestamp) -> Result<Self, StartError> {
         let failed = StartError::failed;
         let above = kept.dir.parent().unwrap_or(&kept.dir);
         for _ in 0..TRIES {
@@ -93,27 +65,26 @@ impl Claim {
                 }
                 Lock::Gone => continue,
             };
-            let now = Timestamp::now();
             let known = About::read(&kept.dir).map_err(failed("read about the kept sandbox"))?;
-            let about = match known {
-                Some(about) if about.which == kept.which && !about.is_over(now) => About {
-                    limits: kept.limits,
-                    used_at: now,
-                    ..about
-                },
+            let is_new = known.is_none();
+            let about = match known.map(|about| about.not_ahead_of(now)) {
+                Some(about) if about.which == kept.which && !about.is_over(now) => {
+                    enough_room(&about, &kept.room)?;
+                    About {
+                        limits: kept.limits,
+                        used_at: now,
+                        ..about
+                    }
+                }
                 Some(_) => {
                     put_aside(&kept.dir).map_err(failed("put an old sandbox aside"))?;
                     continue;
                 }
-                None => {
-                    begin(kept, spec).map_err(failed("make the kept sandbox"))?;
-                    About {
-                        which: kept.which.clone(),
-                        limits: kept.limits,
-                        made_at: now,
-                        used_at: now,
-                    }
-                }
+                None => begin(kept, spec, now)?,
+            };
+            let about = About {
+                holder: spec.dir.file_name().map(|n| n.to_string_lossy().into_owned()),
+                ..about
             };
             shut(&kept.workspace()).map_err(failed("open the kept sandbox"))?;
             about
@@ -122,6 +93,7 @@ impl Claim {
             return Ok(Self {
                 dir: kept.dir.clone(),
                 about,
+                is_new,
                 lock: Arc::new(lock),
             });
         }
@@ -133,10 +105,22 @@ impl Claim {
         (self.dir.clone(), self.lock.clone())
     }
 
-    /// Lets others have it; its idle time begins now.
+    /// What a receipt says about it.
+    pub(crate) fn to_tell(&self) -> KeptUse {
+        KeptUse {
+            name: self.about.which.name.clone(),
+            made_at: self.about.made_at,
+            is_new: self.is_new,
+        }
+    }
+
+    /// Lets others have it; its idle time begins now. Looks through all that it holds.
     pub(crate) fn let_go(mut self) {
-        self.about.used_at = Timestamp::now();
+        // Where the clock was put back meanwhile, what was said at the claim is later.
+        self.about.used_at = Timestamp::now().max(self.about.used_at);
+        self.about.holder = None;
         let shut = shut(&self.dir.join("workspace"));
+        self.about.bytes = measure(&self.dir);
         if let Err(error) = shut.and(self.about.write(&self.dir)) {
             tracing::warn!(%error, "the end of a kept sandbox's use could not be written down");
         }
@@ -151,10 +135,80 @@ fn make_if_missing(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// An empty workspace, whatever an unfinished attempt has left.
-fn begin(kept: &Kept, spec: &LaunchSpec) -> io::Result<()> {
-    remove_dir(&kept.workspace())?;
-    make_dir(&kept.workspace(), spec)
+/// An empty workspace, whatever an unfinished attempt has left, if there may be one more.
+fn begin(kept: &Kept, spec: &LaunchSpec, now: Timestamp) -> Result<About, StartError> {
+    let failed = || StartError::failed("make the kept sandbox");
+    let above = kept.dir.parent().unwrap_or(&kept.dir);
+    // Until it is written down: two that begin at once are counted one after the other.
+    let _turn = wait_for_lock(above).map_err(failed())?;
+    if let Err(e) = one_more(kept) {
+        let _ = fs::remove_dir(&kept.dir);
+        return Err(e);
+    }
+    remove_dir(&kept.workspace()).map_err(failed())?;
+    make_dir(&kept.workspace(), spec).map_err(failed())?;
+    let about = About {
+        which: kept.which.clone(),
+        limits: kept.limits,
+        made_at: now,
+        used_at: now,
+        bytes: 0,
+        holder: None,
+    };
+    about.write(&kept.dir).map_err(failed())?;
+    Ok(about)
+}
+
+fn one_more(kept: &Kept) -> Result<(), StartError> {
+    let failed = StartError::failed("count the kept sandboxes");
+    let others = about::all(kept.dir.parent().unwrap_or(&kept.dir)).map_err(failed)?;
+    let others: Vec<_> = others.into_iter().filter(|(dir, _)| *dir != kept.dir).collect();
+    let known = || others.iter().filter_map(|(_, about)| about.as_ref());
+    let is_like = |w: &Which| w.profile == kept.which.profile;
+    let of_profile = known().filter(|about| is_like(&about.which)).count();
+    let bytes = known().fold(0_u64, |sum, about| sum.saturating_add(about.bytes));
+    let Room {
+        of_profile: most,
+        of_node,
+        ..
+    } = kept.room;
+    let is_enough = |count: usize, most: u32| u32::try_from(count).is_ok_and(|n| n < most);
+    let why = match most {
+        Some(most) if !is_enough(of_profile, most) => {
+            format!(
+                "{of_profile} sandboxes of the profile {} are kept here, and it says {most}",
+                kept.which.profile
+            )
+        }
+        _ if !is_enough(others.len(), of_node.most) => {
+            format!(
+                "{} sandboxes are kept here, and the node keeps {}",
+                others.len(),
+                of_node.most
+            )
+        }
+        _ if bytes >= of_node.bytes => format!(
+            "the sandboxes kept here hold {}, and the node keeps {}",
+            size_in_words(bytes),
+            size_in_words(of_node.bytes)
+        ),
+        _ => return Ok(()),
+    };
+    Err(StartError::Full { why })
+}
+
+fn enough_room(about: &About, room: &Room) -> Result<(), StartError> {
+    match room.of_one {
+        Some(most) if about.bytes > most => Err(StartError::Full {
+            why: format!(
+                "the sandbox {} holds {}, and the profile says {}",
+                about.which.name,
+                size_in_words(about.bytes),
+                size_in_words(most)
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Its user's alone, whatever a job has made of it: the next one needs to get in, and nobody else.
@@ -167,85 +221,4 @@ fn shut(workspace: &Path) -> io::Result<()> {
         Mode::RWXU,
         AtFlags::empty(),
     )?)
-}
-
-enum Lock {
-    Held(OwnedFd),
-    Busy,
-    /// It was renamed meanwhile.
-    Gone,
-}
-
-fn lock(dir: &Path) -> io::Result<Lock> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = match rustix::fs::open(dir, flags, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => return Ok(Lock::Gone),
-        other => other?,
-    };
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::AGAIN) => return Ok(Lock::Busy),
-        other => other?,
-    }
-    let held = File::from(fd);
-    let own = held.metadata()?;
-    let same = fs::symlink_metadata(dir).is_ok_and(|m| (m.dev(), m.ino()) == (own.dev(), own.ino()));
-    Ok(if same { Lock::Held(held.into()) } else { Lock::Gone })
-}
-
-/// Takes its name away; the next sweep removes it.
-fn put_aside(dir: &Path) -> io::Result<()> {
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let now = Timestamp::now().as_millis();
-    let gone = format!("{GONE}{now}-{}-{number}", std::process::id());
-    fs::rename(dir, dir.with_file_name(gone))
-}
-
-/// Removes kept sandboxes whose time is over, of which none is in use, and what is left of those before.
-pub(crate) fn sweep(work: &Path) -> io::Result<()> {
-    let place = work.join(PLACE);
-    let entries = match fs::read_dir(&place) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    let now = Timestamp::now();
-    let mut result = Ok(());
-    for entry in entries {
-        let dir = match entry {
-            Ok(entry) => entry.path(),
-            Err(e) => {
-                result = result.and(Err(e));
-                continue;
-            }
-        };
-        let gone = |dir: &Path| {
-            let name = dir.file_name().unwrap_or_default();
-            name.as_encoded_bytes().starts_with(GONE.as_bytes())
-        };
-        let done = if gone(&dir) {
-            remove_dir(&dir)
-        } else {
-            remove_if_over(&dir, now)
-        };
-        result = result.and(done);
-    }
-    // What is empty says nothing any more.
-    let _ = fs::remove_dir(&place);
-    result
-}
-
-fn remove_if_over(dir: &Path, now: Timestamp) -> io::Result<()> {
-    let Lock::Held(_lock) = lock(dir)? else {
-        return Ok(());
-    };
-    if About::read(dir)?.is_some_and(|about| !about.is_over(now)) {
-        return Ok(());
-    }
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let aside = dir.with_file_name(format!(
-        "{GONE}{}-{}-s{number}",
-        now.as_millis(),
-        std::process::id()
-    ));
-    fs::rename(dir, &aside)?;
-    remove_dir(&aside)
 }

@@ -101,8 +101,10 @@ impl Kernel {
             super::own_dir::is_left_out(settings, backend, &own).map_err(|e| e.refusal())?;
         }
         let store = self.rootfs.get();
-        self.resolver
-            .resolve(profile, exec, dir, (&self.sandbox_user(), store))
+        let resolved = self
+            .resolver
+            .resolve(profile, exec, dir, (&self.sandbox_user(), store));
+        resolved.map(|resolved| resolved.keeping(self.config.kept))
     }
 
     pub(crate) fn warm_ready(&self) -> watch::Receiver<usize> {

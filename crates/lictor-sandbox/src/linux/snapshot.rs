@@ -55,20 +55,7 @@ impl Budget {
 impl Snapshot for Job {
     async fn snapshot(&self, name: &Name) -> io::Result<()> {
         let name = name.clone();
-        self.with_kept(move |dir| {
-            let all = dir.join("snapshots");
-            if let Err(e) = std::fs::create_dir(&all)
-                && e.kind() != io::ErrorKind::AlreadyExists
-            {
-                return Err(e);
-            }
-            replace(
-                &dir.join("workspace"),
-                &all.join(".new"),
-                &all.join(name.as_str()),
-            )
-        })
-        .await
+        self.with_kept(move |dir| save(dir, &name)).await
     }
 
     async fn restore(&self, name: &Name) -> io::Result<()> {
@@ -77,11 +64,7 @@ impl Snapshot for Job {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         let name = name.clone();
-        self.with_kept(move |dir| {
-            let from = dir.join("snapshots").join(name.as_str());
-            replace(&from, &dir.join(".restored"), &dir.join("workspace"))
-        })
-        .await
+        self.with_kept(move |dir| load(dir, &name)).await
     }
 }
 
@@ -104,6 +87,38 @@ impl Job {
         });
         done.await.map_err(io::Error::other)?
     }
+}
+
+/// Makes a snapshot of a kept sandbox whose lock the caller holds.
+pub(super) fn save(sandbox: &Path, name: &Name) -> io::Result<()> {
+    let all = sandbox.join("snapshots");
+    if let Err(e) = std::fs::create_dir(&all)
+        && e.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(e);
+    }
+    replace(
+        &sandbox.join("workspace"),
+        &all.join(".new"),
+        &all.join(name.as_str()),
+    )
+}
+
+/// Puts one in the place of what such a sandbox holds.
+pub(super) fn load(sandbox: &Path, name: &Name) -> io::Result<()> {
+    let from = sandbox.join("snapshots").join(name.as_str());
+    replace(&from, &sandbox.join(".restored"), &sandbox.join("workspace"))
+}
+
+/// The snapshots of a kept sandbox.
+pub(super) fn names(sandbox: &Path) -> Vec<Name> {
+    let entries = std::fs::read_dir(sandbox.join("snapshots"));
+    let names = entries.into_iter().flatten().flatten();
+    let mut names: Vec<Name> = names
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect();
+    names.sort();
+    names
 }
 
 /// Puts a copy of `from` in the place of `to`, by way of `new`.

@@ -87,6 +87,18 @@ fn a_sandbox_reaches_what_its_profile_lists_and_the_audit_log_says_so() -> Resul
     let other = run("reach", "http://elsewhere.example.com/")?;
     ensure!(other.text().contains("403"), "{}", other.text());
 
+    // Signed, and as many as the audit log has.
+    let totals = &result["egress"];
+    assert_eq!(
+        (&totals["allowed"], &totals["denied"]),
+        (&json!(1), &json!(0)),
+        "{result}"
+    );
+    assert_eq!(closed.result()?["egress"], Value::Null);
+    assert_eq!(
+        other.result()?["egress"],
+        json!({"allowed": 0, "denied": 1, "up": 0, "down": 0})
+    );
     let id = &result["job_id"];
     let allowed = records(cli, "egress_allowed")?;
     let fields = &allowed.first().context("a record")?["fields"];
@@ -101,6 +113,12 @@ fn a_sandbox_reaches_what_its_profile_lists_and_the_audit_log_says_so() -> Resul
     let fields = &ended.first().context("an end")?["fields"];
     let bytes = |name: &str| fields[name].as_u64().unwrap_or(0);
     ensure!(bytes("bytes_down") >= 5 && bytes("bytes_up") > 0, "{fields}");
+    let moved = |name: &str| totals[name].as_u64().unwrap_or(0);
+    assert_eq!(
+        (moved("down"), moved("up")),
+        (bytes("bytes_down"), bytes("bytes_up")),
+        "{totals}"
+    );
     let denied = records(cli, "egress_denied")?;
     let fields = &denied.first().context("a denial")?["fields"];
     assert_eq!(

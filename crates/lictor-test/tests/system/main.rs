@@ -32,4 +32,5 @@ mod limits;
 mod network;
 mod rootfs;
 mod roots;
+mod sandbox;
 mod steps;

@@ -341,12 +341,19 @@ fn system_calls(level: Seccomp) -> Vec<String> {
 }
 
 fn keeps(persist: &Persist) -> String {
-    format!(
+    let mut says = format!(
         "what a job leaves where it works, if the job names a sandbox, for the next one that does: until {} after the \
          last, or {} after the first",
         time(persist.idle),
         time(persist.age)
-    )
+    );
+    if let Some(most) = persist.most {
+        says.push_str(&format!("; at most {most} on each node"));
+    }
+    if let Some(bytes) = persist.bytes {
+        says.push_str(&format!("; not one that holds more than {}", size(bytes)));
+    }
+    says
 }
 
 fn kept_ready(warm: u32) -> Vec<String> {

@@ -408,6 +408,8 @@ impl World {
             usage: None,
             stdout: StreamSummary::empty(),
             stderr: StreamSummary::empty(),
+            egress: None,
+            sandbox: None,
             artifacts: Empty,
             node_seq: 1,
             prev: None,

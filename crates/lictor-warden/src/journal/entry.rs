@@ -1,6 +1,7 @@
 //! The closed set of entries: everything that changes what the warden knows about its jobs.
 
 use lictor_proto::agent::{LogRange, Wire};
+use lictor_proto::doc::UsedSandbox;
 use lictor_proto::{Digest, Name, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +141,9 @@ pub struct Decision {
     pub capabilities: Vec<String>,
     /// Digest of the plan.
     pub plan_digest: Option<Digest>,
+    /// The kept sandbox that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<UsedSandbox>,
 }
 
 /// What is kept of an execution's log, and where.

@@ -246,6 +246,7 @@ fn decision() -> Decision {
         backend: None,
         capabilities: vec![],
         plan_digest: None,
+        sandbox: None,
     }
 }
 
@@ -296,6 +297,8 @@ fn finish(n: u8) -> Step {
                 usage: None,
                 stdout: StreamSummary::empty(),
                 stderr: StreamSummary::empty(),
+                egress: None,
+                sandbox: None,
                 artifacts: lictor_proto::doc::Empty,
                 node_seq: 0,
                 prev: None,

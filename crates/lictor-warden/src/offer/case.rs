@@ -6,9 +6,9 @@ use lictor_audit::{Event, EventType};
 use lictor_policy::{Asked, Authorise, Decision as Verdict, Denial, Permit, authorise};
 use lictor_proto::agent::{OfferReply, Wire};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Approval, Ask, Job, Outcome};
+use lictor_proto::doc::{Approval, Ask, Job, Outcome, UsedSandbox};
 use lictor_proto::{Code, Digest, JobId};
-use lictor_sandbox::{Resolved, StartError, StdinSource};
+use lictor_sandbox::{Plan, Resolved, StartError, StdinSource};
 use lictor_trust::Verified;
 use lictor_trust::profiles::Profile;
 use lictor_trust::sign::{sign, to_wire};
@@ -76,7 +76,7 @@ impl Case<'_> {
             Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
         };
         let mut decision = recorded(&permit, &resolved);
-        let mut plan = match self.core.sandboxes.plan(*permit, resolved) {
+        let plan = match self.core.sandboxes.plan(*permit, resolved) {
             Ok(plan) => plan,
             Err(refusal) => {
                 decision.backend = None;
@@ -86,15 +86,22 @@ impl Case<'_> {
             }
         };
         // Before it counts as taken: who waits for a sandbox has not been started.
-        match plan.claim() {
-            Ok(()) => {}
-            Err(e @ StartError::Busy { .. }) => return later(self.core, &self.digest, e.refusal()).await,
-            Err(e) => {
-                let end = End::unstarted(Outcome::Failed, e.refusal());
+        let plan = match self.claimed(plan).await {
+            Ok(plan) => plan,
+            Err(refusal) if refusal.code == Code::SandboxBusy => {
+                return later(self.core, &self.digest, refusal).await;
+            }
+            Err(refusal) => {
+                let end = End::unstarted(Outcome::Failed, refusal);
                 let wire = self.job.wire().to_owned();
                 return conclude(self.core, self.digest, wire, &self.job, decision, end).await;
             }
-        }
+        };
+        decision.sandbox = plan.kept().map(|kept| UsedSandbox {
+            name: kept.name,
+            made_at: kept.made_at,
+            new: kept.is_new,
+        });
         decision.capabilities = plan.applied().capabilities.clone();
         decision.plan_digest = Some(plan.digest());
         if let Err(e) = self.take(&decision).await {
@@ -114,6 +121,18 @@ impl Case<'_> {
         };
         self.core.tasks.spawn(run(execution));
         OfferReply::Accepted
+    }
+
+    /// Makes sure of the kept sandbox that the plan names, on a thread that may wait for the disk.
+    async fn claimed(&self, mut plan: Plan) -> Result<Plan, Refusal> {
+        if !plan.names_sandbox() {
+            return Ok(plan);
+        }
+        let now = self.held.trust.now(self.core.now());
+        let claim = move || plan.claim(now).map(|()| plan);
+        let claimed = tokio::task::spawn_blocking(claim).await;
+        let failed = |e| Refusal::new(Code::Internal, format!("the sandbox could not be claimed: {e}"));
+        claimed.map_err(failed)?.map_err(|e: StartError| e.refusal())
     }
 
     /// Finds the program and the facts about it.
@@ -158,6 +177,12 @@ impl Case<'_> {
             .with("bundle", decision.bundle_version)
             .with("rules", decision.policy_ids.as_slice())
             .with("break_glass", decision.break_glass);
+        let event = match &decision.sandbox {
+            Some(used) => event
+                .with("sandbox", used.name.as_str())
+                .with("sandbox_new", used.new),
+            None => event,
+        };
         let step = Step {
             entries: vec![Entry::Taken {
                 job: self.digest,
@@ -291,6 +316,7 @@ fn recorded(permit: &Permit, resolved: &Resolved) -> Decision {
         backend: Some(resolved.facts().backend.clone()),
         capabilities: Vec::new(),
         plan_digest: None,
+        sandbox: None,
     }
 }
 

@@ -32,7 +32,10 @@ fn kept_sandbox_is_one_jobs_at_a_time_and_outlives_the_agent() {
         let (job, o) = in_sandbox(&world, &["sh", "-c", "echo x > here"]);
         assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
         let done = finished(&mut feed, job).await.1;
-        assert_eq!(world.receipt(&done).outcome, Outcome::Succeeded);
+        let receipt = world.receipt(&done);
+        assert_eq!(receipt.outcome, Outcome::Succeeded);
+        let made = receipt.sandbox.clone().unwrap();
+        assert_eq!((made.name, made.new), (name("work"), true));
         let (long, o) = in_sandbox(&world, &["sleep", "1000"]);
         assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
         let (second, waits) = in_sandbox(&world, &["cat", "here"]);
@@ -52,7 +55,10 @@ fn kept_sandbox_is_one_jobs_at_a_time_and_outlives_the_agent() {
         let mut feed = warden.events();
         let (job, o) = in_sandbox(&world, &["cat", "here"]);
         assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
-        assert_eq!(finished(&mut feed, job).await.0.stdout, b"x\n");
+        let (output, done) = finished(&mut feed, job).await;
+        assert_eq!(output.stdout, b"x\n");
+        let again = world.receipt(&done).sandbox.clone().unwrap();
+        assert_eq!((again.made_at, again.new), (made.made_at, false));
         warden.close().await;
         assert!(world.dir.path().join("work/.kept").is_dir());
     });

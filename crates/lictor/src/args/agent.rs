@@ -28,6 +28,52 @@ pub(crate) enum AgentCommand {
     /// Manage the root filesystems that profiles may name on this node
     #[cfg(unix)]
     Rootfs(Rootfs),
+    /// Manage the sandboxes that this node keeps for jobs that name them
+    #[cfg(unix)]
+    Sandbox(Sandbox),
+}
+
+/// `lictor agent sandbox`.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+pub(crate) struct Sandbox {
+    /// Where the node keeps its keys, journal and spool
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/lictor/agent",
+        global = true
+    )]
+    pub(crate) dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: SandboxCommand,
+}
+
+/// What to do with kept sandboxes; one that a job works in is left alone.
+#[cfg(unix)]
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// List what is kept, how much it holds, when it was last used, and by which job it is in use
+    Ls,
+    /// Remove one with all that it holds
+    Rm {
+        /// Its name, or its key where several have that name
+        sandbox: String,
+    },
+    /// Copy what one holds, to be restored later
+    Snapshot {
+        /// Its name, or its key where several have that name
+        sandbox: String,
+        /// What the copy is called; one of that name is replaced
+        name: Name,
+    },
+    /// Put a snapshot in the place of what one holds
+    Restore {
+        /// Its name, or its key where several have that name
+        sandbox: String,
+        /// The snapshot
+        name: Name,
+    },
 }
 
 /// `lictor agent rootfs`.

@@ -21,6 +21,8 @@ pub(crate) fn run(agent: &Agent, out: Out) -> Result {
         AgentCommand::Run(args) => serve(args, out),
         #[cfg(unix)]
         AgentCommand::Rootfs(args) => super::rootfs::run(args, out),
+        #[cfg(unix)]
+        AgentCommand::Sandbox(args) => super::sandbox::run(args, out),
     }
 }
 
@@ -102,6 +104,12 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
         container_root: set.container_root.unwrap_or(usual.container_root),
         runtime_dir: set.runtime_dir.clone().unwrap_or(usual.runtime_dir),
         node_dir: usual.node_dir,
+        kept: lictor_sandbox::KeptBounds {
+            most: set.kept_most.map_or(usual.kept.most, |n| n.get()),
+            bytes: set
+                .kept_gib
+                .map_or(usual.kept.bytes, |n| u64::from(n.get()) << 30),
+        },
         start_bound: usual.start_bound,
     }
 }
@@ -111,10 +119,7 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
 pub(crate) fn egress_proxy() -> Result {
     use std::os::fd::AsFd as _;
     lictor_sandbox::hide_memory().doing("hide what it will hold")?;
-    if !lictor_sandbox::confine_to_network().doing("give up what it will not need")? {
-        // The agent repeats it in its log.
-        Out::new(false).note("this kernel has no Landlock: files are kept from the proxy by its user alone");
-    }
+    lictor_sandbox::confine_to_network().doing("give up what it will not need")?;
     let control = std::io::stdin().as_fd().try_clone_to_owned();
     let served = control.map_err(Into::into).and_then(lictor_egress::run);
     served.map_err(|e| {

@@ -175,6 +175,17 @@ fn time(at: lictor_proto::Timestamp) -> String {
 }
 
 /// Host and port as they were asked for.
+/// What a receipt says about them.
+pub(crate) fn totals(totals: &Totals) -> String {
+    format!(
+        "{} attempts were allowed, {} denied; {} out and {} in",
+        totals.allowed,
+        totals.denied,
+        size_in_words(totals.up),
+        size_in_words(totals.down)
+    )
+}
+
 fn destination(decision: &Decision) -> String {
     match (&decision.host, decision.port) {
         (Some(host), Some(port)) if host.contains(':') => format!("[{}]:{port}", escape(host)),

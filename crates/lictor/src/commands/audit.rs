@@ -133,7 +133,7 @@ fn of_agent(dir: &Path) -> Result<Vec<String>> {
 
 /// The node whose directory this is.
 #[cfg(feature = "agent")]
-fn node_in(dir: &Path) -> Result<NodeId> {
+pub(crate) fn node_in(dir: &Path) -> Result<NodeId> {
     let what = || format!("read which node is in {}", dir.display());
     let node = lictor_warden::node_dir::NodeDir::at(dir).node().doing(what())?;
     let node = node.ok_or_else(|| Failure::new(format!("there is no node in {}", dir.display())))?;

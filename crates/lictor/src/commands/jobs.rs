@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::args::{JobRef, JobsList};
 use crate::commands::dossier::Dossier;
-use crate::commands::limits;
 use crate::commands::result::word;
+use crate::commands::{attempts, limits};
 use crate::escape::{command_line, escape};
 use crate::exit::Status;
 use crate::failure::Result;
@@ -142,6 +142,13 @@ pub(crate) fn receipt(r: &Receipt) -> String {
             escape(&b.name),
             escape(&b.capabilities.join(", "))
         ));
+    }
+    if let Some(kept) = &r.sandbox {
+        let since = if kept.new { "made for it at" } else { "kept since" };
+        lines.push(format!("kept       {} ({since} {})", kept.name, kept.made_at));
+    }
+    if let Some(totals) = &r.egress {
+        lines.push(format!("egress     {}", attempts::totals(totals)));
     }
     if let Some(started) = r.started_at {
         lines.push(format!("ran        {started} to {}", r.finished_at));

@@ -1,7 +1,8 @@
 //! The last line of `lictor run --json`: how it ended. These names are kept.
 
 use lictor_client::{Confirmed, Unconfirmed};
-use lictor_proto::doc::{Exit, LimitHit, Outcome};
+use lictor_proto::doc::{Exit, LimitHit, Outcome, UsedSandbox};
+use lictor_proto::egress::Totals;
 use lictor_proto::{Code, JobId, Timestamp};
 use serde::Serialize;
 
@@ -35,6 +36,10 @@ pub(crate) struct ResultLine {
     pub(crate) limits_hit: Option<Vec<LimitHit>>,
     /// The backend that it really ran in.
     pub(crate) sandbox: Option<String>,
+    /// What it did through the egress proxy (`allowed`, `denied`, bytes `up` and `down`); `null` without a way out.
+    pub(crate) egress: Option<Totals>,
+    /// The kept sandbox that it worked in (`name`, `made_at`, `new`); `null` without one.
+    pub(crate) kept_sandbox: Option<UsedSandbox>,
     /// `allow`, `deny`, or `null` when policy decided nothing, or nobody knows.
     pub(crate) decision: Option<&'static str>,
     /// The policies that decided.
@@ -78,6 +83,8 @@ impl ResultLine {
             written_bytes: r.usage.and_then(|u| u.written_bytes),
             limits_hit: Some(r.limits_hit.clone()),
             sandbox: r.backend.as_ref().map(|b| b.name.clone()),
+            egress: r.egress,
+            kept_sandbox: r.sandbox.clone(),
             decision: decision(r.outcome, r.started_at.is_some() || r.plan_digest.is_some()),
             rules: r.policy_ids.clone(),
             job_id,
@@ -111,6 +118,8 @@ impl ResultLine {
             written_bytes: None,
             limits_hit: None,
             sandbox: None,
+            egress: None,
+            kept_sandbox: None,
             decision: None,
             rules: Vec::new(),
             job_id,

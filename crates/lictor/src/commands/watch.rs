@@ -408,6 +408,12 @@ impl Watch<'_> {
                 confirmed.unseen
             ));
         }
+        if let Some(totals) = r.egress.filter(|t| t.allowed + t.denied > 0) {
+            out.note(format!(
+                "egress, as the node signed it: {}",
+                attempts::totals(&totals)
+            ));
+        }
         for met in limits::worth_a_note(r) {
             out.note(format!("limit met: {met}"));
         }

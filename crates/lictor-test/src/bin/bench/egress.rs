@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_egress::{Job, Listener, Room, Shared, SystemResolver};
+use lictor_egress::{Job, Listener, Lookups, Room, Shared, SystemResolver};
 use lictor_proto::egress::{Limits, Mode, Rules, TlsPolicy};
 use lictor_proto::{Digest, JobId};
 use tokio::sync::mpsc;
@@ -175,6 +175,7 @@ impl Proxy {
                     resolver: Arc::new(SystemResolver),
                     events: sender,
                     room: Room::default(),
+                    lookups: Lookups::default(),
                 };
                 let job = Job::new(id, &rules(server), shared, token).map(Arc::new);
                 let (Ok(job), Ok(listener)) = (job, Listener::adopt(listener.into())) else {
