@@ -89,6 +89,14 @@ pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     std::fs::remove_dir_all(dir)
 }
 
+pub(crate) fn identify(_: u32) -> Option<crate::handle::ProcessId> {
+    None
+}
+
+pub(crate) fn remove_placeholders(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 pub(crate) fn sync_file_system(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

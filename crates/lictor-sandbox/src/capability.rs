@@ -245,6 +245,12 @@ impl Capability {
         Self::NotForHostileCode,
     ];
 
+    /// The one that a word means.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|c| c.as_str() == word)
+    }
+
     /// The stable word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::backend::{Backend, ProbeError};
 use crate::engine::ContainerEngine;
+use crate::handle::ProcessId;
 use crate::helper::{Helped, Helper, HelperError};
 use crate::imp;
 use crate::kept::KeptBounds;
@@ -190,6 +191,18 @@ impl Host {
     }
 }
 
+/// This process, told apart from later ones with its number.
+#[must_use]
+pub fn own_process() -> Option<ProcessId> {
+    imp::identify(std::process::id())
+}
+
+/// Whether a process lives that somebody has written down.
+#[must_use]
+pub fn is_alive(process: ProcessId) -> bool {
+    imp::identify(process.pid) == Some(process)
+}
+
 /// Facts for a heartbeat; `data` is where the agent keeps its data.
 #[must_use]
 pub fn host_facts(data: &Path) -> HostFacts {
@@ -225,6 +238,15 @@ pub fn confine_to_network() -> io::Result<()> {
 #[must_use]
 pub fn fingerprint() -> Digest {
     imp::fingerprint()
+}
+
+/// Removes what jobs of an earlier agent have left in what their profiles show: empty files and directories, made for
+/// something to be mounted on. `work` is where the jobs' directories are made.
+///
+/// # Errors
+/// The system's, after all that could be removed was.
+pub fn remove_placeholders(work: &Path) -> io::Result<()> {
+    imp::remove_placeholders(work)
 }
 
 /// Removes a job's directory that no sandbox is left of. What was mounted below it is detached, never emptied.

@@ -215,9 +215,65 @@ async fn no_job_sees_the_agents_own_directory(backend: Backend) {
     let hidden = bench.sh(&attempts).await;
     assert!(!hidden.stdout.contains("the-key"), "{hidden:?}");
     assert!(place.path().join("deep/agent/identity.key").exists() && !node.join("x").exists());
-    bench.profile.read_write = vec![node.to_str().expect("UTF-8").to_owned()];
-    let error = refusal(&bench).await;
-    assert!(error.message.contains("agent's own directory"), "{error}");
+    // And of the home that it lies in, where it lies in one, nothing else.
+    let key = format!("cat {path}/deep/er/.env");
+    assert!(
+        bench.sh(&key).await.stdout.contains("the-secret"),
+        "it is anybody's"
+    );
+    let config = lictor_sandbox::Config {
+        node_dir: Some(place.path().join("deep")),
+        ..lictor_sandbox::Config::default()
+    };
+    let mut bench = Bench {
+        profile: bench.profile.clone(),
+        ..Bench::with(backend, config).await
+    };
+    let hidden = bench
+        .sh(&format!("{key}; ls -A {path}/deep; cat {path}/plain"))
+        .await;
+    assert_eq!(hidden.stdout, "the-secret", "{hidden:?}");
+    for shown in [node.as_path(), &place.path().join("deep/er")] {
+        bench.profile.read_write = vec![shown.to_str().expect("UTF-8").to_owned()];
+        let error = refusal(&bench).await;
+        assert!(error.message.contains("agent's own directory"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_one_job_protects_stays_protected_when_another_one_there_ends() {
+    let place = shared();
+    let path = place.path().to_str().expect("UTF-8").to_owned();
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    bench.profile.read_write = vec![path.clone()];
+    bench.profile.protect = Some(vec!["ci/".into()]);
+    let line = format!(
+        "mkfifo go; echo up; read x < go; echo x > {path}/ci/build; mkdir {path}/ci; ls -A {path}/ci; echo end"
+    );
+    let mut first = bench
+        .backend
+        .create(bench.plan(&command(&["true"])))
+        .await
+        .expect("created");
+    let exec = command(&["/bin/sh", "-c", &line]);
+    let (mut second, mut running) = bench
+        .start(&exec, lictor_sandbox::StdinSource::Null)
+        .await
+        .expect("starts");
+    let mut out = running.take_stdout().expect("stdout");
+    out.read(&mut bytes::BytesMut::new(), 64).await.expect("readable");
+    first.destroy().await.expect("destroyed");
+    drop(first);
+    fs::write(running.handle().dir.join("go"), "\n").expect("told to go on");
+    let (_, said) = tokio::join!(running.wait(), common::read_all(out));
+    assert_eq!(said, "end\n");
+    assert_eq!(
+        fs::read_dir(place.path().join("ci"))
+            .expect("it is there")
+            .count(),
+        0
+    );
+    second.destroy().await.expect("destroyed");
 }
 
 #[tokio::test]

@@ -203,6 +203,8 @@ async fn a_kept_sandbox_keeps_its_workspace_and_not_its_root() {
     rooted.bench.profile.persist = Some(Persist {
         idle: std::time::Duration::from_secs(60),
         age: std::time::Duration::from_secs(60),
+        most: None,
+        bytes: None,
     });
     let run = |line: &str| {
         let mut exec = command(&["/bin/sh", "-c", line]);

@@ -122,6 +122,9 @@ fn remove_strays(core: &Core) {
             tracing::warn!(path = %entry.path().display(), error = %e, "a stray file could not be removed");
         }
     }
+    if let Err(e) = lictor_sandbox::remove_placeholders(core.work_place.path()) {
+        tracing::warn!(error = %e, "something that was made for jobs of an earlier agent is left in what they were shown");
+    }
     for entry in entries(core.work_place.path()) {
         if lictor_sandbox::is_kept_place(&entry.file_name()) {
             continue;

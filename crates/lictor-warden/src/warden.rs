@@ -29,6 +29,7 @@ use crate::journal::{Journal, JournalError, Open, Step, WriterThread};
 use crate::law::LawDesk;
 use crate::live::LiveJobs;
 use crate::node_dir::{NodeDir, NodeDirError};
+use crate::presence::Presence;
 use crate::receipt::{IdentitySigner, Issuer};
 use crate::sandboxes::Sandboxes;
 use crate::spool::stdin::StdinSpool;
@@ -143,6 +144,7 @@ impl Warden {
             suppress: Mutex::new(Suppress::default()),
         });
         say_started(&core, torn, cloned).await;
+        Presence::write(&dir, core.sandboxes.reports());
         recovery::recover(&core).await;
         core.sweep_kept();
         let work = core.work_place.path().to_owned();

@@ -99,7 +99,7 @@ pub(crate) enum Command {
     /// Point this home at an org on a hub
     Connect(Connect),
     /// Look for what is wrong: hub, clock, versions, sandboxes, and which profiles this host can hold
-    Doctor,
+    Doctor(Doctor),
     /// The machine side: enrol, and run the agent
     #[cfg(feature = "agent")]
     Agent(Agent),

@@ -78,7 +78,7 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Org(args) => org::run(global, args, out),
         Command::Tokens(args) => block_on(tokens::run(&session()?, args)),
         Command::Connect(args) => block_on(connect::run(&home(global)?, args, out)),
-        Command::Doctor => block_on(doctor::run(global, out)),
+        Command::Doctor(args) => block_on(doctor::run(global, args, out)),
         #[cfg(feature = "agent")]
         Command::Agent(args) => agent::run(args, out),
         #[cfg(all(feature = "agent", unix))]

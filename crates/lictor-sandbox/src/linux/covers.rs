@@ -8,15 +8,21 @@
 //! - Nothing is looked up through a link, and what cannot be held is an error: a link that is denied or protected, a
 //!   name that is no UTF-8, more than can be looked through.
 
+mod placeholder;
+
 use std::collections::BTreeSet;
-use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use lictor_trust::profiles::matches;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+pub(super) use self::placeholder::Placeholder;
+use self::placeholder::Record;
+pub(crate) use self::placeholder::remove_left;
 
 /// Most entries that are looked through for one sandbox, and directories above one.
 const ENTRIES: usize = 100_000;
@@ -60,32 +66,13 @@ pub(super) fn depth(path: &str) -> usize {
     Path::new(path).components().count()
 }
 
-/// Something that was made to have a place for a cover; removed with it, where nobody has put anything into it.
-#[derive(Debug)]
-pub(super) struct Placeholder {
-    above: OwnedFd,
-    name: CString,
-    kind: FileType,
-}
-
-impl Drop for Placeholder {
-    fn drop(&mut self) {
-        let flags = match self.kind {
-            FileType::Directory => AtFlags::REMOVEDIR,
-            _ => match rustix::fs::statat(&self.above, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if stat.st_size == 0 => AtFlags::empty(),
-                _ => return,
-            },
-        };
-        let _ = rustix::fs::unlinkat(&self.above, &self.name, flags);
-    }
-}
-
 /// All covers of one sandbox.
 #[derive(Debug, Default)]
 pub(super) struct Covers {
     pub(super) all: Vec<Covered>,
     pub(super) placeholders: Vec<Placeholder>,
+    /// Where it is written down what is made, before it is.
+    record: Option<Arc<Record>>,
     pinned: BTreeSet<String>,
     seen: usize,
 }
@@ -104,6 +91,14 @@ fn kind_of(fd: &OwnedFd) -> io::Result<FileType> {
 }
 
 impl Covers {
+    /// Those of a job with this directory.
+    pub(super) fn of_job(dir: &Path) -> Self {
+        Self {
+            record: Record::beside(dir).map(Arc::new),
+            ..Self::default()
+        }
+    }
+
     /// Sorts out who prevails, when everything that is shown is known: each path, and whether it is writable. Covers are
     /// in the order of mounting after that, outermost first.
     ///
@@ -225,6 +220,9 @@ impl Covers {
                 Ok(here) => {
                     let goes_on = !is_last && kind_of(&here)? == FileType::Directory;
                     if !goes_on {
+                        let shared = Placeholder::of_another(&above, name, &here);
+                        let shared = shared.map_err(|e| cannot(&at, &e.to_string()))?;
+                        self.placeholders.extend(shared);
                         let by = Cover::ReadOnly(here);
                         self.all.push(Covered { at, by });
                         return Ok(());
@@ -253,10 +251,10 @@ impl Covers {
                 &format!("it is protected, and its place cannot be kept: {e}"),
             )
         };
-        let kind = match directory {
-            true => FileType::Directory,
-            false => FileType::RegularFile,
-        };
+        let record = self.record.clone();
+        if let Some(record) = &record {
+            record.add(&at, directory)?;
+        }
         if directory {
             rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)).map_err(wrong)?;
         } else {
@@ -264,8 +262,8 @@ impl Covers {
             rustix::fs::openat(&above, name, new, Mode::from_raw_mode(0o644)).map_err(wrong)?;
         }
         let made = open(&above, name, OFlags::PATH).map_err(wrong)?;
-        let name = CString::new(name).map_err(io::Error::other)?;
-        self.placeholders.push(Placeholder { above, name, kind });
+        self.placeholders
+            .push(Placeholder::of_its_own(above, name, directory, record)?);
         let by = Cover::ReadOnly(made);
         self.all.push(Covered { at, by });
         Ok(())

@@ -85,7 +85,7 @@ impl Paths {
             let (option, at) = ("--bind-fd", at.to_owned());
             Ok::<_, io::Error>(Mount { option, from, at })
         };
-        let (mut mounts, mut named_mounts, mut covers) = (Vec::new(), Vec::new(), Covers::default());
+        let (mut mounts, mut named_mounts, mut covers) = (Vec::new(), Vec::new(), Covers::of_job(&spec.dir));
         if quota::is_set(&spec.limits) {
             // In the place of the usual ones; before what the profile shows, which may lie below.
             let [_, others @ ..] = &quota::PLACES;

@@ -7,6 +7,19 @@ use clap::{Args, Subcommand, ValueEnum};
 use lictor_proto::{Digest, Name, NodeId, OrgId};
 use lictor_trust::profiles::parse_duration;
 
+/// `lictor doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The agent's configuration, where it has one: what sandboxes are made with is looked at as it says
+    #[cfg(feature = "agent")]
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the node keeps its keys and journal: that of `lictor up` in this home, else /var/lib/lictor/agent
+    #[cfg(feature = "agent")]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
 /// `lictor nodes`.
 #[derive(Debug, Args)]
 pub(crate) struct Nodes {

@@ -1,6 +1,8 @@
 //! `lictor doctor`: looks at everything that a job needs and says what is missing, with the fix.
 
 #[cfg(feature = "agent")]
+mod node;
+#[cfg(feature = "agent")]
 mod sandboxes;
 
 use lictor_client::{Hub, TrustStore};
@@ -8,7 +10,7 @@ use lictor_proto::Timestamp;
 use lictor_trust::keyfile;
 use serde::Serialize;
 
-use crate::args::Global;
+use crate::args::{Doctor, Global};
 use crate::escape::escape;
 use crate::exit::{self, Status};
 use crate::failure::Result;
@@ -70,7 +72,8 @@ impl Finding {
     }
 }
 
-pub(crate) async fn run(global: &Global, out: Out) -> Result {
+#[cfg_attr(not(feature = "agent"), expect(unused_variables))]
+pub(crate) async fn run(global: &Global, args: &Doctor, out: Out) -> Result {
     let mut findings = vec![Finding::good("lictor", env!("CARGO_PKG_VERSION"))];
     let session = Session::open(global, out);
     match &session {
@@ -78,7 +81,7 @@ pub(crate) async fn run(global: &Global, out: Out) -> Result {
         Err(f) => findings.push(Finding::bad("home", f.to_string().replace('\n', ";"), "")),
     }
     #[cfg(feature = "agent")]
-    findings.extend(of_host(session.ok().as_ref()).await);
+    findings.extend(of_host(session.ok().as_ref(), args).await);
     let healthy = findings.iter().all(|f| f.ok);
     let status = if healthy {
         Status::OK
@@ -102,15 +105,14 @@ pub(crate) async fn run(global: &Global, out: Out) -> Result {
 
 /// What this machine could do as a node, or does.
 #[cfg(feature = "agent")]
-async fn of_host(session: Option<&Session>) -> Vec<Finding> {
+async fn of_host(session: Option<&Session>, args: &Doctor) -> Vec<Finding> {
     let store = session.and_then(|s| s.trust().ok());
     let law = store.as_ref().and_then(|store| store.trust().held().ok());
     let law = law.map(|files| &files.profiles);
-    sandboxes::look(
-        super::agent::host_config(&lictor_agent::config::Sandbox::default()),
-        law,
-    )
-    .await
+    match node::Node::find(args, session) {
+        Ok(node) => sandboxes::look(&node, law).await,
+        Err(finding) => vec![finding],
+    }
 }
 
 async fn of_home(session: &Session, findings: &mut Vec<Finding>) {

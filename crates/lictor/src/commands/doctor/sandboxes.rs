@@ -3,34 +3,45 @@
 //! # Invariants
 //! - What a backend can do is found out by its own probe, and whether it holds a profile by the plan's own rules
 //!   ([`can_hold`]): there is no second opinion here.
-//! - The answer is of where this command runs. An agent in a cgroup of its own may have more; its heartbeat says what.
+//! - Where an agent runs, its own word counts: it has a cgroup, a user and settings of its own. Else the answer is of where
+//!   this command runs.
 
 use std::collections::BTreeMap;
 
 use lictor_proto::Name;
-use lictor_sandbox::{Capabilities, Capability, Config, Host, ProbeError, can_hold};
+use lictor_rootfs::Store;
+use lictor_sandbox::{Capabilities, Capability, Host, ProbeError, can_hold};
 use lictor_trust::profiles::{Backend, Profile, Profiles, RunAs};
+use lictor_warden::Presence;
 
+use super::node::Node;
 use super::{Finding, Level};
 
 /// Everything about running jobs here. What is missing is no fault: it may be there for the agent, which has a cgroup and
 /// a configuration of its own, or nobody may want it. Only a profile that no host can hold is wrong.
-pub(super) async fn look(config: Config, law: Option<&Profiles>) -> Vec<Finding> {
-    let host = match Host::start(config) {
+pub(super) async fn look(node: &Node, law: Option<&Profiles>) -> Vec<Finding> {
+    let host = match Host::start(node.config.clone()) {
         Ok(host) => host,
         Err(e) => {
             let fix = "Run it where processes may be started.";
             return vec![Finding::bad("sandboxes", e.to_string(), fix)];
         }
     };
-    let checks = host.checks().await;
-    let mut findings: Vec<Finding> = checks
-        .into_iter()
-        .map(|check| of_probe(check.what.to_owned(), check.found))
-        .collect();
+    let mut findings = node.findings();
+    let checks = host.checks().await.into_iter();
+    // Of the cgroup that this command is in nobody wants to know where there is an agent in its own.
+    let checks = checks.filter(|check| node.agent.is_none() || !check.what.starts_with("cgroup"));
+    findings.extend(checks.map(|check| of_probe(check.what.to_owned(), check.found)));
     let mut probed = BTreeMap::new();
     for backend in host.backends() {
-        let found = backend.probe().await;
+        let reported = node
+            .agent
+            .as_ref()
+            .and_then(|agent| reported(agent, backend.name()));
+        let found = match reported {
+            Some(found) => found,
+            None => backend.probe().await,
+        };
         let says = found.as_ref().map(|c| c.words().join(", "));
         findings.push(of_probe(
             format!("sandbox {}", backend.name()),
@@ -39,8 +50,49 @@ pub(super) async fn look(config: Config, law: Option<&Profiles>) -> Vec<Finding>
         probed.insert(backend.name(), found);
     }
     let profiles = law.into_iter().flat_map(|law| &law.profiles);
-    findings.extend(profiles.map(|(name, profile)| of_profile(name, profile, &probed)));
+    let store = node.dir.as_deref().map(Store::of_node);
+    for (name, profile) in profiles {
+        findings.push(of_profile(name, profile, &probed));
+        findings.extend(of_rootfs(name, profile, store.as_ref()));
+    }
     findings
+}
+
+/// What a running agent has found itself.
+fn reported(agent: &Presence, backend: Backend) -> Option<Result<Capabilities, ProbeError>> {
+    let report = agent.backends.iter().find(|r| r.name == backend.as_str())?;
+    let words = report.capabilities.iter();
+    Some(match report.usable {
+        true => Ok(words.filter_map(|w| Capability::of_word(w)).collect()),
+        false => Err(ProbeError {
+            problem: report.problem.clone(),
+            fix: "mend that, and start the agent again".to_owned(),
+        }),
+    })
+}
+
+/// Whether the node has the root file system that a profile names.
+fn of_rootfs(name: &Name, profile: &Profile, store: Option<&Store>) -> Option<Finding> {
+    let (digest, store) = (profile.rootfs.as_ref()?, store?);
+    let what = format!("rootfs of profile {name}");
+    let add = format!("lictor agent rootfs add FILE --expect {digest} --dir DIR, on this machine");
+    Some(match store.list() {
+        Ok(all) if all.iter().any(|kept| kept.meta.digest == *digest) => {
+            Finding::good(what, "is in the store")
+        }
+        Ok(_) => Finding::new(
+            what,
+            Level::Lacks,
+            format!("{digest} is not in the store of this node"),
+            add,
+        ),
+        Err(e) => Finding::new(
+            what,
+            Level::Lacks,
+            format!("the store cannot be read: {e}"),
+            "Run it as the agent's user.",
+        ),
+    })
 }
 
 /// What every backend's probe has found.
@@ -104,6 +156,8 @@ fn fits(profile: &Profile, backend: Backend, probed: &Probed) -> Result<(), Stri
 #[cfg(test)]
 mod tests {
     use lictor_agent::config::Sandbox;
+    use lictor_proto::agent::BackendReport;
+    use lictor_sandbox::Config;
 
     use super::*;
 
@@ -123,7 +177,66 @@ mod tests {
             bwrap: "/nonexistent/bwrap".into(),
             ..Config::default()
         };
-        look(config, Some(law)).await
+        let node = Node {
+            config,
+            dir: None,
+            agent: None,
+        };
+        look(&node, Some(law)).await
+    }
+
+    #[tokio::test]
+    async fn what_a_running_agent_has_found_counts_and_a_missing_root_file_system_is_named() {
+        let place = tempfile::tempdir().expect("a directory");
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let law = law(&format!(
+            "[profiles.closed]\nbackend = \"bubblewrap\"\n[profiles.rooted]\nbackend = \"bubblewrap\"\nrootfs = \"{digest}\"\n"
+        ));
+        let all: Capabilities = Capability::ALL
+            .into_iter()
+            .filter(|c| *c != Capability::IoOfTree)
+            .collect();
+        let report = BackendReport {
+            name: "bubblewrap".to_owned(),
+            usable: true,
+            capabilities: all.words(),
+            problem: String::new(),
+        };
+        let node = Node {
+            config: Config {
+                bwrap: "/nonexistent/bwrap".into(),
+                ..Config::default()
+            },
+            dir: Some(place.path().to_owned()),
+            agent: Some(Presence {
+                process: lictor_sandbox::own_process().expect("this process"),
+                since: lictor_proto::Timestamp::now(),
+                backends: vec![report],
+            }),
+        };
+        let findings = look(&node, Some(&law)).await;
+        assert_eq!(
+            find(&findings, "profile closed").level,
+            Level::Ok,
+            "the agent has a bwrap of its own"
+        );
+        assert_eq!(find(&findings, "profile rooted").level, Level::Ok);
+        let missing = find(&findings, "rootfs of profile rooted");
+        assert!(
+            missing.level == Level::Lacks && missing.fix.contains("rootfs add"),
+            "{missing:?}"
+        );
+        let cgroup = find(&findings, "agent's cgroup");
+        assert!(
+            cgroup
+                .says
+                .contains("held for whole jobs: memory, pids, cpu; missing: io"),
+            "{cgroup:?}"
+        );
+        assert!(
+            !findings.iter().any(|f| f.what.starts_with("cgroup")),
+            "of this shell's nothing is said"
+        );
     }
 
     fn find<'a>(findings: &'a [Finding], what: &str) -> &'a Finding {
