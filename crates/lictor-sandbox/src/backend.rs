@@ -184,7 +184,10 @@ impl StartError {
                 Refusal::new(Code::StartFailed, format!("cannot {step}: {source}"))
             }
             Self::Busy { .. } => Refusal::new(Code::SandboxBusy, self.to_string()),
-            Self::Full { .. } => Refusal::new(Code::SandboxLimit, self.to_string()),
+            Self::Full { why } => {
+                let fix = "on the node, `lictor agent sandbox ls` shows them and `rm NAME` makes room";
+                Refusal::new(Code::SandboxLimit, format!("{why}; {fix}"))
+            }
             Self::AlreadyStarted => Refusal::new(Code::StartFailed, self.to_string()),
         }
     }

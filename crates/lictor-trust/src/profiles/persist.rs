@@ -72,7 +72,7 @@ mod tests {
             ("age = \"367d\"", false),
             ("most = 1\nbytes = \"1GiB\"", true),
             ("most = 0", false),
-            ("bytes = 0", false),
+            ("bytes = \"0KiB\"", false),
         ] {
             let persist: Persist = toml::from_str(text).expect("a section");
             assert_eq!(persist.validate().is_ok(), good, "{text}");
