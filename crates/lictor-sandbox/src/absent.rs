@@ -89,6 +89,10 @@ pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     std::fs::remove_dir_all(dir)
 }
 
+pub(crate) fn cgroup_of(_: crate::handle::ProcessId) -> io::Result<String> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 pub(crate) fn identify(_: u32) -> Option<crate::handle::ProcessId> {
     None
 }

@@ -203,6 +203,14 @@ pub fn is_alive(process: ProcessId) -> bool {
     imp::identify(process.pid) == Some(process)
 }
 
+/// The cgroup that a process is in: that of version 2, else those of version 1, as `controllers:path`.
+///
+/// # Errors
+/// When there is no such process, or it may not be looked at.
+pub fn cgroup_of(process: ProcessId) -> io::Result<String> {
+    imp::cgroup_of(process)
+}
+
 /// Facts for a heartbeat; `data` is where the agent keeps its data.
 #[must_use]
 pub fn host_facts(data: &Path) -> HostFacts {

@@ -22,18 +22,20 @@ fn files(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 }
 
 /// The names of all functions in test position: preceded by an attribute that ends in `test]` or has arguments, or in
-/// the list of the cases that are tried on every backend.
+/// a list of cases that are tried on several backends.
 fn tests() -> BTreeSet<String> {
     let mut sources = Vec::new();
     files(&workspace_root().join("crates"), "rs", &mut sources);
     let mut names = BTreeSet::new();
     for path in sources {
         let text = fs::read_to_string(&path).expect("UTF-8");
-        let cases = text
-            .split_once("\nfor_every_backend![")
-            .and_then(|(_, rest)| rest.split_once(']'));
-        let cases = cases.map_or("", |(cases, _)| cases).split(',').map(str::trim);
-        names.extend(cases.filter(|c| !c.is_empty()).map(str::to_owned));
+        // `for_every_backend![a, b];` and its like.
+        let lists = text.split("\nfor_").skip(1);
+        let lists = lists.filter_map(|rest| rest.split_once("![")?.1.split_once(']'));
+        for (cases, _) in lists {
+            let cases = cases.split(',').map(str::trim);
+            names.extend(cases.filter(|c| !c.is_empty()).map(str::to_owned));
+        }
         let mut is_test = false;
         for line in text.lines().map(str::trim) {
             if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {

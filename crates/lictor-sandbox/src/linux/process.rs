@@ -49,6 +49,16 @@ pub(crate) fn identify(pid: u32) -> Option<ProcessId> {
     stat(pid).map(|s| ProcessId { pid, start: s.start })
 }
 
+/// See the public function of this name.
+pub(crate) fn cgroup_of(process: ProcessId) -> io::Result<String> {
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", process.pid))?;
+    if identify(process.pid) != Some(process) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let unified = text.lines().find_map(|l| l.strip_prefix("0::"));
+    Ok(unified.map_or_else(|| text.trim().replace('\n', ", "), str::to_owned))
+}
+
 /// Whether it runs (a zombie does not).
 pub(crate) fn is_alive(process: ProcessId) -> bool {
     stat(process.pid).is_some_and(|s| s.start == process.start && !matches!(s.state, b'Z' | b'X'))

@@ -1,3 +1,5 @@
+//! The filter's program, run by a small interpreter, beside what its list says.
+
 use super::*;
 
 /// A call as the kernel shows it to a filter.

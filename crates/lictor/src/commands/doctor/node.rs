@@ -93,11 +93,7 @@ fn presence(dir: &Path) -> Result<Option<Presence>, Finding> {
 /// Where the agent is, and what its jobs are held by there.
 fn cgroup(agent: &Presence) -> Finding {
     let what = "agent's cgroup";
-    let place = std::fs::read_to_string(format!("/proc/{}/cgroup", agent.process.pid));
-    let place = place.unwrap_or_default();
-    // That of version 2, else all of them.
-    let unified = place.lines().find_map(|l| l.strip_prefix("0::"));
-    let place = unified.map_or_else(|| place.trim().replace('\n', ", "), str::to_owned);
+    let place = lictor_sandbox::cgroup_of(agent.process).unwrap_or_else(|e| format!("unknown ({e})"));
     let has = |capability: Capability| {
         let word = capability.as_str();
         let mut all = agent
