@@ -238,7 +238,7 @@ fn doctor_finds_nothing_wrong_with_what_up_made() -> Result<()> {
         ("sandbox host", ""),
         ("sandbox bubblewrap", ""),
         ("egress proxy", ""),
-        ("cgroup controllers", ""),
+        ("agent's cgroup", ""),
         ("profile host", "runs in host"),
         ("profile sandbox", "runs in bubblewrap"),
         ("node local", ""),

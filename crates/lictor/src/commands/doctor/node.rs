@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lictor_agent::AgentConfig;
 use lictor_sandbox::{Capability, Config};
+use lictor_trust::profiles::Backend;
 use lictor_warden::Presence;
 
 use super::{Finding, Level};
@@ -108,12 +109,13 @@ fn cgroup(agent: &Presence) -> Finding {
         those.map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
     };
     let (held, missing) = (names(true), names(false));
+    let first = LIMITS.iter().find(|(c, _)| !has(*c));
     match (held.is_empty(), missing.is_empty()) {
         (_, true) => Finding::good(what, format!("{place}; held for whole jobs: {held}")),
         (none, false) => {
             let held = if none { "nothing" } else { &held };
             let says = format!("{place}; held for whole jobs: {held}; missing: {missing}");
-            let fix = "`Delegate=yes` in the agent's unit (systemctl edit UNIT), or run the agent as root; then start it again.";
+            let fix = first.map_or("", |(c, _)| c.fix(Backend::Host));
             Finding::new(what, Level::Lacks, says, fix)
         }
     }
