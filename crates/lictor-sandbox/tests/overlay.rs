@@ -3,14 +3,15 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use common::{Bench, command};
+use common::{Bench, command, eventually, processes};
 use lictor_proto::Digest;
 use lictor_rootfs::{Import, Limits, Store};
-use lictor_sandbox::{StdinSource, sync_file_system};
+use lictor_sandbox::{Handle, StdinSource, sync_file_system};
 use lictor_trust::profiles::{Backend, Persist, Profile};
 
 /// A tarball with a shell, a few programs with their libraries, a script, and a file that cannot be written by its mode.
@@ -27,9 +28,17 @@ fn packed(dir: &Path) -> PathBuf {
 
 struct Rooted {
     bench: Bench,
-    _node: tempfile::TempDir,
+    node: tempfile::TempDir,
     store: Store,
     digest: Digest,
+}
+
+async fn bench_with(store: &Store, digest: Digest) -> Bench {
+    let mut bench = Bench::new(Backend::Bubblewrap).await;
+    bench.host.use_rootfs(store.clone());
+    bench.profile.rootfs = Some(digest);
+    bench.profile.rootfs_writable = true;
+    bench
 }
 
 impl Rooted {
@@ -42,13 +51,9 @@ impl Rooted {
             sync: sync_file_system,
         };
         let digest = import.add(&packed(node.path()), None).expect("added").digest;
-        let mut bench = Bench::new(Backend::Bubblewrap).await;
-        bench.host.use_rootfs(store.clone());
-        bench.profile.rootfs = Some(digest);
-        bench.profile.rootfs_writable = true;
         Self {
-            bench,
-            _node: node,
+            bench: bench_with(&store, digest).await,
+            node,
             store,
             digest,
         }
@@ -255,4 +260,68 @@ async fn the_layer_of_a_root_is_out_of_reach_for_others_of_the_jobs_user() {
     assert_eq!((layer.uid(), layer.mode() & 0o7777), (0, 0o700));
     sandbox.destroy().await.expect("destroyed");
     assert!(!dir.exists());
+}
+
+const NODE: &str = "LICTOR_TEST_NODE";
+const ROOT: &str = "LICTOR_TEST_ROOT";
+
+/// Started by the test below as a process of its own: an agent with a job that has written to its root, to be killed.
+#[tokio::test]
+async fn agent_to_be_killed() {
+    let (Ok(node), Ok(root)) = (std::env::var(NODE), std::env::var(ROOT)) else {
+        return;
+    };
+    let store = Store::of_node(Path::new(&node));
+    let mut bench = bench_with(&store, root.parse().expect("a digest")).await;
+    bench.root.disable_cleanup(true);
+    let limits = &mut bench.profile.limits;
+    (limits.disk, limits.memory) = (Some(8 << 20), Some(256 << 20));
+    let exec = command(&[
+        "/bin/sh",
+        "-c",
+        "echo mine > /etc/mine; rm /etc/own; echo written; cat",
+    ]);
+    let (end, _input) = std::io::pipe().expect("a pipe");
+    let stdin = StdinSource::File(std::fs::File::from(std::os::fd::OwnedFd::from(end)));
+    let (_sandbox, mut running) = bench.start(&exec, stdin).await.expect("started");
+    let mut out = running.take_stdout().expect("stdout");
+    let mut said = bytes::BytesMut::new();
+    out.read(&mut said, 64).await.expect("it has written");
+    let handle = serde_json::to_string(running.handle()).expect("JSON");
+    println!("\n{handle}");
+    running.wait().await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_root_that_was_written_to_is_left_by_an_agent_that_was_killed() {
+    let rooted = Rooted::new().await;
+    let before = rooted.listing();
+    let mut agent = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "agent_to_be_killed", "--nocapture"])
+        .env(NODE, rooted.node.path())
+        .env(ROOT, rooted.digest.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("an agent");
+    let said = BufReader::new(agent.stdout.take().expect("its output"));
+    let mut lines = said.lines().map(|line| line.expect("text"));
+    let handle = lines.find(|line| line.starts_with('{')).expect("it runs");
+    let handle: Handle = serde_json::from_str(&handle).expect("a handle");
+    agent.kill().expect("killed");
+    agent.wait().expect("gone");
+    let alive = |pid: u32| processes().iter().any(|p| p.0 == pid && p.2 != "Z");
+    eventually("the box has ended by itself", || {
+        handle.roots.iter().all(|p| !alive(p.pid))
+    });
+    assert!(overlays().is_empty(), "{:?}", overlays());
+    assert_eq!(rooted.listing(), before, "the store's tree is as it was");
+    let recovered = rooted.bench.backend.recover(handle.clone()).await;
+    recovered.expect("found").destroy().await.expect("destroyed");
+    assert!(!handle.dir.exists());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("a table");
+    let dir = handle.dir.to_str().expect("text");
+    assert!(!mounts.contains(dir), "its disk is gone: {mounts}");
+    let next = rooted.bench.sh("cat /etc/own; ls /etc/mine").await;
+    assert_eq!(next.stdout, "own\n", "{next:?}");
+    std::fs::remove_dir_all(handle.dir.parent().expect("its place")).expect("removed");
 }

@@ -8,6 +8,7 @@
 //! # Invariants
 //! - Nothing is copied while a process of the job lives, and the lock on the sandbox is held until the copy is in place.
 //! - Every step names an entry of a directory that is held open, and no link is followed.
+//! - What gets its name is on the disk already: a copy that a power loss could cut short never takes another's place.
 
 use std::fs::File;
 use std::io;
@@ -142,7 +143,8 @@ fn copy(from: &Path, to: &Path, budget: Budget) -> io::Result<()> {
     std::fs::create_dir(to)?;
     let to = rustix::fs::open(to, flags, Mode::empty())?;
     copy_directory(&from, &to, &mut budget, DEPTH)?;
-    dress(&to, &rustix::fs::fstat(&from)?)
+    dress(&to, &rustix::fs::fstat(&from)?)?;
+    Ok(rustix::fs::syncfs(&to)?)
 }
 
 fn copy_directory(from: &OwnedFd, to: &OwnedFd, budget: &mut Budget, depth: u32) -> io::Result<()> {
@@ -208,7 +210,7 @@ fn dress(made: &OwnedFd, stat: &Stat) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Budget, MOST, copy};
+    use super::{Budget, MOST, copy, load, names, save};
 
     #[test]
     fn copy_has_what_the_tree_has_and_ends_at_its_budget() {
@@ -242,5 +244,39 @@ mod tests {
             let error = copy(&from, &place.path().join(n.to_string()), small).expect_err("too much");
             assert_eq!(error.kind(), std::io::ErrorKind::QuotaExceeded);
         }
+    }
+
+    #[test]
+    fn full_disk_in_the_middle_of_a_copy_leaves_everything_as_it_was() {
+        if !rustix::process::geteuid().is_root() {
+            // A file system of a size takes root.
+            return;
+        }
+        let disk = crate::linux::quota::make(1 << 20, 100).expect("a small disk");
+        let sandbox = crate::linux::remove::link_of(&disk);
+        let sandbox = std::path::Path::new(sandbox.as_str());
+        let work = sandbox.join("workspace");
+        std::fs::create_dir(&work).expect("made");
+        let first = "first".parse().expect("a name");
+        let write = |name: &str, bytes: usize| std::fs::write(work.join(name), vec![b'x'; bytes]);
+        write("a", 100_000).expect("written");
+        save(sandbox, &first).expect("there is room for it");
+        write("b", 500_000).expect("written");
+        let error = save(sandbox, &"second".parse().expect("a name")).expect_err("no room for all of it");
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(names(sandbox), [first.clone()]);
+        // Nothing of it takes up room: as much can be written as before.
+        let other = sandbox.join("other");
+        let left = vec![b'y'; 300_000];
+        std::fs::write(&other, &left).expect("what was copied is gone again");
+        let error = load(sandbox, &first).expect_err("no room for that either");
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        let size = |name: &str| work.join(name).metadata().expect("there").len();
+        assert_eq!((size("a"), size("b")), (100_000, 500_000), "what was there");
+        std::fs::remove_file(other).expect("removed");
+        load(sandbox, &first).expect("restored");
+        assert!(!work.join("b").exists());
+        let mut left = std::fs::read_dir(sandbox).expect("readable").flatten();
+        assert!(left.all(|e| !e.file_name().as_encoded_bytes().starts_with(b".")));
     }
 }

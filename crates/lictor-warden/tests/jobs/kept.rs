@@ -63,3 +63,65 @@ fn kept_sandbox_is_one_jobs_at_a_time_and_outlives_the_agent() {
         assert!(world.dir.path().join("work/.kept").is_dir());
     });
 }
+
+/// A file that not even root can remove, until this is dropped.
+struct Stuck(std::fs::File);
+
+impl Stuck {
+    fn in_dir(dir: &std::path::Path) -> Self {
+        let file = std::fs::File::create(dir.join("stuck")).unwrap();
+        rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::IMMUTABLE).unwrap();
+        Self(file)
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        rustix::fs::ioctl_setflags(&self.0, rustix::fs::IFlags::empty()).unwrap();
+    }
+}
+
+#[test]
+fn sandbox_that_cannot_be_taken_down_stays_its_jobs_until_it_can() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can make such a file.
+        return;
+    }
+    let mut world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let law = world.next_profiles(KEEPS);
+        assert!(matches!(warden.ask(Request::Law(law)).await, Reply::Law(_)));
+        let (job, o) = in_sandbox(&world, &["sh", "-c", "echo up; exec sleep 1000"]);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        listen(&mut feed, job, |heard| !heard.stdout.is_empty()).await;
+        let work = world.dir.path().join("work");
+        let dirs = std::fs::read_dir(&work).unwrap().flatten().map(|e| e.path());
+        let mut own = dirs.filter(|d| d.is_dir() && !d.ends_with(".kept"));
+        let dir = own.next().unwrap();
+        let stuck = Stuck::in_dir(&dir);
+        let cancel = Request::Cancel(world.cancel(job, "alice"));
+        assert_eq!(warden.ask(cancel).await, Reply::Done);
+        // Its end is told all the same.
+        finished(&mut feed, job).await;
+        assert!(dir.exists());
+        let (second, waits) = in_sandbox(&world, &["true"]);
+        let OfferReply::Later(refusal) = offer(&warden, waits.clone()).await else {
+            panic!("something of the first is left")
+        };
+        assert_eq!(refusal.code, Code::SandboxBusy);
+        drop(stuck);
+        until("it has been tried again", || !dir.exists()).await;
+        // The directory goes first, what it was locked for after it.
+        loop {
+            match offer(&warden, waits.clone()).await {
+                OfferReply::Accepted => break,
+                OfferReply::Later(refusal) => assert_eq!(refusal.code, Code::SandboxBusy),
+                other => panic!("{other:?}"),
+            }
+        }
+        finished(&mut feed, second).await;
+        warden.close().await;
+    });
+}
