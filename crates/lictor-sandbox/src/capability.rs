@@ -2,10 +2,14 @@
 //!
 //! The words go into plans, receipts and heartbeats, so they are as stable as codes.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod found;
+mod reasons;
+
 use std::fmt;
 
 use lictor_trust::profiles::Backend;
+
+pub use self::found::Capabilities;
 
 /// One thing that a backend can hold while a job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,11 +89,21 @@ pub enum Capability {
     HiddenPaths,
     /// Parts of what is shown writable that stay as they are.
     ProtectedPaths,
+    /// The agent's own directory stays out of sight in a path that is shown and leads to it.
+    HiddenAgent,
+    /// A terminal of the job's own.
+    Terminal,
+    /// The whole job stands still until it is told to go on.
+    Suspend,
+    /// What a job leaves where it works is kept for the next one that names it.
+    KeptSandbox,
+    /// Sandboxes that are made before there is a job for them.
+    Prepared,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 42] = [
         Self::ProcessTree,
         Self::Cgroup,
         Self::CleanStart,
@@ -127,6 +141,11 @@ impl Capability {
         Self::Disk,
         Self::HiddenPaths,
         Self::ProtectedPaths,
+        Self::HiddenAgent,
+        Self::Terminal,
+        Self::Suspend,
+        Self::KeptSandbox,
+        Self::Prepared,
     ];
 
     /// What a backend promises whatever the profile says.
@@ -148,7 +167,8 @@ impl Capability {
                 "its processes are none of the host's, so nothing counts them: name another backend in the profile, or \
                  leave pids out"
             }
-            Self::MemoryOfTree | Self::MemoryOfProcess | Self::Pids | Self::CpuOfTree | Self::Cgroup => {
+            Self::MemoryOfProcess => "nothing: what is limited is what all processes have together",
+            Self::MemoryOfTree | Self::Pids | Self::CpuOfTree | Self::Cgroup => {
                 "give the agent the cgroup controllers memory, pids and cpu: `Delegate=yes` in its systemd unit, or \
                  run it as root"
             }
@@ -183,6 +203,13 @@ impl Capability {
                 "it takes bubblewrap, an agent that is root, and Linux 6.15; or leave rootfs_writable out"
             }
             Self::RunAsUser => "run the agent as root, or leave run_as out of the profile",
+            Self::HiddenAgent => {
+                "show other paths, or name bubblewrap in the profile, or container or gvisor of a root agent"
+            }
+            Self::Suspend => {
+                "give the agent a cgroup with a freezer: `Delegate=yes` in its systemd unit, or run it as root"
+            }
+            Self::Prepared => "only bubblewrap has them; others make a sandbox when there is a job",
             // What a backend has wherever it works; to ask another one for it is to name the wrong backend.
             Self::ProcessTree
             | Self::CleanStart
@@ -202,7 +229,9 @@ impl Capability {
             | Self::NotForHostileCode
             | Self::CpuTime
             | Self::FileSize
-            | Self::OpenFiles => {
+            | Self::OpenFiles
+            | Self::Terminal
+            | Self::KeptSandbox => {
                 "`lictor doctor` says what this backend lacks here; or name another one in the profile"
             }
         }
@@ -292,6 +321,11 @@ impl Capability {
             Self::Disk => "disk",
             Self::HiddenPaths => "hidden_paths",
             Self::ProtectedPaths => "protected_paths",
+            Self::HiddenAgent => "hidden_agent",
+            Self::Terminal => "terminal",
+            Self::Suspend => "suspend",
+            Self::KeptSandbox => "kept_sandbox",
+            Self::Prepared => "prepared",
         }
     }
 }
@@ -299,50 +333,5 @@ impl Capability {
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// What one backend can do here, and of some of the rest why it cannot.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Capabilities {
-    held: BTreeSet<Capability>,
-    why_not: BTreeMap<Capability, String>,
-}
-
-impl Capabilities {
-    /// Whether it can.
-    #[must_use]
-    pub fn has(&self, capability: Capability) -> bool {
-        self.held.contains(&capability)
-    }
-
-    /// The same, with the reason why one is not among them.
-    #[must_use]
-    pub fn lacking(mut self, capability: Capability, why: impl Into<String>) -> Self {
-        self.why_not.insert(capability, why.into());
-        self
-    }
-
-    /// Why it cannot, where that is known.
-    #[must_use]
-    pub fn why_not(&self, capability: Capability) -> Option<&str> {
-        self.why_not.get(&capability).map(String::as_str)
-    }
-
-    /// The words, sorted.
-    #[must_use]
-    pub fn words(&self) -> Vec<String> {
-        let mut words: Vec<_> = self.held.iter().map(|c| c.as_str().to_owned()).collect();
-        words.sort_unstable();
-        words
-    }
-}
-
-impl FromIterator<Capability> for Capabilities {
-    fn from_iter<I: IntoIterator<Item = Capability>>(iter: I) -> Self {
-        Self {
-            held: iter.into_iter().collect(),
-            why_not: BTreeMap::new(),
-        }
     }
 }

@@ -18,6 +18,7 @@
 mod elsewhere;
 mod expected;
 mod filesystem;
+mod held;
 mod kernel;
 mod network;
 mod processes;
@@ -30,6 +31,7 @@ use lictor_trust::profiles::Limits;
 
 pub use elsewhere::{ELSEWHERE, Elsewhere};
 pub use expected::{Leak, judge, judge_where_limits_are_held, leaks};
+pub use held::{Column, PROVEN, table_of_capabilities};
 pub use site::{Shape, Site};
 pub use table::{begin, end, table};
 

@@ -14,6 +14,7 @@
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `shown`, `paths`, `covers` | what sandboxes show of the host, and what of that is hidden or kept as it is |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp` | the backends and what they share |
+//! | `probing`, `trial` | what the probes of the backends share, and the job that looks at itself |
 //! | `checks` | what of the host all that rests on, for people |
 
 mod boxed;
@@ -42,6 +43,7 @@ mod overlay;
 mod own_dir;
 mod paths;
 mod pipe;
+mod probing;
 mod process;
 mod proxy;
 mod quota;
@@ -60,6 +62,7 @@ mod suspend;
 mod table;
 mod terminal;
 mod tree;
+mod trial;
 mod users;
 mod view;
 mod way_out;
@@ -84,6 +87,7 @@ pub(crate) use recover::Recovered;
 pub(crate) use remove::remove_dir;
 pub(crate) use supervisor::Supervisor;
 pub(crate) use terminal::TerminalKeys;
+pub(crate) use trial::PROGRAM as TRIAL;
 pub(crate) use way_out::WayOut;
 
 use crate::backend::Backend;

@@ -8,7 +8,7 @@
 //!
 //! # Invariants
 //! - A [`Plan`] has private fields and one public constructor, which takes a [`Permit`] by value: one permit, one
-//!   plan, one start.
+//!   plan, one start. A probe makes one of its own, for one fixed program that looks at itself.
 //! - What the profile names and the backend lacks is an error, never left out.
 
 mod promises;
@@ -293,6 +293,19 @@ impl Plan {
         let job = JobId::from_digest(&permit.job().digest());
         let spec = LaunchSpec { job, ..resolved.spec };
         Body::new(spec, capabilities).map(Self::of)
+    }
+
+    /// What a probe starts, which takes nobody's permission: a look at itself, and no other program.
+    ///
+    /// # Errors
+    /// [`Unenforceable`].
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn to_try(resolved: Resolved, capabilities: &Capabilities) -> Result<Self, Unenforceable> {
+        let words = resolved.exec.argv.iter().take(imp::TRIAL.len());
+        if !words.eq(imp::TRIAL) {
+            return Err(Unenforceable::OtherFacts);
+        }
+        Body::new(resolved.spec, capabilities).map(Self::of)
     }
 
     fn of(body: Body) -> Self {

@@ -6,6 +6,7 @@ mod cases;
 mod common;
 
 use common::Bench;
+use common::somebody::{as_somebody, own_place};
 use lictor_sandbox::conformance::{Rule, Site, attempts, judge};
 use lictor_sandbox::{Config, ContainerEngine, StdinSource};
 use lictor_trust::profiles::Backend;
@@ -115,7 +116,7 @@ fn an_agent_that_is_not_root_holds_what_any_sandbox_must_in_podman() {
 /// Some files of such an agent's containers belong to other users; root takes away what is left of them.
 fn not_root() -> Config {
     Config {
-        runtime_dir: std::env::var_os(AS_SOMEBODY).expect("a directory").into(),
+        runtime_dir: own_place(),
         ..Config::default()
     }
 }
@@ -124,52 +125,3 @@ fn alone(what: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(what);
 }
-
-/// Tells the test that it is the user that was made for it, and where that has its runtime directory.
-const AS_SOMEBODY: &str = "LICTOR_TEST_AS_SOMEBODY";
-
-/// `true` for a user who is not root and has more ids, who is there in mounts of the test's own alone; as root it runs
-/// the test as that user and holds that it passes.
-fn as_somebody(test: &str) -> bool {
-    if std::env::var_os(AS_SOMEBODY).is_some() {
-        return true;
-    }
-    if !rustix::process::geteuid().is_root() {
-        common::skip("only root can make a user for it");
-        return false;
-    }
-    let place = tempfile::tempdir().expect("a directory");
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(place.path(), open).expect("a mode");
-    let own = place.path().join("run");
-    std::fs::create_dir(&own).expect("a directory");
-    std::os::unix::fs::chown(&own, Some(61234), Some(61234)).expect("its owner");
-    let here = std::env::current_exe().expect("this test");
-    std::fs::copy(here, place.path().join("test")).expect("a copy that others can run");
-    let status = std::process::Command::new("unshare")
-        .args([
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-euc",
-            BECOME_SOMEBODY,
-            "sh",
-        ])
-        .arg(place.path())
-        .args(["--exact", test, "--nocapture"])
-        .env(AS_SOMEBODY, &own)
-        .status();
-    assert!(status.expect("unshare runs").success(), "{test} as somebody else");
-    false
-}
-
-const BECOME_SOMEBODY: &str = r#"
-place=$1; shift
-cp /etc/passwd /etc/group "$place"
-echo "somebody:x:61234:61234::/tmp:/bin/sh" >> "$place/passwd"
-echo "somebody:x:61234:" >> "$place/group"
-echo "somebody:3000000:65536" | tee "$place/subuid" > "$place/subgid"
-for file in passwd group subuid subgid; do mount --bind "$place/$file" "/etc/$file"; done
-exec setpriv --reuid 61234 --regid 61234 --clear-groups "$place/test" "$@"
-"#;

@@ -31,18 +31,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lictor_trust::profiles::Backend as BackendName;
 
-use self::arguments::Parts;
 use self::namespaces::Namespaces;
 use self::warm::Taken;
 pub(crate) use self::warm::{Warm, keep_warm};
 use super::boxed::Boxed;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
-use super::overlay::{self, Overlay};
-use super::paths::Paths;
-use super::quota;
-use super::recover;
-use super::users::{self, User};
+use super::overlay::Overlay;
+use super::{probing, recover, trial};
 use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
@@ -60,7 +56,7 @@ impl Backend for Bubblewrap {
         BackendName::Bubblewrap
     }
 
-    /// Makes a sandbox and takes it down again.
+    /// Runs a job in a sandbox, which looks at itself.
     async fn probe(&self) -> Result<Capabilities, ProbeError> {
         if !self.0.config.bwrap.is_file() {
             return Err(ProbeError {
@@ -78,20 +74,9 @@ impl Backend for Bubblewrap {
         if let Err(e) = &self.0.filter {
             return Err(unusable(e.clone()));
         }
-        let probe = self.probe_namespaces().await;
-        probe.map_err(|e| unusable(e.refusal().message))?;
-        let mut found = self.capabilities();
-        if let Some(proxy) = &self.0.proxy {
-            match proxy.probe(&self.0).await {
-                Ok(()) => found.push(C::EgressProxy),
-                Err(error) => {
-                    tracing::warn!(%error, "the egress proxy does not work here");
-                    let found: Capabilities = found.into_iter().collect();
-                    return Ok(found.lacking(C::EgressProxy, error.to_string()));
-                }
-            }
-        }
-        Ok(found.into_iter().collect())
+        let found = trial::run(&self.0, self, self.claimed()).await;
+        let found = found.map_err(|e| unusable(e.refusal().message))?;
+        Ok(probing::with_egress(found, &self.0).await.explained(self.name()))
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
@@ -146,58 +131,14 @@ impl Bubblewrap {
         Ok((namespaces, overlay))
     }
 
-    fn capabilities(&self) -> Vec<C> {
-        let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
-        found.extend(C::OF_NAMESPACES);
-        found.extend([
-            C::OwnRoot,
-            C::HiddenPaths,
-            C::ProtectedPaths,
-            C::CpuTime,
-            C::FileSize,
-            C::OpenFiles,
-            C::Pids,
-            C::Devices,
-        ]);
-        found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
-        found.extend(self.0.limits());
-        found.extend((quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
-        if rustix::process::geteuid().is_root() {
-            found.push(C::RunAsUser);
-            let works = overlay::works(&self.0.id_maps, &self.0.sandbox_user());
-            found.extend(works.then_some(C::WritableRoot));
-        }
-        found
-    }
-
-    /// Everything but the program: bwrap, all namespaces, mounts, loopback, no privileges left.
-    async fn probe_namespaces(&self) -> Result<(), StartError> {
-        let own = users::current();
-        let user = User {
-            uid: if own.uid == 0 {
-                self.0.config.sandbox_uid
-            } else {
-                own.uid
-            },
-            gid: if own.uid == 0 {
-                self.0.config.sandbox_gid
-            } else {
-                own.gid
-            },
-            groups: Vec::new(),
-        };
-        let parts = Parts {
-            user: &user,
-            changes_user: own.uid == 0,
-            paths: Paths::to_try().map_err(StartError::failed("open /usr"))?,
-            devices: &[],
-            overlay: None,
-        };
-        let mut namespaces = Namespaces::start(&self.0, &parts).await?;
-        namespaces
-            .end()
-            .await
-            .map_err(StartError::failed("take the sandbox down"))
+    fn claimed(&self) -> Capabilities {
+        let mut own = vec![C::NoNetwork, C::OwnRoot, C::Devices, C::Prepared];
+        own.extend([C::HiddenPaths, C::ProtectedPaths, C::HiddenAgent]);
+        own.extend(C::OF_NAMESPACES);
+        let found = probing::begin(&self.0, self.name(), &own);
+        let found = probing::with_disk(probing::with_pids(found, &self.0));
+        let found = probing::with_writable_root(found, &self.0);
+        probing::with_rights(found, &[C::RunAsUser])
     }
 }
 

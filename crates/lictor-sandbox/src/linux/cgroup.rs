@@ -152,6 +152,11 @@ impl Cgroups {
         unified.contains(&controller) || self.legacy.iter().any(|l| l.controller == Some(controller))
     }
 
+    /// Whether a whole job can be made to stand still by its cgroup.
+    pub(crate) fn can_hold_still(&self) -> bool {
+        self.unified.is_some() || self.freezer.is_some()
+    }
+
     /// What of it a profile may ask for.
     pub(crate) fn capabilities(&self) -> Vec<Capability> {
         let held = Controller::ALL.into_iter().filter(|c| self.holds(*c));

@@ -34,9 +34,8 @@ use super::boxed::Boxed;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
 use super::oci::{Ids, View};
-use super::quota;
-use super::recover;
 use super::users::User;
+use super::{probing, recover, trial};
 use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
@@ -61,7 +60,7 @@ impl Backend for Container {
         BackendName::Container
     }
 
-    /// Makes a container and takes it down again.
+    /// Has a container made, and runs a job in one, which looks at itself.
     async fn probe(&self) -> Result<Capabilities, ProbeError> {
         let unusable = |problem: String, fix: &str| ProbeError {
             problem,
@@ -81,29 +80,20 @@ impl Backend for Container {
             ));
         }
         let maker = Maker::choose(&self.0).await?;
-        let shows_trees = maker.shows_trees();
+        let (shows_trees, engine) = (maker.shows_trees(), maker.engine().as_str());
         *self.0.maker.lock().unwrap_or_else(PoisonError::into_inner) = Some(maker);
-        let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
-        found.extend(C::OF_NAMESPACES);
-        found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::Pids, C::Devices]);
-        found.extend(shows_trees.then_some(C::OwnRoot));
-        if is_root {
-            found.extend([C::RunAsUser, C::HiddenPaths, C::ProtectedPaths]);
-        }
-        found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
-        found.extend(self.0.limits());
-        found.extend((quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
-        if let Some(proxy) = &self.0.proxy {
-            match proxy.probe(&self.0).await {
-                Ok(()) => found.push(C::EgressProxy),
-                Err(error) => {
-                    tracing::warn!(%error, "the egress proxy does not work here");
-                    let found: Capabilities = found.into_iter().collect();
-                    return Ok(found.lacking(C::EgressProxy, error.to_string()));
-                }
-            }
-        }
-        Ok(found.into_iter().collect())
+        let mut own = vec![C::NoNetwork, C::Devices];
+        own.extend(C::OF_NAMESPACES);
+        own.extend(shows_trees.then_some(C::OwnRoot));
+        let found = probing::begin(&self.0, self.name(), &own);
+        let found = probing::with_disk(probing::with_pids(found, &self.0));
+        let rights = [C::RunAsUser, C::HiddenPaths, C::ProtectedPaths, C::HiddenAgent];
+        let claimed = probing::with_rights(found, &rights).made_by(Some(engine));
+        let found = trial::run(&self.0, self, claimed).await.map_err(|e| ProbeError {
+            problem: format!("{engine}: {}", e.refusal().message),
+            fix: format!("see that `{engine} run` works on this host as the agent's user"),
+        })?;
+        Ok(probing::with_egress(found, &self.0).await.explained(self.name()))
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {

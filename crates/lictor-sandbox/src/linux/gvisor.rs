@@ -15,7 +15,6 @@
 //! - What is executed is what was judged: compared right before the start where only root can change it or what its path
 //!   leads to, else a copy.
 
-mod probe;
 mod report;
 mod starter;
 
@@ -32,8 +31,7 @@ use super::covers::Placeholder;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
 use super::oci::{Bundle, View};
-use super::quota;
-use super::recover;
+use super::{probing, recover, trial};
 use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
@@ -51,7 +49,7 @@ impl Backend for Gvisor {
         BackendName::Gvisor
     }
 
-    /// Starts a sandbox and takes it down again.
+    /// Runs a job in a sandbox, which looks at itself.
     async fn probe(&self) -> Result<Capabilities, ProbeError> {
         let unusable = |problem: String, fix: &str| ProbeError {
             problem,
@@ -79,11 +77,11 @@ impl Backend for Gvisor {
                 "this architecture has no system call filter here",
             ));
         }
-        probe::probe(&self.0).await.map_err(|e| {
+        let found = trial::run(&self.0, self, self.claimed()).await.map_err(|e| {
             let fix = "see that `runsc --platform=ptrace do true` works as root on this host, and that `runtime_dir` (/run/lictor) can be written to";
-            unusable(format!("no sandbox of runsc starts: {e}"), fix)
+            unusable(format!("no sandbox of runsc starts: {}", e.refusal().message), fix)
         })?;
-        Ok(self.capabilities().into_iter().collect())
+        Ok(found.explained(self.name()))
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
@@ -108,16 +106,18 @@ impl Backend for Gvisor {
 }
 
 impl Gvisor {
-    fn capabilities(&self) -> Vec<C> {
-        let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
-        found.extend(C::OF_GVISOR);
-        found.extend([C::OwnRoot, C::HiddenPaths, C::ProtectedPaths]);
-        found.extend([C::CpuTime, C::FileSize, C::OpenFiles, C::RunAsUser]);
-        found.extend(self.0.isolated_filter.is_ok().then_some(C::StrictSeccomp));
+    fn claimed(&self) -> Capabilities {
+        let mut own = vec![C::NoNetwork, C::OwnRoot, C::RunAsUser];
+        own.extend([C::HiddenPaths, C::ProtectedPaths, C::HiddenAgent]);
+        own.extend(C::OF_GVISOR);
+        let found = probing::with_disk(probing::begin(&self.0, self.name(), &own));
+        let held = match self.0.cgroups.can_hold_still() {
+            true => Ok(()),
+            false => Err("the agent has no cgroup with a freezer".to_owned()),
+        };
         // A job's processes are none of the host's, so the host cannot count them.
-        found.extend(self.0.limits().into_iter().filter(|c| *c != C::Pids));
-        found.extend((quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
-        found
+        let pids = "its processes are none of the host's";
+        found.with(C::Suspend, held).lacking(C::Pids, pids)
     }
 }
 

@@ -8,7 +8,7 @@ use lictor_trust::profiles::Backend as BackendName;
 use super::boxed::Boxed;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
-use super::recover;
+use super::{probing, recover, trial};
 use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
@@ -26,15 +26,17 @@ impl Backend for HostBackend {
         BackendName::Host
     }
 
+    /// Runs a job that looks at itself, as another user where there may be one.
     async fn probe(&self) -> Result<Capabilities, ProbeError> {
-        let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::HostNetwork];
-        found.extend([C::CpuTime, C::FileSize, C::OpenFiles]);
-        if rustix::process::geteuid().is_root() {
-            // Nothing is given up by a job that runs as the agent does: its operator wants the host as it is.
-            found.extend([C::RunAsUser, C::NoNewPrivileges]);
-        }
-        found.extend(self.0.limits());
-        Ok(found.into_iter().collect())
+        let claimed = probing::begin(&self.0, self.name(), &[C::HostNetwork]);
+        // Nothing is given up by a job that runs as the agent does: its operator wants the host as it is.
+        let claimed = probing::with_rights(claimed, &[C::RunAsUser, C::NoNewPrivileges]);
+        let found = trial::run(&self.0, self, claimed).await.map_err(|e| ProbeError {
+            problem: e.refusal().message,
+            fix: "jobs are started as this one is: see that /bin/sh is there, and that `runtime_dir` can be written to"
+                .to_owned(),
+        })?;
+        Ok(found.explained(self.name()))
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {

@@ -27,7 +27,7 @@ pub(super) use self::rules::{Reach, allow_terminal, newest_abi};
 use super::boxed::Boxed;
 use super::job::{Inside, Job};
 use super::kernel::Kernel;
-use super::recover;
+use super::{probing, recover, trial};
 use crate::backend::{Backend, ProbeError, RecoverError, Sandbox, StartError};
 use crate::capability::{Capabilities, Capability as C};
 use crate::handle::{Handle, Recovered};
@@ -45,7 +45,7 @@ impl Backend for Landlock {
         BackendName::Landlock
     }
 
-    /// Makes a ruleset with every right handled, as each job's is.
+    /// Makes a ruleset with every right handled, as each job's is, and runs a job behind one.
     async fn probe(&self) -> Result<Capabilities, ProbeError> {
         if !rustix::process::geteuid().is_root() {
             return Err(ProbeError {
@@ -64,19 +64,14 @@ impl Backend for Landlock {
                 fix: "this architecture has no system call filter here".to_owned(),
             });
         }
-        let mut found = vec![C::ProcessTree, C::CleanStart, C::NewSession, C::NoNetwork];
-        found.extend(C::OF_LANDLOCK);
-        found.extend([
-            C::CpuTime,
-            C::FileSize,
-            C::OpenFiles,
-            C::Devices,
-            C::StrictSeccomp,
-        ]);
-        found.extend(self.0.limits());
-        found.extend((super::quota::works() && found.contains(&C::MemoryOfTree)).then_some(C::Disk));
-        found.push(C::RunAsUser);
-        Ok(found.into_iter().collect())
+        let mut own = vec![C::NoNetwork, C::Devices, C::RunAsUser];
+        own.extend(C::OF_LANDLOCK);
+        let claimed = probing::with_disk(probing::begin(&self.0, self.name(), &own));
+        let found = trial::run(&self.0, self, claimed).await.map_err(|e| ProbeError {
+            problem: e.refusal().message,
+            fix: "`lictor doctor` says what of Landlock and seccomp is missing here".to_owned(),
+        })?;
+        Ok(found.explained(self.name()))
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {

@@ -42,14 +42,11 @@ pub(super) struct Overlay {
     root: OwnedFd,
 }
 
-/// Whether this agent can make one; found out by making one that nobody sees.
-pub(super) fn works(maps: &IdMaps, user: &User) -> bool {
-    let tried = || {
-        let lower = quota::make(ROOM, 1)?;
-        idmap::map(&lower, maps.owner_as(user)?.as_fd())?;
-        Overlay::of(&lower, &own_layer(user)?)
-    };
-    tried().is_ok()
+/// Whether this agent can make one, or why not; found out by making one that nobody sees.
+pub(super) fn works(maps: &IdMaps, user: &User) -> io::Result<()> {
+    let lower = quota::make(ROOM, 1)?;
+    idmap::map(&lower, maps.owner_as(user)?.as_fd())?;
+    Overlay::of(&lower, &own_layer(user)?).map(drop)
 }
 
 impl Overlay {

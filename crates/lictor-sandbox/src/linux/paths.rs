@@ -53,22 +53,6 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Those of no job: a directory that every host has, shown in the way that a job's own is.
-    pub(super) fn to_try() -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mount = Mount {
-            option: "--bind-fd",
-            from: rustix::fs::open("/usr", flags, Mode::empty())?,
-            at: "/workspace".into(),
-        };
-        Ok(Self {
-            root: None,
-            users: [PASSWD.into(), GROUP.into()],
-            mounts: vec![mount],
-            covers: Covers::default(),
-        })
-    }
-
     /// Opens them. It may take as long as a file system takes to answer.
     pub(super) fn open(spec: &LaunchSpec, own: Option<&Path>) -> io::Result<Self> {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

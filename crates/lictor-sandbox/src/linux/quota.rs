@@ -52,9 +52,9 @@ pub(super) fn is_set(limits: &Limits) -> bool {
     limits.disk.is_some()
 }
 
-/// Whether this agent can make one; found out by making one that nobody sees.
-pub(super) fn works() -> bool {
-    make(PAGE, 1).is_ok()
+/// Whether this agent can make one, or why not; found out by making one that nobody sees.
+pub(super) fn works() -> io::Result<()> {
+    make(PAGE, 1).map(drop)
 }
 
 /// Where the job works, as the host sees it.

@@ -21,10 +21,7 @@ use crate::terminal::TerminalSize;
 
 /// A new terminal's outer and inner end; the outer one does not block.
 pub(super) fn open(size: TerminalSize, spec: &LaunchSpec) -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let outer = rustix::pty::openpt(flags)?;
-    rustix::pty::unlockpt(&outer)?;
-    let inner = rustix::pty::ioctl_tiocgptpeer(&outer, flags)?;
+    let (outer, inner) = pair()?;
     rustix::termios::tcsetwinsize(&outer, in_characters(size))?;
     let mut modes = rustix::termios::tcgetattr(&inner)?;
     // Else erasing a character takes away one byte of it.
@@ -40,6 +37,19 @@ pub(super) fn open(size: TerminalSize, spec: &LaunchSpec) -> io::Result<(OwnedFd
     }
     rustix::fs::fcntl_setfl(&outer, OFlags::RDWR | OFlags::NONBLOCK)?;
     Ok((outer, inner))
+}
+
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let outer = rustix::pty::openpt(flags)?;
+    rustix::pty::unlockpt(&outer)?;
+    let inner = rustix::pty::ioctl_tiocgptpeer(&outer, flags)?;
+    Ok((outer, inner))
+}
+
+/// Whether there are any here, or why not; found out by making one.
+pub(super) fn works() -> io::Result<()> {
+    pair().map(drop)
 }
 
 fn in_characters(size: TerminalSize) -> Winsize {

@@ -11,6 +11,7 @@
 )]
 
 pub mod machine;
+pub mod somebody;
 
 use std::path::PathBuf;
 use std::sync::Arc;

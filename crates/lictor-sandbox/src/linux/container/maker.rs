@@ -83,6 +83,15 @@ impl Maker {
             .map_err(StartError::failed("take the container down"))
     }
 
+    /// Its name.
+    pub(super) const fn engine(&self) -> ContainerEngine {
+        match self {
+            Self::Runtime(Runtime { kind: Kind::Runc, .. }) => ContainerEngine::Runc,
+            Self::Runtime(Runtime { kind: Kind::Crun, .. }) => ContainerEngine::Crun,
+            Self::Podman(_) => ContainerEngine::Podman,
+        }
+    }
+
     /// Whether it can show a root file system as it is. podman mounts files of its own into every one.
     pub(super) const fn shows_trees(&self) -> bool {
         matches!(self, Self::Runtime(_))

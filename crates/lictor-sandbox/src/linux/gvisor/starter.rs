@@ -309,10 +309,6 @@ fn open_judged(spec: &LaunchSpec, file: &ProgramFile) -> Result<File, StartError
 }
 
 /// What runsc has said on its way out.
-pub(super) fn said(bundle: &Bundle) -> String {
-    said_in(&log(bundle))
-}
-
 fn said_in(log: &Path) -> String {
     let mut text = String::new();
     let read = File::open(log).and_then(|f| f.take(MOST_WORDS).read_to_string(&mut text));

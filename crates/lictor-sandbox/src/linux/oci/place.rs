@@ -91,6 +91,12 @@ impl Place {
         self.dir.join(STAGE)
     }
 
+    /// Where a probe's job may lie; not there yet.
+    pub(crate) fn trial(&self) -> PathBuf {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!("trial-{n}"))
+    }
+
     /// An empty bundle.
     pub(crate) fn bundle(&self) -> io::Result<Bundle> {
         self.clear();

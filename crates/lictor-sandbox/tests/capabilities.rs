@@ -1,0 +1,201 @@
+//! What the probes say is what the documentation says of this machine, and nothing of it is claimed without a look or a
+//! proof.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod common;
+
+use std::path::Path;
+
+use common::somebody::{as_somebody_who_writes, own_place, written_to};
+use common::{Bench, skip};
+use lictor_sandbox::conformance::{Column, PROVEN, table_of_capabilities};
+use lictor_sandbox::{Capability, Config, ContainerEngine};
+use lictor_trust::profiles::Backend;
+
+const PAGE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../docs/sandboxes/capabilities.md"
+);
+/// The lines around what is generated, of whose agent it is.
+const MARKS: [(&str, &str); 2] = [
+    (
+        "<!-- generated from the probes of a root agent -->",
+        "<!-- end of a root agent -->",
+    ),
+    (
+        "<!-- generated from the probes of another agent -->",
+        "<!-- end of another agent -->",
+    ),
+];
+
+/// Started as a process of its own by the probes below, with the control socket as its standard input.
+#[test]
+fn serve_as_proxy() {
+    use std::os::fd::AsFd as _;
+    let control = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .expect("a descriptor");
+    if rustix::net::sockopt::socket_type(&control) == Ok(rustix::net::SocketType::SEQPACKET) {
+        lictor_sandbox::hide_memory().expect("hidden");
+        lictor_sandbox::confine_to_network().expect("kept to it");
+        lictor_egress::run(control).expect("served to the end");
+    }
+}
+
+fn config(engine: ContainerEngine) -> Config {
+    Config {
+        egress_proxy: Some(["--exact", "serve_as_proxy"].map(str::to_owned).to_vec()),
+        container_engine: engine,
+        ..Config::default()
+    }
+}
+
+/// `None` where this machine cannot run it all, with the reason.
+async fn columns(of: &[(Backend, ContainerEngine)], place: Option<&Path>) -> Option<Vec<Column>> {
+    let mut columns = Vec::new();
+    for (backend, engine) in of {
+        let mut config = config(*engine);
+        if let Some(place) = place {
+            config.runtime_dir = place.to_owned();
+        }
+        let bench = Bench::on_with(*backend, config).await?;
+        let name = match bench.capabilities.engine() {
+            Some(engine) => format!("`{backend}` by {engine}"),
+            None => format!("`{backend}`"),
+        };
+        columns.push(Column {
+            name,
+            backend: *backend,
+            found: bench.capabilities,
+        });
+    }
+    Some(columns)
+}
+
+/// Of a root agent.
+const ALL: [(Backend, ContainerEngine); 7] = [
+    (Backend::Host, ContainerEngine::Auto),
+    (Backend::Landlock, ContainerEngine::Auto),
+    (Backend::Bubblewrap, ContainerEngine::Auto),
+    (Backend::Container, ContainerEngine::Runc),
+    (Backend::Container, ContainerEngine::Crun),
+    (Backend::Container, ContainerEngine::Podman),
+    (Backend::Gvisor, ContainerEngine::Auto),
+];
+/// Of one that is not root, where they work for it at all.
+const FOR_EVERYBODY: [(Backend, ContainerEngine); 3] = [
+    (Backend::Host, ContainerEngine::Auto),
+    (Backend::Bubblewrap, ContainerEngine::Auto),
+    (Backend::Container, ContainerEngine::Podman),
+];
+
+/// What the table depends on besides the backends' own programs.
+async fn machine() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let version: Vec<&str> = release.trim().split('.').take(2).collect();
+    let host = lictor_sandbox::Host::start(Config::default()).expect("the host starts");
+    let checks = host.checks().await;
+    let says = |what: &str| {
+        let check = checks.iter().find(|c| c.what == what).expect("a check");
+        match &check.found {
+            Ok(says) => says.clone(),
+            Err(lack) => lack.problem.clone(),
+        }
+    };
+    let (landlock, controllers) = (says("landlock"), says("cgroup controllers"));
+    format!(
+        "Of a machine with Linux {}, Landlock {landlock}; cgroup controllers {controllers}.",
+        version.join(".")
+    )
+}
+
+/// Compares one part of the page, or writes it. On a machine that is another one, other things can be held.
+fn compare((begin, end): (&str, &str), machine: &str, table: &str) {
+    let text = std::fs::read_to_string(PAGE).expect("the page");
+    let (before, rest) = text.split_once(begin).expect("the begin mark");
+    let (written, behind) = rest.split_once(end).expect("the end mark");
+    let part = format!("\n{machine}\n\n{table}");
+    if std::env::var_os("LICTOR_WRITE_TABLE").is_some() {
+        std::fs::write(PAGE, [before, begin, &part, end, behind].concat()).expect("written");
+    } else if written.lines().nth(1) == Some(machine) {
+        let differs = |(a, b): &(&str, &str)| a != b;
+        let other = written.lines().zip(part.lines()).find(differs);
+        assert!(written == part, "LICTOR_WRITE_TABLE=1 writes it anew: {other:?}");
+    } else {
+        let why = format!("the table is of another machine than this one: {machine}");
+        // Not a test that could not run: here it has nothing to say.
+        std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {why}\n").as_bytes())
+            .expect("said");
+    }
+}
+
+/// Everything held was seen at work or is proven by a test, and of everything else it is said why and what to do.
+fn nothing_is_only_claimed(columns: &[Column]) {
+    for Column { name, backend, found } in columns {
+        for capability in Capability::ALL {
+            let is_proven = PROVEN.iter().any(|(c, _)| *c == capability);
+            if found.has(capability) {
+                let known = found.was_tried(capability) || is_proven;
+                assert!(known, "{name}: {capability} is only claimed");
+                continue;
+            }
+            let why = found.why_not(capability).unwrap_or_default();
+            assert!(why.len() > 10, "{name}: {capability} is missing without a reason");
+            assert!(capability.fix(*backend).len() > 20, "{name}: {capability}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn table_of_capabilities_is_what_the_probes_of_a_root_agent_say() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("the table is about a root agent");
+    }
+    if let Some(columns) = columns(&ALL, None).await {
+        nothing_is_only_claimed(&columns);
+        compare(MARKS[0], &machine().await, &table_of_capabilities(&columns));
+    }
+}
+
+#[test]
+fn table_of_capabilities_is_what_the_probes_of_an_agent_that_is_not_root_say() {
+    let test = "table_of_capabilities_is_what_the_probes_of_an_agent_that_is_not_root_say";
+    let page = tempfile::NamedTempFile::new().expect("a file");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(page.path(), open).expect("a mode");
+    if as_somebody_who_writes(test, Some(page.path())) {
+        let found = alone(columns(&FOR_EVERYBODY, Some(&own_place())));
+        let found = found.expect("all of them work for everybody");
+        nothing_is_only_claimed(&found);
+        let said = format!("{}\n\n{}", alone(machine()), table_of_capabilities(&found));
+        std::fs::write(written_to().expect("a file"), said).expect("written");
+        return;
+    }
+    let said = std::fs::read_to_string(page.path()).expect("what it has written");
+    if let Some((machine, table)) = said.split_once("\n\n") {
+        compare(MARKS[1], machine, table);
+    }
+}
+
+fn alone<T>(what: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(what)
+}
+
+#[test]
+fn what_is_said_to_be_proven_is_proven_by_a_test_that_exists() {
+    let mut source = String::new();
+    for dir in ["tests", "tests/common", "tests/kept"] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+        for entry in std::fs::read_dir(dir).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|e| e == "rs") {
+                source += &std::fs::read_to_string(path).expect("a source file");
+            }
+        }
+    }
+    for (capability, test) in PROVEN {
+        assert!(source.contains(&format!("fn {test}(")), "{capability}: {test}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Tests that run as a user who is not root.
+
+use std::path::{Path, PathBuf};
+
+/// The directory that is that user's own.
+pub fn own_place() -> PathBuf {
+    std::env::var_os(AS_SOMEBODY).expect("a directory").into()
+}
+
+/// Tells the test that it is the user that was made for it, and where that has its runtime directory.
+const AS_SOMEBODY: &str = "LICTOR_TEST_AS_SOMEBODY";
+
+/// `true` for a user who is not root and has more ids, who is there in mounts of the test's own alone; as root it runs
+/// the test as that user and holds that it passes.
+pub fn as_somebody(test: &str) -> bool {
+    as_somebody_who_writes(test, None)
+}
+
+/// Where such a test writes something for the one that has started it.
+pub fn written_to() -> Option<PathBuf> {
+    std::env::var_os(WRITES_TO).map(PathBuf::from)
+}
+
+const WRITES_TO: &str = "LICTOR_TEST_WRITES_TO";
+
+/// The same, of a test that has something to tell: what it has written is in the file.
+pub fn as_somebody_who_writes(test: &str, to: Option<&Path>) -> bool {
+    if std::env::var_os(AS_SOMEBODY).is_some() {
+        return true;
+    }
+    if !rustix::process::geteuid().is_root() {
+        super::skip("only root can make a user for it");
+        return false;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(place.path(), open).expect("a mode");
+    let own = place.path().join("run");
+    std::fs::create_dir(&own).expect("a directory");
+    std::os::unix::fs::chown(&own, Some(61234), Some(61234)).expect("its owner");
+    let here = std::env::current_exe().expect("this test");
+    std::fs::copy(here, place.path().join("test")).expect("a copy that others can run");
+    let status = std::process::Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-euc",
+            BECOME_SOMEBODY,
+            "sh",
+        ])
+        .arg(place.path())
+        .args(["--exact", test, "--nocapture"])
+        .env(AS_SOMEBODY, &own)
+        .envs(to.map(|file| (WRITES_TO, file)))
+        .status();
+    assert!(status.expect("unshare runs").success(), "{test} as somebody else");
+    false
+}
+
+const BECOME_SOMEBODY: &str = r#"
+place=$1; shift
+cp /etc/passwd /etc/group "$place"
+echo "somebody:x:61234:61234::/tmp:/bin/sh" >> "$place/passwd"
+echo "somebody:x:61234:" >> "$place/group"
+echo "somebody:3000000:65536" | tee "$place/subuid" > "$place/subgid"
+for file in passwd group subuid subgid; do mount --bind "$place/$file" "/etc/$file"; done
+exec setpriv --reuid 61234 --regid 61234 --clear-groups "$place/test" "$@"
+"#;
