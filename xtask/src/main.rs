@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
 mod fuzz;
+mod guest;
 mod programs;
 mod setup;
 mod shell;
@@ -21,6 +22,7 @@ usage: cargo xtask COMMAND
   setup            install what the commands below need (Debian packages, cargo-nextest)
   demo [--once]    start a hub and an agent here and show what Lictor is about; --once ends by itself
   test             set-up, format, clippy, features, docs, fuzz, unit, component and system tests
+  guest            tests of limits under version 2 of cgroups, in a virtual machine (part of test)
   fuzz             a short run of every fuzz target (part of test)
   bench [--quick] [--only latency|bulk|crowd|memory|stalled|egress|abuse|steps|starts]
                    measure against floors and peers (release build)
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ["demo", "--once"] => programs::demo(&["--once"]),
         ["bench", rest @ ..] => programs::bench(rest),
         ["fuzz"] => fuzz::run_all(),
+        ["guest"] => setup::for_tests().and_then(|()| guest::run_all()),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

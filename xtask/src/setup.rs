@@ -1,5 +1,6 @@
 //! Set-up: the Debian packages and tools that building and testing need. Does nothing when all are there.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,22 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// For the guest in which limits are tried once more.
+const GUEST_NEEDS: &[Need] = &[
+    Need {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    },
+    Need {
+        program: "mke2fs",
+        package: "e2fsprogs",
+    },
+    Need {
+        program: "unshare",
+        package: "util-linux",
+    },
+];
+
 /// The peer that the benchmark measures beside Lictor.
 const BENCH_NEEDS: &[Need] = &[
     Need {
@@ -104,6 +121,9 @@ pub(crate) fn for_bench() -> Result<()> {
 /// Makes this machine ready for `cargo xtask test`.
 pub(crate) fn for_tests() -> Result<()> {
     packages(NEEDS)?;
+    if is_root() {
+        packages(GUEST_NEEDS)?;
+    }
     rust_components()?;
     nextest();
     Ok(())
@@ -142,9 +162,45 @@ enum AsRoot {
     Sudo,
 }
 
+/// Whether this is root.
+pub(crate) fn is_root() -> bool {
+    let uid = program("id", &["-u"]).output();
+    uid.is_ok_and(|uid| uid.stdout.trim_ascii() == b"0")
+}
+
+/// Unpacks packages below `place` without installing them; those that are there already are taken.
+pub(crate) fn unpack(place: &Path, packages: &[&str]) -> Result<PathBuf> {
+    let tree = place.join(packages.join("+"));
+    if tree.exists() {
+        return Ok(tree);
+    }
+    let unfinished = place.join("unpacked");
+    for old in [&unfinished, &place.join("downloaded")] {
+        if old.exists() {
+            std::fs::remove_dir_all(old)?;
+        }
+        std::fs::create_dir_all(old)?;
+    }
+    let download = |packages: &[&str]| {
+        let mut download = program("apt-get", &["download", "-q"]);
+        download.args(packages).current_dir(place.join("downloaded"));
+        run(download)
+    };
+    if download(packages).is_err() {
+        apt(as_root(&packages.join(" "))?, &["update", "-q"])?;
+        download(packages)?;
+    }
+    for package in std::fs::read_dir(place.join("downloaded"))? {
+        let mut extract = program("dpkg-deb", &["--extract"]);
+        extract.arg(package?.path()).arg(&unfinished);
+        run(extract)?;
+    }
+    std::fs::rename(&unfinished, &tree)?;
+    Ok(tree)
+}
+
 fn as_root(list: &str) -> Result<AsRoot> {
-    let uid = program("id", &["-u"]).output()?;
-    if uid.stdout.trim_ascii() == b"0" {
+    if is_root() {
         return Ok(AsRoot::Already);
     }
     if is_installed("sudo") {

@@ -21,6 +21,7 @@ pub(crate) fn run_all() -> Result<()> {
         run(cargo(&["test", "--workspace", "--doc", "--quiet"]))
     })?;
     steps.step("tests", tests)?;
+    steps.step("guest", crate::guest::run_all)?;
     steps.step("demo", crate::programs::demo_once)?;
     steps.finish();
     Ok(())

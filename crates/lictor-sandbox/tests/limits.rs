@@ -83,6 +83,7 @@ for_every_backend![
     memory_hog_leaves_its_neighbour_alone,
     fork_bomb_is_held_and_leaves_its_neighbour_alone,
     processors_of_the_whole_tree_are_limited,
+    bytes_per_second_from_and_to_a_disk_are_limited,
     descriptor_hog_is_stopped_by_its_own_limit,
     output_flood_leaves_its_neighbour_alone,
     no_process_is_ever_outside_its_cgroups,
@@ -247,6 +248,26 @@ async fn processors_of_the_whole_tree_are_limited(mut bench: Bench) {
         free.took
     );
     assert_eq!(held.ended.limits_hit, [], "being slowed down is no end");
+}
+
+async fn bytes_per_second_from_and_to_a_disk_are_limited(mut bench: Bench) {
+    const SLOW: Duration = Duration::from_secs(3);
+    // Past the cache, by which nothing would reach the disk in time.
+    let both = "dd if=/dev/zero of=big bs=1M count=8 oflag=direct && dd if=big of=/dev/null bs=1M iflag=direct && echo both";
+    if !has(&bench, Capability::IoOfTree) {
+        return;
+    }
+    let free = bench.sh(both).await;
+    assert!(free.succeeded() && free.took < SLOW, "{free:?}");
+    let limits = &mut bench.profile.limits;
+    limits.write_bytes_per_s = Some(2 * MIB);
+    let written = bench.sh(both).await;
+    assert!(written.succeeded() && written.took > SLOW, "{written:?}");
+    let limits = &mut bench.profile.limits;
+    (limits.write_bytes_per_s, limits.read_bytes_per_s) = (None, Some(2 * MIB));
+    let read = bench.sh(both).await;
+    assert!(read.succeeded() && read.took > SLOW, "{read:?}");
+    assert_eq!(read.ended.limits_hit, [], "being slowed down is no end");
 }
 
 async fn descriptor_hog_is_stopped_by_its_own_limit(mut bench: Bench) {
