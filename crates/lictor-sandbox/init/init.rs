@@ -11,7 +11,10 @@
 
 mod call;
 mod hold;
+mod processes;
+mod relay;
 mod run;
+mod socket;
 
 use core::arch::global_asm;
 

@@ -1,8 +1,11 @@
 //! Starts a program and tells how that went, where the agent cannot see into the container.
 //!
 //! ```text
-//!   run DIRECTORY PROGRAM N N*(resource soft hard) M M*(NAME=value) "" argument...
+//!   run DIRECTORY PROGRAM PORT PROCESSES N N*(resource soft hard) M M*(NAME=value) "" argument...
 //! ```
+//!
+//! Where PORT is not 0, standard input is a socket to the agent, through which the program's own comes first: see `relay`.
+//! Where PROCESSES is not 0, there may be so many: see `processes`.
 //!
 //! What is told are records of three numbers in a file of the agent's: that the program runs; or at which step its
 //! start has failed, and why; and its wait status, with how many processes it has left behind, which are killed. The
@@ -13,6 +16,9 @@
 use core::ptr;
 
 use crate::call::{self, SIGCHLD, number, system};
+use crate::processes;
+use crate::relay::Relay;
+use crate::socket::{self, Wait, Word};
 
 const REPORT: &[u8] = b"/.lictor/told/report\0";
 const FILTER: &[u8] = b"/.lictor/filter\0";
@@ -27,11 +33,13 @@ const ENDED: i32 = 3;
 /// Numbers of the agent's `Step`s.
 mod step {
     pub(super) const IDS: i32 = 2;
+    pub(super) const DESCRIPTORS: i32 = 5;
     pub(super) const CONFINE: i32 = 6;
     pub(super) const LIMITS: i32 = 8;
     pub(super) const DIRECTORY: i32 = 9;
     pub(super) const SECCOMP: i32 = 12;
     pub(super) const EXEC: i32 = 13;
+    pub(super) const LISTEN: i32 = 15;
 }
 
 const WNOHANG: usize = 1;
@@ -39,6 +47,7 @@ const SIG_BLOCK: usize = 0;
 const SIG_SETMASK: usize = 2;
 const SIGKILL: usize = 9;
 const EINTR: isize = -4;
+const EPIPE: isize = -32;
 const CLONE_VFORK: usize = 0x4000;
 const AT_FDCWD: usize = -100_isize as usize;
 const O_WRONLY_APPEND_CLOEXEC: usize = 0o1 | 0o2000 | 0o2_000_000;
@@ -49,6 +58,10 @@ struct Start<'a> {
     report: usize,
     directory: *const u8,
     program: *const u8,
+    /// Of the way out; 0 for none.
+    port: u16,
+    /// How many there may be; 0 for any number.
+    processes: u64,
     /// Three words each.
     limits: &'a [*const u8],
     environment: *const *const u8,
@@ -83,12 +96,16 @@ pub(crate) unsafe fn run(words: &mut [*const u8]) -> ! {
         call::exit(125)
     };
     let all = !0_u64;
-    // SAFETY: system calls on this process alone; the set is live. The new process has a copy of this memory.
-    let main = unsafe {
+    // SAFETY: of this process alone; the set is live.
+    unsafe {
         system(
             number::RT_SIGPROCMASK,
             [SIG_BLOCK, (&raw const all) as usize, 0, 8, 0],
         );
+    }
+    let mut relay = (start.port != 0).then(|| open_way_out(&start));
+    // SAFETY: system calls on this process alone. The new process has a copy of this memory.
+    let main = unsafe {
         let main = system(number::CLONE, [SIGCHLD | CLONE_VFORK, 0, 0, 0, 0]);
         if main == 0 {
             become_program(&start);
@@ -103,10 +120,40 @@ pub(crate) unsafe fn run(words: &mut [*const u8]) -> ! {
     // SAFETY: strings of this process's own, which nobody uses any more.
     unsafe { forget(core::slice::from_raw_parts(first, count)) };
     tell(start.report, [STARTED, main as i32, 0]);
-    let status = wait_for(main);
+    if let Some(relay) = &relay {
+        relay.take_room();
+    }
+    let status = wait_for(main, relay.as_mut());
     let left = end_all();
+    if let Some(relay) = &mut relay {
+        relay.flush();
+    }
     tell(start.report, [ENDED, status, left]);
     call::exit(0)
+}
+
+/// Takes the program's input from the agent, in place of the socket that it comes through, and listens.
+fn open_way_out(start: &Start<'_>) -> Relay {
+    const F_DUPFD_CLOEXEC: usize = 1030;
+    const INPUT: usize = 0;
+    const PAST_THE_PROGRAMS: usize = 3;
+    // SAFETY: of this process's descriptors alone.
+    let agent = unsafe { system(number::FCNTL, [INPUT, F_DUPFD_CLOEXEC, PAST_THE_PROGRAMS, 0, 0]) };
+    check(start, step::DESCRIPTORS, agent);
+    let agent = agent as usize;
+    let Word::Said(Some(input)) = socket::hear(agent, Wait::Yes) else {
+        fail(start, step::DESCRIPTORS, EPIPE)
+    };
+    // SAFETY: as above.
+    check(start, step::DESCRIPTORS, unsafe {
+        system(number::DUP3, [input, INPUT, 0, 0, 0])
+    });
+    socket::close(input);
+    // SAFETY: this is the only place that makes one, once; signals are blocked.
+    match unsafe { Relay::open(start.port, agent) } {
+        Ok(relay) => relay,
+        Err(error) => fail(start, step::LISTEN, error),
+    }
 }
 
 /// # Safety
@@ -131,8 +178,9 @@ unsafe fn read(words: &mut [*const u8]) -> Option<Start<'_>> {
     unsafe {
         let report = open(REPORT, O_WRONLY_APPEND_CLOEXEC)?;
         let (directory, program) = (*words.get(2)?, *words.get(3)?);
-        let first_limit = 5;
-        let first_variable = first_limit + 3 * parse(*words.get(4)?) as usize + 1;
+        let (port, processes) = (parse(*words.get(4)?) as u16, parse(*words.get(5)?));
+        let first_limit = 7;
+        let first_variable = first_limit + 3 * parse(*words.get(6)?) as usize + 1;
         let gap = first_variable + parse(*words.get(first_variable - 1)?) as usize;
         // Ends the environment.
         *words.get_mut(gap)? = ptr::null();
@@ -140,6 +188,8 @@ unsafe fn read(words: &mut [*const u8]) -> Option<Start<'_>> {
             report,
             directory,
             program,
+            port,
+            processes,
             limits: words.get(first_limit..first_variable - 1)?,
             environment: words.get(first_variable..)?.as_ptr(),
             arguments: words.get(gap + 1..)?.as_ptr(),
@@ -172,6 +222,9 @@ unsafe fn become_program(start: &Start<'_>) -> ! {
             );
         }
         give_up_privileges(start);
+        if start.processes > 0 {
+            check(start, step::LIMITS, processes::limit(start.processes));
+        }
         check(
             start,
             step::DIRECTORY,
@@ -272,12 +325,15 @@ unsafe fn install_filter(start: &Start<'_>) {
 }
 
 /// Waits for the program's end. Other signals are passed on, and other children are taken away.
-fn wait_for(main: isize) -> i32 {
+fn wait_for(main: isize, mut relay: Option<&mut Relay>) -> i32 {
     let all = !0_u64;
     loop {
         // SAFETY: live pointers; signals to whoever this process may signal.
         unsafe {
-            let signal = system(number::RT_SIGTIMEDWAIT, [(&raw const all) as usize, 0, 0, 8, 0]);
+            let signal = match &mut relay {
+                Some(relay) => relay.until_signal(),
+                None => system(number::RT_SIGTIMEDWAIT, [(&raw const all) as usize, 0, 0, 8, 0]),
+            };
             if signal > 0 && signal as usize != SIGCHLD {
                 system(number::KILL, [usize::MAX, signal as usize, 0, 0, 0]);
             }

@@ -163,10 +163,6 @@ impl Capability {
     #[must_use]
     pub const fn fix(self, backend: Backend) -> &'static str {
         match self {
-            Self::Pids if matches!(backend, Backend::Gvisor) => {
-                "its processes are none of the host's, so nothing counts them: name another backend in the profile, or \
-                 leave pids out"
-            }
             Self::MemoryOfProcess => "nothing: what is limited is what all processes have together",
             Self::MemoryOfTree | Self::Pids | Self::CpuOfTree | Self::Cgroup => {
                 "give the agent the cgroup controllers memory, pids and cpu: `Delegate=yes` in its systemd unit, or \
@@ -176,10 +172,12 @@ impl Capability {
                 "it takes the io controller of cgroup v2: `Delegate=yes` in the agent's systemd unit, on a host that \
                  is booted without blkio of cgroup v1"
             }
-            Self::EgressProxy if matches!(backend, Backend::Bubblewrap | Backend::Container) => {
+            Self::EgressProxy if backend.is_namespaced() => {
                 "`lictor doctor` says what the egress proxy lacks here; or leave network = \"egress\" out"
             }
-            Self::EgressProxy => "name a backend that has a way out in the profile: bubblewrap, or container",
+            Self::EgressProxy => {
+                "name a backend that has a way out in the profile: bubblewrap, container or gvisor"
+            }
             Self::NoNetwork | Self::MountNamespace | Self::StrictSeccomp | Self::Devices => {
                 "name a backend that isolates in the profile: bubblewrap, or landlock"
             }

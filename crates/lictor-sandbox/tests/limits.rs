@@ -75,6 +75,7 @@ for_gvisor![
     output_flood_leaves_its_neighbour_alone,
     cgroups_of_every_kind_are_removed,
     job_without_limits_has_no_cgroup_of_version_1,
+    a_kernel_of_its_own_counts_processes_threads_and_zombies,
 ];
 
 for_every_backend![
@@ -223,6 +224,32 @@ async fn fork_bomb_is_held_and_leaves_its_neighbour_alone(mut bench: Bench) {
     let (bomb, ()) = tokio::join!(bomb, neighbour_finishes(backend));
     assert_eq!(bomb.ended.limits_hit, [LimitHit::WallTime, LimitHit::Pids]);
     assert_eq!(processes_with(&mark), Vec::<String>::new());
+}
+
+async fn a_kernel_of_its_own_counts_processes_threads_and_zombies(mut bench: Bench) {
+    let threads = "import threading, time\nn = 0\ntry:\n\
+        \x20   while n < 60: threading.Thread(target=time.sleep, args=(600,), daemon=True).start(); n += 1\n\
+        except RuntimeError: pass\nimport os\nos.write(1, b'%d\\n' % n)\nos._exit(0)";
+    let zombies = "import os\nn = 0\ntry:\n    while n < 60:\n        if os.fork() == 0: os._exit(0)\n        n += 1\n\
+        except BlockingIOError: pass\nprint(n)\nfor _ in range(n): os.wait()\n\
+        for _ in range(200): os.fork() and os.wait() or os._exit(0)";
+    let nested = "unshare -U true; echo $?";
+    for (program, free, held) in [
+        (FORKS, "60\n", "19\n"),
+        (threads, "60\n", "19\n"),
+        (zombies, "60\n", "19\n"),
+    ] {
+        bench.profile.limits.pids = None;
+        assert_eq!(bench.python(program).await.stdout, free);
+        bench.profile.limits.pids = Some(20);
+        let outcome = bench.python(program).await;
+        assert_eq!(outcome.stdout, held, "itself and these: {outcome:?}");
+        assert_eq!(outcome.ended.limits_hit, [], "that kernel tells nobody");
+    }
+    // In users of its own somebody would have the privileges that no limit counts for.
+    assert_ne!(bench.sh(nested).await.stdout, "0\n");
+    bench.profile.limits.pids = Some(2);
+    assert_eq!(bench.python(FORKS).await.stdout, "1\n");
 }
 
 /// Two processes that end when each has used 0.15 s of a processor.

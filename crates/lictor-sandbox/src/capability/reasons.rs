@@ -10,7 +10,6 @@ const NO_CONTROLLER: &str = "the agent has no cgroup in which that controller wo
 pub(super) fn by_nature(backend: Backend, capability: C) -> &'static str {
     match (backend, capability) {
         (_, C::MemoryOfTree | C::CpuOfTree | C::IoOfTree) => NO_CONTROLLER,
-        (Backend::Gvisor, C::Pids) => "its processes are none of the host's",
         (_, C::Pids) => NO_CONTROLLER,
         (_, C::Cgroup) => "the agent can make no cgroup of version 2",
         (_, C::MemoryOfProcess) => "memory is limited for the whole tree in its place",
@@ -22,7 +21,6 @@ pub(super) fn by_nature(backend: Backend, capability: C) -> &'static str {
         (Backend::Host, _) => "it shows the host as it is",
         (Backend::Landlock, _) => of_landlock(capability),
         (_, C::HostNetwork) => "its network is its own",
-        (Backend::Gvisor, C::EgressProxy) => "its loopback is its own kernel's",
         (_, C::EgressProxy) => "the agent has no egress proxy",
         (_, C::OwnKernel) => "it shares the host's kernel",
         (_, C::WritableRoot) => "only bubblewrap shows one",

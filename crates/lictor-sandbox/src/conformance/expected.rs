@@ -80,7 +80,7 @@ pub fn leaks(backend: Backend) -> Vec<Leak> {
 
 /// Limits that a backend holds on no host. A job that wants one is refused, so what the limit is against is not
 /// let out, but not held either: the job does not run.
-const NEVER_HELD: &[(Backend, Limit)] = &[(Backend::Host, Limit::Disk), (Backend::Gvisor, Limit::Pids)];
+const NEVER_HELD: &[(Backend, Limit)] = &[(Backend::Host, Limit::Disk)];
 
 /// Whether a backend has no limit against it, on any host.
 pub(super) fn is_always_refused(backend: Backend, attempt: &Attempt) -> bool {
@@ -203,8 +203,10 @@ mod tests {
         let refused = Verdict::Refused("no pids".into());
         assert_eq!(judge(Some(Backend::Bubblewrap), bomb, &refused), Ok(()));
         assert!(judge_where_limits_are_held(Some(Backend::Bubblewrap), bomb, &refused).is_err());
+        assert!(judge_where_limits_are_held(Some(Backend::Gvisor), bomb, &refused).is_err());
+        let files = named("many files");
         assert_eq!(
-            judge_where_limits_are_held(Some(Backend::Gvisor), bomb, &refused),
+            judge_where_limits_are_held(Some(Backend::Host), files, &refused),
             Ok(())
         );
         let lacks = Verdict::Lacks(crate::capability::Capability::MemoryOfTree);

@@ -7,6 +7,8 @@
 //!   end:    everything below the keeper is killed
 //! ```
 //!
+//! A job that has a way out finds the first process at its end: see `door`.
+//!
 //! Nothing of the host can enter such a sandbox, so what our spawn does elsewhere the first process does here, and what the
 //! keeper sees elsewhere it tells through a file (see `report`).
 //!
@@ -15,6 +17,7 @@
 //! - What is executed is what was judged: compared right before the start where only root can change it or what its path
 //!   leads to, else a copy.
 
+mod door;
 mod report;
 mod starter;
 
@@ -23,7 +26,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lictor_trust::profiles::Backend as BackendName;
+use tokio::task::JoinSet;
 
+use self::door::{Door, Wire};
 pub(super) use self::report::Report;
 pub(super) use self::starter::Starter;
 use super::boxed::Boxed;
@@ -77,27 +82,34 @@ impl Backend for Gvisor {
                 "this architecture has no system call filter here",
             ));
         }
-        let found = trial::run(&self.0, self, self.claimed()).await.map_err(|e| {
+        let found = self.tried().await.map_err(|e| {
             let fix = "see that `runsc --platform=ptrace do true` works as root on this host, and that `runtime_dir` (/run/lictor) can be written to";
             unusable(format!("no sandbox of runsc starts: {}", e.refusal().message), fix)
         })?;
-        Ok(found.explained(self.name()))
+        Ok(probing::with_egress(found, &self.0).await.explained(self.name()))
     }
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
         let mut job = Job::create(self.0.clone(), plan)?;
-        let bundle = self.0.place().and_then(|p| p.bundle());
-        match bundle {
-            Ok(bundle) => Ok(Box::new(Inner {
-                job,
-                bundle,
-                placeholders: Vec::new(),
-            })),
+        let bundle = match self.0.place().and_then(|p| p.bundle()) {
+            Ok(bundle) => bundle,
             Err(e) => {
                 let _ = job.destroy().await;
-                Err(StartError::failed("make a bundle")(e))
+                return Err(StartError::failed("make a bundle")(e));
             }
+        };
+        let mut made = Inner {
+            job,
+            bundle,
+            placeholders: Vec::new(),
+            door: None,
+            listeners: JoinSet::new(),
+        };
+        if let Err(e) = made.open_way_out().await {
+            let _ = made.destroy().await;
+            return Err(e);
         }
+        Ok(Box::new(made))
     }
 
     async fn recover(&self, handle: Handle) -> Result<Recovered, RecoverError> {
@@ -106,6 +118,18 @@ impl Backend for Gvisor {
 }
 
 impl Gvisor {
+    /// What a job has seen, with a limit on processes if that kernel holds one.
+    async fn tried(&self) -> Result<Capabilities, StartError> {
+        let claimed = self.claimed();
+        match trial::run(&self.0, self, claimed.clone()).await {
+            Ok(found) => Ok(found.with(C::Pids, Ok(()))),
+            Err(error) => {
+                let why = format!("its kernel does not hold it: {}", error.refusal().message);
+                trial::run(&self.0, self, claimed.lacking(C::Pids, why)).await
+            }
+        }
+    }
+
     fn claimed(&self) -> Capabilities {
         let mut own = vec![C::NoNetwork, C::OwnRoot, C::RunAsUser];
         own.extend([C::HiddenPaths, C::ProtectedPaths, C::HiddenAgent]);
@@ -115,9 +139,8 @@ impl Gvisor {
             true => Ok(()),
             false => Err("the agent has no cgroup with a freezer".to_owned()),
         };
-        // A job's processes are none of the host's, so the host cannot count them.
-        let pids = "its processes are none of the host's";
-        found.with(C::Suspend, held).lacking(C::Pids, pids)
+        // A job's processes are none of the host's: what counts them is its own kernel.
+        found.with(C::Suspend, held).and(C::Pids)
     }
 }
 
@@ -126,6 +149,34 @@ struct Inner {
     bundle: Bundle,
     /// What was made of the host's to mount something on; removed with this.
     placeholders: Vec<Placeholder>,
+    /// Where its way out begins, until it is started.
+    door: Option<Door>,
+    /// Answer it; they end when it does.
+    listeners: JoinSet<()>,
+}
+
+impl Inner {
+    /// Has the proxy serve it, if its profile has a way out.
+    async fn open_way_out(&mut self) -> Result<(), StartError> {
+        if self.job.plan.spec().egress.is_none() {
+            return Ok(());
+        }
+        let made = Door::make(&self.bundle.state());
+        let (door, listener) = made.map_err(StartError::failed("make a way out"))?;
+        self.door = Some(door);
+        self.job.open_way_out_by(listener).await
+    }
+
+    /// What carries its requests to whoever answers them.
+    fn wire(&mut self) -> Result<Option<Wire>, StartError> {
+        let Some(door) = self.door.take() else {
+            return Ok(None);
+        };
+        let made = Wire::make().and_then(|wire| Ok((wire.listen()?, wire)));
+        let (end, wire) = made.map_err(StartError::failed("make a way out"))?;
+        self.listeners.spawn(door::serve(end, door));
+        Ok(Some(wire))
+    }
 }
 
 #[async_trait]
@@ -139,11 +190,12 @@ impl Boxed for Inner {
     }
 
     async fn start(&mut self, stdio: Stdio) -> Result<Running, StartError> {
-        let kernel = self.job.kernel.clone();
-        let spec = self.job.plan.spec();
         if self.job.has_started() {
             return Err(StartError::AlreadyStarted);
         }
+        let wire = self.wire()?;
+        let kernel = self.job.kernel.clone();
+        let spec = self.job.plan.spec();
         let filter = kernel.filter_of(spec.seccomp)?;
         let limits = self.job.rlimits(spec);
         if matches!(stdio, Stdio::Terminal(_)) {
@@ -153,7 +205,7 @@ impl Boxed for Inner {
         let view = View::open(&kernel, spec).await;
         let mut view = view.map_err(StartError::failed("show what the profile names"))?;
         self.placeholders = view.placeholders();
-        let starter = Starter::prepare(&kernel, &self.bundle, (spec, view), (filter, &limits))?;
+        let starter = Starter::prepare(&kernel, &self.bundle, (spec, view), (filter, &limits), wire)?;
         let inside = Inside {
             starter: Some(starter),
             overlay: None,

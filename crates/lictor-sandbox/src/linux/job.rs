@@ -118,10 +118,11 @@ impl Job {
     }
 
     fn make_cgroup(&self) -> io::Result<Option<Cgroup>> {
-        let limits = &self.plan.spec().limits;
+        let spec = self.plan.spec();
+        let limits = &spec.limits;
         let bounds = Bounds {
             memory: limits.memory,
-            pids: limits.pids,
+            pids: tasks(spec),
             cpu_millis: limits.cpu_millis,
             read_bytes_per_s: limits.read_bytes_per_s,
             write_bytes_per_s: limits.write_bytes_per_s,
@@ -136,6 +137,12 @@ impl Job {
         inside: (BorrowedFd<'_>, Option<&User>),
     ) -> Result<(), StartError> {
         self.egress = way_out::make(&self.kernel, self.plan.spec(), inside).await?;
+        Ok(())
+    }
+
+    /// Makes its way out by a listener that leads there, if its profile has one.
+    pub(super) async fn open_way_out_by(&mut self, listener: OwnedFd) -> Result<(), StartError> {
+        self.egress = way_out::serve(&self.kernel, self.plan.spec(), listener).await?;
         Ok(())
     }
 
@@ -171,10 +178,15 @@ impl Job {
             Some(starter) => starter.launch(self.launch(spec, inside.overlay)?),
             None => self.launch(spec, inside.overlay)?,
         };
+        let mut inherit = streams.inherit();
+        if let Some(starter) = &inside.starter {
+            let given = starter.give_input(&mut inherit);
+            given.map_err(StartError::failed("open standard input"))?;
+        }
         let launch = Launch {
             user: inside.user.or(plain.user),
             ids_inside: inside.user.is_some(),
-            inherit: streams.inherit(),
+            inherit,
             takes_terminal: streams.has_terminal(),
             cgroup: unified.as_ref().map(AsFd::as_fd),
             gates: gates.iter().map(AsFd::as_fd).collect(),
@@ -292,7 +304,7 @@ impl Job {
         if !cgroups.holds(Controller::Memory) {
             add(libc::RLIMIT_AS, Resource::As, limits.memory);
         }
-        if !cgroups.holds(Controller::Pids) {
+        if !cgroups.holds(Controller::Pids) && spec.backend != Backend::Gvisor {
             // Counted for each user in the sandbox's own user namespace. bwrap is one of the job's; a container's first
             // process is another user's.
             let others = u64::from(spec.backend == Backend::Bubblewrap);
@@ -365,6 +377,19 @@ impl Suspend for Job {
 
     async fn resume(&self) -> io::Result<()> {
         self.tree()?.resume()
+    }
+}
+
+/// How many of the host's tasks a job may have.
+fn tasks(spec: &LaunchSpec) -> Option<u64> {
+    /// Its own kernel has some for each of its processes (measured are 5) and for itself (48), and ends where it can have
+    /// no more: so it has room, and holds the job to its limit by itself.
+    const FOR_EACH: u64 = 8;
+    const FOR_ITSELF: u64 = 1024;
+    let room = |n: u64| n.saturating_mul(FOR_EACH).saturating_add(FOR_ITSELF);
+    match spec.backend {
+        Backend::Gvisor => spec.limits.pids.map(room),
+        _ => spec.limits.pids,
     }
 }
 

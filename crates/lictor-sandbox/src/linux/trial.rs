@@ -44,6 +44,8 @@ echo end
 const WORD: &str = "readable";
 /// Its limits: seconds, bytes, files.
 const LIMITS: (u64, u64, u64) = (60, 1 << 20, 64);
+/// So many processes, which are more than it makes.
+const PROCESSES: u64 = 64;
 /// Most of what it says that is read.
 const MOST: usize = 256 * 1024;
 
@@ -102,16 +104,18 @@ impl Drop for TrialPlace {
     }
 }
 
-fn profile(backend: BackendName) -> Result<Profile, serde_json::Error> {
+fn profile(backend: BackendName, claimed: &Capabilities) -> Result<Profile, serde_json::Error> {
     let network = match backend {
         BackendName::Host => "host",
         _ => "none",
     };
     let (cpu_seconds, file_size, open_files) = LIMITS;
+    // A kernel of its own shows at the start whether it counts processes.
+    let pids = (backend == BackendName::Gvisor && claimed.has(C::Pids)).then_some(PROCESSES);
     serde_json::from_value(json!({
         "backend": backend.as_str(),
         "network": network,
-        "limits": { "cpu_seconds": cpu_seconds, "file_size": file_size.to_string(), "open_files": open_files },
+        "limits": { "cpu_seconds": cpu_seconds, "file_size": file_size.to_string(), "open_files": open_files, "pids": pids },
     }))
 }
 
@@ -123,7 +127,7 @@ async fn said(
 ) -> Result<String, StartError> {
     let failed = StartError::failed;
     let other = |e: String| failed("plan a look at a sandbox")(io::Error::other(e));
-    let profile = profile(backend.name()).map_err(|e| other(e.to_string()))?;
+    let profile = profile(backend.name(), claimed).map_err(|e| other(e.to_string()))?;
     let name: Name = "probe".parse().map_err(|_| other("a name".to_owned()))?;
     let mut argv = PROGRAM.map(str::to_owned).to_vec();
     argv.push(place.outside.to_string_lossy().into_owned());

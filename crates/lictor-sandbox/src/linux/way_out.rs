@@ -5,7 +5,8 @@
 //!           -> the proxy, with the job's rules; what it decides comes back as records of this job
 //! ```
 //!
-//! No process of ours is in the sandbox for that, and no file: the socket itself belongs to its network.
+//! No process of ours is in the sandbox for that, and no file: the socket itself belongs to its network. Where there are
+//! no namespaces to enter, the backend brings the listener: see `gvisor::door`.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -54,13 +55,25 @@ pub(super) async fn make(
     spec: &LaunchSpec,
     (namespaces, inside): (BorrowedFd<'_>, Option<&User>),
 ) -> Result<Option<EgressEvents>, StartError> {
+    if spec.egress.is_none() {
+        return Ok(None);
+    }
+    let listener = listener(kernel, spec, (namespaces, inside)).await?;
+    serve(kernel, spec, listener).await
+}
+
+/// Has the proxy serve a job's listener, if its profile has a way out.
+pub(super) async fn serve(
+    kernel: &Arc<Kernel>,
+    spec: &LaunchSpec,
+    listener: OwnedFd,
+) -> Result<Option<EgressEvents>, StartError> {
     let Some(rules) = &spec.egress else {
         return Ok(None);
     };
     let proxy = kernel.proxy.as_ref().ok_or_else(|| {
         StartError::failed("reach the egress proxy")(io::Error::other("this agent has none"))
     })?;
-    let listener = listener(kernel, spec, (namespaces, inside)).await?;
     let opened = proxy.open(kernel, &spec.job, rules.clone(), listener).await;
     let (events, taken) = opened.map_err(StartError::failed("reach the egress proxy"))?;
     let way_out = WayOut {

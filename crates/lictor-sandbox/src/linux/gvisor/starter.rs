@@ -3,13 +3,16 @@
 use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use lictor_trust::egress::PROXY_PORT;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::process::Resource;
 use serde_json::json;
 
+use super::door::Wire;
 use super::report::{Report, Start};
 use crate::backend::StartError;
 use crate::handle::ProcessId;
@@ -43,6 +46,8 @@ pub(crate) struct Starter {
     path: String,
     /// Where runsc writes why it gives up.
     log: PathBuf,
+    /// What it gets in place of the job's input, for a way out.
+    wire: Option<Wire>,
 }
 
 impl Starter {
@@ -52,6 +57,7 @@ impl Starter {
         bundle: &Bundle,
         (spec, view): (&LaunchSpec, View),
         (filter, limits): (&[libc::sock_filter], &[(u32, u64, u64)]),
+        wire: Option<Wire>,
     ) -> Result<Self, StartError> {
         let failed = StartError::failed;
         let ids = Ids {
@@ -71,6 +77,7 @@ impl Starter {
             stage,
             report,
             log: log(bundle),
+            wire,
             path: spec
                 .program
                 .files
@@ -86,6 +93,15 @@ impl Starter {
             keeper_name: program.keeper_name,
             ..Self::launch_of(&self.argv)
         }
+    }
+
+    /// Puts the sandbox's end of the wire in the place of the job's input, which goes in by it.
+    pub(crate) fn give_input<'a>(&'a self, inherit: &mut [BorrowedFd<'a>]) -> io::Result<()> {
+        if let (Some(wire), Some(input)) = (&self.wire, inherit.first_mut()) {
+            wire.give_input(*input)?;
+            *input = wire.theirs();
+        }
+        Ok(())
     }
 
     /// runsc itself.
@@ -250,6 +266,8 @@ impl Own {
         };
         let mut words = vec![self.init(), "run".to_owned(), spec.cwd.clone()];
         words.push(executed.cloned().unwrap_or_default());
+        words.push(spec.egress.as_ref().map_or(0, |_| PROXY_PORT).to_string());
+        words.push(processes(spec).to_string());
         words.push(limits.len().to_string());
         for (resource, soft, hard) in limits {
             words.extend([resource.to_string(), soft.to_string(), hard.to_string()]);
@@ -270,6 +288,13 @@ impl Own {
         words.extend(spec.argv.iter().skip(1).cloned());
         words
     }
+}
+
+/// How many processes the first process lets there be; 0 for any number. What the agent itself may not exceed, no job may.
+fn processes(spec: &LaunchSpec) -> u64 {
+    let most = rustix::process::getrlimit(Resource::Nproc).maximum;
+    let most = most.unwrap_or(u64::MAX);
+    spec.limits.pids.map_or(0, |n| n.clamp(1, most))
 }
 
 /// Opens a file as the sandbox will find it: in its root, unless the profile shows the host's there.
