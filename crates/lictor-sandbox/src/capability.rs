@@ -163,6 +163,10 @@ impl Capability {
     #[must_use]
     pub const fn fix(self, backend: Backend) -> &'static str {
         match self {
+            Self::Pids if matches!(backend, Backend::Gvisor) => {
+                "it takes a runsc that counts them: name a newer one as `runsc` in the agent's configuration, or leave \
+                 pids out"
+            }
             Self::MemoryOfProcess => "nothing: what is limited is what all processes have together",
             Self::MemoryOfTree | Self::Pids | Self::CpuOfTree | Self::Cgroup => {
                 "give the agent the cgroup controllers memory, pids and cpu: `Delegate=yes` in its systemd unit, or \

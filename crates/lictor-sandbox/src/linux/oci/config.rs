@@ -60,7 +60,7 @@ impl Config<'_> {
     /// `own` are mounts of files of the bundle.
     pub(super) fn text(&self, view: &View, root: &Path, own: &[Mount]) -> io::Result<Vec<u8>> {
         let root = root.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut mounts = own_mounts();
+        let mut mounts = own_mounts(self.dialect);
         // Another one in its place must not lie on it: its memory would count, and a runtime would make its places there.
         mounts.retain(|m| view.mounts.iter().all(|shown| m["destination"] != *shown.at));
         mounts.extend_from_slice(self.hides);
@@ -102,7 +102,7 @@ fn mappings(root: u32, user: u32) -> [Value; 2] {
 }
 
 /// File systems of the container's own. Sizes in memory: what anybody inside may fill.
-fn own_mounts() -> Vec<Value> {
+fn own_mounts(dialect: Dialect) -> Vec<Value> {
     let own = |at: &str, kind: &str, options: &[&str]| {
         let mut all = vec!["nosuid"];
         all.extend(options);
@@ -110,7 +110,11 @@ fn own_mounts() -> Vec<Value> {
     };
     vec![
         own("/proc", "proc", &["nodev", "noexec"]),
-        own("/dev", "tmpfs", &["mode=755", "size=64k", "ro"]),
+        match dialect {
+            Dialect::Runc => own("/dev", "tmpfs", &["mode=755", "size=64k", "ro"]),
+            // Read-only its devices would be, too. Who may make anything there is root alone, which is our first process.
+            Dialect::Runsc => own("/dev", "tmpfs", &["mode=755", "size=64k"]),
+        },
         own(
             "/dev/pts",
             "devpts",
