@@ -81,9 +81,9 @@ fn seccomp(kernel: &Kernel) -> Result<String, ProbeError> {
 fn abi() -> Result<String, ProbeError> {
     landlock::newest_abi()
         .map(|abi| format!("ABI {abi}"))
-        .map_err(|e| {
+        .map_err(|problem| {
             lacks(
-                format!("no Landlock that keeps signals and sockets inside: {e}"),
+                problem,
                 "boot Linux 6.12 or later with landlock among the names in the kernel parameter lsm=",
             )
         })

@@ -53,8 +53,8 @@ impl Backend for Landlock {
                 fix: "run the agent as root, or use bubblewrap, which needs no rights".to_owned(),
             });
         }
-        newest_abi().map_err(|e| ProbeError {
-            problem: format!("no Landlock that keeps signals and sockets inside: {e}"),
+        newest_abi().map_err(|problem| ProbeError {
+            problem,
             fix: "it takes Linux 6.12 or later with landlock among the names in /sys/kernel/security/lsm"
                 .to_owned(),
         })?;

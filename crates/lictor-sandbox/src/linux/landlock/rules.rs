@@ -286,9 +286,29 @@ fn newest_known() -> Result<ABI, RulesetError> {
     newest().map(|(abi, _)| abi)
 }
 
-/// The newest ABI that works here, for people.
-pub(in crate::linux) fn newest_abi() -> Result<i32, RulesetError> {
-    newest_known().map(|abi| abi as i32)
+/// The newest ABI that works here, for people, or why none does.
+pub(in crate::linux) fn newest_abi() -> Result<i32, String> {
+    newest_known()
+        .map(|abi| abi as i32)
+        .map_err(|_| without(oldest()))
+}
+
+/// A ruleset of the first ABI there was.
+fn oldest() -> Result<RulesetCreated, RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))?
+        .create()
+}
+
+fn without(oldest: Result<RulesetCreated, RulesetError>) -> String {
+    if oldest.is_ok() {
+        let least = LEAST as i32;
+        return format!(
+            "this kernel's Landlock lets signals and abstract sockets out: it is older than ABI {least}"
+        );
+    }
+    "this kernel has no Landlock, or was started without it".to_owned()
 }
 
 #[cfg(test)]
