@@ -148,7 +148,9 @@ fn disk(place: &Path) -> Result<Vec<String>> {
         .filter(|name| TRIED.iter().any(|t| name.starts_with(t)))
         .map(str::to_owned)
         .collect();
-    ensure!(!tried.is_empty(), "there are no tests of limits");
+    // What machines with version 1 cannot try at all.
+    let only_here = tried.iter().filter(|name| name.contains("bytes_per_second"));
+    ensure!(only_here.count() == 2, "the tests of limits have other names now");
     std::fs::write(tree.join("tests"), tried.join("\n") + "\n")?;
     std::fs::copy(root().join("xtask/guest/run"), tree.join("run"))?;
     let image = place.join("disk.ext4");
