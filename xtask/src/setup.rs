@@ -50,6 +50,11 @@ const NEEDS: &[Need] = &[
         program: "runsc",
         package: "runsc",
     },
+    // Root filesystems are fetched from a registry that a test makes.
+    Need {
+        program: "skopeo",
+        package: "skopeo",
+    },
     // Tests of the sandbox make system calls that a shell has no word for.
     Need {
         program: "python3",

@@ -44,6 +44,9 @@ pub struct AgentConfig {
     /// What sandboxes are made with.
     #[serde(default)]
     pub sandbox: Sandbox,
+    /// What fetches root filesystems; who starts the agent says it, no file does.
+    #[serde(skip)]
+    pub puller: Option<lictor_warden::Puller>,
 }
 
 /// What sandboxes are made with; what is not set is what every host has by itself.
@@ -74,14 +77,53 @@ pub struct Sandbox {
     pub kept_gib: Option<NonZeroU32>,
 }
 
-/// How much is kept of the root filesystems that profiles name. What a job uses is never removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// How much is kept of the root filesystems that profiles name, and how they are fetched. What a job uses is never removed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rootfs {
     /// All together, in GiB; beyond that the one goes that was used longest ago.
     pub max_gib: NonZeroU32,
     /// How many days one may lie unused.
     pub unused_days: NonZeroU32,
+    /// The `skopeo` program, which speaks with registries.
+    pub skopeo: PathBuf,
+    /// A file with passwords for registries, as `skopeo login --authfile` writes it. Without one nobody's are used.
+    pub credentials: Option<PathBuf>,
+    /// Registries that are spoken with without TLS, or with whatever certificate they have: `HOST` or `HOST:PORT`. What is
+    /// fetched is held against its digest all the same; who asks for what can then be seen on the way.
+    pub insecure_registries: Vec<String>,
+    /// Largest image, in MiB, as fetched and as unpacked; never more than all together may have.
+    pub pull_max_mib: NonZeroU32,
+    /// How many seconds one may take to arrive.
+    pub pull_timeout_s: NonZeroU32,
+}
+
+impl Rootfs {
+    /// Bytes of all together.
+    #[must_use]
+    pub fn all_bytes(&self) -> u64 {
+        u64::from(self.max_gib.get()) << 30
+    }
+
+    /// Bytes of the largest image that is fetched.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        (u64::from(self.pull_max_mib.get()) << 20).min(self.all_bytes())
+    }
+
+    /// How long one may take to arrive.
+    #[must_use]
+    pub fn pull_within(&self) -> Duration {
+        Duration::from_secs(self.pull_timeout_s.get().into())
+    }
+
+    /// Whether a registry, with its port where it has one, is spoken with without TLS.
+    #[must_use]
+    pub fn is_insecure(&self, registry: &str) -> bool {
+        let host = registry.split(':').next().unwrap_or_default();
+        let mut listed = self.insecure_registries.iter();
+        listed.any(|r| r == registry || r == host)
+    }
 }
 
 impl Default for Rootfs {
@@ -89,6 +131,11 @@ impl Default for Rootfs {
         Self {
             max_gib: const { NonZeroU32::new(20).unwrap() },
             unused_days: const { NonZeroU32::new(30).unwrap() },
+            skopeo: PathBuf::from("/usr/bin/skopeo"),
+            credentials: None,
+            insecure_registries: Vec::new(),
+            pull_max_mib: const { NonZeroU32::new(16 * 1024).unwrap() },
+            pull_timeout_s: const { NonZeroU32::new(900).unwrap() },
         }
     }
 }
@@ -148,6 +195,7 @@ impl AgentConfig {
             limits: Limits::default(),
             rootfs: Rootfs::default(),
             sandbox: Sandbox::default(),
+            puller: None,
         }
     }
 
@@ -156,11 +204,12 @@ impl AgentConfig {
     pub fn warden(&self) -> lictor_warden::Config {
         let limits = &self.limits;
         let rootfs = lictor_warden::RootfsBounds {
-            bytes: u64::from(self.rootfs.max_gib.get()) << 30,
+            bytes: self.rootfs.all_bytes(),
             unused: DAY * self.rootfs.unused_days.get(),
         };
         lictor_warden::Config {
             rootfs,
+            puller: self.puller.clone(),
             max_jobs: limits.max_jobs.get(),
             max_queued: limits.max_queued.get(),
             max_waiting: limits.max_waiting.get(),
@@ -213,6 +262,33 @@ mod tests {
         assert!(AgentConfig::parse("dir = \"/x\"\n[limits]\nmax_job = 1").is_err());
         assert!(AgentConfig::parse("dir = \"/x\"\n[sandbox]\nuid = 970").is_ok());
         assert!(AgentConfig::parse("dir = \"/x\"\n[sandbox]\nuser = 970").is_err());
+    }
+
+    #[test]
+    fn only_a_registry_that_is_listed_is_spoken_with_without_tls() {
+        let none = AgentConfig::parse("dir = \"/x\"").unwrap().rootfs;
+        let text = "dir = \"/x\"\n[rootfs]\ninsecure_registries = [\"registry.example.com:5000\", \"old.example.com\"]";
+        let some = AgentConfig::parse(text).unwrap().rootfs;
+        for (registry, insecure) in [
+            ("registry.example.com:5000", true),
+            ("registry.example.com", false),
+            ("registry.example.com:5001", false),
+            ("old.example.com", true),
+            ("old.example.com:8080", true),
+            ("very.old.example.com", false),
+            ("127.0.0.1:5000", false),
+            ("localhost", false),
+        ] {
+            assert_eq!(some.is_insecure(registry), insecure, "{registry}");
+            assert!(!none.is_insecure(registry), "{registry}");
+        }
+    }
+
+    #[test]
+    fn no_image_may_have_more_than_all_together() {
+        let text = "dir = \"/x\"\n[rootfs]\nmax_gib = 1\npull_max_mib = 4096";
+        assert_eq!(AgentConfig::parse(text).unwrap().rootfs.image_bytes(), 1 << 30);
+        assert_eq!(Rootfs::default().image_bytes(), 16 << 30);
     }
 
     #[test]

@@ -117,6 +117,8 @@ event_types! {
     ResultAcknowledged = "result_acknowledged", Agent, "The hub said that it has stored a result for good.";
     JournalPruned = "journal_pruned", Agent, "Entries that are over were forgotten; jobs that ended validity by then are refused from now on.";
     JournalRepaired = "journal_repaired", Agent, "A torn end of the journal was cut off at start.";
+    RootfsFetched = "rootfs_fetched", Agent, "A root filesystem that a job's profile names was fetched from its registry.";
+    RootfsFetchFailed = "rootfs_fetch_failed", Agent, "A root filesystem that a job's profile names could not be fetched.";
     DiskFull = "disk_full", Agent, "The journal could not be written; nothing new is started.";
     EventsSuppressed = "events_suppressed", Agent, "So many refusals of one kind came that only their number was recorded.";
     HubStarted = "hub_started", Hub, "The hub started.";

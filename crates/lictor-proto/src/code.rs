@@ -122,6 +122,7 @@ codes! {
     SandboxBusy = "sandbox_busy", "Another job works in the kept sandbox that this one names.", "It is tried again by itself.";
     SandboxLimit = "sandbox_limit", "The node keeps as many sandboxes, or as much in them, as it may.", "Remove some on the node: `lictor agent sandbox ls` and `rm NAME`; or raise persist.most or persist.bytes in the profile, or the agent's `[sandbox]` settings kept_most and kept_gib.";
     SandboxUnknown = "sandbox_unknown", "This node keeps no such sandbox, or no such snapshot of it.", "`lictor agent sandbox ls` lists what there is.";
+    RootfsPulling = "rootfs_pulling", "The node is fetching the profile's root filesystem.", "It is tried again by itself; the message says what went wrong so far.";
     Draining = "draining", "The agent is shutting down and takes no new work.", "It is tried again by itself once the agent is back.";
     // Policy
     NoMatch = "no_match", "No policy allows this.", "`lictor explain` shows what was asked; add a permit and push the bundle.";
@@ -136,6 +137,7 @@ codes! {
     // Execution
     Unenforceable = "unenforceable", "This host cannot enforce something that the profile promises.", "`lictor doctor` says what is missing; or choose another profile.";
     RootfsMissing = "rootfs_missing", "This node has no root filesystem of this digest.", "Add it on the node: `lictor agent rootfs add FILE`.";
+    RootfsPullFailed = "rootfs_pull_failed", "An image could not be fetched from its registry.", "The message has what the registry or skopeo said; `lictor agent rootfs pull IMAGE` tries it by hand.";
     RootfsInUse = "rootfs_in_use", "A job uses this root filesystem.", "Wait until the job has ended, or end it.";
     RootfsMismatch = "rootfs_mismatch", "The archive or a part of it does not match its digest.", "Get it again from where it was made; do not use it as it is.";
     RootfsInvalid = "rootfs_invalid", "This is no archive or image that can be unpacked, or one that must not be.", "The message says what is wrong with it; make it again without that.";

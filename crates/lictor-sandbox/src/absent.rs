@@ -108,6 +108,10 @@ pub(crate) fn sync_file_system(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+pub(crate) fn confine_to_dir(_: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 pub(crate) fn confine_to_network() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

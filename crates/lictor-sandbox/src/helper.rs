@@ -17,13 +17,16 @@ pub struct Helper {
 }
 
 /// A tool that reads what strangers send: an unprivileged user where the agent is root, no privileges, the sandboxes'
-/// system call filter, and one directory to write to.
+/// system call filter, and by Landlock, without which it is not run, one directory to write to and little more to read
+/// than programs.
 #[derive(Debug, Clone)]
 pub struct Confined {
     /// That directory; see [`crate::Host::helper_place`] for what the tool finds it as.
     pub place: PathBuf,
     /// Largest file that it may write.
     pub file_size: u64,
+    /// TCP ports that it may connect to besides that of name servers, where the kernel can say so (Linux 6.7).
+    pub ports: Vec<u16>,
 }
 
 /// What a tool that has ended has said.

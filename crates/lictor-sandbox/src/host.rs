@@ -242,6 +242,15 @@ pub fn confine_to_network() -> io::Result<()> {
     imp::confine_to_network()
 }
 
+/// Keeps this thread, and whatever threads it makes, to the files below one directory: nothing else is read or written, no program is
+/// run and, where the kernel knows it, nobody connected to. For what unpacks what strangers have sent.
+///
+/// # Errors
+/// The system's; then it must not go on.
+pub fn confine_to_dir(dir: &Path) -> io::Result<()> {
+    imp::confine_to_dir(dir)
+}
+
 /// A digest over what makes this machine this machine; a copy of its disk on another one has another.
 #[must_use]
 pub fn fingerprint() -> Digest {

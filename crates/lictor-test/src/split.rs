@@ -35,6 +35,7 @@ pub struct Split {
     cable: Option<Cable>,
     lease_seconds: u64,
     poll: bool,
+    agent_settings: String,
     _dir: TempDir,
 }
 
@@ -49,6 +50,8 @@ pub struct SplitOptions {
     pub lease_seconds: Option<u64>,
     /// The agent polls instead of holding a link.
     pub poll: bool,
+    /// Further lines of the agent's configuration.
+    pub agent_settings: String,
 }
 
 impl Split {
@@ -107,6 +110,7 @@ impl Split {
             cable,
             lease_seconds: options.lease_seconds.unwrap_or(90),
             poll: options.poll,
+            agent_settings: options.agent_settings,
             _dir: dir,
         };
         split.point_agent_at(SocketAddr::from((reach, port)))?;
@@ -166,8 +170,10 @@ impl Split {
     pub fn spawn_agent(&mut self) -> Result<()> {
         self.agent = None;
         let dir = self.home.join("agent");
-        let dir = dir.to_str().context("path is not UTF-8")?;
-        let mut arguments = vec!["agent", "run", "--dir", dir];
+        let config = self.home.join("split-agent.toml");
+        fs::write(&config, format!("dir = {dir:?}\n{}", self.agent_settings))?;
+        let config = config.to_str().context("path is not UTF-8")?;
+        let mut arguments = vec!["agent", "run", "--config", config];
         if self.poll {
             arguments.push("--poll");
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lictor_rootfs::Bounds;
 
 use crate::clock::Clock;
+use crate::pulls::Puller;
 
 /// The settings of a warden. [`Config::new`] gives the defaults.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub keep_results: Duration,
     /// How much of root filesystems is kept.
     pub rootfs: Bounds,
+    /// What fetches root filesystems that the law lets this node fetch; without it nothing does.
+    pub puller: Option<Puller>,
     /// How often the feed says what the node is.
     pub heartbeat: Duration,
     /// The journal is rotated when it has grown by this many bytes beyond twice its live content.
@@ -50,6 +53,7 @@ impl Config {
                 bytes: 20 << 30,
                 unused: Duration::from_secs(30 * 24 * 3600),
             },
+            puller: None,
             heartbeat: Duration::from_secs(30),
             rotate_after: 4 * 1024 * 1024,
             clock: Clock::default(),

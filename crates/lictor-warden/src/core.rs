@@ -25,6 +25,7 @@ use crate::journal::state::Phase;
 use crate::journal::{Committed, Journal, JournalError, Step};
 use crate::law::LawDesk;
 use crate::live::LiveJobs;
+use crate::pulls::Pulls;
 use crate::receipt::Issuer;
 use crate::sandboxes::Sandboxes;
 use crate::spool::stdin::StdinSpool;
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) live: LiveJobs,
     pub(crate) feeds: Feeds,
     pub(crate) sandboxes: Sandboxes,
+    pub(crate) pulls: Pulls,
     pub(crate) stdin: Mutex<StdinSpool>,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) queue: Arc<Semaphore>,

@@ -10,7 +10,9 @@ use lictor_proto::agent::{BackendReport, HostFacts};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::Exec;
 use lictor_proto::{Code, Name};
-use lictor_sandbox::{Backend, Capabilities, Handle, Host, Plan, Resolved, can_hold};
+use lictor_sandbox::{
+    Backend, Capabilities, Handle, Helped, Helper, HelperError, Host, Plan, Resolved, can_hold,
+};
 use lictor_trust::profiles::{Backend as BackendName, Profile, Profiles};
 use tokio::sync::{Semaphore, watch};
 
@@ -140,6 +142,15 @@ impl Sandboxes {
         Some(resolved.map_err(failed).and_then(|r| r))
     }
 
+    /// Runs a tool to its end; see [`Host::help`].
+    pub(crate) async fn help(
+        &self,
+        helper: &Helper,
+        watch: impl FnMut() -> Result<(), String> + Send,
+    ) -> Result<Helped, HelperError> {
+        self.host.help(helper, watch).await
+    }
+
     /// The plan of a permit, if this host can hold what the profile promises.
     pub(crate) fn plan(&self, permit: Permit, resolved: Resolved) -> Result<Plan, Refusal> {
         let usable = self.usable(resolved.backend())?;
@@ -163,6 +174,11 @@ impl Sandboxes {
             }
         }
         Err(Refusal::new(Code::Unenforceable, reasons.join("; ")))
+    }
+
+    /// Whether this host can hold a profile at all.
+    pub(crate) fn can_hold(&self, profile: &Profile) -> bool {
+        self.choose(profile).is_ok()
     }
 
     fn usable(&self, name: BackendName) -> Result<&Usable, Refusal> {

@@ -30,6 +30,7 @@ use crate::law::LawDesk;
 use crate::live::LiveJobs;
 use crate::node_dir::{NodeDir, NodeDirError};
 use crate::presence::Presence;
+use crate::pulls::Pulls;
 use crate::receipt::{IdentitySigner, Issuer};
 use crate::sandboxes::Sandboxes;
 use crate::spool::stdin::StdinSpool;
@@ -136,6 +137,7 @@ impl Warden {
             live: LiveJobs::default(),
             feeds: Feeds::default(),
             sandboxes: Sandboxes::probe(host).await,
+            pulls: Pulls::default(),
             stdin: Mutex::new(stdin),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),

@@ -1,20 +1,24 @@
-//! A helper process that keeps itself to what it needs, by Landlock: the egress proxy, which reads hostile bytes.
+//! Processes that read hostile bytes, kept to what they need by Landlock: the egress proxy, what fetches an image, and what
+//! unpacks one.
 //!
-//! It comes on top of what holds it in any case (a user without rights, no privileges, the system call filter), and is
-//! required all the same: for an agent that is not root it is all that keeps its own files from the proxy.
+//! It comes on top of what holds them in any case (a user without rights, no privileges, the system call filter), and is
+//! required all the same: for an agent that is not root it is all that keeps its own files from them.
 //!
 //! # Invariants
-//! - Every right over files of the first ABI is held, or there is no proxy. What newer kernels know besides (ports,
+//! - Every right over files of the first ABI is held, or there is no such process. What newer kernels know besides (ports,
 //!   signals, abstract sockets) is held where they know it.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 use rustix::fs::{Mode, OFlags};
+
+use super::shown::{ETC, SHOWN};
 
 /// What is required.
 const LEAST: ABI = ABI::V1;
@@ -32,44 +36,107 @@ const TO_LOOK_UP_NAMES: [&str; 8] = [
     "/lib",
     "/lib64",
 ];
+/// What a tool reads that speaks with others, besides programs and what all of those need: names, and whom to trust.
+const TO_SPEAK: [&str; 9] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/containers/certs.d",
+    "/etc/docker/certs.d",
+    "/run/systemd/resolve",
+];
+const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+const RUN: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir | Execute});
+const DNS: u16 = 53;
 
 /// Keeps this process, which must have one thread still, to looking up names and to connections: it can write no file,
 /// read few, run no program, be listened to at no port of its own making, and signal nobody outside.
 pub(crate) fn to_network() -> io::Result<()> {
-    match restrict().map_err(io::Error::other)? {
-        RulesetStatus::NotEnforced => Err(io::ErrorKind::Unsupported.into()),
-        _ => Ok(()),
-    }
+    restrict(|| {
+        let ruleset = ruleset(AccessNet::BindTcp.into())?;
+        TO_LOOK_UP_NAMES
+            .iter()
+            .try_fold(ruleset, |ruleset, path| allow(ruleset, Path::new(path), READ))
+    })
+}
+
+/// Keeps this thread to the files below one directory: no other is read or written, no program is run, nobody is
+/// connected to.
+pub(crate) fn to_dir(dir: &Path) -> io::Result<()> {
+    restrict(|| {
+        allow(
+            ruleset(AccessNet::from_all(NEWEST))?,
+            dir,
+            AccessFs::from_all(NEWEST) & !AccessFs::Execute,
+        )
+    })
+}
+
+/// What keeps a tool to one directory, besides programs and what every host tells everybody, and to connections to
+/// some ports.
+pub(super) fn tool(program: &Path, place: &Path, ports: &[u16]) -> io::Result<OwnedFd> {
+    let made = || {
+        let mut made = ruleset(AccessNet::from_all(NEWEST))?;
+        for path in SHOWN.iter().map(Path::new).chain([program]) {
+            made = allow(made, path, RUN)?;
+        }
+        for path in ETC.iter().chain(&TO_SPEAK).map(Path::new) {
+            made = allow(made, path, READ)?;
+        }
+        let device = AccessFs::ReadFile | AccessFs::WriteFile;
+        made = allow(made, Path::new("/dev/null"), device)?;
+        made = allow(made, place, AccessFs::from_all(NEWEST) & !AccessFs::Execute)?;
+        ports.iter().chain([&DNS]).try_fold(made, |made, port| {
+            made.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))
+        })
+    };
+    let made: RulesetCreated = made().map_err(missing)?;
+    Option::<OwnedFd>::from(made).ok_or_else(|| missing("the kernel has none"))
 }
 
 /// Whether a process here can be kept to it.
 pub(crate) fn works() -> Result<(), String> {
-    ruleset().map(|_| ()).map_err(|e| e.to_string())
+    ruleset(AccessNet::BindTcp.into())
+        .map(|_| ())
+        .map_err(|e| e.to_string())
 }
 
-fn ruleset() -> Result<RulesetCreated, RulesetError> {
+fn ruleset(net: BitFlags<AccessNet>) -> Result<RulesetCreated, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(LEAST))?
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::BindTcp)?
+        .handle_access(net)?
         .scope(Scope::from_all(NEWEST))?
         .create()
 }
 
-fn restrict() -> Result<RulesetStatus, RulesetError> {
-    let mut ruleset = ruleset()?;
-    for path in TO_LOOK_UP_NAMES {
-        if let Some(at) = open(path) {
-            let read = AccessFs::ReadFile | AccessFs::ReadDir;
-            ruleset = ruleset.add_rule(PathBeneath::new(at, read))?;
-        }
+fn restrict(made: impl FnOnce() -> Result<RulesetCreated, RulesetError>) -> io::Result<()> {
+    let status = made().and_then(RulesetCreated::restrict_self).map_err(missing)?;
+    match status.ruleset {
+        RulesetStatus::NotEnforced => Err(missing("the kernel has none")),
+        _ => Ok(()),
     }
-    Ok(ruleset.restrict_self()?.ruleset)
+}
+
+fn missing(why: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!(
+        "it must be kept to its work by Landlock, which takes Linux 5.13 and landlock in /sys/kernel/security/lsm: {why}"
+    ))
 }
 
 /// What is not there needs no rule.
-fn open(path: &str) -> Option<OwnedFd> {
-    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()
+fn allow(
+    ruleset: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, RulesetError> {
+    match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(at) => ruleset.add_rule(PathBeneath::new(at, access)),
+        Err(_) => Ok(ruleset),
+    }
 }

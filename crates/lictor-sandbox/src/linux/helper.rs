@@ -15,7 +15,6 @@ use rustix::process::Signal;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 
-use super::input;
 use super::keeper::Keeper;
 use super::kernel::Kernel;
 use super::process;
@@ -23,6 +22,7 @@ use super::spawn::{self, Launch, LaunchFile};
 use super::supervisor::{Timer, expiry};
 use super::table::{FileIdentity, MAIN_ENDED};
 use super::users::User;
+use super::{confine, input};
 use crate::handle::ProcessId;
 use crate::helper::{Helped, Helper, HelperError};
 
@@ -158,12 +158,16 @@ async fn start(kernel: &Kernel, helper: &Helper) -> io::Result<(Helping, Said)> 
     let user = kernel.unprivileged();
     let user = user.as_ref().filter(|_| helper.confined.is_some());
     let place = place_of(helper, user)?;
+    let ruleset = helper
+        .confined
+        .as_ref()
+        .map(|c| confine::tool(Path::new(program_of(helper)), &c.place, &c.ports));
+    let ruleset = ruleset.transpose()?;
     let text = |s: &str| CString::new(s).map_err(io::Error::from);
-    let program = helper.argv.first().map_or("", String::as_str);
     let variable = |(name, value): &(String, String)| text(&format!("{name}={value}"));
     let mut launch = Launch {
         files: vec![LaunchFile {
-            path: text(program)?,
+            path: text(program_of(helper))?,
             identity: FileIdentity::NONE,
             held_at: None,
             copy: None,
@@ -177,6 +181,7 @@ async fn start(kernel: &Kernel, helper: &Helper) -> io::Result<(Helping, Said)> 
     if let Some(confined) = &helper.confined {
         launch.user = user;
         launch.confine = true;
+        launch.ruleset = ruleset.as_ref().map(|r| r.as_fd());
         launch.filter = Some(
             kernel
                 .filter
@@ -199,6 +204,10 @@ async fn start(kernel: &Kernel, helper: &Helper) -> io::Result<(Helping, Said)> 
         errors: Words::of(errors, ERRORS)?,
     };
     Ok((helping, said))
+}
+
+fn program_of(helper: &Helper) -> &str {
+    helper.argv.first().map_or("", String::as_str)
 }
 
 /// The place of a tool that has another user, given to that user, as a mount that is nowhere yet.

@@ -30,6 +30,8 @@ mod kills;
 mod law;
 mod limits;
 mod network;
+mod pull;
+mod registry;
 mod rootfs;
 mod roots;
 mod sandbox;

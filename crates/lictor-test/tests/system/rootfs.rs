@@ -10,12 +10,20 @@ use lictor_test::Lab;
 
 use crate::steps::{add_profile, receipt};
 
-/// A tarball with a shell, `cat` and the libraries of both, made of this machine's own.
-fn tarball(dir: &Path) -> Result<PathBuf> {
-    let script = "for p in sh cat; do f=$(readlink -f $(command -v $p)); install -D $f $0/tree/bin/$p; \
+/// A tree with a shell, `cat`, `ls` and their libraries, made of this machine's own.
+pub(crate) fn tree(dir: &Path) -> Result<()> {
+    let script = "for p in sh cat ls; do f=$(readlink -f $(command -v $p)); install -D $f $0/tree/bin/$p; \
          ldd $f | grep -o '/[^ ]*' | while read l; do install -D $(readlink -f $l) $0/tree$l; done; done; \
-         mkdir -p $0/tree/etc; echo inside > $0/tree/etc/where; tar -C $0/tree -czf $0/root.tar.gz .";
+         mkdir -p $0/tree/etc; echo inside > $0/tree/etc/where";
     let made = Command::new("sh").args(["-ec", script]).arg(dir).status()?;
+    ensure!(made.success(), "the tree was not made");
+    Ok(())
+}
+
+fn tarball(dir: &Path) -> Result<PathBuf> {
+    tree(dir)?;
+    let pack = "tar -C $0/tree -czf $0/root.tar.gz .";
+    let made = Command::new("sh").args(["-ec", pack]).arg(dir).status()?;
     ensure!(made.success(), "the tarball was not made");
     Ok(dir.join("root.tar.gz"))
 }

@@ -20,7 +20,7 @@ pub enum Pull {
     /// No: somebody adds it there (`lictor agent rootfs add`).
     #[default]
     Never,
-    /// When its store has none of that digest. No node does it yet, so such a profile is refused.
+    /// When its store has none of that digest.
     Missing,
 }
 
@@ -115,14 +115,19 @@ fn is_path_part(text: &str) -> bool {
 }
 
 impl Profile {
+    /// Where a node gets the root file system by itself, if it may.
+    #[must_use]
+    pub fn pulled(&self) -> Option<(&ImageName, &lictor_proto::Digest)> {
+        let image = self.image.as_ref().filter(|_| self.pull == Pull::Missing)?;
+        self.rootfs.as_ref().map(|digest| (image, digest))
+    }
+
     pub(super) fn validate_rootfs(&self) -> Result<(), &'static str> {
         if self.image.is_some() && self.rootfs.is_none() {
             return Err("image says where the root file system is; rootfs has to say which, by its digest");
         }
-        if self.pull == Pull::Missing {
-            return Err(
-                "pull = \"missing\" is for later: no node fetches anything by itself yet; add it there by hand",
-            );
+        if self.pull == Pull::Missing && self.image.is_none() {
+            return Err("pull = \"missing\" takes an image to pull from");
         }
         if self.rootfs_writable && self.rootfs.is_none() {
             return Err("rootfs_writable is about a rootfs, and there is none");
@@ -155,9 +160,14 @@ impl Profile {
 
     pub(super) fn needs_of_rootfs(&self) -> Option<String> {
         let digest = self.rootfs.as_ref()?;
-        let from = match &self.image {
-            Some(image) => format!(", where somebody adds it (it is in {image})"),
-            None => ", where somebody adds it".to_owned(),
+        let from = match self.pulled() {
+            Some((image, _)) => {
+                format!(", which the node gets from {image} where it is missing, with skopeo")
+            }
+            None => match &self.image {
+                Some(image) => format!(", where somebody adds it (it is in {image})"),
+                None => ", where somebody adds it".to_owned(),
+            },
         };
         Some(format!("the root file system {digest} in the node's store{from}"))
     }
@@ -217,7 +227,7 @@ mod tests {
         for (fields, good) in [
             (digest.clone(), true),
             (format!("{digest}, {image}"), true),
-            (format!("{digest}, {image}, \"pull\": \"missing\""), false),
+            (format!("{digest}, {image}, \"pull\": \"missing\""), true),
             (format!("{digest}, {image}, \"pull\": \"never\""), true),
             (format!("{digest}, \"pull\": \"missing\""), false),
             (format!("{image}, \"pull\": \"missing\""), false),
@@ -228,6 +238,8 @@ mod tests {
             let text = format!("{{\"backend\": \"bubblewrap\", {fields}}}");
             let profile: Profile = serde_json::from_str(&text).expect("a profile");
             assert_eq!(profile.validate().is_ok(), good, "{fields}");
+            let pulls = good && fields.contains("missing");
+            assert_eq!(profile.pulled().is_some() && good, pulls, "{fields}");
         }
         let always = format!("{{\"backend\": \"bubblewrap\", {digest}, {image}, \"pull\": \"always\"}}");
         assert!(serde_json::from_str::<Profile>(&always).is_err());

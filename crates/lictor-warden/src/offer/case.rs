@@ -23,6 +23,7 @@ use crate::journal::entry::{Decision, Entry};
 use crate::journal::state::Phase;
 use crate::law::{Acting, Held};
 use crate::live::LiveJob;
+use crate::pulls::Awaited;
 use crate::receipt::End;
 use crate::steps::{Step as Timed, StepTimes};
 
@@ -50,6 +51,11 @@ impl Case<'_> {
                 .deny(Outcome::Denied, Refusal::plain(Code::ProfileUnknown).into())
                 .await;
         };
+        match self.core.awaits_rootfs(profile, &self.acting.files.profiles) {
+            None => {}
+            Some(Awaited::Later(refusal)) => return later(self.core, &self.digest, refusal).await,
+            Some(Awaited::Denied(refusal)) => return self.deny(Outcome::Denied, refusal.into()).await,
+        }
         let resolved = match self.look_at_program(profile).await {
             Ok(resolved) => resolved,
             Err(Unresolved::Later(refusal)) => return later(self.core, &self.digest, refusal).await,

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use lictor_proto::Digest;
 use lictor_proto::Name;
 #[cfg(unix)]
-use lictor_trust::profiles::{parse_duration, parse_size};
+use lictor_trust::profiles::{ImageName, parse_duration, parse_size};
 
 /// `lictor agent`.
 #[derive(Debug, Args)]
@@ -105,6 +105,15 @@ pub(crate) enum RootfsCommand {
         #[arg(long, value_name = "SHA256")]
         expect: Option<Digest>,
     },
+    /// Fetch an OCI image from a registry, by its digest; takes skopeo
+    Pull {
+        /// The image, as REGISTRY/NAME@sha256:...
+        #[arg(value_name = "IMAGE")]
+        image: PulledImage,
+        /// The agent's configuration, TOML; instead of --dir
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// List what is there, and when it was last used
     Ls,
     /// Remove one that no job uses
@@ -122,6 +131,28 @@ pub(crate) enum RootfsCommand {
         #[arg(long, value_parser = parse_duration, default_value = "30d")]
         unused: Duration,
     },
+}
+
+/// An image in a registry.
+#[cfg(unix)]
+#[derive(Debug, Clone)]
+pub(crate) struct PulledImage {
+    pub(crate) image: ImageName,
+    pub(crate) digest: Digest,
+}
+
+#[cfg(unix)]
+impl std::str::FromStr for PulledImage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write REGISTRY/NAME@sha256:..., with the digest of the image's manifest".to_owned();
+        let (image, digest) = text.split_once('@').ok_or_else(wrong)?;
+        Ok(Self {
+            image: image.parse().map_err(|e| format!("{e}"))?,
+            digest: digest.parse().map_err(|_| wrong())?,
+        })
+    }
 }
 
 /// `lictor agent enroll`.

@@ -65,6 +65,11 @@ fn serve(args: &ServeAgent, out: Out) -> Result {
     // Before any thread and any key: what starts jobs is a fork of the process as it is now.
     let host = prepare_host(&config.sandbox, &config.dir)?;
     daemon::log(out);
+    #[cfg(unix)]
+    {
+        let puller = super::rootfs::puller(&config.dir, args.config.as_deref(), &config.rootfs);
+        config.puller = Some(puller);
+    }
     if args.poll {
         config.transport = Transport::Poll;
     }

@@ -1,6 +1,13 @@
 //! `lictor agent rootfs`: the root filesystems that profiles may name on this node.
 
-use lictor_proto::{Digest, Timestamp};
+mod credentials;
+mod pull;
+
+pub(crate) use pull::{missing as no_skopeo, puller};
+
+use std::path::Path;
+
+use lictor_proto::{Code, Digest, Timestamp};
 use lictor_rootfs::{Bounds, Import, Kept, Limits, Meta, RootfsError, Store};
 use serde_json::{Value, json};
 
@@ -16,7 +23,7 @@ pub(crate) fn run(args: &Rootfs, out: Out) -> Result {
         RootfsCommand::Add { source, expect } => {
             let import = Import {
                 store: &store,
-                limits: Limits::default(),
+                limits: limits(&args.dir, Limits::default().bytes)?,
                 sync: lictor_sandbox::sync_file_system,
             };
             let what = format!("could not add {}", escape(&source.display().to_string()));
@@ -25,6 +32,7 @@ pub(crate) fn run(args: &Rootfs, out: Out) -> Result {
                 .map_err(|e| failure(what, &e))?;
             out.either(&describe(&meta), || added(&meta))?;
         }
+        RootfsCommand::Pull { image, config } => pull::run(&args.dir, image, config.as_deref(), out)?,
         RootfsCommand::Ls => list(&store, out)?,
         RootfsCommand::Rm { digest } => {
             let gone = store.remove(digest);
@@ -41,6 +49,23 @@ pub(crate) fn run(args: &Rootfs, out: Out) -> Result {
         }
     }
     Ok(Status::OK)
+}
+
+/// What stays free on the disk, whatever is added: the journal is there, too.
+const MARGIN: u64 = 256 << 20;
+
+/// How large one may be, with what is free.
+fn limits(node: &Path, most: u64) -> Result<Limits> {
+    let free = lictor_sandbox::host_facts(node).disk_free_bytes;
+    match free.checked_sub(MARGIN) {
+        Some(room) if room > 0 => Ok(Limits {
+            bytes: most.min(room),
+            ..Limits::default()
+        }),
+        _ => Err(Failure::new("there is no room for a root filesystem")
+            .why(format!("less than {} of the node's disk are free", size(MARGIN)))
+            .code(Code::RootfsUnusable)),
+    }
 }
 
 fn failure(what: String, error: &RootfsError) -> Failure {

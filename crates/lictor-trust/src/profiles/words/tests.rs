@@ -66,9 +66,14 @@ fn a_root_of_its_own_says_where_it_comes_from_and_what_may_be_written() {
         "{by_hand:?}"
     );
     assert!(!said(&by_hand, "writes")[0].contains("root file system"));
-    let pulled = said_of("image = \"registry.example.com/team/name\"\nrootfs_writable = true\n");
+    let pulled =
+        said_of("image = \"registry.example.com/team/name\"\npull = \"missing\"\nrootfs_writable = true\n");
     let needs = said(&pulled, "needs").join("\n");
-    for part in ["registry.example.com/team/name", "an agent that is root"] {
+    for part in [
+        "registry.example.com/team/name",
+        "skopeo",
+        "an agent that is root",
+    ] {
         assert!(needs.contains(part), "{needs}");
     }
     let writes = &said(&pulled, "writes")[0];

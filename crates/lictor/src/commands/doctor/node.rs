@@ -30,6 +30,8 @@ const LIMITS: [(Capability, &str); 4] = [
 pub(super) struct Node {
     /// What sandboxes are made with.
     pub(super) config: Config,
+    /// How root file systems are fetched.
+    pub(super) rootfs: lictor_agent::config::Rootfs,
     /// Its directory, where there is one.
     pub(super) dir: Option<PathBuf>,
     /// The agent that serves it.
@@ -56,10 +58,12 @@ impl Node {
             Some(config) => Self {
                 agent: presence(&config.dir)?,
                 config: host_config(&config.sandbox),
+                rootfs: config.rootfs,
                 dir: Some(config.dir),
             },
             None => Self {
                 config: host_config(&lictor_agent::config::Sandbox::default()),
+                rootfs: lictor_agent::config::Rootfs::default(),
                 dir: None,
                 agent: None,
             },

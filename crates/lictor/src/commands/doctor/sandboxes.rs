@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use lictor_agent::config::Rootfs;
 use lictor_proto::Name;
 use lictor_rootfs::Store;
 use lictor_sandbox::{Capabilities, Capability, Host, ProbeError, can_hold};
@@ -16,6 +17,7 @@ use lictor_warden::Presence;
 
 use super::node::Node;
 use super::{Finding, Level};
+use crate::commands::rootfs::no_skopeo;
 
 /// Everything about running jobs here. What is missing is no fault: it may be there for the agent, which has a cgroup and
 /// a configuration of its own, or nobody may want it. Only a profile that no host can hold is wrong.
@@ -53,7 +55,7 @@ pub(super) async fn look(node: &Node, law: Option<&Profiles>) -> Vec<Finding> {
     let store = node.dir.as_deref().map(Store::of_node);
     for (name, profile) in profiles {
         findings.push(of_profile(name, profile, &probed));
-        findings.extend(of_rootfs(name, profile, store.as_ref()));
+        findings.extend(of_rootfs(name, profile, store.as_ref(), &node.rootfs));
     }
     findings
 }
@@ -71,14 +73,24 @@ fn reported(agent: &Presence, backend: Backend) -> Option<Result<Capabilities, P
     })
 }
 
-/// Whether the node has the root file system that a profile names.
-fn of_rootfs(name: &Name, profile: &Profile, store: Option<&Store>) -> Option<Finding> {
+/// Whether the node has the root file system that a profile names, or fetches it.
+fn of_rootfs(name: &Name, profile: &Profile, store: Option<&Store>, settings: &Rootfs) -> Option<Finding> {
     let (digest, store) = (profile.rootfs.as_ref()?, store?);
     let what = format!("rootfs of profile {name}");
     let add = format!("lictor agent rootfs add FILE --expect {digest} --dir DIR, on this machine");
     Some(match store.list() {
         Ok(all) if all.iter().any(|kept| kept.meta.digest == *digest) => {
             Finding::good(what, "is in the store")
+        }
+        Ok(_) if let Some((image, _)) = profile.pulled() => {
+            let says = format!("{digest} is not in the store of this node yet");
+            match settings.skopeo.is_file() {
+                true => Finding::good(what, format!("{says}: its first job has it fetched from {image}")),
+                false => {
+                    let says = format!("{says}, and cannot be fetched from {image}");
+                    Finding::new(what, Level::Lacks, says, no_skopeo(&settings.skopeo))
+                }
+            }
         }
         Ok(_) => Finding::new(
             what,
@@ -179,6 +191,7 @@ mod tests {
         };
         let node = Node {
             config,
+            rootfs: Rootfs::default(),
             dir: None,
             agent: None,
         };
@@ -190,7 +203,8 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let digest = format!("sha256:{}", "ab".repeat(32));
         let law = law(&format!(
-            "[profiles.closed]\nbackend = \"bubblewrap\"\n[profiles.rooted]\nbackend = \"bubblewrap\"\nrootfs = \"{digest}\"\n"
+            "[profiles.closed]\nbackend = \"bubblewrap\"\n[profiles.rooted]\nbackend = \"bubblewrap\"\nrootfs = \"{digest}\"\n\
+             [profiles.fetched]\nbackend = \"bubblewrap\"\nrootfs = \"{digest}\"\nimage = \"registry.example.com/name\"\npull = \"missing\"\n"
         ));
         let all: Capabilities = Capability::ALL
             .into_iter()
@@ -206,6 +220,10 @@ mod tests {
             config: Config {
                 bwrap: "/nonexistent/bwrap".into(),
                 ..Config::default()
+            },
+            rootfs: Rootfs {
+                skopeo: "/nonexistent/skopeo".into(),
+                ..Rootfs::default()
             },
             dir: Some(place.path().to_owned()),
             agent: Some(Presence {
@@ -226,6 +244,12 @@ mod tests {
             missing.level == Level::Lacks && missing.fix.contains("rootfs add"),
             "{missing:?}"
         );
+        let fetched = find(&findings, "rootfs of profile fetched");
+        assert!(
+            fetched.level == Level::Lacks && fetched.fix.contains("apt install skopeo"),
+            "{fetched:?}"
+        );
+        assert!(fetched.says.contains("registry.example.com/name"), "{fetched:?}");
         let cgroup = find(&findings, "agent's cgroup");
         assert!(
             cgroup

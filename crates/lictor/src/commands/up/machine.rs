@@ -82,6 +82,10 @@ impl Machine {
     /// Starts the agent.
     pub(super) fn start(session: &Session, host: Host) -> Result<Self> {
         let mut config = AgentConfig::new(&session.home.dir().join("agent"));
+        #[cfg(unix)]
+        {
+            config.puller = Some(crate::commands::rootfs::puller(&config.dir, None, &config.rootfs));
+        }
         // The port may be another one than at the last start.
         config.hub_url = session.config.hub.as_ref().and_then(|h| h.link_url.clone());
         let stop = CancellationToken::new();
