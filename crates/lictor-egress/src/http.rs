@@ -13,6 +13,7 @@ mod body;
 mod exchange;
 mod head;
 mod target;
+pub mod understood;
 
 use std::io;
 

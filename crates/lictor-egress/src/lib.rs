@@ -51,7 +51,7 @@ mod connection;
 mod denial;
 mod gate;
 pub mod hello;
-mod http;
+pub mod http;
 pub mod job;
 mod listener;
 mod meter;

@@ -76,7 +76,7 @@ pub(super) async fn run(
 }
 
 /// The head that goes on: the request as it was understood.
-fn write_request(request: &Request, asked: &Asked) -> Result<String, &'static str> {
+pub(super) fn write_request(request: &Request, asked: &Asked) -> Result<String, &'static str> {
     let (fields, _) = passed_on(&request.fields)?;
     let mut head = format!(
         "{} {} HTTP/1.1\r\nHost: {}",

@@ -74,7 +74,7 @@ pub(super) async fn read(from: &mut Reader<'_>, limit: usize) -> Result<Option<B
 
 /// Looks at the bytes of a head from `looked_at` on, and says where it ends. Whatever a line could end with but CR LF is
 /// refused where it stands.
-fn scan(bytes: &[u8], looked_at: &mut usize) -> Result<Option<usize>, &'static str> {
+pub(super) fn scan(bytes: &[u8], looked_at: &mut usize) -> Result<Option<usize>, &'static str> {
     while let Some(byte) = bytes.get(*looked_at) {
         let at = *looked_at;
         let before = at.checked_sub(1).map(|i| bytes[i]);
