@@ -264,7 +264,7 @@ mod tests {
         write("b", 500_000).expect("written");
         let error = save(sandbox, &"second".parse().expect("a name")).expect_err("no room for all of it");
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-        assert_eq!(names(sandbox), [first.clone()]);
+        assert_eq!(names(sandbox), std::slice::from_ref(&first));
         // Nothing of it takes up room: as much can be written as before.
         let other = sandbox.join("other");
         let left = vec![b'y'; 300_000];
