@@ -36,6 +36,7 @@ pub(crate) mod number {
     pub(crate) const LISTEN: usize = 50;
     pub(crate) const SETSOCKOPT: usize = 54;
     pub(crate) const FCNTL: usize = 72;
+    pub(crate) const UNLINKAT: usize = 263;
     pub(crate) const PPOLL: usize = 271;
     pub(crate) const ACCEPT4: usize = 288;
     pub(crate) const SIGNALFD4: usize = 289;
@@ -74,6 +75,7 @@ pub(crate) mod number {
     pub(crate) const LISTEN: usize = 201;
     pub(crate) const SETSOCKOPT: usize = 208;
     pub(crate) const FCNTL: usize = 25;
+    pub(crate) const UNLINKAT: usize = 35;
     pub(crate) const PPOLL: usize = 73;
     pub(crate) const ACCEPT4: usize = 242;
     pub(crate) const SIGNALFD4: usize = 74;

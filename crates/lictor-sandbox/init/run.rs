@@ -23,6 +23,9 @@ use crate::socket::{self, Wait, Word};
 const REPORT: &[u8] = b"/.lictor/told/report\0";
 const FILTER: &[u8] = b"/.lictor/filter\0";
 
+/// Devices that runsc has in its sandboxes whether it is asked to or not.
+const DEVICES: [&[u8]; 2] = [b"/dev/fuse\0", b"/dev/net/tun\0"];
+
 /// The container's only user.
 const USER: usize = 1000;
 
@@ -40,6 +43,7 @@ mod step {
     pub(super) const SECCOMP: i32 = 12;
     pub(super) const EXEC: i32 = 13;
     pub(super) const LISTEN: i32 = 15;
+    pub(super) const TIGHTEN: i32 = 18;
 }
 
 const WNOHANG: usize = 1;
@@ -47,6 +51,7 @@ const SIG_BLOCK: usize = 0;
 const SIG_SETMASK: usize = 2;
 const SIGKILL: usize = 9;
 const EINTR: isize = -4;
+const ENOENT: isize = -2;
 const EPIPE: isize = -32;
 const CLONE_VFORK: usize = 0x4000;
 const AT_FDCWD: usize = -100_isize as usize;
@@ -103,6 +108,7 @@ pub(crate) unsafe fn run(words: &mut [*const u8]) -> ! {
             [SIG_BLOCK, (&raw const all) as usize, 0, 8, 0],
         );
     }
+    take_devices_away(&start);
     let mut relay = (start.port != 0).then(|| open_way_out(&start));
     // SAFETY: system calls on this process alone. The new process has a copy of this memory.
     let main = unsafe {
@@ -130,6 +136,17 @@ pub(crate) unsafe fn run(words: &mut [*const u8]) -> ! {
     }
     tell(start.report, [ENDED, status, left]);
     call::exit(0)
+}
+
+/// Nobody can make them again: the directory is this process's, and the job may make no device.
+fn take_devices_away(start: &Start<'_>) {
+    for path in DEVICES {
+        // SAFETY: each path ends with a NUL.
+        let taken = unsafe { system(number::UNLINKAT, [AT_FDCWD, path.as_ptr() as usize, 0, 0, 0]) };
+        if taken != ENOENT {
+            check(start, step::TIGHTEN, taken);
+        }
+    }
 }
 
 /// Takes the program's input from the agent, in place of the socket that it comes through, and listens.

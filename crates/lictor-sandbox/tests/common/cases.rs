@@ -324,7 +324,8 @@ pub async fn suspended_job_stands_still_until_it_is_resumed(bench: &Bench) {
                 .succeeded()
         );
         let after = used(sandbox.usage().await.expect("it lives"));
-        assert_eq!(before, after, "it used processor time while it was held");
+        // What it has used of a moment in which it was stopped may be counted a little later.
+        assert!(after - before < 2_000, "it used processor time while it was held");
         suspension.resume().await.expect("resumed");
         // What was written before ends some time, and then there is only what is written now.
         while used(sandbox.usage().await.expect("it lives")) <= after {

@@ -183,10 +183,9 @@ impl Own {
         first: &[String],
     ) -> io::Result<Vec<CString>> {
         view.add(&self.0, OWN, Access::Write)?;
-        // What runsc shows whether it is asked to or not: devices of its own, and hardware.
-        for device in ["/dev/fuse", "/dev/net/tun"] {
-            view.add(&self.0.join("nothing"), device, Access::Read)?;
-        }
+        let mounts = bundle.lay(&view)?;
+        view.settle(&bundle.root())?;
+        // What runsc shows whether it is asked to or not. Devices of its own are taken away by the first process.
         let hardware = json!({ "destination": "/sys", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=4k"] });
         let config = Config {
             ids,
@@ -195,7 +194,7 @@ impl Own {
             hides: &[hardware],
             dialect: Dialect::Runsc,
         };
-        bundle.fill(&view, &config)?;
+        bundle.write(&view, &config, &mounts)?;
         argv(kernel, bundle)
     }
 
@@ -207,7 +206,6 @@ impl Own {
         }
         let init = INIT.ok_or(io::ErrorKind::Unsupported)?;
         own.file("init", 0o755)?.write_all(init)?;
-        own.file("nothing", 0o644)?;
         let mut file = own.file("filter", 0o644)?;
         for i in filter {
             let [code, k] = [i.code.to_ne_bytes().to_vec(), i.k.to_ne_bytes().to_vec()];

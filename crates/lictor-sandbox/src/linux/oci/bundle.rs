@@ -53,7 +53,12 @@ impl Bundle {
     /// Writes down what the runtime is to make.
     pub(crate) fn fill(&self, view: &View, config: &Config<'_>) -> io::Result<()> {
         let own = self.lay(view)?;
-        let text = config.text(view, &self.root(), &own)?;
+        self.write(view, config, &own)
+    }
+
+    /// The same, when the root is laid out and has mounts of its `own` files.
+    pub(crate) fn write(&self, view: &View, config: &Config<'_>, own: &[Mount]) -> io::Result<()> {
+        let text = config.text(view, &self.root(), own)?;
         file(&self.dir.join("config.json"), 0o600)?.write_all(&text)
     }
 

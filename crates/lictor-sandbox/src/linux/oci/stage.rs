@@ -15,14 +15,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
 };
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::view::{Access, Mount, Source, place_of};
 use crate::linux::covers::{Cover, Covered};
@@ -50,11 +50,42 @@ pub(super) fn lay_out(place: &Path, mounts: &mut [Mount], covers: &[Covered]) ->
         }
     }
     // A thread of its own, which has these mounts, and ends with them.
+    on_a_thread(|| attach_all(place, &parts, covers))
+}
+
+/// Mounts what is root's own right at its places in `root`, as it is seen in mounts that were laid out before.
+///
+/// # Errors
+/// What cannot be mounted.
+pub(super) fn settle(stage: BorrowedFd<'_>, root: &Path, mounts: &[Mount]) -> io::Result<()> {
+    let mut parts = Vec::new();
+    for mount in mounts {
+        let file = rustix::fs::open(mount.source(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let tree = copy_of(&file)?;
+        set(&tree, mount.access)?;
+        parts.push((tree, root.join(mount.at.trim_start_matches('/'))));
+    }
+    let attach_each = || {
+        // SAFETY: descriptors stay shared; this thread has its own directories from here on, and ends soon.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        rustix::thread::move_into_link_name_space(stage, Some(LinkNameSpaceType::Mount))?;
+        for (tree, at) in &parts {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let place = rustix::fs::open(at, flags, Mode::empty())?;
+            attach(tree, &place).map_err(|e| about(&at.to_string_lossy(), e))?;
+        }
+        Ok(())
+    };
+    on_a_thread(attach_each)
+}
+
+/// Whoever enters other mounts does it on a thread that ends with that.
+fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("lictor-stage".into());
-        let laid = thread.spawn_scoped(scope, || attach_all(place, &parts, covers))?;
+        let done = thread.spawn_scoped(scope, work)?;
         let failed = |_| io::Error::other("laying out what is shown has failed");
-        laid.join().map_err(failed)?
+        done.join().map_err(failed)?
     })
 }
 

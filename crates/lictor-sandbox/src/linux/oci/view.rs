@@ -194,6 +194,18 @@ impl View {
         }
     }
 
+    /// Puts what is the host's own below `/etc` right into the container's root, where places for it are: a runtime that
+    /// serves each mount by itself has one for all of it.
+    pub(crate) fn settle(&mut self, root: &Path) -> io::Result<()> {
+        let Some(stage) = &self.stage else {
+            return Ok(());
+        };
+        let is_usual = |m: &Mount| matches!(m.source, Source::Path(_)) && m.at.starts_with("/etc/");
+        let (settled, others) = std::mem::take(&mut self.mounts).into_iter().partition(is_usual);
+        self.mounts = others;
+        stage::settle(stage.as_fd(), root, &settled)
+    }
+
     /// The mounts that a runtime is to be started in.
     pub(crate) fn stage(&self) -> Option<BorrowedFd<'_>> {
         self.stage.as_ref().map(OwnedFd::as_fd)
