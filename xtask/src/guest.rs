@@ -16,14 +16,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::setup;
 use crate::shell::{cargo, program, root, run, target_dir};
 
-/// How long all of it may take, in seconds: without hardware support everything takes ten times as long.
-const PATIENCE_S: &str = "900";
+/// How long all of it may take: without hardware support everything takes ten times as long.
+const PATIENCE: Duration = Duration::from_secs(900);
 const MEMORY: &str = "2G";
 const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 
@@ -192,7 +194,7 @@ impl Drop for Held {
 
 fn boot(place: &Path, files: &Files, tried: &[String]) -> Result<()> {
     let _files = share(place)?;
-    let mut qemu = program("timeout", &[PATIENCE_S, "qemu-system-x86_64"]);
+    let mut qemu = program("qemu-system-x86_64", &[]);
     qemu.current_dir(place);
     qemu.args([
         "-M",
@@ -212,7 +214,7 @@ fn boot(place: &Path, files: &Files, tried: &[String]) -> Result<()> {
     qemu.args(["-object", &memory, "-numa", "node,memdev=mem"]);
     qemu.args(["-chardev", "socket,id=files,path=files.sock"]);
     qemu.args(["-device", "vhost-user-fs-pci,chardev=files,tag=root"]);
-    qemu.args(["-drive", "file=disk.ext4,format=raw,if=virtio,cache=none"]);
+    qemu.args(["-drive", "file=disk.ext4,format=raw,if=virtio,cache=unsafe"]);
     qemu.arg("-kernel")
         .arg(&files.kernel)
         .args(["-initrd", "initrd.cpio"]);
@@ -220,9 +222,16 @@ fn boot(place: &Path, files: &Files, tried: &[String]) -> Result<()> {
     qemu.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut qemu = Held(qemu.spawn().context("cannot start QEMU")?);
     let said = BufReader::new(qemu.0.stdout.take().context("no output")?);
+    let (lines, heard) = mpsc::channel();
+    std::thread::spawn(move || said.lines().try_for_each(|line| lines.send(line)));
+    let deadline = Instant::now() + PATIENCE;
     let mut held = 0;
-    for line in said.lines() {
-        let line = line?;
+    loop {
+        let line = match heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => line?,
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => bail!("the guest takes longer than {PATIENCE:?}"),
+        };
         let line = line.trim_end();
         held += usize::from(line.starts_with("ok "));
         println!("   {line}");

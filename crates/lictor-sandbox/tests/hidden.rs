@@ -399,3 +399,45 @@ async fn what_lies_between_a_protected_name_and_its_path_keeps_its_own_rights(ba
         assert!(!written(".git/hooks/new"), "{read_only}: {tried:?}");
     }
 }
+
+#[tokio::test]
+async fn a_socket_of_the_host_is_shown_to_no_job() {
+    let place = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+    let path = place.path().join("service.sock");
+    let _service = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("mode");
+    let path = path.display().to_string();
+    let connect = format!(
+        "import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('{path}')\nprint('connected')\n"
+    );
+    let host = Bench::new(Backend::Host).await;
+    assert_eq!(host.python(&connect).await.stdout, "connected\n");
+    for backend in [
+        Backend::Landlock,
+        Backend::Bubblewrap,
+        Backend::Container,
+        Backend::Gvisor,
+    ] {
+        let Some(mut bench) = Bench::on(backend).await else {
+            continue;
+        };
+        for writable in [false, true] {
+            let shown = vec![path.clone()];
+            let profile = &mut bench.profile;
+            profile.protect = Some(Vec::new());
+            (profile.read_only, profile.read_write) = if writable {
+                (Vec::new(), shown)
+            } else {
+                (shown, Vec::new())
+            };
+            let started = bench.start(&command(&["true"]), StdinSource::Null).await;
+            let refusal = started.err().expect("refused").refusal();
+            assert!(
+                refusal.message.contains("socket"),
+                "{backend}: {}",
+                refusal.message
+            );
+        }
+    }
+}

@@ -138,19 +138,30 @@ impl Paths {
     }
 }
 
-fn named(path: &str, error: io::Error) -> io::Error {
+pub(super) fn named(path: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{path}: {error}"))
 }
 
-fn open(path: &str) -> io::Result<OwnedFd> {
+/// Opens what a profile names. No link is followed: whoever can put one there would say what else a job may reach. A
+/// socket is refused: read-only or not, whoever can connect to one has its service work for him.
+pub(super) fn open(path: &str) -> io::Result<OwnedFd> {
     let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match rustix::fs::openat2(CWD, path, flags, Mode::empty(), no_links) {
-        Err(Errno::LOOP) => Err(io::Error::other(
-            "a link leads there, and links are not followed; name the real path in the profile",
-        )),
-        other => Ok(other?),
+    let found = match rustix::fs::openat2(CWD, path, flags, Mode::empty(), no_links) {
+        Err(Errno::LOOP) => {
+            return Err(io::Error::other(
+                "a link leads there, and links are not followed; name the real path in the profile",
+            ));
+        }
+        other => other?,
+    };
+    let stat = rustix::fs::fstat(&found)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
+        return Err(io::Error::other(
+            "this is a socket of the host, and no job is shown one; name what the job needs of that service in another way",
+        ));
     }
+    Ok(found)
 }
 
 /// A root file system is never written to, so what is mounted in it takes a place that it has.

@@ -113,13 +113,12 @@ fn sandbox_that_cannot_be_taken_down_stays_its_jobs_until_it_can() {
         assert_eq!(refusal.code, Code::SandboxBusy);
         drop(stuck);
         until("it has been tried again", || !dir.exists()).await;
-        // The directory goes first, what it was locked for after it.
-        loop {
-            match offer(&warden, waits.clone()).await {
-                OfferReply::Accepted => break,
-                OfferReply::Later(refusal) => assert_eq!(refusal.code, Code::SandboxBusy),
-                other => panic!("{other:?}"),
-            }
+        // The directory goes first, the lock after it.
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        while let OfferReply::Later(refusal) = offer(&warden, waits.clone()).await {
+            assert_eq!(refusal.code, Code::SandboxBusy);
+            assert!(tokio::time::Instant::now() < deadline, "the lock stays");
+            tokio::task::yield_now().await;
         }
         finished(&mut feed, second).await;
         warden.close().await;

@@ -25,7 +25,7 @@ use lictor_warden::{Config, EventFeed, Warden};
 pub use heard::{Heard, finished, listen};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 pub const POLICY: &str = r#"
 @id("run") permit(principal, action in [Action::"exec", Action::"shell", Action::"shell_opaque"], resource);

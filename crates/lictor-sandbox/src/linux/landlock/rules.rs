@@ -12,10 +12,11 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr,
     RulesetCreated, RulesetError, Scope, make_bitflags,
 };
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::linux::kernel::Kernel;
+use crate::linux::paths;
 use crate::linux::remove::link_of;
 use crate::linux::shown::{ETC, SHOWN};
 use crate::linux::supervisor::{Timer, expiry};
@@ -120,26 +121,17 @@ fn open(path: &Path) -> io::Result<(OwnedFd, Stat)> {
 /// What a profile names.
 type Named = Vec<(OwnedFd, Stat, BitFlags<AccessFs>)>;
 
-/// Opens what the profile names. No link is followed: who can put one there would say what else a job may reach.
+/// Opens what the profile names.
 fn open_named(spec: &LaunchSpec, abi: ABI) -> io::Result<Named> {
     let (read, all) = (AccessFs::from_read(abi), AccessFs::from_all(abi));
     let devices = spec.devices.iter().map(|path| (path, WHOLE_FILE));
     let read_only = spec.read_only.iter().map(|path| (path, read));
     let read_write = spec.read_write.iter().map(|path| (path, all));
     let named = devices.chain(read_only).chain(read_write);
-    let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let open = |(path, access): (&String, _)| {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        match rustix::fs::openat2(CWD, path, flags, Mode::empty(), no_links) {
-            Err(Errno::LOOP) => Err(io::Error::other(format!(
-                "a link leads to {path}, and links are not followed; name the real path in the profile"
-            ))),
-            opened => {
-                let at = opened?;
-                let stat = rustix::fs::fstat(&at)?;
-                Ok((at, stat, access))
-            }
-        }
+        let at = paths::open(path).map_err(|e| paths::named(path, e))?;
+        let stat = rustix::fs::fstat(&at)?;
+        Ok((at, stat, access))
     };
     named.map(open).collect()
 }
