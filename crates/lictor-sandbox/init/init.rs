@@ -40,9 +40,7 @@ unsafe extern "C" fn main(stack: *mut usize) -> ! {
     // SAFETY: the kernel has put that many strings there, and a null pointer behind them, and the environment behind
     // that; nobody else uses them.
     unsafe {
-        if !(*arguments.add(count + 1)).is_null() {
-            run::again_without_environment(arguments);
-        }
+        run::forget_environment(arguments.add(count + 1));
         run::run(core::slice::from_raw_parts_mut(arguments, count + 1))
     }
 }

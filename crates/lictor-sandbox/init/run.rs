@@ -73,22 +73,17 @@ struct Start<'a> {
     arguments: *const *const u8,
 }
 
-/// Becomes this program again: the runtime gives everybody an environment, which others can read.
+/// The runtime gives everybody an environment, which others can read.
 ///
 /// # Safety
-/// `arguments` are pointers to strings, and a null pointer behind them.
-pub(crate) unsafe fn again_without_environment(arguments: *const *const u8) {
-    let nothing = ptr::null::<u8>();
-    // SAFETY: as the caller vouches; an environment of nothing.
+/// Pointers to strings of this process's own, and a null pointer behind them; nobody else uses them.
+pub(crate) unsafe fn forget_environment(mut variables: *const *const u8) {
+    // SAFETY: as the caller vouches.
     unsafe {
-        let words = [
-            *arguments as usize,
-            arguments as usize,
-            (&raw const nothing) as usize,
-            0,
-            0,
-        ];
-        system(number::EXECVE, words);
+        while !(*variables).is_null() {
+            wipe(*variables);
+            variables = variables.add(1);
+        }
     }
 }
 
@@ -177,13 +172,20 @@ fn open_way_out(start: &Start<'_>) -> Relay {
 /// As `run`.
 unsafe fn forget(words: &[*const u8]) {
     for word in words.iter().skip(1).filter(|w| !w.is_null()) {
-        let mut at = word.cast_mut();
-        // SAFETY: up to the NUL at its end.
-        unsafe {
-            while *at != 0 {
-                at.write_volatile(0);
-                at = at.add(1);
-            }
+        // SAFETY: as the caller vouches.
+        unsafe { wipe(*word) };
+    }
+}
+
+/// # Safety
+/// A string of this process's own.
+unsafe fn wipe(string: *const u8) {
+    let mut at = string.cast_mut();
+    // SAFETY: up to the NUL at its end.
+    unsafe {
+        while *at != 0 {
+            at.write_volatile(0);
+            at = at.add(1);
         }
     }
 }
