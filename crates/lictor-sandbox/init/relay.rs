@@ -17,8 +17,9 @@
 use crate::call::{number, system};
 use crate::socket::{self, EAGAIN, ECONNABORTED, EINTR, GONE, IN, OUT, Poll, Wait, Word};
 
-/// More than the proxy takes of any job, so that it is the proxy that refuses one too many.
-const MOST: usize = 1024 + 16;
+/// One more than the proxy takes of any job, so that it is the proxy that refuses one too many; and as many as may wait for
+/// the proxy, so that others wait in this kernel.
+const MOST: usize = 1024 + 1;
 const ROOM: usize = 16 * 1024;
 const SFD_NONBLOCK_CLOEXEC: usize = 0o4000 | 0o2_000_000;
 const NOFILE: usize = 7;

@@ -92,6 +92,20 @@ fn depends_on_the_shape(attempt: &Attempt) -> bool {
 /// Somebody else listens in these sandboxes, on a socket that was made inside by a process from outside.
 #[tokio::test]
 async fn bubblewrap_with_a_way_out_lets_out_what_its_list_says() {
+    holds_with_a_way_out(Backend::Bubblewrap, depends_on_the_shape).await;
+}
+
+/// In these it is their first process, which has a socket to the agent.
+#[tokio::test]
+async fn gvisor_with_a_way_out_lets_out_what_its_list_says() {
+    let is_near = |a: &Attempt| {
+        let is_of_either = matches!(a.class, Class::Processes | Class::Network);
+        depends_on_the_shape(a) && (is_of_either || a.name == "inherited descriptors")
+    };
+    holds_with_a_way_out(Backend::Gvisor, is_near).await;
+}
+
+async fn holds_with_a_way_out(name: Backend, is_meant: fn(&Attempt) -> bool) {
     if !is_root() {
         return;
     }
@@ -101,20 +115,22 @@ async fn bubblewrap_with_a_way_out_lets_out_what_its_list_says() {
         egress_proxy: Some(["--exact", "serve_as_proxy"].map(str::to_owned).to_vec()),
         ..Config::default()
     };
-    let bench = Bench::with(Backend::Bubblewrap, config).await;
+    let Some(bench) = Bench::on_with(name, config).await else {
+        return;
+    };
     let backend = (bench.backend.as_ref(), &bench.capabilities);
     let mut verdicts = Vec::new();
-    for attempt in wanted().into_iter().filter(|a| depends_on_the_shape(a)) {
+    for attempt in wanted().into_iter().filter(|a| is_meant(a)) {
         let verdict = site.within(&bench.host, backend, attempt).await;
         verdicts.push((
             attempt,
             verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name)),
         ));
     }
-    report(&verdicts, Some(Backend::Bubblewrap));
+    report(&verdicts, Some(name));
 }
 
-/// Started as a process of its own by the test above, with the control socket as its standard input.
+/// Started as a process of its own by the tests above, with the control socket as its standard input.
 #[test]
 fn serve_as_proxy() {
     use std::os::fd::AsFd as _;

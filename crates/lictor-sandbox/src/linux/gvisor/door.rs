@@ -30,7 +30,8 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Connections that wait until the proxy takes them.
+/// Connections that wait until the proxy takes them, before it says itself how many may (1024): about as many as the first
+/// process has at all, so that others wait in the sandbox.
 const BACKLOG: i32 = 128;
 
 /// Where the proxy listens for a job.
