@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::shell::{cargo, is_installed, program, run, succeeds};
+use crate::shell::{cargo, is_installed, program, run, succeeds, target_dir};
 
 /// A program, the Debian package that brings it, and what needs it.
 struct Need {
@@ -109,6 +109,9 @@ const BENCH_NEEDS: &[Need] = &[
     },
 ];
 
+/// A daemon that tests start for themselves: not installed, since that would start one of the machine's own.
+const DOCKER: [&str; 3] = ["docker.io", "containerd", "libdevmapper1.02.1"];
+
 /// How long another package manager may hold the lock before this gives up.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -158,6 +161,16 @@ fn packages(needs: &[Need]) -> Result<()> {
     let mut install = vec!["install", "-q", "-y", "--no-install-recommends"];
     install.extend(missing);
     apt(as_root, &install)
+}
+
+/// Below which directory a Docker daemon's programs are, for tests that start one.
+pub(crate) fn docker() -> Result<PathBuf> {
+    if is_installed("dockerd") && is_installed("containerd") {
+        return Ok(PathBuf::from("/"));
+    }
+    let place = target_dir().join("docker");
+    std::fs::create_dir_all(&place)?;
+    unpack(&place, &DOCKER)
 }
 
 /// How to become root.

@@ -82,9 +82,12 @@ fn docs() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
-    if setup::has_nextest() {
-        run(cargo(&["nextest", "run", "--workspace"]))
-    } else {
-        run(cargo(&["test", "--workspace", "--lib", "--bins", "--tests"]))
+    let mut tests = match setup::has_nextest() {
+        true => cargo(&["nextest", "run", "--workspace"]),
+        false => cargo(&["test", "--workspace", "--lib", "--bins", "--tests"]),
+    };
+    if setup::is_root() {
+        tests.env("LICTOR_TEST_DOCKER", setup::docker()?);
     }
+    run(tests)
 }

@@ -65,6 +65,8 @@ pub struct Sandbox {
     pub oci_runtime: Option<PathBuf>,
     /// The `podman` program.
     pub podman: Option<PathBuf>,
+    /// Where a Docker daemon listens.
+    pub docker_socket: Option<PathBuf>,
     /// The `runsc` program.
     pub runsc: Option<PathBuf>,
     /// Who root is in containers: an id that no user and no group of the host has.

@@ -10,6 +10,8 @@ const SIG_IGN: usize = 1;
 const EINTR: isize = -4;
 const AT_FDCWD: usize = -100_isize as usize;
 const O_WRONLY: usize = 1;
+const O_NONBLOCK: usize = 0o4000;
+const F_SETFL: usize = 4;
 
 /// At its standard input; it tells that it runs by closing its output.
 pub(crate) fn hold() -> ! {
@@ -18,8 +20,8 @@ pub(crate) fn hold() -> ! {
     wait(0)
 }
 
-/// At the first of two, where it writes a byte into the second when it runs. Each is a path, or a descriptor by its one
-/// digit.
+/// At the first of two, where it writes a byte into the second when it runs. Each is the path of a FIFO, or a descriptor
+/// by its one digit. It waits for nobody to open the other side: an agent that is gone would never come.
 ///
 /// # Safety
 /// Both are strings.
@@ -45,7 +47,11 @@ unsafe fn open(word: *const u8, flags: usize) -> usize {
     // SAFETY: as the caller vouches; a string has a first byte.
     unsafe {
         match *word {
-            b'/' => system(number::OPENAT, [AT_FDCWD, word as usize, flags, 0, 0]) as usize,
+            b'/' => {
+                let file = system(number::OPENAT, [AT_FDCWD, word as usize, flags | O_NONBLOCK, 0, 0]) as usize;
+                system(number::FCNTL, [file, F_SETFL, flags, 0, 0]);
+                file
+            }
             digit => usize::from(digit.wrapping_sub(b'0')),
         }
     }

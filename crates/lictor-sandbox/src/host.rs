@@ -14,7 +14,7 @@ use lictor_trust::profiles::{Backend as BackendName, Profile};
 use tokio::sync::watch;
 
 use crate::backend::{Backend, ProbeError};
-use crate::engine::ContainerEngine;
+use crate::engine::{ContainerDaemon, ContainerEngine};
 use crate::handle::ProcessId;
 use crate::helper::{Helped, Helper, HelperError};
 use crate::imp;
@@ -36,6 +36,8 @@ pub struct Config {
     pub oci_runtime: Option<PathBuf>,
     /// The `podman` program.
     pub podman: PathBuf,
+    /// The Docker daemon that may make containers.
+    pub docker: Option<Arc<dyn ContainerDaemon>>,
     /// The `runsc` program.
     pub runsc: PathBuf,
     /// Who root is in containers of a root agent: an id of the host that no user has, for both user and group.
@@ -63,6 +65,7 @@ impl Default for Config {
             container_engine: ContainerEngine::Auto,
             oci_runtime: None,
             podman: PathBuf::from("/usr/bin/podman"),
+            docker: None,
             runsc: PathBuf::from("/usr/bin/runsc"),
             container_root: 2_147_418_112,
             runtime_dir: imp::runtime_dir(),

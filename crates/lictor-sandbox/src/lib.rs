@@ -39,7 +39,7 @@ use linux as imp;
 
 pub use backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
 pub use capability::{Capabilities, Capability};
-pub use engine::ContainerEngine;
+pub use engine::{ContainerDaemon, ContainerEngine, LeftContainer, Wanted};
 pub use handle::{Handle, ProcessId, Recovered};
 pub use helper::{Confined, Helped, Helper, HelperError};
 pub use host::{

@@ -6,6 +6,7 @@ mod common;
 
 use std::path::Path;
 
+use common::docker::Docker;
 use common::somebody::{as_somebody_who_writes, own_place, written_to};
 use common::{Bench, skip};
 use lictor_sandbox::conformance::{Column, PROVEN, table_of_capabilities};
@@ -52,12 +53,22 @@ fn config(engine: ContainerEngine) -> Config {
 }
 
 /// `None` where this machine cannot run it all, with the reason.
-async fn columns(of: &[(Backend, ContainerEngine)], place: Option<&Path>) -> Option<Vec<Column>> {
+async fn columns(
+    of: &[(Backend, ContainerEngine)],
+    place: Option<&Path>,
+    docker: Option<&Docker>,
+) -> Option<Vec<Column>> {
     let mut columns = Vec::new();
     for (backend, engine) in of {
         let mut config = config(*engine);
         if let Some(place) = place {
             config.runtime_dir = place.to_owned();
+        }
+        if let (ContainerEngine::Docker, Some(docker)) = (engine, docker) {
+            config = Config {
+                egress_proxy: config.egress_proxy,
+                ..docker.config()
+            };
         }
         let bench = Bench::on_with(*backend, config).await?;
         let name = match bench.capabilities.engine() {
@@ -74,13 +85,14 @@ async fn columns(of: &[(Backend, ContainerEngine)], place: Option<&Path>) -> Opt
 }
 
 /// Of a root agent.
-const ALL: [(Backend, ContainerEngine); 7] = [
+const ALL: [(Backend, ContainerEngine); 8] = [
     (Backend::Host, ContainerEngine::Auto),
     (Backend::Landlock, ContainerEngine::Auto),
     (Backend::Bubblewrap, ContainerEngine::Auto),
     (Backend::Container, ContainerEngine::Runc),
     (Backend::Container, ContainerEngine::Crun),
     (Backend::Container, ContainerEngine::Podman),
+    (Backend::Container, ContainerEngine::Docker),
     (Backend::Gvisor, ContainerEngine::Auto),
 ];
 /// Of one that is not root, where they work for it at all.
@@ -152,7 +164,8 @@ async fn table_of_capabilities_is_what_the_probes_of_a_root_agent_say() {
     if !rustix::process::geteuid().is_root() {
         return skip("the table is about a root agent");
     }
-    if let Some(columns) = columns(&ALL, None).await {
+    let Some(docker) = Docker::start() else { return };
+    if let Some(columns) = columns(&ALL, None, Some(&docker)).await {
         nothing_is_only_claimed(&columns);
         compare(MARKS[0], &machine().await, &table_of_capabilities(&columns));
     }
@@ -165,7 +178,7 @@ fn table_of_capabilities_is_what_the_probes_of_an_agent_that_is_not_root_say() {
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     std::fs::set_permissions(page.path(), open).expect("a mode");
     if as_somebody_who_writes(test, Some(page.path())) {
-        let found = alone(columns(&FOR_EVERYBODY, Some(&own_place())));
+        let found = alone(columns(&FOR_EVERYBODY, Some(&own_place()), None));
         let found = found.expect("all of them work for everybody");
         nothing_is_only_claimed(&found);
         let said = format!("{}\n\n{}", alone(machine()), table_of_capabilities(&found));

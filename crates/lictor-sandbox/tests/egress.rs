@@ -60,12 +60,16 @@ async fn bench(rules: &str) -> Bench {
 }
 
 async fn bench_of(backend: Backend, rules: &str) -> Option<Bench> {
+    bench_by(backend, rules, config()).await
+}
+
+async fn bench_by(backend: Backend, rules: &str, config: Config) -> Option<Bench> {
     let text = format!(
         "[profiles.p]\nbackend = \"{backend}\"\nnetwork = \"egress\"\n[profiles.p.egress]\n{rules}\n"
     );
     let mut profiles: Profiles = toml::from_str(&text).expect("profiles");
     profiles.settle().expect("profiles that fit");
-    let mut bench = Bench::on_with(backend, config()).await?;
+    let mut bench = Bench::on_with(backend, config).await?;
     bench.profile = profiles.profiles.into_values().next().expect("one");
     assert_eq!(bench.profile.network, Network::Egress);
     Some(bench)
@@ -116,6 +120,23 @@ async fn what_is_listed_is_reached_through_the_proxy_and_told() {
             reaches_what_is_listed(&bench, port).await;
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_listed_is_reached_from_a_container_of_docker() {
+    let Some(docker) = common::docker::Docker::start() else {
+        return;
+    };
+    let port = upstream();
+    let rules = format!(
+        "mode = \"allowlist\"\nallow = [\"127.0.0.1/32:{port} plain\"]\nprivate = [\"127.0.0.1/32\"]"
+    );
+    let by_docker = Config {
+        egress_proxy: config().egress_proxy,
+        ..docker.config()
+    };
+    let bench = bench_by(Backend::Container, &rules, by_docker).await;
+    reaches_what_is_listed(&bench.expect("it runs here"), port).await;
 }
 
 async fn reaches_what_is_listed(bench: &Bench, port: u16) {

@@ -6,6 +6,7 @@ mod cases;
 mod common;
 
 use common::Bench;
+use common::docker::Docker;
 use common::somebody::{as_somebody, own_place};
 use lictor_sandbox::conformance::{Rule, Site, attempts, judge};
 use lictor_sandbox::{Config, ContainerEngine, StdinSource};
@@ -37,6 +38,20 @@ async fn runs_jobs_exactly(config: Config) {
     cases::changed_program_does_not_start(&bench).await;
     cases::handle_finds_the_job_again(&bench).await;
     leaves_nobody_beside_the_first_process(&bench).await;
+}
+
+#[tokio::test]
+async fn docker_runs_jobs_exactly() {
+    if let Some(docker) = Docker::start() {
+        runs_jobs_exactly(docker.config()).await;
+    }
+}
+
+#[tokio::test]
+async fn docker_holds_what_any_sandbox_must() {
+    if let Some(docker) = Docker::start() {
+        holds_what_any_sandbox_must(docker.config(), 1).await;
+    }
 }
 
 /// What an engine starts beside the first process would outlive the agent.

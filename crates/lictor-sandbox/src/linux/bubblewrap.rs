@@ -109,7 +109,7 @@ impl Backend for Bubblewrap {
             taken,
             overlay,
         };
-        let inside = (made.namespaces.init_fd.as_fd(), None);
+        let inside = (made.namespaces.init_fd.as_fd(), None, None);
         if let Err(e) = made.job.open_way_out(inside).await {
             let _ = made.destroy().await;
             return Err(e);

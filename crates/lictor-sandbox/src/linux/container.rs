@@ -15,6 +15,7 @@
 //!   neither trace nor signal the first process.
 //! - The runtime is not needed to take a container down, so one that hangs keeps nothing alive.
 
+mod docker;
 mod first;
 mod made;
 mod maker;
@@ -106,7 +107,7 @@ impl Backend for Container {
             }
         };
         let mut made = Inner { job, made };
-        let inside = (made.made.init_fd().as_fd(), Some(&INSIDE));
+        let inside = (made.made.init_fd().as_fd(), Some(&INSIDE), made.made.users());
         if let Err(e) = made.job.open_way_out(inside).await {
             let _ = made.destroy().await;
             return Err(e);
@@ -166,6 +167,7 @@ impl Boxed for Inner {
         let filter = kernel.filter_of(self.job.plan.spec().seccomp)?;
         let inside = Inside {
             namespaces: Some(self.made.init_fd().as_fd()),
+            users: self.made.users(),
             user: Some(&INSIDE),
             init: Some(self.made.init()),
             filter: Some(filter),

@@ -32,16 +32,22 @@ impl IdMaps {
 }
 
 fn namespace(user: &User) -> io::Result<OwnedFd> {
+    let own = users::current();
+    let map = |from: u32, to: u32| format!("{from} {to} 1\n");
+    mapped(&map(own.uid, user.uid), &map(own.gid, user.gid))
+}
+
+/// A user namespace that nobody is in, with its maps of users and groups as the kernel takes them.
+pub(super) fn mapped(users: &str, groups: &str) -> io::Result<OwnedFd> {
     let (waits, ends) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     // SAFETY: both are this function's own descriptors, open until after the call.
     let pid = unsafe { child::hold_user_namespace(waits.as_raw_fd(), ends.as_raw_fd()) };
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
-    let own = users::current();
     let mapped = || {
-        for (file, from, to) in [("uid_map", own.uid, user.uid), ("gid_map", own.gid, user.gid)] {
-            std::fs::write(format!("/proc/{pid}/{file}"), format!("{from} {to} 1\n"))?;
+        for (file, map) in [("uid_map", users), ("gid_map", groups)] {
+            std::fs::write(format!("/proc/{pid}/{file}"), map)?;
         }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(

@@ -70,6 +70,8 @@ impl Doors {
 #[derive(Debug, Default)]
 pub(super) struct Inside<'a> {
     pub(super) namespaces: Option<BorrowedFd<'a>>,
+    /// Users of its own, in place of those of the namespaces.
+    pub(super) users: Option<BorrowedFd<'a>>,
     pub(super) init: Option<ProcessId>,
     /// Who it becomes there, by the ids of the namespaces; `None` when it is somebody before it enters.
     pub(super) user: Option<&'a User>,
@@ -134,7 +136,7 @@ impl Job {
     /// Makes its way out, if its profile has one; see `way_out`.
     pub(super) async fn open_way_out(
         &mut self,
-        inside: (BorrowedFd<'_>, Option<&User>),
+        inside: (BorrowedFd<'_>, Option<&User>, Option<BorrowedFd<'_>>),
     ) -> Result<(), StartError> {
         self.egress = way_out::make(&self.kernel, self.plan.spec(), inside).await?;
         Ok(())
@@ -191,6 +193,7 @@ impl Job {
             cgroup: unified.as_ref().map(AsFd::as_fd),
             gates: gates.iter().map(AsFd::as_fd).collect(),
             namespaces: inside.namespaces,
+            users: inside.users,
             // Who starts the program in its place does that there, and cannot do without them before.
             confine: inside.starter.is_none() && (inside.filter.is_some() || spec.drops_privileges()),
             ruleset: inside.ruleset,

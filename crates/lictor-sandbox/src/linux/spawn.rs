@@ -60,7 +60,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) namespaces: Option<BorrowedFd<'a>>,
     /// The mounts that it sees.
     pub(crate) mounts: Option<BorrowedFd<'a>>,
-    /// The user namespace that it enters, when it enters no others.
+    /// The user namespace that it enters, in place of that of `namespaces`.
     pub(crate) users: Option<BorrowedFd<'a>>,
     /// Mounts of the namespaces and what must not be done with them, in place of starting a program.
     pub(crate) tightened: Vec<(CString, u64)>,

@@ -53,12 +53,12 @@ impl WayOut {
 pub(super) async fn make(
     kernel: &Arc<Kernel>,
     spec: &LaunchSpec,
-    (namespaces, inside): (BorrowedFd<'_>, Option<&User>),
+    inside: (BorrowedFd<'_>, Option<&User>, Option<BorrowedFd<'_>>),
 ) -> Result<Option<EgressEvents>, StartError> {
     if spec.egress.is_none() {
         return Ok(None);
     }
-    let listener = listener(kernel, spec, (namespaces, inside)).await?;
+    let listener = listener(kernel, spec, inside).await?;
     serve(kernel, spec, listener).await
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn serve(
 async fn listener(
     kernel: &Kernel,
     spec: &LaunchSpec,
-    (namespaces, inside): (BorrowedFd<'_>, Option<&User>),
+    (namespaces, inside, users): (BorrowedFd<'_>, Option<&User>, Option<BorrowedFd<'_>>),
 ) -> Result<OwnedFd, StartError> {
     let failed = |e: rustix::io::Errno| StartError::failed("listen in the sandbox")(e.into());
     let flags = SocketFlags::CLOEXEC;
@@ -98,6 +98,7 @@ async fn listener(
         ids_inside: inside.is_some(),
         inherit: vec![theirs.as_fd()],
         namespaces: Some(namespaces),
+        users,
         listen: Some(PROXY_PORT),
         ..Launch::of_a_helper()
     };

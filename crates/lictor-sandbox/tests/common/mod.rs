@@ -10,6 +10,7 @@
     clippy::disallowed_methods
 )]
 
+pub mod docker;
 pub mod machine;
 pub mod somebody;
 

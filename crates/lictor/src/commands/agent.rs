@@ -105,6 +105,7 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
         container_engine: set.container_engine,
         oci_runtime: set.oci_runtime.clone().or(usual.oci_runtime),
         podman: set.podman.clone().unwrap_or(usual.podman),
+        docker: docker(set),
         runsc: set.runsc.clone().unwrap_or(usual.runsc),
         container_root: set.container_root.unwrap_or(usual.container_root),
         runtime_dir: set.runtime_dir.clone().unwrap_or(usual.runtime_dir),
@@ -117,6 +118,19 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
         },
         start_bound: usual.start_bound,
     }
+}
+
+/// The daemon that may be asked for containers; nobody looks whether there is one before it is needed.
+#[cfg(unix)]
+fn docker(set: &Sandbox) -> Option<std::sync::Arc<dyn lictor_sandbox::ContainerDaemon>> {
+    let socket = set.docker_socket.clone();
+    let socket = socket.unwrap_or_else(|| lictor_docker::USUAL_SOCKET.into());
+    Some(std::sync::Arc::new(lictor_docker::Daemon::at(socket)))
+}
+
+#[cfg(not(unix))]
+fn docker(_: &Sandbox) -> Option<std::sync::Arc<dyn lictor_sandbox::ContainerDaemon>> {
+    None
 }
 
 /// Is the egress proxy of an agent: what the agent starts with a control socket as standard input.

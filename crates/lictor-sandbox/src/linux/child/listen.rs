@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::{mem, ptr};
 
 use super::exit;
-use super::program::{ALL_NAMESPACES, Start, become_user, fail};
+use super::program::{Start, become_user, fail};
 use crate::linux::table::Step;
 
 /// Connections that wait to be taken.
@@ -24,7 +24,12 @@ pub(super) unsafe extern "C" fn listen(argument: *mut c_void) -> ! {
         if !table.ids_inside && become_user(table) < 0 {
             fail(table, Step::Ids);
         }
-        if libc::setns(start.namespaces.unwrap_or(-1), ALL_NAMESPACES) < 0 {
+        if libc::setns(start.namespaces.unwrap_or(-1), start.entered()) < 0 {
+            fail(table, Step::Namespaces);
+        }
+        if let Some(users) = start.users
+            && libc::setns(users, libc::CLONE_NEWUSER) < 0
+        {
             fail(table, Step::Namespaces);
         }
         let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);

@@ -23,6 +23,17 @@ pub(super) const ALL_NAMESPACES: c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
+impl Start<'_> {
+    /// Those of its namespaces that it enters: where it is given users of its own, those of the namespaces are not the
+    /// job's, and may be those that it has already.
+    pub(super) fn entered(&self) -> c_int {
+        match self.users {
+            Some(_) => ALL_NAMESPACES & !libc::CLONE_NEWUSER,
+            None => ALL_NAMESPACES,
+        }
+    }
+}
+
 /// What a new process needs; it lies on the keeper's stack.
 pub(super) struct Start<'a> {
     pub(super) table: &'a Table,
@@ -31,7 +42,7 @@ pub(super) struct Start<'a> {
     pub(super) mounts: Option<c_int>,
     /// Whether its process is made in their pid namespace; the others it enters by itself.
     pub(super) born_inside: bool,
-    /// Whose users to join, without further namespaces.
+    /// Whose users to join, in place of those of the namespaces.
     pub(super) users: Option<c_int>,
     pub(super) ruleset: Option<c_int>,
     /// A mount that is put somewhere in mounts of its own.
@@ -64,7 +75,7 @@ pub(super) unsafe extern "C" fn enter(argument: *mut c_void) -> ! {
     // SAFETY: system calls on this process alone; the stack is unused.
     unsafe {
         // All of it is inherited by the program's process.
-        go_inside(start, ALL_NAMESPACES);
+        go_inside(start, start.entered());
         let main = clone::start(start.stack, Parent::MakersParent, None, become_program, argument);
         if main < 0 {
             *libc::__errno_location() = -main as c_int;
@@ -114,7 +125,7 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
     unsafe {
         // First of all: whatever this process does counts.
         if start.born_inside {
-            go_inside(start, ALL_NAMESPACES & !libc::CLONE_NEWPID);
+            go_inside(start, start.entered() & !libc::CLONE_NEWPID);
         } else if start.namespaces.is_none() && join(start.gates) < 0 {
             fail(table, Step::Cgroups);
         }

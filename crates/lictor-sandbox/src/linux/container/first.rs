@@ -1,18 +1,21 @@
 //! The first process of a container, as its makers leave it to the agent.
 
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fs::{Mode, OFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::process::Signal;
 
+use super::docker::InDocker;
 use crate::handle::ProcessId;
 use crate::linux::copy;
 use crate::linux::keeper::Keeper;
 use crate::linux::kernel::Kernel;
 use crate::linux::oci::INIT;
 use crate::linux::process;
+use crate::linux::ready;
 
 /// Most of what a maker says that is repeated.
 const MOST_WORDS: usize = 2048;
@@ -37,6 +40,31 @@ pub(super) enum By {
         /// Whose users some of its files belong to, when the agent is not root.
         users: OwnedFd,
     },
+    Docker(InDocker),
+}
+
+impl By {
+    /// The users of a job, where they are not those of the container.
+    pub(super) fn users(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Docker(made) => Some(made.users.as_fd()),
+            Self::Runtime | Self::Podman { .. } => None,
+        }
+    }
+}
+
+/// Waits until a first process tells through this that it runs.
+pub(super) async fn heard(told: OwnedFd) -> io::Result<()> {
+    rustix::fs::fcntl_setfl(&told, OFlags::NONBLOCK)?;
+    let told = ready::watch(told)?;
+    loop {
+        match rustix::io::read(told.get_ref(), &mut [0]) {
+            Ok(1) => return Ok(()),
+            Ok(_) => return Err(io::Error::other("the first process did not start")),
+            Err(Errno::AGAIN) => told.readable().await?.clear_ready(),
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 /// The user namespace of a process.

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
@@ -33,6 +33,7 @@ pub(super) struct Made {
     kernel: Arc<Kernel>,
     first: First,
     bundle: Bundle,
+    ended: bool,
     /// What was made of the host's to mount something on; removed with this.
     pub(super) placeholders: Vec<Placeholder>,
 }
@@ -53,6 +54,7 @@ impl Made {
             kernel: kernel.clone(),
             first,
             bundle: draft.keep(),
+            ended: false,
             placeholders: Vec::new(),
         };
         match made.look_over(view).await {
@@ -68,6 +70,11 @@ impl Made {
         self.first.id
     }
 
+    /// The users of a job, where they are not those of the container.
+    pub(super) fn users(&self) -> Option<BorrowedFd<'_>> {
+        self.first.by.users()
+    }
+
     pub(super) fn init_fd(&self) -> &OwnedFd {
         &self.first.fd
     }
@@ -75,7 +82,7 @@ impl Made {
     /// Whether it shows what it is to show, as it is to show it.
     async fn look_over(&self, view: &View) -> Result<(), StartError> {
         let failed = StartError::failed;
-        if !matches!(self.first.by, By::Runtime) {
+        if matches!(self.first.by, By::Podman { .. }) {
             let tightened = view.tightened().map_err(failed("make the container"))?;
             self.run(Launch {
                 namespaces: Some(self.first.fd.as_fd()),
@@ -100,7 +107,7 @@ impl Made {
     pub(super) async fn end(&mut self) -> io::Result<()> {
         // What stands beside the first process goes before it: it would tidy up otherwise.
         let killed = match &self.first.by {
-            By::Runtime => process::signal(self.first.id, Signal::KILL),
+            By::Runtime | By::Docker(_) => process::signal(self.first.id, Signal::KILL),
             By::Podman { .. } => Ok(()),
         };
         if let Some(keeper) = &mut self.first.keeper {
@@ -110,8 +117,13 @@ impl Made {
             self.kernel.zygote.give_back(keeper);
         }
         killed?;
+        if let By::Docker(made) = &self.first.by {
+            made.end(&self.kernel, &self.first.fd).await?;
+        }
         self.remove_others_files().await?;
-        self.bundle.remove()
+        self.bundle.remove()?;
+        self.ended = true;
+        Ok(())
     }
 
     /// Some of what podman writes for an agent that is not root belongs to users of the container, and only they can
@@ -150,7 +162,7 @@ impl Made {
 impl Drop for Made {
     /// What was not taken down in order is ended all the same; its files go with the next start.
     fn drop(&mut self) {
-        if self.first.keeper.is_some() {
+        if !self.ended {
             let _ = process::signal(self.first.id, Signal::KILL);
             if let Ok(place) = self.kernel.place() {
                 place.give_up(self.bundle.clone());

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::docker::Docker;
 use super::first::First;
 use super::made::Made;
 use super::podman::Podman;
@@ -20,6 +21,7 @@ use crate::linux::users;
 pub(crate) enum Maker {
     Runtime(Runtime),
     Podman(Podman),
+    Docker(Docker),
 }
 
 impl Maker {
@@ -42,11 +44,7 @@ impl Maker {
                 Ok(()) => return Ok(maker),
                 Err(e) => reasons.push(ProbeError {
                     problem: format!("{}: {}", engine.as_str(), e.refusal().message),
-                    fix: format!(
-                        "see that `{} run` works on this host as the agent's user, and that `runtime_dir` ({}) can be written to",
-                        engine.as_str(),
-                        kernel.config.runtime_dir.display(),
-                    ),
+                    fix: maker.mending(kernel),
                 }),
             }
         }
@@ -64,6 +62,7 @@ impl Maker {
                 ),
                 fix: "container_engine = \"podman\" below `[sandbox]`, or run the agent as root".to_owned(),
             }),
+            ContainerEngine::Docker => find_docker(config).map(Self::Docker),
             ContainerEngine::Crun => find_runtime(Kind::Crun, config).map(Self::Runtime),
             ContainerEngine::Auto | ContainerEngine::Runc => {
                 find_runtime(Kind::Runc, config).map(Self::Runtime)
@@ -83,18 +82,35 @@ impl Maker {
             .map_err(StartError::failed("take the container down"))
     }
 
+    /// What to do when it does not work.
+    fn mending(&self, kernel: &Kernel) -> String {
+        let place = kernel.config.runtime_dir.display();
+        match self {
+            Self::Docker(_) => format!(
+                "see that `docker info` works on this host as root, that the daemon runs on the host itself, not rootless \
+                 nor in a container, and that `runtime_dir` ({place}) is the same directory for both"
+            ),
+            Self::Runtime(_) | Self::Podman(_) => format!(
+                "see that `{} run` works on this host as the agent's user, and that `runtime_dir` ({place}) can be written \
+                 to",
+                self.engine().as_str(),
+            ),
+        }
+    }
+
     /// Its name.
     pub(super) const fn engine(&self) -> ContainerEngine {
         match self {
             Self::Runtime(Runtime { kind: Kind::Runc, .. }) => ContainerEngine::Runc,
             Self::Runtime(Runtime { kind: Kind::Crun, .. }) => ContainerEngine::Crun,
             Self::Podman(_) => ContainerEngine::Podman,
+            Self::Docker(_) => ContainerEngine::Docker,
         }
     }
 
     /// Whether it can show a root file system as it is. podman mounts files of its own into every one.
     pub(super) const fn shows_trees(&self) -> bool {
-        matches!(self, Self::Runtime(_))
+        matches!(self, Self::Runtime(_) | Self::Docker(_))
     }
 
     pub(super) async fn start(
@@ -106,6 +122,7 @@ impl Maker {
         match self {
             Self::Runtime(runtime) => runtime.start(kernel, bundle, what).await,
             Self::Podman(podman) => podman.start(kernel, bundle, what).await,
+            Self::Docker(docker) => docker.start(kernel, bundle, what).await,
         }
     }
 }
@@ -122,6 +139,21 @@ fn find_runtime(kind: Kind, config: &Config) -> Result<Runtime, ProbeError> {
     };
     path.map(|path| Runtime { kind, path })
         .ok_or_else(|| lacks(format!("{word} is not there"), format!("apt install {word}")))
+}
+
+fn find_docker(config: &Config) -> Result<Docker, ProbeError> {
+    let Some(daemon) = &config.docker else {
+        let problem = "docker: this program cannot ask a daemon".to_owned();
+        return Err(lacks(problem, "use the released program, which can".to_owned()));
+    };
+    match daemon.socket().exists() {
+        true => Ok(Docker::by(daemon.clone())),
+        false => Err(lacks(
+            format!("docker: {} is not there", daemon.socket().display()),
+            "apt install docker.io, or set `docker_socket` below `[sandbox]` to where the daemon listens"
+                .to_owned(),
+        )),
+    }
 }
 
 /// podman with the runtime that can do without cgroups of its own where the agent may make none.
@@ -206,6 +238,8 @@ mod tests {
             ..Config::default()
         };
         let crun = Maker::find(ContainerEngine::Crun, &config).expect_err("it is not there");
+        let docker = Maker::find(ContainerEngine::Docker, &config).expect_err("nobody can ask one");
+        assert!(docker.problem.starts_with("docker: "), "{docker}");
         let both = all(vec![crun.clone(), crun]);
         assert_eq!(both.problem, "crun is not there; crun is not there");
         assert_eq!(both.fix, "apt install crun, or apt install crun");

@@ -13,8 +13,6 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
-use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::Resource;
 
@@ -24,7 +22,6 @@ use crate::linux::input;
 use crate::linux::keeper::Keeper;
 use crate::linux::kernel::Kernel;
 use crate::linux::oci::{Access, Bundle, Ids, Mount, View};
-use crate::linux::ready;
 use crate::linux::spawn::{self, Launch, LaunchFile};
 use crate::linux::supervisor::{Timer, expiry};
 use crate::linux::table::HostCgroups;
@@ -282,14 +279,5 @@ async fn first_process(keeper: &mut Keeper, words: &OwnedFd, told: OwnedFd) -> i
     if ended.is_none_or(|record| record.a != 0) {
         return Err(io::Error::other(first::said(words)));
     }
-    rustix::fs::fcntl_setfl(&told, OFlags::NONBLOCK)?;
-    let told = ready::watch(told)?;
-    loop {
-        match rustix::io::read(told.get_ref(), &mut [0]) {
-            Ok(1) => return Ok(()),
-            Ok(_) => return Err(io::Error::other("the first process did not start")),
-            Err(Errno::AGAIN) => told.readable().await?.clear_ready(),
-            Err(e) => return Err(e.into()),
-        }
-    }
+    first::heard(told).await
 }

@@ -32,9 +32,9 @@ const NAMESPACES: [&str; 7] = ["user", "mount", "pid", "network", "ipc", "uts", 
 
 /// What of the kernel's files tells about the machine. Directories only: a runtime puts `/dev/null` over a file, which
 /// can be written to.
-const MASKED: [&str; 3] = ["/proc/acpi", "/proc/asound", "/proc/scsi"];
+pub(super) const MASKED: [&str; 3] = ["/proc/acpi", "/proc/asound", "/proc/scsi"];
 /// What changes it. Everybody may write to the last, and each write that succeeds is work for the kernel.
-const READ_ONLY: [&str; 6] = [
+pub(super) const READ_ONLY: [&str; 6] = [
     "/proc/bus",
     "/proc/fs",
     "/proc/irq",

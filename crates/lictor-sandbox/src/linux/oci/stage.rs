@@ -13,6 +13,7 @@
 //! # Invariants
 //! - Every place is found below what is held, following no link.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -29,7 +30,8 @@ use crate::linux::covers::{Cover, Covered};
 
 /// A file that nobody can open.
 const NOTHING: &str = "nothing";
-const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+pub(super) const INERT: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Lays out everything that is held, at `place`; returns the mounts in which it lies there, and says of each where.
 ///
@@ -96,7 +98,7 @@ struct Part<'a> {
     is_dir: bool,
 }
 
-fn about(path: &str, error: impl Into<io::Error>) -> io::Error {
+pub(super) fn about(path: &str, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
     io::Error::new(error.kind(), format!("{path}: {error}"))
 }
@@ -106,7 +108,7 @@ fn attach_all(place: &Path, parts: &[Part<'_>], covers: &[Covered]) -> io::Resul
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;
-    let stage = memory(INERT | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    let stage = memory(SMALL, INERT | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     attach(&stage, &rustix::fs::open(place, directory, Mode::empty())?)?;
     point(&stage, NOTHING, false)?;
@@ -153,7 +155,8 @@ fn cover(stage: &OwnedFd, parts: &[Part<'_>], covered: &Covered) -> io::Result<(
         Cover::Nothing if is_dir => return changed(),
         Cover::ReadOnly(held) | Cover::Itself(held) if !same(held)? => return changed(),
         Cover::Empty => {
-            memory(INERT | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY)?
+            let nothing = MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
+            memory(SMALL, INERT | nothing)?
         }
         Cover::Nothing => {
             let file = rustix::fs::openat(stage, NOTHING, flags, Mode::empty())?;
@@ -171,11 +174,23 @@ fn cover(stage: &OwnedFd, parts: &[Part<'_>], covered: &Covered) -> io::Result<(
     attach(&by, &found)
 }
 
-/// A small file system in memory.
-fn memory(attributes: MountAttrFlags) -> io::Result<OwnedFd> {
-    let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in [("size", "64k"), ("mode", "0755")] {
-        rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+/// Size and mode of a file system for a few names.
+pub(super) const SMALL: [(&str, &str); 2] = [("size", "64k"), ("mode", "0755")];
+
+/// A file system in memory.
+pub(super) fn memory(options: [(&str, &str); 2], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+    file_system(c"tmpfs", &options, attributes)
+}
+
+/// A new file system that is mounted nowhere.
+pub(super) fn file_system(
+    kind: &CStr,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
     let close = FsMountFlags::FSMOUNT_CLOEXEC;
@@ -183,7 +198,7 @@ fn memory(attributes: MountAttrFlags) -> io::Result<OwnedFd> {
 }
 
 /// A mount of the same, with everything that is mounted below, that is attached nowhere.
-fn copy_of(file: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+pub(super) fn copy_of(file: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
@@ -192,12 +207,17 @@ fn copy_of(file: &OwnedFd) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Takes rights away from it and everything below, and cuts it off from what it is a copy of.
-fn set(tree: &OwnedFd, access: Access) -> io::Result<()> {
+pub(super) fn set(tree: &OwnedFd, access: Access) -> io::Result<()> {
     let without = match access {
         Access::Read => INERT | MountAttrFlags::MOUNT_ATTR_RDONLY,
         Access::Write => INERT,
         Access::Device => MountAttrFlags::empty(),
     };
+    restrict(tree, without)
+}
+
+/// The same, in the kernel's words.
+pub(super) fn restrict(tree: &OwnedFd, without: MountAttrFlags) -> io::Result<()> {
     // `struct mount_attr`: set, clear, propagation, user namespace.
     let attributes = [u64::from(without.bits()), 0, libc::MS_PRIVATE, 0];
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
@@ -218,7 +238,7 @@ fn set(tree: &OwnedFd, access: Access) -> io::Result<()> {
     }
 }
 
-fn attach(mount: &OwnedFd, at: &OwnedFd) -> io::Result<()> {
+pub(super) fn attach(mount: &OwnedFd, at: &OwnedFd) -> io::Result<()> {
     let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     let done = rustix::mount::move_mount(mount.as_fd(), c"", at.as_fd(), c"", both);
     Ok(done?)
