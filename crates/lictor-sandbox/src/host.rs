@@ -245,6 +245,12 @@ pub fn confine_to_network() -> io::Result<()> {
     imp::confine_to_network()
 }
 
+/// What this process's own program is started again by, as a [`Helper`](crate::Helper), also when its file has been replaced or is gone.
+#[must_use]
+pub fn own_program() -> &'static str {
+    imp::OWN_PROGRAM
+}
+
 /// Keeps this thread, and whatever threads it makes, to the files below one directory: nothing else is read or written, no program is
 /// run and, where the kernel knows it, nobody connected to. For what unpacks what strangers have sent.
 ///

@@ -83,6 +83,7 @@ pub(crate) use kept::{
 pub(crate) use kernel::Kernel;
 pub(crate) use pipe::PipeReader;
 pub(crate) use process::{cgroup_of, identify};
+pub(crate) use proxy::OWN_PROGRAM;
 pub(crate) use recover::Recovered;
 pub(crate) use remove::remove_dir;
 pub(crate) use supervisor::Supervisor;

@@ -37,7 +37,7 @@ use crate::program::FileIdentity;
 
 /// The program of whoever looks: what the zygote starts is what the agent is, whatever lies at its path by now, and no
 /// directory on the way to it has to be open to the proxy's user.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+pub(crate) const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// The proxy of one agent.
 #[derive(Debug)]

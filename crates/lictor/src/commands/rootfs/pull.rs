@@ -238,9 +238,15 @@ fn said(errors: &[u8]) -> String {
 
 /// How an agent with this configuration runs this command, without the image.
 pub(crate) fn puller(dir: &Path, config: Option<&Path>, settings: &Settings) -> lictor_warden::Puller {
-    let mut argv: Vec<String> = ["/proc/self/exe", "--json", "agent", "rootfs", "--dir"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut argv: Vec<String> = [
+        lictor_sandbox::own_program(),
+        "--json",
+        "agent",
+        "rootfs",
+        "--dir",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     let absolute = |p: &Path| {
         std::path::absolute(p)
             .unwrap_or_else(|_| p.into())
