@@ -212,18 +212,66 @@ fn is_same(_: &File, path: &Path) -> bool {
     path.exists()
 }
 
-/// Removes a directory. Only its owner could have made it, and every directory in it lets its owner in, so nothing
-/// stands in the way, and no link is followed.
+/// Removes a directory, following no link. What lies in it belongs to its owner or to nobody else who matters, but what has fetched an
+/// image may have left directories that let nobody in.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
+    let removed = match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let_in(path);
+            fs::remove_dir_all(path)
+        }
+        other => other,
+    };
+    match removed {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
 }
 
+/// Lets their owner into all directories of a tree, as far as it may say so.
+#[cfg(unix)]
+fn let_in(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut ahead = vec![path.to_owned()];
+    while let Some(dir) = ahead.pop() {
+        if !fs::symlink_metadata(&dir).is_ok_and(|m| m.is_dir()) {
+            continue;
+        }
+        let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        ahead.extend(entries.map(|e| e.path()));
+    }
+}
+
+#[cfg(not(unix))]
+fn let_in(_: &Path) {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_lets_nobody_in_is_let_in_to_be_removed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let node = tempfile::tempdir().expect("a directory");
+        let outside = node.path().join("outside");
+        let left = node.path().join("left");
+        fs::create_dir_all(left.join("a/b")).expect("made");
+        fs::create_dir(&outside).expect("made");
+        let closed = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("closed");
+        std::os::unix::fs::symlink(&outside, left.join("a/link")).expect("made");
+        for path in [left.join("a/b"), left.join("a"), outside.clone()] {
+            closed(&path);
+        }
+        // Root is let in anyway; what it does on the way is the same.
+        let_in(&left);
+        let mode = |path: &Path| fs::symlink_metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(&left.join("a")), mode(&left.join("a/b"))), (0o700, 0o700));
+        assert_eq!(mode(&outside), 0, "no link is followed");
+        remove_tree(&left).expect("removed");
+        assert!(!left.exists() && outside.exists());
+    }
 
     fn digest() -> Digest {
         Digest::of(b"a root")

@@ -111,6 +111,10 @@ pub(crate) fn sync_file_system(_: &Path) -> io::Result<()> {
 /// There is none that could be started by this.
 pub(crate) const OWN_PROGRAM: &str = "";
 
+pub(crate) fn holds_tools() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 pub(crate) fn confine_to_dir(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

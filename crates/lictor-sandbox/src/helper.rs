@@ -25,7 +25,7 @@ pub struct Confined {
     pub place: PathBuf,
     /// Largest file that it may write.
     pub file_size: u64,
-    /// TCP ports that it may connect to besides that of name servers, where the kernel can say so (Linux 6.7).
+    /// TCP ports that it may connect to besides that of name servers (Linux 6.7).
     pub ports: Vec<u16>,
 }
 

@@ -251,6 +251,14 @@ pub fn own_program() -> &'static str {
     imp::OWN_PROGRAM
 }
 
+/// Whether a [`Confined`](crate::Confined) tool can be kept to its work here.
+///
+/// # Errors
+/// Why not.
+pub fn holds_tools() -> io::Result<()> {
+    imp::holds_tools()
+}
+
 /// Keeps this thread, and whatever threads it makes, to the files below one directory: nothing else is read or written, no program is
 /// run and, where the kernel knows it, nobody connected to. For what unpacks what strangers have sent.
 ///

@@ -43,8 +43,9 @@ pub use engine::{ContainerDaemon, ContainerEngine, LeftContainer, Wanted};
 pub use handle::{Handle, ProcessId, Recovered};
 pub use helper::{Confined, Helped, Helper, HelperError};
 pub use host::{
-    Check, Config, Host, cgroup_of, confine_to_dir, confine_to_network, fingerprint, hide_memory, host_facts,
-    is_alive, own_process, own_program, remove_job_dir, remove_placeholders, sync_file_system,
+    Check, Config, Host, cgroup_of, confine_to_dir, confine_to_network, fingerprint, hide_memory,
+    holds_tools, host_facts, is_alive, own_process, own_program, remove_job_dir, remove_placeholders,
+    sync_file_system,
 };
 pub use kept::{
     KeptBounds, KeptError, KeptHold, KeptSandbox, KeptSandboxes, KeptSweep, KeptUse, hold_kept, is_kept_place,

@@ -72,7 +72,7 @@ use std::sync::Arc;
 
 pub(crate) use bubblewrap::keep_warm;
 pub(crate) use checks::all as checks;
-pub(crate) use confine::{to_dir as confine_to_dir, to_network as confine_to_network};
+pub(crate) use confine::{holds_tools, to_dir as confine_to_dir, to_network as confine_to_network};
 pub(crate) use covers::remove_left as remove_placeholders;
 pub(crate) use facts::{fingerprint, hide_memory, host_facts, runtime_dir, sync_file_system};
 pub(crate) use helper::{place as helper_place, run as run_helper};

@@ -79,7 +79,7 @@ pub(crate) fn to_dir(dir: &Path) -> io::Result<()> {
 /// some ports.
 pub(super) fn tool(program: &Path, place: &Path, ports: &[u16]) -> io::Result<OwnedFd> {
     let made = || {
-        let mut made = ruleset(AccessNet::from_all(NEWEST))?;
+        let mut made = for_tools()?;
         for path in SHOWN.iter().map(Path::new).chain([program]) {
             made = allow(made, path, RUN)?;
         }
@@ -104,6 +104,23 @@ pub(crate) fn works() -> Result<(), String> {
         .map_err(|e| e.to_string())
 }
 
+/// Of what a tool is held by, its ports are required too: a registry that lies would have others asked for it.
+fn for_tools() -> Result<RulesetCreated, RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(LEAST))?
+        .handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()
+}
+
+/// Whether tools can be kept to their work here.
+pub(crate) fn holds_tools() -> io::Result<()> {
+    for_tools().map(drop).map_err(missing)
+}
+
 fn ruleset(net: BitFlags<AccessNet>) -> Result<RulesetCreated, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -125,7 +142,7 @@ fn restrict(made: impl FnOnce() -> Result<RulesetCreated, RulesetError>) -> io::
 
 fn missing(why: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!(
-        "it must be kept to its work by Landlock, which takes Linux 5.13 and landlock in /sys/kernel/security/lsm: {why}"
+        "it must be kept to its work by Landlock, which takes Linux 6.7 (for unpacking alone 5.13) and landlock in /sys/kernel/security/lsm: {why}"
     ))
 }
 

@@ -174,6 +174,25 @@ fn a_pull_that_hangs_is_in_nobodys_way_and_a_killed_agent_leaves_no_process_of_i
     has_run(&done, "inside")
 }
 
+#[test]
+fn a_job_hears_why_its_root_cannot_be_fetched_and_runs_once_it_can() -> Result<()> {
+    let (registry, digest) = registry(Mood::Answers(404))?;
+    let split = split(&registry)?;
+    let cli = split.cli();
+    add_profile(cli, &profile("fetched", &registry, &digest, "pull = \"missing\""))?;
+    let words = ["run", "--json", "--detach", "--profile", "fetched", "local", "--"];
+    let waiting = cli.run(&[&words[..], &["/bin/sh", "-c", "cat /etc/where"]].concat())?;
+    let id = waiting.result()?["job_id"].as_str().context("an id")?.to_owned();
+    let hears = |word: &str| {
+        let job = cli.json(&["job", &id]);
+        job.is_ok_and(|job| job.to_string().contains(word))
+    };
+    wait_until("the reason", SOON, || hears("rootfs_pull_failed"))?;
+    ensure!(hears("404"), "{:?}", cli.json(&["job", &id]));
+    registry.turn(Mood::Honest);
+    has_run(&cli.run(&["logs", "-f", "--json", &id])?, "inside")
+}
+
 /// Processes one of whose arguments begins so.
 fn with_argument(text: &str) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

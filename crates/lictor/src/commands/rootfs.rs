@@ -3,7 +3,7 @@
 mod credentials;
 mod pull;
 
-pub(crate) use pull::{missing as no_skopeo, puller};
+pub(crate) use pull::{puller, ready};
 
 use std::path::Path;
 

@@ -17,7 +17,7 @@ use lictor_warden::Presence;
 
 use super::node::Node;
 use super::{Finding, Level};
-use crate::commands::rootfs::no_skopeo;
+use crate::commands::rootfs::ready;
 
 /// Everything about running jobs here. What is missing is no fault: it may be there for the agent, which has a cgroup and
 /// a configuration of its own, or nobody may want it. Only a profile that no host can hold is wrong.
@@ -84,11 +84,11 @@ fn of_rootfs(name: &Name, profile: &Profile, store: Option<&Store>, settings: &R
         }
         Ok(_) if let Some((image, _)) = profile.pulled() => {
             let says = format!("{digest} is not in the store of this node yet");
-            match settings.skopeo.is_file() {
-                true => Finding::good(what, format!("{says}: its first job has it fetched from {image}")),
-                false => {
+            match ready(settings, image) {
+                Ok(_) => Finding::good(what, format!("{says}: its first job has it fetched from {image}")),
+                Err(fix) => {
                     let says = format!("{says}, and cannot be fetched from {image}");
-                    Finding::new(what, Level::Lacks, says, no_skopeo(&settings.skopeo))
+                    Finding::new(what, Level::Lacks, says, fix)
                 }
             }
         }

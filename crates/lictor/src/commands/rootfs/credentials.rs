@@ -2,7 +2,8 @@
 //! --authfile` writes (containers-auth.json(5)).
 //!
 //! # Invariants
-//! - skopeo is given the one entry that is for the image, and is told it for the image's own registry: no other registry gets it.
+//! - skopeo is given the one entry that is for the image, for the image's own registry. It gives it to that one and to whom that
+//!   names for giving out passes.
 //! - A file that others may read is not used.
 
 use std::collections::BTreeMap;

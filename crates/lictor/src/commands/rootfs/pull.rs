@@ -19,7 +19,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lictor_agent::AgentConfig;
 use lictor_agent::config::Rootfs as Settings;
@@ -43,6 +43,8 @@ const IMAGE: &str = "image";
 const PASSWORD: &str = "auth.json";
 /// What it takes for its user's settings of registries, which makes it look for no others.
 const REGISTRIES: &str = ".config/containers/registries.conf";
+/// So long nothing may come: whoever comes next waits for this one.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Unpacking takes so long at most, besides fetching.
 const UNPACK: Duration = Duration::from_secs(1800);
 
@@ -76,9 +78,16 @@ pub(super) fn run(dir: &Path, pulled: &PulledImage, config: Option<&Path>, out: 
         limits: limits(&config.dir, settings.image_bytes())?,
         ..import
     };
+    let fetched = dir.join(IMAGE);
+    // Nothing that is waited for, and no way elsewhere.
+    if !fs::symlink_metadata(&fetched).is_ok_and(|m| m.is_dir()) {
+        return Err(Failure::new(what())
+            .why("skopeo left no image")
+            .code(Code::RootfsPullFailed));
+    }
     lictor_sandbox::confine_to_dir(store.dir()).doing("give up what unpacking does not need")?;
     let meta = import
-        .add_called(&dir.join(IMAGE), Some(digest), Some(image.as_str()))
+        .add_called(&fetched, Some(digest), Some(image.as_str()))
         .map_err(|e| failure(what(), &e))?;
     out.either(&describe(&meta), || added(&meta))
 }
@@ -94,12 +103,8 @@ async fn fetch(
             .why(why)
             .code(Code::RootfsPullFailed)
     };
-    let skopeo = &settings.skopeo;
-    if !skopeo.is_file() {
-        return Err(failed(missing(skopeo)));
-    }
+    let password = ready(settings, image).map_err(failed)?;
     put(place, REGISTRIES, b"").doing("prepare a place to fetch to")?;
-    let password = credentials::of(settings.credentials.as_deref(), image).map_err(failed)?;
     if let Some(password) = &password {
         put(place, PASSWORD, password.as_bytes()).doing("prepare a place to fetch to")?;
     }
@@ -115,8 +120,9 @@ async fn fetch(
         }),
         within: settings.pull_within(),
     };
-    let watch = || room(place, most);
-    watch().map_err(failed)?;
+    room(place, most).map_err(failed)?;
+    let mut progress = Progress::begin();
+    let watch = || room(place, most).and_then(|bytes| progress.check(bytes));
     let helped = host.help(&helper, watch).await.map_err(|e| match e {
         HelperError::Io(e) => failed(format!("skopeo cannot be run: {e}")),
         other => failed(other.to_string()),
@@ -131,15 +137,47 @@ async fn fetch(
     }
 }
 
-/// What is said where there is no skopeo.
-pub(crate) fn missing(skopeo: &Path) -> String {
-    let fix = "install it: apt install skopeo, or set `skopeo` below `[rootfs]` in the agent's configuration";
-    format!("{} is not there; {fix}", skopeo.display())
+/// Whether everything is there that fetching takes; if so, the password for the image.
+pub(crate) fn ready(settings: &Settings, image: &ImageName) -> std::result::Result<Option<String>, String> {
+    if !settings.skopeo.is_file() {
+        let fix =
+            "install it: apt install skopeo, or set `skopeo` below `[rootfs]` in the agent's configuration";
+        return Err(format!("{} is not there; {fix}", settings.skopeo.display()));
+    }
+    lictor_sandbox::holds_tools().map_err(|e| format!("skopeo: {e}"))?;
+    credentials::of(settings.credentials.as_deref(), image)
 }
 
-/// Whether there may be more of what is fetched.
-fn room(place: &Path, most: u64) -> std::result::Result<(), String> {
-    if bytes_in(place) > most {
+/// How much has come, and since when it is so much.
+struct Progress {
+    bytes: u64,
+    since: Instant,
+}
+
+impl Progress {
+    fn begin() -> Self {
+        let since = Instant::now();
+        Self { bytes: 0, since }
+    }
+
+    fn check(&mut self, bytes: u64) -> std::result::Result<(), String> {
+        if bytes != self.bytes {
+            *self = Self {
+                bytes,
+                ..Self::begin()
+            };
+        }
+        match self.since.elapsed() > SILENCE {
+            true => Err(format!("nothing has come for {} s", SILENCE.as_secs())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// How many bytes there are, when there may be more.
+fn room(place: &Path, most: u64) -> std::result::Result<u64, String> {
+    let bytes = bytes_in(place);
+    if bytes > most {
         return Err(too_large(most));
     }
     match lictor_sandbox::host_facts(place).disk_free_bytes {
@@ -147,7 +185,7 @@ fn room(place: &Path, most: u64) -> std::result::Result<(), String> {
             "less than {} of the node's disk are free",
             size_in_words(MARGIN)
         )),
-        _ => Ok(()),
+        _ => Ok(bytes),
     }
 }
 
