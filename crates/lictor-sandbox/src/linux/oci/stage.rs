@@ -8,6 +8,7 @@
 //!   RUNTIME_DIR/PID.START.N/stage    a tmpfs that only these mounts have
 //!     0  1  2  ...                   what is shown
 //!     nothing                        a file that nobody can open
+//!     devices                        the null device that is seen in these mounts, in place of the machine's
 //! ```
 //!
 //! # Invariants
@@ -19,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
 };
@@ -30,6 +31,9 @@ use crate::linux::covers::{Cover, Covered};
 
 /// A file that nobody can open.
 const NOTHING: &str = "nothing";
+/// Devices of these mounts' own.
+const DEVICES: &str = "devices";
+const NULL: &str = "/dev/null";
 pub(super) const INERT: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
@@ -112,6 +116,7 @@ fn attach_all(place: &Path, parts: &[Part<'_>], covers: &[Covered]) -> io::Resul
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     attach(&stage, &rustix::fs::open(place, directory, Mode::empty())?)?;
     point(&stage, NOTHING, false)?;
+    own_null(&stage).map_err(|e| about(NULL, e))?;
     for (n, part) in parts.iter().enumerate() {
         let at = point(&stage, &n.to_string(), part.is_dir)?;
         attach(&part.tree, &at).map_err(|e| about(part.at, e))?;
@@ -120,6 +125,24 @@ fn attach_all(place: &Path, parts: &[Part<'_>], covers: &[Covered]) -> io::Resul
         cover(&stage, parts, covered).map_err(|e| about(&covered.at, e))?;
     }
     Ok(File::open("/proc/thread-self/ns/mnt")?.into())
+}
+
+/// Puts another device in the place of this one: crun gives what a container's first process gets as standard input to
+/// the container's root, and podman gives it this.
+fn own_null(stage: &OwnedFd) -> io::Result<()> {
+    let devices = memory(
+        SMALL,
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+    )?;
+    attach(&devices, &point(stage, DEVICES, true)?)?;
+    let everybodys = Mode::from_raw_mode(0o666);
+    let number = rustix::fs::makedev(1, 3);
+    rustix::fs::mknodat(&devices, "null", FileType::CharacterDevice, everybodys, number)?;
+    // Whatever mask this process has.
+    rustix::fs::chmodat(&devices, "null", everybodys, AtFlags::empty())?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let own = rustix::fs::openat(&devices, "null", flags, Mode::empty())?;
+    attach(&copy_of(&own)?, &rustix::fs::open(NULL, flags, Mode::empty())?)
 }
 
 /// Makes a place to mount something at.
