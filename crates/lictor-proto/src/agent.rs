@@ -332,6 +332,9 @@ pub struct BackendReport {
     pub name: String,
     /// Whether it can be used here.
     pub usable: bool,
+    /// Who makes its containers, where several could: `runc`, `crun`, `podman`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// What it can enforce, sorted.
     pub capabilities: Vec<String>,
     /// What is missing, and the fix; empty when usable.

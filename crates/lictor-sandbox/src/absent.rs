@@ -72,6 +72,14 @@ pub(crate) async fn checks(_: &Kernel) -> Vec<Check> {
     Vec::new()
 }
 
+pub(crate) fn leads_to_agent<'a>(
+    _: impl Iterator<Item = &'a str>,
+    _: BackendName,
+    _: &Path,
+) -> Option<&'a str> {
+    None
+}
+
 /// The program of a probe's job; there is none.
 pub(crate) const TRIAL: [&str; 4] = [""; 4];
 

@@ -179,12 +179,14 @@ impl Host {
                 Ok(capabilities) => BackendReport {
                     name,
                     usable: true,
+                    engine: capabilities.engine().map(str::to_owned),
                     capabilities: capabilities.words(),
                     problem: String::new(),
                 },
                 Err(error) => BackendReport {
                     name,
                     usable: false,
+                    engine: None,
                     capabilities: Vec::new(),
                     problem: error.to_string(),
                 },

@@ -81,6 +81,7 @@ pub(crate) use kept::{
     restore as restore_kept, snapshot as snapshot_kept,
 };
 pub(crate) use kernel::Kernel;
+pub(crate) use own_dir::leads_to_agent;
 pub(crate) use pipe::PipeReader;
 pub(crate) use process::{cgroup_of, identify};
 pub(crate) use proxy::OWN_PROGRAM;

@@ -31,6 +31,8 @@ use serde::Serialize;
 
 use self::promises::Promises;
 pub use self::promises::can_hold;
+#[cfg(target_os = "linux")]
+pub(crate) use self::promises::keeps_from_agent;
 pub use self::unenforceable::{Lack, Unenforceable};
 use crate::backend::StartError;
 use crate::capability::Capabilities;
@@ -262,6 +264,7 @@ impl Body {
         let applied: Capabilities = spec.promises().required(capabilities)?.into_iter().collect();
         let applied = AppliedBackend {
             name: spec.backend.as_str().to_owned(),
+            engine: capabilities.engine().map(str::to_owned),
             capabilities: applied.words(),
         };
         // One field order and sorted maps: the same plan is always the same text.

@@ -38,6 +38,18 @@ async fn runs_jobs_exactly(config: Config) {
     cases::changed_program_does_not_start(&bench).await;
     cases::handle_finds_the_job_again(&bench).await;
     leaves_nobody_beside_the_first_process(&bench).await;
+    names_who_made_it(&bench);
+}
+
+/// What the receipt says.
+fn names_who_made_it(bench: &Bench) {
+    let plan = bench.plan(&common::command(&["true"]));
+    let named = plan.applied().engine.as_deref();
+    assert_eq!(named, bench.capabilities.engine());
+    assert!(
+        ["runc", "crun", "podman"].contains(&named.expect("a container has an engine")),
+        "{named:?}"
+    );
 }
 
 #[tokio::test]

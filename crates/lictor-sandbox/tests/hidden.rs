@@ -303,6 +303,11 @@ async fn no_job_is_shown_the_agents_own_directory_where_nothing_can_be_put_over_
     let name = "p".parse().expect("a name");
     for shown in [place.path(), &node, &node.join("work")] {
         agents.profile.read_only = vec![shown.to_str().expect("UTF-8").to_owned()];
+        let missing = can_hold(&agents.profile, Backend::Landlock, &agents.capabilities);
+        let missing = missing
+            .expect_err("another backend of a list is taken")
+            .to_string();
+        assert!(missing.contains("hidden_agent"), "{missing}");
         let exec = command(&["true"]);
         let found = agents
             .host

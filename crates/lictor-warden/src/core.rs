@@ -295,6 +295,7 @@ impl Core {
             facts_digest: None,
             profile: profile.clone(),
             backend: None,
+            engine: None,
             capabilities: Vec::new(),
             plan_digest: None,
             sandbox: None,

@@ -274,7 +274,7 @@ pub(crate) async fn conclude(
             job: digest,
             envelope,
             expires_at: job.expires_at,
-            decision,
+            decision: Box::new(decision),
         }],
         audit: Vec::new(),
         receipt: Some(draft),

@@ -78,6 +78,7 @@ impl Issuer {
             .filter(|_| started)
             .map(|name| AppliedBackend {
                 name,
+                engine: decision.engine.clone(),
                 capabilities: decision.capabilities.clone(),
             });
         let receipt = Receipt {

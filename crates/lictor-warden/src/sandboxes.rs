@@ -45,12 +45,14 @@ impl Sandboxes {
             let mut report = BackendReport {
                 name: name.as_str().to_owned(),
                 usable: false,
+                engine: None,
                 capabilities: Vec::new(),
                 problem: String::new(),
             };
             match backend.probe().await {
                 Ok(capabilities) => {
                     report.usable = true;
+                    report.engine = capabilities.engine().map(str::to_owned);
                     report.capabilities = capabilities.words();
                     usable.insert(
                         name,

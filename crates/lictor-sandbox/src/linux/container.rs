@@ -99,7 +99,10 @@ impl Backend for Container {
 
     async fn create(&self, plan: Plan) -> Result<Box<dyn Sandbox>, StartError> {
         let mut job = Job::create(self.0.clone(), plan)?;
-        let made = match self.make(job.plan.spec()).await {
+        let made = match self
+            .make(job.plan.spec(), job.plan.applied().engine.as_deref())
+            .await
+        {
             Ok(made) => made,
             Err(e) => {
                 let _ = job.destroy().await;
@@ -121,7 +124,8 @@ impl Backend for Container {
 }
 
 impl Container {
-    async fn make(&self, spec: &LaunchSpec) -> Result<Made, StartError> {
+    /// `told` is who makes it, by the plan.
+    async fn make(&self, spec: &LaunchSpec, told: Option<&str>) -> Result<Made, StartError> {
         let mut view = View::open(&self.0, spec)
             .await
             .map_err(StartError::failed("show what the profile names"))?;
@@ -129,7 +133,13 @@ impl Container {
             user: (spec.user.uid, spec.user.gid),
             root: self.0.config.container_root,
         };
-        let mut made = Made::make(&self.0, &self.maker().await?, (ids, &view)).await?;
+        let maker = self.maker().await?;
+        if told.is_some_and(|told| told != maker.engine().as_str()) {
+            // Another probe has found another one since.
+            let other = io::Error::other("it is not the engine that the plan names; try again");
+            return Err(StartError::failed("make the container")(other));
+        }
+        let mut made = Made::make(&self.0, &maker, (ids, &view)).await?;
         made.placeholders = view.placeholders();
         Ok(made)
     }

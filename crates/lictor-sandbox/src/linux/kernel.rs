@@ -23,9 +23,9 @@ use super::seccomp::Around;
 use super::users::User;
 use super::zygote::Zygote;
 use crate::backend::StartError;
-use crate::capability::Capability;
+use crate::capability::{Capabilities, Capability};
 use crate::host::Config;
-use crate::plan::Resolved;
+use crate::plan::{Resolved, keeps_from_agent};
 
 /// Threads that may open paths of profiles at once, some of which may never answer.
 const OPENERS: usize = 64;
@@ -97,8 +97,10 @@ impl Kernel {
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
         let (_, settings, backend) = profile;
-        if let (Backend::Landlock, Some(own)) = (backend, self.own_dir()) {
-            super::own_dir::is_left_out(settings, backend, &own).map_err(|e| e.refusal())?;
+        if backend == Backend::Landlock {
+            // Once more, whatever was known when the backend was chosen.
+            let alone = Capabilities::default().of_agent_in(self.own_dir());
+            keeps_from_agent(settings, backend, &alone).map_err(|e| e.refusal())?;
         }
         let store = self.rootfs.get();
         let resolved = self

@@ -11,6 +11,7 @@ use lictor_trust::profiles::{Backend, Limits, Network, Profile, Seccomp};
 use super::egress_of;
 use super::unenforceable::{Lack, Unenforceable};
 use crate::capability::{Capabilities, Capability};
+use crate::imp;
 
 /// What a job is promised by its profile, for one backend.
 pub(super) struct Promises<'a> {
@@ -46,11 +47,16 @@ impl Promises<'_> {
         needed.extend(self.of_views());
         needed.extend(self.of_users());
         needed.extend(self.of_limits(capabilities));
-        let lacks: Vec<Lack> = needed
+        let mut lacks: Vec<Lack> = needed
             .iter()
             .filter(|c| !capabilities.has(**c))
             .map(|c| Lack::new(*c, capabilities))
             .collect();
+        match agent_in_sight(self.backend, self.shown, capabilities) {
+            Some(_) if capabilities.has(Capability::HiddenAgent) => needed.push(Capability::HiddenAgent),
+            Some(lack) => lacks.push(lack),
+            None => {}
+        }
         if !lacks.is_empty() {
             let backend = self.backend;
             return Err(Unenforceable::Missing { backend, lacks });
@@ -134,6 +140,42 @@ impl Promises<'_> {
             limits.open_files.map(|_| C::OpenFiles),
         ];
         all.into_iter().flatten()
+    }
+}
+
+/// What a backend would have to put something over: the agent's own directory, where a path that is shown leads there. Who
+/// shows the host as it is hides nothing.
+fn agent_in_sight(
+    backend: Backend,
+    (read_only, read_write): (&[String], &[String]),
+    capabilities: &Capabilities,
+) -> Option<Lack> {
+    let own = capabilities.agent().filter(|_| backend.is_unprivileged())?;
+    let named = read_only.iter().chain(read_write).map(String::as_str);
+    let path = imp::leads_to_agent(named, backend, own)?;
+    Some(Lack {
+        capability: Capability::HiddenAgent,
+        why: Some(format!("{path} is shown and leads to the agent's own directory")),
+    })
+}
+
+/// Whether no path that a profile shows leads to the agent's own directory where nothing can be put over that.
+///
+/// # Errors
+/// Which one does.
+#[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+pub(crate) fn keeps_from_agent(
+    profile: &Profile,
+    backend: Backend,
+    capabilities: &Capabilities,
+) -> Result<(), Unenforceable> {
+    let shown = (&profile.read_only[..], &profile.read_write[..]);
+    match agent_in_sight(backend, shown, capabilities) {
+        Some(lack) if !capabilities.has(Capability::HiddenAgent) => {
+            let lacks = vec![lack];
+            Err(Unenforceable::Missing { backend, lacks })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -281,6 +323,37 @@ mod tests {
                 Ok(()),
                 "there is nothing to protect"
             );
+        }
+    }
+
+    #[test]
+    fn what_leads_to_the_agents_directory_is_missing_like_anything_else_where_nothing_covers_it() {
+        let own = std::path::PathBuf::from("/nowhere/agent");
+        let without = Capability::ALL
+            .into_iter()
+            .filter(|c| *c != Capability::HiddenAgent);
+        let without = without.collect::<Capabilities>().of_agent_in(Some(own.clone()));
+        let all = Capability::ALL.into_iter().collect::<Capabilities>();
+        let all = all.of_agent_in(Some(own));
+        for backend in BACKENDS {
+            let mut profile = greedy(backend);
+            profile.read_only = vec!["/nowhere".to_owned()];
+            let found = can_hold(&profile, backend, &without);
+            assert_eq!(
+                found.is_err(),
+                backend != Backend::Host,
+                "host hides nothing from anybody"
+            );
+            if let Err(refused) = found {
+                let text = refused.to_string();
+                assert!(
+                    text.contains("hidden_agent (/nowhere is shown") && text.contains("show other paths"),
+                    "{text}"
+                );
+            }
+            assert_eq!(can_hold(&profile, backend, &all), Ok(()));
+            profile.read_only = vec!["/opt".to_owned()];
+            assert_eq!(can_hold(&profile, backend, &without), Ok(()));
         }
     }
 

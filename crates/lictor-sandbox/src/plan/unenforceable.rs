@@ -29,17 +29,6 @@ pub enum Unenforceable {
         /// Which path.
         path: String,
     },
-    /// Nothing can be put over the agent's own directory there, and a path that the profile shows leads to it.
-    #[error(
-        "{backend} cannot keep the agent's own directory out of {path}, which is shown; name bubblewrap in the profile, or \
-         show other paths"
-    )]
-    OwnDirectory {
-        /// Which backend.
-        backend: Backend,
-        /// Which path.
-        path: String,
-    },
     /// A namespaced job would run as root.
     #[error("a profile that isolates needs a run-as user who is not root; leave run_as out or name another")]
     Root,

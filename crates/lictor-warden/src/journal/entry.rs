@@ -49,7 +49,7 @@ pub enum Entry {
         /// When its validity ends.
         expires_at: Timestamp,
         /// The decision.
-        decision: Decision,
+        decision: Box<Decision>,
     },
     /// Its process runs. May be missing after a crash.
     Started {
@@ -137,6 +137,9 @@ pub struct Decision {
     pub profile: Name,
     /// The backend's name; `null` when nothing is to be started.
     pub backend: Option<String>,
+    /// Who makes its container, where several could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// What the backend enforces.
     pub capabilities: Vec<String>,
     /// Digest of the plan.

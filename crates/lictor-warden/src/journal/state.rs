@@ -129,6 +129,7 @@ impl State {
             } => {
                 self.seen.insert(job, expires_at);
                 let started = None;
+                let decision = *decision;
                 self.open(job, envelope, expires_at, Phase::Taken { decision, started });
             }
             Entry::Started { job, at, handle } => {

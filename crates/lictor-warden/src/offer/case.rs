@@ -108,6 +108,7 @@ impl Case<'_> {
             made_at: kept.made_at,
             new: kept.is_new,
         });
+        decision.engine = plan.applied().engine.clone();
         decision.capabilities = plan.applied().capabilities.clone();
         decision.plan_digest = Some(plan.digest());
         if let Err(e) = self.take(&decision).await {
@@ -194,7 +195,7 @@ impl Case<'_> {
                 job: self.digest,
                 envelope: self.job.wire().to_owned(),
                 expires_at: self.job.expires_at,
-                decision: decision.clone(),
+                decision: Box::new(decision.clone()),
             }],
             audit: vec![event],
             receipt: None,
@@ -320,6 +321,7 @@ fn recorded(permit: &Permit, resolved: &Resolved) -> Decision {
         facts_digest: Some(resolved.facts().digest()),
         profile: permit.profile_name().clone(),
         backend: Some(resolved.facts().backend.clone()),
+        engine: None,
         capabilities: Vec::new(),
         plan_digest: None,
         sandbox: None,

@@ -58,7 +58,7 @@ fn the_first_backend_that_can_hold_the_profile_runs_the_job_and_the_receipt_name
             (refusal.code, refusal.message.as_str()),
             (
                 Code::Unenforceable,
-                "host cannot enforce no_network on this host; name a backend that isolates in the profile: \
+                "host cannot enforce no_network (it shows the host as it is) on this host; name a backend that isolates in the profile: \
                  bubblewrap, or landlock"
             )
         );
@@ -67,6 +67,40 @@ fn the_first_backend_that_can_hold_the_profile_runs_the_job_and_the_receipt_name
             (receipt.code, receipt.started_at),
             (Some(Code::Unenforceable), None)
         );
+    });
+}
+
+/// `landlock` can put nothing over what it shows, and the agent's own files lie below the path that the profile names.
+#[test]
+fn a_backend_that_cannot_hide_the_agents_own_directory_is_passed_over() {
+    let mut world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let above = world.dir.path().parent().expect("a directory").display();
+        let shows = |name: &str, backends: &str| {
+            format!("[profiles.{name}]\nbackend = [{backends}]\nread_only = [\"{above}\"]\n")
+        };
+        let both = shows("alone", "\"landlock\"") + &shows("list", "\"landlock\", \"bubblewrap\"");
+        let reply = warden.ask(Request::Law(world.next_profiles(&both))).await;
+        assert!(matches!(reply, Reply::Law(_)), "{reply:?}");
+        let mut wanted = world.job("alice", &["true"]);
+        wanted.profile = name("alone");
+        let (job, o) = world.sign_job(&wanted);
+        let OfferReply::Denied(refusal) = offer(&warden, o).await else {
+            panic!("it would be shown the agent's own files")
+        };
+        assert_eq!(refusal.code, Code::Unenforceable);
+        assert!(refusal.message.contains("hidden_agent"), "{refusal:?}");
+        finished(&mut feed, job).await;
+        wanted.profile = name("list");
+        let (job, o) = world.sign_job(&wanted);
+        assert_eq!(
+            offer(&warden, o).await,
+            OfferReply::Accepted,
+            "the next one is taken"
+        );
+        finished(&mut feed, job).await;
     });
 }
 

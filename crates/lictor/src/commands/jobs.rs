@@ -117,6 +117,11 @@ fn text(view: &JobView, dossier: &Dossier) -> String {
     lines.join("\n")
 }
 
+/// Who made a container, where that is known.
+fn by(engine: Option<&str>) -> String {
+    engine.map_or_else(String::new, |engine| format!(" by {}", escape(engine)))
+}
+
 /// A verified receipt in words.
 pub(crate) fn receipt(r: &Receipt) -> String {
     let exit = match r.exit {
@@ -138,8 +143,9 @@ pub(crate) fn receipt(r: &Receipt) -> String {
     }
     if let Some(b) = &r.backend {
         lines.push(format!(
-            "sandbox    {} ({})",
+            "sandbox    {}{} ({})",
             escape(&b.name),
+            by(b.engine.as_deref()),
             escape(&b.capabilities.join(", "))
         ));
     }

@@ -36,6 +36,8 @@ pub(crate) struct ResultLine {
     pub(crate) limits_hit: Option<Vec<LimitHit>>,
     /// The backend that it really ran in.
     pub(crate) sandbox: Option<String>,
+    /// Who made its container, where several could have: `runc`, `crun`, `podman`.
+    pub(crate) engine: Option<String>,
     /// What it did through the egress proxy (`allowed`, `denied`, bytes `up` and `down`); `null` without a way out.
     pub(crate) egress: Option<Totals>,
     /// The kept sandbox that it worked in (`name`, `made_at`, `new`); `null` without one.
@@ -83,6 +85,7 @@ impl ResultLine {
             written_bytes: r.usage.and_then(|u| u.written_bytes),
             limits_hit: Some(r.limits_hit.clone()),
             sandbox: r.backend.as_ref().map(|b| b.name.clone()),
+            engine: r.backend.as_ref().and_then(|b| b.engine.clone()),
             egress: r.egress,
             kept_sandbox: r.sandbox.clone(),
             decision: decision(r.outcome, r.started_at.is_some() || r.plan_digest.is_some()),
@@ -118,6 +121,7 @@ impl ResultLine {
             written_bytes: None,
             limits_hit: None,
             sandbox: None,
+            engine: None,
             egress: None,
             kept_sandbox: None,
             decision: None,

@@ -140,6 +140,7 @@ impl Herd {
 
     fn heartbeat(&self, secrets: &NodeSecrets, name: Name) -> Message {
         let backend = |name: &str| BackendReport {
+            engine: None,
             name: name.to_owned(),
             usable: true,
             capabilities: ["no_network", "pid_namespace", "read_only_root", "seccomp"]

@@ -44,7 +44,8 @@ pub(super) async fn look(node: &Node, law: Option<&Profiles>) -> Vec<Finding> {
             Some(found) => found,
             None => backend.probe().await,
         };
-        let says = found.as_ref().map(|c| c.words().join(", "));
+        let found = found.map(|capabilities| capabilities.of_agent_in(node.dir.clone()));
+        let says = found.as_ref().map(words);
         findings.push(of_probe(
             format!("sandbox {}", backend.name()),
             says.map_err(Clone::clone),
@@ -60,12 +61,22 @@ pub(super) async fn look(node: &Node, law: Option<&Profiles>) -> Vec<Finding> {
     findings
 }
 
+/// What a backend holds, and who makes its containers.
+fn words(found: &Capabilities) -> String {
+    let words = found.words().join(", ");
+    match found.engine() {
+        Some(engine) => format!("by {engine}: {words}"),
+        None => words,
+    }
+}
+
 /// What a running agent has found itself.
 fn reported(agent: &Presence, backend: Backend) -> Option<Result<Capabilities, ProbeError>> {
     let report = agent.backends.iter().find(|r| r.name == backend.as_str())?;
     let words = report.capabilities.iter();
+    let found: Capabilities = words.filter_map(|w| Capability::of_word(w)).collect();
     Some(match report.usable {
-        true => Ok(words.filter_map(|w| Capability::of_word(w)).collect()),
+        true => Ok(found.made_by(report.engine.as_deref())),
         false => Err(ProbeError {
             problem: report.problem.clone(),
             fix: "mend that, and start the agent again".to_owned(),
@@ -213,8 +224,14 @@ mod tests {
         let report = BackendReport {
             name: "bubblewrap".to_owned(),
             usable: true,
+            engine: None,
             capabilities: all.words(),
             problem: String::new(),
+        };
+        let by_podman = BackendReport {
+            name: "container".to_owned(),
+            engine: Some("podman".to_owned()),
+            ..report.clone()
         };
         let node = Node {
             config: Config {
@@ -229,7 +246,7 @@ mod tests {
             agent: Some(Presence {
                 process: lictor_sandbox::own_process().expect("this process"),
                 since: lictor_proto::Timestamp::now(),
-                backends: vec![report],
+                backends: vec![report, by_podman],
             }),
         };
         let findings = look(&node, Some(&law)).await;
@@ -237,6 +254,11 @@ mod tests {
             find(&findings, "profile closed").level,
             Level::Ok,
             "the agent has a bwrap of its own"
+        );
+        let container = find(&findings, "sandbox container");
+        assert!(
+            container.says.starts_with("by podman: "),
+            "who makes containers is named: {container:?}"
         );
         assert_eq!(find(&findings, "profile rooted").level, Level::Ok);
         let missing = find(&findings, "rootfs of profile rooted");
