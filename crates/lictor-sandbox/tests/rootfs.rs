@@ -6,10 +6,11 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::somebody::{as_somebody, own_place};
 use common::{Bench, command, for_every_sandbox};
 use lictor_proto::{Code, Digest};
 use lictor_rootfs::{Import, Limits, RootfsError, Store};
-use lictor_sandbox::{Plan, StdinSource, sync_file_system};
+use lictor_sandbox::{Config, ContainerEngine, Plan, StdinSource, sync_file_system};
 use lictor_trust::profiles::Backend;
 
 for_every_sandbox![
@@ -19,6 +20,82 @@ for_every_sandbox![
     what_the_profile_names_besides_is_the_hosts,
     a_link_in_the_place_of_what_is_shown_is_a_refusal,
 ];
+
+/// It mounts files of its own into every root, for which the tree has no places.
+#[tokio::test]
+async fn podman_shows_a_root_of_the_store_and_leaves_that_as_it_is() {
+    if !rustix::process::geteuid().is_root() {
+        return common::skip("it is about a root agent; another one is tried below");
+    }
+    let podman = |engine| {
+        let config = Config {
+            container_engine: engine,
+            ..Config::default()
+        };
+        On(Backend::Container, config)
+    };
+    if Bench::on_with(Backend::Container, podman(ContainerEngine::Podman).1)
+        .await
+        .is_none()
+    {
+        return;
+    }
+    let on = || podman(ContainerEngine::Podman);
+    a_job_sees_its_own_root_and_nothing_of_the_hosts(on()).await;
+    programs_are_looked_up_and_judged_in_that_root(on()).await;
+    what_the_profile_names_besides_is_the_hosts(on()).await;
+    leaves_the_store_as_it_is(on()).await;
+}
+
+#[test]
+fn podman_of_an_agent_that_is_not_root_shows_a_root_of_the_store_and_leaves_that_as_it_is() {
+    let test = "podman_of_an_agent_that_is_not_root_shows_a_root_of_the_store_and_leaves_that_as_it_is";
+    if !as_somebody(test) {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let on = || {
+            let config = Config {
+                runtime_dir: own_place(),
+                ..Config::default()
+            };
+            On(Backend::Container, config)
+        };
+        if Bench::on_with(Backend::Container, on().1).await.is_some() {
+            a_job_sees_its_own_root_and_nothing_of_the_hosts(on()).await;
+            leaves_the_store_as_it_is(on()).await;
+        }
+    });
+}
+
+/// Every name, and what it holds.
+fn listing(dir: &Path) -> String {
+    let line = "cd \"$0\" && find . -printf '%p %y %m %s %C@\\n' | sort";
+    let found = Command::new("sh")
+        .args(["-c", line])
+        .arg(dir)
+        .output()
+        .expect("find");
+    assert!(found.status.success());
+    String::from_utf8(found.stdout).expect("UTF-8")
+}
+
+async fn leaves_the_store_as_it_is(on: On) {
+    let rooted = rooted(on).await;
+    let tree = rooted.store.hold(&rooted.digest).expect("held").tree().to_owned();
+    let before = listing(&tree);
+    assert!(before.contains("./etc/own"), "{before}");
+    assert!(
+        rooted
+            .bench
+            .sh("cat /etc/own /run/* /etc/resolv.conf")
+            .await
+            .stdout
+            .contains("own")
+    );
+    assert_eq!(listing(&tree), before);
+}
 
 /// A directory with a shell, what its libraries are, and a few places and scripts.
 fn make_tree(dir: &Path) {
@@ -59,12 +136,23 @@ struct Rooted {
     digest: Digest,
 }
 
+/// A backend, and what makes its sandboxes.
+#[derive(Clone)]
+struct On(Backend, Config);
+
+impl From<Backend> for On {
+    fn from(backend: Backend) -> Self {
+        Self(backend, Config::default())
+    }
+}
+
 /// A bench whose profile names a root that the store has.
-async fn rooted(backend: Backend) -> Rooted {
+async fn rooted(on: impl Into<On>) -> Rooted {
+    let On(backend, config) = on.into();
     let node = tempfile::tempdir().expect("a directory");
     let store = Store::of_node(node.path());
     let digest = add(&store, &packed(node.path(), ""));
-    let mut bench = Bench::new(backend).await;
+    let mut bench = Bench::with(backend, config).await;
     bench.host.use_rootfs(store.clone());
     bench.profile.rootfs = Some(digest);
     Rooted {
@@ -84,7 +172,7 @@ fn add(store: &Store, tarball: &Path) -> Digest {
     import.add(tarball, None).expect("added").digest
 }
 
-async fn a_job_sees_its_own_root_and_nothing_of_the_hosts(backend: Backend) {
+async fn a_job_sees_its_own_root_and_nothing_of_the_hosts(backend: impl Into<On>) {
     let Rooted {
         bench, node: _node, ..
     } = rooted(backend).await;
@@ -113,7 +201,7 @@ async fn a_job_sees_its_own_root_and_nothing_of_the_hosts(backend: Backend) {
     assert!(usual.stdout.starts_with("Name:"), "{usual:?}");
 }
 
-async fn programs_are_looked_up_and_judged_in_that_root(backend: Backend) {
+async fn programs_are_looked_up_and_judged_in_that_root(backend: impl Into<On>) {
     let Rooted {
         bench, node: _node, ..
     } = rooted(backend).await;
@@ -147,7 +235,7 @@ async fn programs_are_looked_up_and_judged_in_that_root(backend: Backend) {
     }
 }
 
-async fn a_root_that_a_job_uses_stays_until_the_job_is_gone(backend: Backend) {
+async fn a_root_that_a_job_uses_stays_until_the_job_is_gone(backend: impl Into<On>) {
     let Rooted {
         bench,
         store,
@@ -172,8 +260,8 @@ async fn a_root_that_a_job_uses_stays_until_the_job_is_gone(backend: Backend) {
     assert!(refusal.message.contains("lictor agent rootfs add"), "{refusal}");
 }
 
-async fn what_the_profile_names_besides_is_the_hosts(backend: Backend) {
-    let Rooted { mut bench, node, .. } = rooted(backend).await;
+async fn what_the_profile_names_besides_is_the_hosts(backend: impl Into<On> + Clone) {
+    let Rooted { mut bench, node, .. } = rooted(backend.clone()).await;
     // As a user of the host sees it, whom the directories above let pass.
     let shown = tempfile::tempdir_in("/srv").expect("a directory");
     std::fs::write(shown.path().join("file"), "the host's\n").expect("written");

@@ -81,11 +81,10 @@ impl Backend for Container {
             ));
         }
         let maker = Maker::choose(&self.0).await?;
-        let (shows_trees, engine) = (maker.shows_trees(), maker.engine().as_str());
+        let engine = maker.engine().as_str();
         *self.0.maker.lock().unwrap_or_else(PoisonError::into_inner) = Some(maker);
-        let mut own = vec![C::NoNetwork, C::Devices];
+        let mut own = vec![C::NoNetwork, C::Devices, C::OwnRoot];
         own.extend(C::OF_NAMESPACES);
-        own.extend(shows_trees.then_some(C::OwnRoot));
         let found = probing::begin(&self.0, self.name(), &own);
         let found = probing::with_disk(probing::with_pids(found, &self.0));
         let rights = [C::RunAsUser, C::HiddenPaths, C::ProtectedPaths, C::HiddenAgent];
@@ -139,6 +138,9 @@ impl Container {
             let other = io::Error::other("it is not the engine that the plan names; try again");
             return Err(StartError::failed("make the container")(other));
         }
+        maker
+            .prepare(&mut view)
+            .map_err(StartError::failed("show the root file system"))?;
         let mut made = Made::make(&self.0, &maker, (ids, &view)).await?;
         made.placeholders = view.placeholders();
         Ok(made)

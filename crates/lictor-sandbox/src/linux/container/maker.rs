@@ -1,13 +1,14 @@
 //! Who makes the containers: which of them works here, and what it takes where one does not.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::docker::Docker;
 use super::first::First;
 use super::made::Made;
-use super::podman::Podman;
+use super::podman::{self, Podman};
 use super::runtime::{Kind, Runtime};
 use crate::backend::{ProbeError, StartError};
 use crate::engine::ContainerEngine;
@@ -108,9 +109,12 @@ impl Maker {
         }
     }
 
-    /// Whether it can show a root file system as it is. podman mounts files of its own into every one.
-    pub(super) const fn shows_trees(&self) -> bool {
-        matches!(self, Self::Runtime(_) | Self::Docker(_))
+    /// What of a root file system it cannot show as it is: podman mounts files of its own into every one.
+    pub(super) fn prepare(&self, view: &mut View) -> io::Result<()> {
+        match self {
+            Self::Runtime(_) | Self::Docker(_) => Ok(()),
+            Self::Podman(_) => podman::prepare(view),
+        }
     }
 
     pub(super) async fn start(

@@ -32,6 +32,10 @@ const FIRST: [&str; 4] = ["/proc/self/fd/3", "hold", "4", "5"];
 /// Where podman mounts something by itself.
 const DIRECTORIES: [&str; 1] = ["/sys"];
 const FILES: [&str; 3] = ["/etc/hostname", "/etc/resolv.conf", "/run/.containerenv"];
+/// The directories that these are in.
+const AMID: [&str; 2] = ["/etc", "/run"];
+/// What the bundle puts in the place of a root file system's own.
+const OVER_TREE: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/hosts"];
 /// Where it finds its own programs.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Most files and processes of its own programs; the job's limits are others.
@@ -176,10 +180,18 @@ pub(super) fn own(bundle: &Bundle) -> PathBuf {
     bundle.dir().join("podman")
 }
 
+/// Leaves room in a root file system for what podman and the bundle put there.
+pub(super) fn prepare(view: &mut View) -> io::Result<()> {
+    let others: Vec<&str> = FILES.into_iter().chain(OVER_TREE).collect();
+    view.leave_out_covered();
+    view.break_up(&AMID, &others)
+}
+
 /// Mounts of files of the bundle.
 fn lay(bundle: &Bundle, view: &View) -> io::Result<Vec<Mount>> {
     let files = bundle.lay(view)?;
     bundle.lay_points(&DIRECTORIES, &FILES)?;
+    bundle.lay_points(&[], &OVER_TREE)?;
     let own = own(bundle);
     for dir in ["", "tmp", "run", "storage", "home"] {
         fs::create_dir(own.join(dir))?;

@@ -70,6 +70,9 @@ pub(crate) struct View {
     stage: Option<OwnedFd>,
 }
 
+/// Most mounts that an engine is asked for: each is words of its command line.
+const MOST_MOUNTS: usize = 1000;
+
 /// What a container has of its own, whatever its root has there.
 const OWN: [&str; 5] = ["dev", "proc", "sys", "tmp", "workspace"];
 
@@ -171,6 +174,65 @@ impl View {
             None => return Err(io::Error::other("what is hidden in it takes a root agent")),
         }
         Ok(view)
+    }
+
+    /// Shows each entry of these directories of a root file system by itself, but for what somebody else mounts there: an
+    /// engine that puts files of its own into them would make the places for that in the store.
+    pub(crate) fn break_up(&mut self, directories: &[&str], others: &[&str]) -> io::Result<()> {
+        if self.users.is_none() {
+            return Ok(());
+        }
+        if let Some((link, _)) = self
+            .links
+            .iter()
+            .find(|(at, _)| directories.contains(&at.as_str()))
+        {
+            let problem =
+                format!("{link} of the root file system is a link, and the engine mounts something there");
+            return Err(io::Error::other(problem));
+        }
+        let is_one =
+            |mount: &mut Mount| matches!(mount.source, Source::Path(_)) && directories.contains(&&*mount.at);
+        let whole: Vec<_> = self.mounts.extract_if(.., is_one).collect();
+        for Mount { source, at, .. } in whole {
+            let (Source::Path(dir) | Source::Held(_, dir)) = source;
+            self.show_each(Path::new(&dir), &at, others)?;
+        }
+        match self.mounts.len() {
+            0..=MOST_MOUNTS => Ok(()),
+            n => Err(io::Error::other(format!(
+                "{n} mounts are more than an engine is asked for"
+            ))),
+        }
+    }
+
+    /// Without what something else is mounted on as a whole, for an engine that takes only one for each place.
+    pub(crate) fn leave_out_covered(&mut self) {
+        let places: Vec<String> = self.mounts.iter().map(|mount| mount.at.clone()).collect();
+        let mut n = 0;
+        self.mounts.retain(|mount| {
+            n += 1;
+            !places[n..].contains(&mount.at)
+        });
+    }
+
+    fn show_each(&mut self, dir: &Path, above: &str, others: &[&str]) -> io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let wrong = |_| io::Error::other("the root file system has a name that is no UTF-8");
+            let at = format!("{above}/{}", entry.file_name().into_string().map_err(wrong)?);
+            let kind = entry.file_type()?;
+            if others.contains(&at.as_str()) {
+                continue;
+            }
+            if kind.is_symlink() {
+                let target = fs::read_link(entry.path())?.into_os_string().into_string();
+                self.links.push((at, target.map_err(wrong)?));
+            } else if kind.is_dir() || kind.is_file() {
+                self.mounts.push(Mount::of(&entry.path(), &at, Access::Read)?);
+            }
+        }
+        Ok(())
     }
 
     /// The same on a thread that may wait, and within the time that a start may take.
