@@ -10,10 +10,10 @@
 mod common;
 
 use common::Bench;
-use lictor_sandbox::Config;
 use lictor_sandbox::conformance::{
     self, Attempt, Class, ELSEWHERE, Shape, Site, Verdict, attempts, judge, leaks,
 };
+use lictor_sandbox::{Capabilities, Config, Host};
 use lictor_trust::profiles::Backend;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -73,15 +73,28 @@ async fn holds_a_part(name: Backend, (part, parts): (usize, usize)) {
     else {
         return;
     };
+    let wanted = wanted().into_iter().skip(part).step_by(parts);
+    let verdicts = within(&mut site, (&host, backend.as_ref(), &can), wanted).await;
+    report(&verdicts, Some(name));
+}
+
+type Within<'a> = (&'a Host, &'a dyn lictor_sandbox::Backend, &'a Capabilities);
+
+/// What becomes of each attempt in a sandbox.
+async fn within(
+    site: &mut Site,
+    (host, backend, can): Within<'_>,
+    attempts: impl Iterator<Item = &'static Attempt>,
+) -> Vec<(&'static Attempt, Verdict)> {
     let mut verdicts = Vec::new();
-    for attempt in wanted().into_iter().skip(part).step_by(parts) {
-        let verdict = site.within(&host, (backend.as_ref(), &can), attempt).await;
+    for attempt in attempts {
+        let verdict = site.within(host, (backend, can), attempt).await;
         verdicts.push((
             attempt,
             verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name)),
         ));
     }
-    report(&verdicts, Some(name));
+    verdicts
 }
 
 /// What depends on how a sandbox is made, and not on its filter or its limits.
@@ -118,15 +131,9 @@ async fn holds_with_a_way_out(name: Backend, is_meant: fn(&Attempt) -> bool) {
     let Some(bench) = Bench::on_with(name, config).await else {
         return;
     };
-    let backend = (bench.backend.as_ref(), &bench.capabilities);
-    let mut verdicts = Vec::new();
-    for attempt in wanted().into_iter().filter(|a| is_meant(a)) {
-        let verdict = site.within(&bench.host, backend, attempt).await;
-        verdicts.push((
-            attempt,
-            verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name)),
-        ));
-    }
+    let backend = (&bench.host, bench.backend.as_ref(), &bench.capabilities);
+    let wanted = wanted().into_iter().filter(|a| is_meant(a));
+    let verdicts = within(&mut site, backend, wanted).await;
     report(&verdicts, Some(name));
 }
 
@@ -190,15 +197,9 @@ async fn bubblewrap_of_an_ordinary_user_lets_out_what_its_list_says() {
     let place = tempfile::tempdir().expect("a directory");
     let mut site = Site::prepare(place.path()).expect("bait");
     let bench = Bench::new(Backend::Bubblewrap).await;
-    let backend = (bench.backend.as_ref(), &bench.capabilities);
-    let mut verdicts = Vec::new();
-    for attempt in wanted().into_iter().filter(|a| depends_on_the_shape(a)) {
-        let verdict = site.within(&bench.host, backend, attempt).await;
-        verdicts.push((
-            attempt,
-            verdict.unwrap_or_else(|e| panic!("{}: {e}", attempt.name)),
-        ));
-    }
+    let backend = (&bench.host, bench.backend.as_ref(), &bench.capabilities);
+    let wanted = wanted().into_iter().filter(|a| depends_on_the_shape(a));
+    let verdicts = within(&mut site, backend, wanted).await;
     report(&verdicts, Some(Backend::Bubblewrap));
 }
 

@@ -17,7 +17,7 @@ use bounds::{
     one_that_holds_more_than_it_may_is_refused_until_it_holds_less,
     what_a_job_had_that_could_not_be_ended_is_kept_from_the_next_one,
 };
-use common::{Bench, Outcome, command, eventually, for_every_backend, for_gvisor, processes_with};
+use common::{Bench, Outcome, command, eventually, for_every_backend, processes_with};
 use lictor_proto::Timestamp;
 use lictor_proto::doc::Exec;
 use lictor_sandbox::{KeptSweep, StartError, StdinSource};
@@ -36,28 +36,13 @@ for_every_backend![
     what_cannot_be_read_about_a_sandbox_does_not_cost_what_it_holds,
     a_workspace_is_its_users_alone_whatever_the_last_job_made_of_it,
     a_snapshot_is_what_the_next_job_finds_when_it_is_restored,
-    snapshots_are_of_kept_sandboxes_while_nothing_runs,
+    snapshots_are_of_kept_sandboxes_while_nothing_runs;
+    but for gvisor
     no_more_are_begun_than_profile_and_node_keep,
     one_that_holds_more_than_it_may_is_refused_until_it_holds_less,
     a_clock_that_was_wrong_for_a_moment_costs_nothing,
     a_person_lists_copies_restores_and_removes_what_no_job_has,
     what_a_job_had_that_could_not_be_ended_is_kept_from_the_next_one,
-];
-
-for_gvisor![
-    what_a_job_leaves_is_there_for_the_next_one,
-    a_job_that_names_none_finds_nothing,
-    names_profiles_and_users_are_kept_apart,
-    one_job_at_a_time_has_it,
-    a_claim_counts_from_the_moment_it_is_made,
-    no_process_is_kept,
-    what_has_been_idle_or_is_old_begins_anew,
-    the_sweep_takes_what_is_over_and_leaves_what_is_used,
-    a_sandbox_that_was_not_finished_begins_anew,
-    what_cannot_be_read_about_a_sandbox_does_not_cost_what_it_holds,
-    a_workspace_is_its_users_alone_whatever_the_last_job_made_of_it,
-    a_snapshot_is_what_the_next_job_finds_when_it_is_restored,
-    snapshots_are_of_kept_sandboxes_while_nothing_runs,
 ];
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -33,7 +33,7 @@ fn tests() -> BTreeSet<String> {
         let lists = text.split("\nfor_").skip(1);
         let lists = lists.filter_map(|rest| rest.split_once("![")?.1.split_once(']'));
         for (cases, _) in lists {
-            let cases = cases.split(',').map(str::trim);
+            let cases = cases.split(|c: char| !c.is_alphanumeric() && c != '_');
             names.extend(cases.filter(|c| !c.is_empty()).map(str::to_owned));
         }
         let mut is_test = false;

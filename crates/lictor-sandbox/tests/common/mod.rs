@@ -349,68 +349,41 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Each case as a test of its own for each backend.
+/// Each case as a test of its own for each backend; those after `but for gvisor` do not fit a kernel of its own.
 macro_rules! for_every_backend {
     ($($case:ident),* $(,)?) => {
-        mod host {
-            $(#[tokio::test]
-            async fn $case() {
-                if let Some(bench) = super::Bench::on(super::Backend::Host).await {
-                    super::$case(&bench).await;
-                }
-            })*
-        }
-        mod landlock {
-            $(#[tokio::test]
-            async fn $case() {
-                if let Some(bench) = super::Bench::on(super::Backend::Landlock).await {
-                    super::$case(&bench).await;
-                }
-            })*
-        }
-        mod container {
-            $(#[tokio::test]
-            async fn $case() {
-                if let Some(bench) = super::Bench::on(super::Backend::Container).await {
-                    super::$case(&bench).await;
-                }
-            })*
-        }
-        mod bubblewrap {
-            $(#[tokio::test]
-            async fn $case() {
-                if let Some(bench) = super::Bench::on(super::Backend::Bubblewrap).await {
-                    super::$case(&bench).await;
-                }
-            })*
-        }
+        $crate::common::for_every_backend![$($case),*; but for gvisor];
+    };
+    ($($case:ident),* $(,)?; but for gvisor $($less:ident),* $(,)?) => {
+        $crate::common::for_every_backend!(@ host Host $($case)* $($less)*);
+        $crate::common::for_every_backend!(@ landlock Landlock $($case)* $($less)*);
+        $crate::common::for_every_backend!(@ container Container $($case)* $($less)*);
+        $crate::common::for_every_backend!(@ bubblewrap Bubblewrap $($case)* $($less)*);
+        $crate::common::for_every_backend!(@ gvisor Gvisor $($case)*);
         mod prepared_bubblewrap {
+            $crate::common::for_every_backend!(@ prepared $($case)* $($less)*);
+        }
+    };
+    (@ prepared $($case:ident)*) => {
+        $(#[tokio::test]
+        async fn $case() {
+            let mut bench = super::Bench::warm(1).await;
+            super::$case(&bench).await;
+            bench.cool_down().await;
+        })*
+    };
+    (@ $module:ident $backend:ident $($case:ident)*) => {
+        mod $module {
             $(#[tokio::test]
             async fn $case() {
-                let mut bench = super::Bench::warm(1).await;
-                super::$case(&bench).await;
-                bench.cool_down().await;
+                if let Some(bench) = super::Bench::on(super::Backend::$backend).await {
+                    super::$case(&bench).await;
+                }
             })*
         }
     };
 }
 pub(crate) use for_every_backend;
-
-/// Each case as a test for the backend with a kernel of its own, which not all of them fit.
-macro_rules! for_gvisor {
-    ($($case:ident),* $(,)?) => {
-        mod gvisor {
-            $(#[tokio::test]
-            async fn $case() {
-                if let Some(bench) = super::Bench::on(super::Backend::Gvisor).await {
-                    super::$case(&bench).await;
-                }
-            })*
-        }
-    };
-}
-#[allow(unused_imports)]
-pub(crate) use for_gvisor;
 
 /// Each case as a test of its own for each backend that shows a view of its own; a case gets the backend's name.
 macro_rules! for_every_sandbox {
