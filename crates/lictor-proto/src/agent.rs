@@ -332,7 +332,7 @@ pub struct BackendReport {
     pub name: String,
     /// Whether it can be used here.
     pub usable: bool,
-    /// Who makes its containers, where several could: `runc`, `crun`, `podman`.
+    /// Who makes its containers, where several could: by its name in `container_engine`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
     /// What it can enforce, sorted.

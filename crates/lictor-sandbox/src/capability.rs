@@ -182,9 +182,11 @@ impl Capability {
             Self::EgressProxy => {
                 "name a backend that has a way out in the profile: bubblewrap, container or gvisor"
             }
-            Self::NoNetwork | Self::MountNamespace | Self::StrictSeccomp | Self::Devices => {
+            Self::NoNetwork | Self::StrictSeccomp => {
                 "name a backend that isolates in the profile: bubblewrap, or landlock"
             }
+            Self::MountNamespace => "name bubblewrap, container or gvisor in the profile",
+            Self::Devices => "name bubblewrap, container or landlock in the profile, or leave devices out",
             Self::HostNetwork => "only the backend \"host\" has the host's network",
             Self::Disk => {
                 "it is memory of the job: run the agent as root, where the cgroup controller memory works, and name \
@@ -234,7 +236,7 @@ impl Capability {
             | Self::OpenFiles
             | Self::Terminal
             | Self::KeptSandbox => {
-                "`lictor doctor` says what this backend lacks here; or name another one in the profile"
+                "name another backend in the profile; where this one should have it, `lictor doctor` says what is missing"
             }
         }
     }

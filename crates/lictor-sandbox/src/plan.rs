@@ -304,8 +304,14 @@ impl Plan {
     /// [`Unenforceable`].
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn to_try(resolved: Resolved, capabilities: &Capabilities) -> Result<Self, Unenforceable> {
-        let words = resolved.exec.argv.iter().take(imp::TRIAL.len());
-        if !words.eq(imp::TRIAL) {
+        let Resolved { exec, spec, .. } = &resolved;
+        let words = exec.argv.iter().take(imp::TRIAL.len());
+        // What it is told besides: a file, and whether it is in a box.
+        let is_look = words.eq(imp::TRIAL) && exec.argv.len() == imp::TRIAL.len() + 2;
+        let shown = [&spec.read_only, &spec.read_write, &spec.devices];
+        let shows_nothing = shown.iter().all(|paths| paths.is_empty()) && spec.rootfs.is_none();
+        let has_nothing = spec.env.is_empty() && spec.egress.is_none() && spec.kept.is_none();
+        if !(is_look && shows_nothing && has_nothing) {
             return Err(Unenforceable::OtherFacts);
         }
         Body::new(resolved.spec, capabilities).map(Self::of)

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use common::docker::Docker;
 use common::somebody::{as_somebody_who_writes, own_place, written_to};
-use common::{Bench, skip};
+use common::{Bench, skip, with_own_mounts};
 use lictor_sandbox::conformance::{Column, PROVEN, table_of_capabilities};
-use lictor_sandbox::{Capability, Config, ContainerEngine};
+use lictor_sandbox::{Capabilities, Capability, Config, ContainerEngine, ProbeError};
 use lictor_trust::profiles::Backend;
 
 const PAGE: &str = concat!(
@@ -194,6 +194,123 @@ fn table_of_capabilities_is_what_the_probes_of_an_agent_that_is_not_root_say() {
 fn alone<T>(what: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(what)
+}
+
+/// More than is read of what a job says: each line of the list has the mount's whole path.
+#[test]
+fn a_host_with_many_mounts_is_probed_all_the_same() {
+    const TEST: &str = "a_host_with_many_mounts_is_probed_all_the_same";
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root makes so many");
+    }
+    if !with_own_mounts(TEST) {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    for n in 0..500 {
+        let at = place.path().join(format!("{n:0>240}/{n:0>240}/{n:0>240}"));
+        std::fs::create_dir_all(&at).expect("a directory");
+        let none = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", &at, "tmpfs", none, None).expect("mounted");
+    }
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("a list");
+    assert!(mounts.len() > 300_000, "{}", mounts.len());
+    for backend in [Backend::Host, Backend::Landlock] {
+        let (found, _) = probe(backend, Config::default());
+        let found = found.expect("it works");
+        assert!(found.was_tried(Capability::NewSession), "{backend}");
+    }
+}
+
+#[test]
+fn a_look_that_hangs_is_ended_and_keeps_nobody_waiting() {
+    const TEST: &str = "a_look_that_hangs_is_ended_and_keeps_nobody_waiting";
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root puts something in a program's place");
+    }
+    if !with_own_mounts(TEST) {
+        return;
+    }
+    let config = || Config {
+        start_bound: std::time::Duration::from_secs(2),
+        ..Config::default()
+    };
+    assert!(
+        probe(Backend::Host, config()).0.is_ok(),
+        "as long as nothing hangs"
+    );
+    let place = tempfile::tempdir().expect("a directory");
+    let hangs = place.path().join("hangs");
+    std::fs::write(&hangs, "#!/bin/sh\nexec sleep 600\n").expect("written");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&hangs, open).expect("a mode");
+    rustix::mount::mount_bind(&hangs, "/usr/bin/readlink").expect("mounted");
+    let (found, took) = probe(Backend::Host, config());
+    assert!(found.is_err(), "{found:?}");
+    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+}
+
+/// A neighbour can be first to take the name of a directory below `/tmp`.
+#[test]
+fn only_containers_need_the_runtime_directory() {
+    let place = tempfile::tempdir().expect("a directory");
+    let taken = place.path().join("taken");
+    std::fs::write(&taken, "").expect("written");
+    let config = || Config {
+        runtime_dir: taken.clone(),
+        ..Config::default()
+    };
+    let mut all = vec![Backend::Host, Backend::Bubblewrap];
+    all.extend(rustix::process::geteuid().is_root().then_some(Backend::Landlock));
+    for backend in all {
+        let found = probe(backend, config()).0;
+        let found = found.unwrap_or_else(|e| panic!("{backend}: {e}"));
+        assert!(found.was_tried(Capability::NewSession), "{backend}");
+    }
+    assert!(probe(Backend::Container, config()).0.is_err());
+}
+
+/// Else what `landlock` is seen to hold back would be held back by ordinary modes.
+#[test]
+fn what_a_look_cannot_read_in_a_sandbox_it_can_read_without_one() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("it takes a job of another user");
+    }
+    let closed = tempfile::tempdir().expect("a directory");
+    let config = || Config {
+        runtime_dir: closed.path().join("run"),
+        ..Config::default()
+    };
+    let host = probe(Backend::Host, config()).0.expect("it works");
+    assert!(
+        host.was_tried(Capability::RunAsUser),
+        "{:?}",
+        host.why_not(Capability::RunAsUser)
+    );
+    let landlock = probe(Backend::Landlock, config()).0.expect("it works");
+    assert!(landlock.was_tried(Capability::Landlock));
+}
+
+/// What a job has of the kernel's is called after it.
+#[test]
+fn looks_at_the_same_time_do_not_stand_in_each_others_way() {
+    let one = || probe(Backend::Host, Config::default()).0;
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+        for look in all {
+            let found = look.join().expect("no panic").expect("it works");
+            assert!(found.was_tried(Capability::NewSession));
+        }
+    });
+}
+
+fn probe(backend: Backend, config: Config) -> (Result<Capabilities, ProbeError>, std::time::Duration) {
+    let started = std::time::Instant::now();
+    let found = alone(async {
+        let host = lictor_sandbox::Host::start(config).expect("the host starts");
+        host.backend(backend).expect("built in").probe().await
+    });
+    (found, started.elapsed())
 }
 
 #[test]

@@ -46,10 +46,7 @@ fn names_who_made_it(bench: &Bench) {
     let plan = bench.plan(&common::command(&["true"]));
     let named = plan.applied().engine.as_deref();
     assert_eq!(named, bench.capabilities.engine());
-    assert!(
-        ["runc", "crun", "podman"].contains(&named.expect("a container has an engine")),
-        "{named:?}"
-    );
+    assert!(named.is_some_and(|engine| engine != "auto"), "{named:?}");
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ export` print one object per line, and `completions` prints its script. The last
 `run`, `logs` and `egress watch` is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
 `expired`, or `unconfirmed`), `exit_code`, `signal`, `stdout_bytes`, `stderr_bytes`, `stdout_truncated`,
 `stderr_truncated`, `cpu_user_us`, `cpu_system_us`, `max_rss_bytes`, `memory_peak_bytes`, `read_bytes`, `written_bytes`,
-`limits_hit` (`wall_time`, `output`, `memory`, `pids`, `cpu`, `disk`), `sandbox`, `engine` (`runc`, `crun` or `podman`, of a container), `egress` (`allowed`, `denied`, bytes `up` and `down`, as the
+`limits_hit` (`wall_time`, `output`, `memory`, `pids`, `cpu`, `disk`), `sandbox`, `engine` (who made a container: `runc`, `podman`, ...), `egress` (`allowed`, `denied`, bytes `up` and `down`, as the
 node signed them), `kept_sandbox` (`name`, `made_at`, `new`), `decision`, `rules`, `job_id`,
 `started_at`, `finished_at`, `confirmed`, `code`, `message`, `unseen_bytes` (of output that was not shown; where a
 result is `unconfirmed`, only those that the node kept), `unproven_bytes` (of output that was shown, and that nothing

@@ -129,7 +129,7 @@ pub enum Exit {
 pub struct AppliedBackend {
     /// `host`, `bubblewrap`, ...
     pub name: String,
-    /// Who made its container, where several could have: `runc`, `crun`, `podman`.
+    /// Who made its container, where several could have: by its name in `container_engine`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
     /// The capabilities that were in force, sorted: `pid_namespace`, `no_network`, `seccomp`, ...

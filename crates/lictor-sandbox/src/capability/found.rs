@@ -96,10 +96,11 @@ impl Capabilities {
         self.agent.as_deref()
     }
 
-    /// The same for an agent that keeps its files in `dir`.
+    /// The same for an agent that keeps its files in `dir`. Links on the way are followed now, and not for each job.
     #[must_use]
     pub fn of_agent_in(mut self, dir: Option<PathBuf>) -> Self {
-        self.agent = dir;
+        // One that is not there yet is where it will be made.
+        self.agent = dir.map(|dir| dir.canonicalize().unwrap_or(dir));
         self
     }
 

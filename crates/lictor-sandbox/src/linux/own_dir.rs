@@ -6,17 +6,15 @@ use lictor_trust::profiles::Backend;
 
 use super::shown::SHOWN;
 
-/// The first that is the agent's directory, lies in it or leads to it. Where a backend shows the host's own tree, the fixed
+/// The first that is the agent's directory (`own`, without links, as a profile's paths are), lies in it or leads to it. Where a backend shows the host's own tree, the fixed
 /// paths are looked at as well: nothing says where an agent keeps its files.
 pub(crate) fn leads_to_agent<'a>(
     named: impl Iterator<Item = &'a str>,
     backend: Backend,
     own: &Path,
 ) -> Option<&'a str> {
-    // Without links, as the profile's own paths are; one that is not there yet is where it will be made.
-    let own = own.canonicalize().unwrap_or_else(|_| own.to_owned());
     let fixed: &[&str] = if backend.is_namespaced() { &[] } else { &SHOWN };
-    let meets = |path: &&str| own.starts_with(path) || Path::new(path).starts_with(&own);
+    let meets = |path: &&str| own.starts_with(path) || Path::new(path).starts_with(own);
     named.chain(fixed.iter().copied()).find(meets)
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct ResultLine {
     pub(crate) limits_hit: Option<Vec<LimitHit>>,
     /// The backend that it really ran in.
     pub(crate) sandbox: Option<String>,
-    /// Who made its container, where several could have: `runc`, `crun`, `podman`.
+    /// Who made its container, where several could have: by its name in `container_engine`.
     pub(crate) engine: Option<String>,
     /// What it did through the egress proxy (`allowed`, `denied`, bytes `up` and `down`); `null` without a way out.
     pub(crate) egress: Option<Totals>,
