@@ -259,7 +259,8 @@ mod tests {
         let left = node.path().join("left");
         fs::create_dir_all(left.join("a/b")).expect("made");
         fs::create_dir(&outside).expect("made");
-        let closed = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("closed");
+        let closed =
+            |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o0)).expect("closed");
         std::os::unix::fs::symlink(&outside, left.join("a/link")).expect("made");
         for path in [left.join("a/b"), left.join("a"), outside.clone()] {
             closed(&path);

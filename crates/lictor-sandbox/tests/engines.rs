@@ -5,6 +5,8 @@
 mod cases;
 mod common;
 
+use std::os::unix::fs::MetadataExt as _;
+
 use common::Bench;
 use common::docker::Docker;
 use common::somebody::{as_somebody, own_place};
