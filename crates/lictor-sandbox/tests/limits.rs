@@ -151,7 +151,8 @@ async fn memory_of_all_processes_together_is_limited(mut bench: Bench) {
     assert_eq!(held.ended.limits_hit, [LimitHit::Memory], "{held:?}");
     assert_eq!(held.stdout, "");
     let peak = held.ended.usage.memory_peak_bytes.expect("measured");
-    assert!((100 * MIB..=128 * MIB).contains(&peak), "{peak}");
+    // Those that end already may take a page more.
+    assert!((100 * MIB..129 * MIB).contains(&peak), "{peak}");
     assert!(held.ended.usage.max_rss_bytes < 100 * MIB, "{held:?}");
     bench.profile.limits.memory = Some(1024 * MIB);
     let enough = bench.python(&three_of(60)).await;

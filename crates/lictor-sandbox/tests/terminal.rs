@@ -12,6 +12,7 @@ use lictor_sandbox::{Ended, OutputReader, Running, Sandbox, Stdio, Terminal, Ter
 use lictor_trust::profiles::Backend;
 
 for_every_backend![
+    ; but for gvisor
     terminal_is_the_sessions_and_the_jobs_alone,
     keys_are_read_as_lines_and_control_d_ends_them,
     shell_has_job_control,

@@ -216,7 +216,7 @@ any_of(*[lambda p=p: overwrite(p) for p in ['self'] + others()])",
         "/proc/PID/environ, of the sandbox's own first process too",
         r"
 def environment(pid):
-    if not open(f'/proc/{pid}/environ', 'rb').read(): raise OSError(errno.ENODATA, 'empty')
+    if not open(f'/proc/{pid}/environ', 'rb').read().strip(bytes(1)): raise OSError(errno.ENODATA, 'empty or wiped')
 any_of(*[lambda p=p: environment(p) for p in others()])",
     ),
     must(

@@ -189,6 +189,10 @@ fn a_job_hears_why_its_root_cannot_be_fetched_and_runs_once_it_can() -> Result<(
     };
     wait_until("the reason", SOON, || hears("rootfs_pull_failed"))?;
     ensure!(hears("404"), "{:?}", cli.json(&["job", &id]));
+    let agent = cli.home().join("agent");
+    let agent = agent.to_str().context("a path")?;
+    let audit = cli.ok(&["--json", "audit", "show", "--agent", agent])?;
+    ensure!(audit.contains("\"rootfs_fetch_failed\""), "{audit}");
     registry.turn(Mood::Honest);
     has_run(&cli.run(&["logs", "-f", "--json", &id])?, "inside")
 }
