@@ -77,7 +77,8 @@ impl Maker {
             user: (kernel.config.sandbox_uid, kernel.config.sandbox_gid),
             root: kernel.config.container_root,
         };
-        let mut made = Made::make(kernel, self, (ids, &View::of_host())).await?;
+        let view = View::to_try(kernel).map_err(StartError::failed("lay out what it shows"))?;
+        let mut made = Made::make(kernel, self, (ids, &view)).await?;
         made.end()
             .await
             .map_err(StartError::failed("take the container down"))

@@ -100,8 +100,18 @@ impl Mount {
 }
 
 impl View {
+    /// The host's programs alone, in mounts of their own as a job's are.
+    pub(crate) fn to_try(kernel: &Kernel) -> io::Result<Self> {
+        let mut view = Self::of_host();
+        if rustix::process::geteuid().is_root() {
+            let place = kernel.place().map(Place::stage)?;
+            view.stage = Some(stage::lay_out(&place, &mut view.mounts, &[])?);
+        }
+        Ok(view)
+    }
+
     /// The host's programs and the little of `/etc` that they need.
-    pub(crate) fn of_host() -> Self {
+    fn of_host() -> Self {
         let mut view = Self::default();
         for path in SHOWN.iter().chain(&ETC) {
             match how(path) {
