@@ -247,7 +247,7 @@ pub fn confine_to_network() -> io::Result<()> {
     imp::confine_to_network()
 }
 
-/// What this process's own program is started again by, as a [`Helper`](crate::Helper), also when its file has been replaced or is gone.
+/// What this process's own program is started again by, as a [`Helper`], also when its file has been replaced or is gone.
 #[must_use]
 pub fn own_program() -> &'static str {
     imp::OWN_PROGRAM
