@@ -76,6 +76,9 @@ fn starts(arguments: &[&str]) -> Result<()> {
     let shown = ["--", "--nocapture", "--test-threads", "1"];
     let mut starts = cargo(&[&test[..], &shown].concat());
     starts.env("LICTOR_ROUNDS", rounds);
+    if setup::is_root() {
+        starts.env("LICTOR_TEST_DOCKER", setup::docker()?);
+    }
     run(starts)
 }
 

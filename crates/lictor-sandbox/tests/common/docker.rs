@@ -32,6 +32,13 @@ fn programs() -> PathBuf {
     std::env::var_os("LICTOR_TEST_DOCKER").map_or_else(|| PathBuf::from("/"), PathBuf::from)
 }
 
+/// One that comes with a daemon.
+pub fn program_of_a_daemon(name: &str) -> Option<PathBuf> {
+    let own = programs().join("usr/bin").join(name);
+    let places = [own, Path::new("/usr/local/bin").join(name)];
+    places.into_iter().find(|path| path.is_file())
+}
+
 /// A daemon that runs.
 pub struct Docker {
     dir: tempfile::TempDir,
@@ -193,11 +200,16 @@ impl Docker {
         serde_json::from_value(all[0]["Labels"].clone()).expect("labels")
     }
 
-    /// Makes a container of its only image that is never started.
-    pub fn make_container(&self, labels: &BTreeMap<String, String>) {
+    /// The id of its only image.
+    pub fn image(&self) -> String {
         let answer = self.request("GET", "/images/json?all=1", "").expect("an answer");
         let images: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
-        let wanted = serde_json::json!({ "Image": images[0]["Id"], "Entrypoint": ["/x"], "Labels": labels });
+        images[0]["Id"].as_str().expect("an image").to_owned()
+    }
+
+    /// Makes a container of its only image that is never started.
+    pub fn make_container(&self, labels: &BTreeMap<String, String>) {
+        let wanted = serde_json::json!({ "Image": self.image(), "Entrypoint": ["/x"], "Labels": labels });
         let made = self.request("POST", "/containers/create", &wanted.to_string());
         assert!(made.as_ref().is_ok_and(|m| m.contains("Id")), "{made:?}");
     }

@@ -12,6 +12,9 @@ pub(crate) struct Bundle(tempfile::TempDir);
 impl Bundle {
     pub(crate) fn make() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
+        // Whoever is root in a container is nobody here, and walks to its root.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(dir.path(), open).expect("a mode");
         let root = dir.path().join("root");
         for name in ["usr", "proc", "dev", "tmp"] {
             fs::create_dir_all(root.join(name)).expect("made");
@@ -43,6 +46,10 @@ impl Bundle {
         });
         fs::write(dir.path().join("config.json"), config.to_string()).expect("written");
         Self(dir)
+    }
+
+    pub(crate) fn root(&self) -> std::path::PathBuf {
+        self.0.path().join("root")
     }
 
     /// Runs it. A runtime gives what it gets as standard input and output to its own user, so these are pipes.
