@@ -134,7 +134,7 @@ async fn start_and_wait_of_true_beside_bare_runtimes() {
         let run = if by_itself {
             spawned
         } else {
-            engines::spawned_without_cgroups
+            engines::spawned_apart
         };
         let flags: &[&str] = if by_itself {
             &[]

@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lictor_sandbox::{Config, ContainerEngine};
 use lictor_trust::profiles::Backend;
+use rustix::fs::{CWD, FileType, Mode};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::UnshareFlags;
 use serde_json::json;
@@ -26,12 +29,13 @@ fn not_measured(name: &str, why: &str) {
     println!("| j | start to exit of `true`, {name} | not measured | {why} | 1.2 x |");
 }
 
-/// The same in mounts of its own, in which there are no cgroups: crun refuses a host that has both versions. That these
-/// are made is not measured.
-pub(crate) fn spawned_without_cgroups(command: &mut Command) -> Duration {
+/// The same in mounts of its own, in which there are no cgroups, since crun refuses a host that has both versions, and with
+/// a null device that is not the machine's, since it gives that to a container's root. That these are made is not measured.
+pub(crate) fn spawned_apart(command: &mut Command) -> Duration {
+    let place = tempfile::tempdir().expect("a directory");
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            hide_cgroups().expect("mounts of its own");
+            own_mounts(place.path()).expect("mounts of its own");
             spawned(command)
         });
         thread.join().expect("it runs")
@@ -39,18 +43,19 @@ pub(crate) fn spawned_without_cgroups(command: &mut Command) -> Duration {
 }
 
 #[allow(unsafe_code)]
-fn hide_cgroups() -> io::Result<()> {
+fn own_mounts(place: &Path) -> io::Result<()> {
     // SAFETY: this thread alone has its own mounts and directories from here on, and ends soon; descriptors stay shared.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;
-    Ok(rustix::mount::mount(
-        "none",
-        "/sys/fs/cgroup",
-        "tmpfs",
-        MountFlags::RDONLY,
-        None,
-    )?)
+    for at in [place, Path::new("/sys/fs/cgroup")] {
+        rustix::mount::mount("none", at, "tmpfs", MountFlags::empty(), None)?;
+    }
+    let (null, number) = (place.join("null"), rustix::fs::makedev(1, 3));
+    let all = Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(CWD, &null, FileType::CharacterDevice, all, number)?;
+    rustix::fs::chmod(&null, all)?;
+    Ok(rustix::mount::mount_bind(&null, "/dev/null")?)
 }
 
 #[tokio::test]
@@ -72,12 +77,14 @@ async fn start_and_wait_of_true_beside_podman() {
         return not_measured(NAME, "podman does not work on this machine");
     };
     start_to_exit(&bench).await;
-    spawned_without_cgroups(&mut peer.run());
+    spawned_apart(&mut peer.run());
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..few() {
         ours.push(start_to_exit(&bench).await);
-        theirs.push(spawned_without_cgroups(&mut peer.run()));
+        theirs.push(spawned_apart(&mut peer.run()));
     }
+    let null = fs::metadata("/dev/null").expect("a device");
+    assert_eq!((null.uid(), null.gid()), (0, 0), "the machine's own is as it was");
     let beside = format!("podman run: {}", both(&theirs));
     row(NAME, (&ours, median(&theirs)), &beside, "1.2 x");
 }
@@ -122,7 +129,7 @@ const FLAGS: [&str; 28] = [
 ];
 
 impl Podman {
-    fn make(podman: &std::path::Path, crun: &std::path::Path) -> Self {
+    fn make(podman: &Path, crun: &Path) -> Self {
         let place = tempfile::tempdir().expect("a directory");
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(place.path(), open).expect("a mode");
@@ -234,7 +241,7 @@ fn asked(docker: &Docker) -> Duration {
 }
 
 /// The same by the command that people type.
-fn by_client(client: &std::path::Path, docker: &Docker) -> Command {
+fn by_client(client: &Path, docker: &Docker) -> Command {
     let mut command = Command::new(client);
     command
         .arg("--host")
