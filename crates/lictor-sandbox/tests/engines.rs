@@ -64,7 +64,7 @@ async fn docker_runs_jobs_exactly() {
 #[tokio::test]
 async fn docker_holds_what_any_sandbox_must() {
     if let Some(docker) = Docker::start() {
-        holds_what_any_sandbox_must(docker.config(), 1).await;
+        holds_what_any_sandbox_must(docker.config()).await;
     }
 }
 
@@ -90,16 +90,15 @@ async fn leaves_nobody_beside_the_first_process(bench: &Bench) {
     sandbox.destroy().await.expect("destroyed");
 }
 
-/// Every `step`th attempt that any sandbox must hold: what all containers have in common (the spawn, the filter) is tried
-/// in full with runc, and podman takes long to start.
-async fn holds_what_any_sandbox_must(config: Config, step: usize) {
+/// Every attempt that any sandbox must hold.
+async fn holds_what_any_sandbox_must(config: Config) {
     let place = tempfile::tempdir().expect("a directory");
     let mut site = Site::prepare(place.path()).expect("bait");
     let Some(bench) = Bench::on_with(Backend::Container, config).await else {
         return;
     };
     let mut surprises = Vec::new();
-    for attempt in attempts().filter(|a| a.rule == Rule::Must).step_by(step) {
+    for attempt in attempts().filter(|a| a.rule == Rule::Must) {
         let backend = (bench.backend.as_ref(), &bench.capabilities);
         let verdict = site.within(&bench.host, backend, attempt).await;
         let verdict = verdict.unwrap_or_else(|e| panic!("{}: {e:?}", attempt.name));
@@ -115,7 +114,7 @@ async fn crun_runs_jobs_exactly() {
 
 #[tokio::test]
 async fn crun_holds_what_any_sandbox_must() {
-    holds_what_any_sandbox_must(with(ContainerEngine::Crun), 1).await;
+    holds_what_any_sandbox_must(with(ContainerEngine::Crun)).await;
 }
 
 #[tokio::test]
@@ -125,7 +124,7 @@ async fn podman_of_root_runs_jobs_exactly() {
 
 #[tokio::test]
 async fn podman_of_root_holds_what_any_sandbox_must() {
-    holds_what_any_sandbox_must(with(ContainerEngine::Podman), 4).await;
+    holds_what_any_sandbox_must(with(ContainerEngine::Podman)).await;
 }
 
 #[test]
@@ -138,7 +137,7 @@ fn an_agent_that_is_not_root_runs_jobs_exactly_in_podman() {
 #[test]
 fn an_agent_that_is_not_root_holds_what_any_sandbox_must_in_podman() {
     if as_somebody("an_agent_that_is_not_root_holds_what_any_sandbox_must_in_podman") {
-        alone(holds_what_any_sandbox_must(not_root(), 2));
+        alone(holds_what_any_sandbox_must(not_root()));
     }
 }
 

@@ -152,6 +152,8 @@ impl Podman {
         let own = own(bundle);
         let mut words = vec![text(&self.path)?, "--tmpdir".to_owned(), text(&own.join("tmp"))?];
         words.extend(["--runtime".to_owned(), text(&self.runtime)?]);
+        // Else what that writes down lies on the host, and nobody takes it away: the monitor that would is ended.
+        words.push(format!("--runtime-flag=root={}", text(&bundle.state())?));
         words.extend(ALWAYS.map(str::to_owned));
         words.extend(self.without_cgroups.then(|| "--cgroups=disabled".to_owned()));
         for (kind, resource) in [("nofile", Resource::Nofile), ("nproc", Resource::Nproc)] {
@@ -281,6 +283,9 @@ fn launch<'a>(bundle: &Bundle, argv: Vec<CString>, inherit: Vec<BorrowedFd<'a>>)
             false => HostCgroups::AsTheyAre,
         },
         inherit,
+        // It works by others, who would wait for it for ever. What it begins it ends, and the first process finds out
+        // that there is no agent any more.
+        die_with_keeper: false,
         ..Launch::of_a_helper()
     })
 }

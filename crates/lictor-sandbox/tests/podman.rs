@@ -1,0 +1,171 @@
+//! What podman starts is many processes and files, of an agent that may be killed at any time, and may be nobody: nothing
+//! of them stays.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use common::somebody::{as_somebody, own_place};
+use common::{Bench, command, eventually, processes_with};
+use lictor_sandbox::{Config, ContainerEngine, Handle, StdinSource};
+use lictor_trust::profiles::Backend;
+
+/// An agent whose containers are podman's, with its files there.
+fn config(place: &Path) -> Config {
+    Config {
+        container_engine: ContainerEngine::Podman,
+        runtime_dir: place.join("run"),
+        ..Config::default()
+    }
+}
+
+fn alone<T>(what: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(what)
+}
+
+/// Started by the tests below as a process of its own: an agent with a running job, to be killed.
+#[test]
+fn agent_to_be_killed() {
+    let Some(place) = std::env::var_os("LICTOR_TEST_AGENT").map(PathBuf::from) else {
+        return;
+    };
+    let mark = std::env::var("LICTOR_TEST_MARK").expect("a mark");
+    alone(async {
+        let mut bench = Bench::with(Backend::Container, config(&place)).await;
+        bench.root.disable_cleanup(true);
+        let line = format!("setsid sleep {mark} & (setsid sleep {mark} &); echo up; exec sleep {mark}");
+        let exec = command(&["sh", "-c", &line]);
+        let (_sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
+        let mut out = running.take_stdout().expect("stdout");
+        out.read(&mut bytes::BytesMut::new(), 64).await.expect("readable");
+        let handle = serde_json::to_string(running.handle()).expect("JSON");
+        fs::write(place.join("up.new"), handle).expect("written");
+        fs::rename(place.join("up.new"), place.join("up")).expect("renamed");
+        running.wait().await;
+    });
+}
+
+fn start_agent(place: &Path, mark: &str) -> Child {
+    Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "agent_to_be_killed"])
+        .env("LICTOR_TEST_AGENT", place)
+        .env("LICTOR_TEST_MARK", mark)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("an agent")
+}
+
+/// What lies there of one agent process.
+fn remains(place: &Path, agent: &Child) -> Vec<PathBuf> {
+    let own = format!("{}.", agent.id());
+    let all = fs::read_dir(place.join("run")).into_iter().flatten().flatten();
+    let own = all.filter(|entry| entry.file_name().to_string_lossy().starts_with(&own));
+    own.map(|entry| entry.path()).collect()
+}
+
+/// What a runtime remembers of a container, in the directory of an agent process.
+fn has_state(dir: &Path) -> bool {
+    let below = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    let states = below(dir).flat_map(|bundle| below(&bundle.path().join("state")));
+    let files = states.flat_map(|state| ["status", "state.json"].map(|name| state.path().join(name)));
+    files.into_iter().any(|file| file.exists())
+}
+
+/// Nobody of it runs, whoever it was: the job, its first process, podman, its runtime, its monitor. All but the first two
+/// are told where their files are.
+fn is_over(place: &Path, mark: &str) -> bool {
+    let run = place.join("run").display().to_string();
+    processes_with(mark).is_empty() && processes_with(&run).is_empty()
+}
+
+fn mounts_below(place: &Path) -> usize {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let place = place.display().to_string();
+    mounts.lines().filter(|line| line.contains(&place)).count()
+}
+
+async fn nothing_stays_of_a_killed_agent(place: &Path) {
+    let mark = format!("68.{}", std::process::id());
+    let before = mounts_below(place);
+    let mut agent = start_agent(place, &mark);
+    eventually("its job runs", || place.join("up").exists());
+    assert!(!processes_with(&mark).is_empty());
+    agent.kill().expect("killed");
+    agent.wait().expect("gone");
+    eventually("its container has ended, and whoever made it", || {
+        is_over(place, &mark)
+    });
+    assert_eq!(mounts_below(place), before);
+    let left = remains(place, &agent);
+    assert!(!left.is_empty(), "its files are for the next one");
+    assert!(
+        left.iter().any(|dir| has_state(dir)),
+        "what a runtime writes down lies among them"
+    );
+    let handle = fs::read_to_string(place.join("up")).expect("a handle");
+    let handle: Handle = serde_json::from_str(&handle).expect("a handle");
+    let next = Bench::with(Backend::Container, config(place)).await;
+    assert_eq!(remains(place, &agent), Vec::<PathBuf>::new());
+    let recovered = next.backend.recover(handle.clone()).await.expect("found");
+    recovered.destroy().await.expect("destroyed");
+    assert!(!handle.dir.exists());
+    let cgroups = handle.cgroup.iter().chain(&handle.cgroups_v1);
+    assert!(cgroups.into_iter().all(|cgroup| !cgroup.exists()));
+    assert!(next.run(&["true"]).await.succeeded());
+    if let Some(root) = handle.dir.parent() {
+        fs::remove_dir_all(root).expect("removed");
+    }
+    fs::remove_file(place.join("up")).expect("removed");
+}
+
+/// Killed while podman works: it is not told that it is not wanted any more, and neither is whom it has started.
+async fn nothing_stays_of_an_agent_killed_while_podman_works(place: &Path) {
+    let mark = format!("69.{}", std::process::id());
+    for program in ["podman", "conmon"] {
+        let mut agent = start_agent(place, &mark);
+        let run = place.join("run").display().to_string();
+        let is_it = |line: &String| {
+            let word = line.split(' ').nth(1).unwrap_or_default();
+            word.ends_with(program)
+        };
+        eventually("it is at work", || processes_with(&run).iter().any(is_it));
+        agent.kill().expect("killed");
+        agent.wait().expect("gone");
+        eventually("nobody of it is left", || is_over(place, &mark));
+        let next = Bench::with(Backend::Container, config(place)).await;
+        assert_eq!(remains(place, &agent), Vec::<PathBuf>::new(), "{program}");
+        drop(next);
+        let _ = fs::remove_file(place.join("up"));
+    }
+}
+
+fn place() -> Option<tempfile::TempDir> {
+    if !rustix::process::geteuid().is_root() {
+        common::skip("it takes a root agent");
+        return None;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+    Some(place)
+}
+
+#[test]
+fn a_container_of_podman_ends_with_its_agent_and_the_next_one_tidies_up() {
+    if let Some(place) = place() {
+        alone(nothing_stays_of_a_killed_agent(place.path()));
+        alone(nothing_stays_of_an_agent_killed_while_podman_works(place.path()));
+    }
+}
+
+#[test]
+fn a_container_of_podman_ends_with_an_agent_that_is_not_root() {
+    if as_somebody("a_container_of_podman_ends_with_an_agent_that_is_not_root") {
+        alone(nothing_stays_of_a_killed_agent(&own_place()));
+        alone(nothing_stays_of_an_agent_killed_while_podman_works(&own_place()));
+    }
+}
