@@ -192,12 +192,10 @@ impl Capability {
                 "it is memory of the job: run the agent as root, where the cgroup controller memory works, and name \
                  bubblewrap, container, gvisor or landlock in the profile"
             }
-            Self::HiddenPaths => {
-                "name bubblewrap in the profile, or container or gvisor of a root agent; or leave deny out"
-            }
+            Self::HiddenPaths => "name bubblewrap, container or gvisor in the profile; or leave deny out",
             Self::ProtectedPaths => {
-                "name bubblewrap in the profile, or container or gvisor of a root agent; or say protect = [], so that a \
-                 job may write to hooks and configuration of repositories too"
+                "name bubblewrap, container or gvisor in the profile; or say protect = [], so that a job may write to hooks \
+                 and configuration of repositories too"
             }
             Self::OwnRoot => {
                 "name a backend that has a root of its own in the profile: bubblewrap, container or gvisor; or leave rootfs \
@@ -207,9 +205,7 @@ impl Capability {
                 "it takes bubblewrap, an agent that is root, and Linux 6.15; or leave rootfs_writable out"
             }
             Self::RunAsUser => "run the agent as root, or leave run_as out of the profile",
-            Self::HiddenAgent => {
-                "show other paths, or name bubblewrap in the profile, or container or gvisor of a root agent"
-            }
+            Self::HiddenAgent => "show other paths, or name bubblewrap, container or gvisor in the profile",
             Self::Suspend => {
                 "give the agent a cgroup with a freezer: `Delegate=yes` in its systemd unit, or run it as root"
             }

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
+use common::somebody::{as_somebody, here};
 use common::{Bench, command, for_every_sandbox, skip};
 use lictor_sandbox::{StdinSource, can_hold};
 use lictor_trust::profiles::Backend;
@@ -65,9 +66,25 @@ async fn refusal(bench: &Bench) -> lictor_proto::code::Refusal {
 }
 
 async fn bench(backend: Backend) -> Bench {
-    let mut bench = Bench::new(backend).await;
+    let mut bench = Bench::with(backend, here()).await;
     bench.profile.protect = Some(Vec::new());
     bench
+}
+
+/// Such an agent mounts in the container what takes the place of hidden and protected paths.
+#[test]
+fn podman_of_an_agent_that_is_not_root_hides_and_protects_the_same() {
+    if as_somebody("podman_of_an_agent_that_is_not_root_hides_and_protects_the_same") {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let backend = Backend::Container;
+            what_lies_between_a_protected_name_and_its_path_keeps_its_own_rights(backend).await;
+            what_is_denied_cannot_be_read_by_any_of_its_names_inside(backend).await;
+            what_cannot_be_hidden_is_a_refusal(backend).await;
+            hooks_and_configuration_of_a_repository_stay_as_they_are(backend).await;
+            no_job_sees_the_agents_own_directory(backend).await;
+        });
+    }
 }
 
 async fn what_is_denied_cannot_be_read_by_any_of_its_names_inside(backend: Backend) {
@@ -124,6 +141,10 @@ async fn what_cannot_be_hidden_is_a_refusal(backend: Backend) {
     let error = refusal(&bench).await;
     assert!(error.message.contains("too much"), "{error}");
     for backend in [Backend::Host, Backend::Landlock] {
+        let is_root = rustix::process::geteuid().is_root();
+        if backend == Backend::Landlock && !is_root {
+            continue;
+        }
         let mut other = Bench::new(backend).await;
         other.profile.deny = vec!["x".into()];
         let refused = can_hold(&other.profile, backend, &other.capabilities).expect_err("refused");
@@ -192,9 +213,6 @@ async fn hooks_and_configuration_of_a_repository_stay_as_they_are(backend: Backe
 }
 
 async fn no_job_sees_the_agents_own_directory(backend: Backend) {
-    if !rustix::process::geteuid().is_root() {
-        return skip("only root's sandboxes are of another user than the bait");
-    }
     let mut bench = bench(backend).await;
     let place = shared();
     let node = place.path().join("deep/agent");
@@ -223,7 +241,7 @@ async fn no_job_sees_the_agents_own_directory(backend: Backend) {
     );
     let config = lictor_sandbox::Config {
         node_dir: Some(place.path().join("deep")),
-        ..lictor_sandbox::Config::default()
+        ..here()
     };
     let mut bench = Bench {
         profile: bench.profile.clone(),

@@ -28,9 +28,6 @@ pub(super) fn by_nature(backend: Backend, capability: C) -> &'static str {
         (_, C::NotForHostileCode) => "it is made to hold such code",
         (Backend::Gvisor, C::Terminal) => "it gives jobs none of the host's",
         (Backend::Gvisor, C::Devices) => "its kernel has none of the host's",
-        (_, C::HiddenPaths | C::ProtectedPaths | C::HiddenAgent) => {
-            "only a root agent can put something over what is shown"
-        }
         _ => "it was not found to work here",
     }
 }

@@ -20,6 +20,7 @@
 //! - Neither zygote nor keeper can be traced or read by anybody but root.
 
 mod clone;
+mod cover;
 mod keeper;
 mod listen;
 mod program;

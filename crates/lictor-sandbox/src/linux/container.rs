@@ -82,13 +82,19 @@ impl Backend for Container {
         }
         let maker = Maker::choose(&self.0).await?;
         let engine = maker.engine().as_str();
+        let covers = covers(&self.0, &maker).await;
         *self.0.maker.lock().unwrap_or_else(PoisonError::into_inner) = Some(maker);
         let mut own = vec![C::NoNetwork, C::Devices, C::OwnRoot];
         own.extend(C::OF_NAMESPACES);
         let found = probing::begin(&self.0, self.name(), &own);
         let found = probing::with_disk(probing::with_pids(found, &self.0));
-        let rights = [C::RunAsUser, C::HiddenPaths, C::ProtectedPaths, C::HiddenAgent];
-        let claimed = probing::with_rights(found, &rights).made_by(Some(engine));
+        let found = probing::with_rights(found, &[C::RunAsUser]);
+        let held = [C::HiddenPaths, C::ProtectedPaths, C::HiddenAgent];
+        let found = held.into_iter().fold(found, |found, c| match &covers {
+            Some(tried) => found.with(c, tried.clone()),
+            None => found.and(c),
+        });
+        let claimed = found.made_by(Some(engine));
         let found = trial::run(&self.0, self, claimed).await.map_err(|e| ProbeError {
             problem: format!("{engine}: {}", e.refusal().message),
             fix: format!("see that `{engine} run` works on this host as the agent's user"),
@@ -120,6 +126,15 @@ impl Backend for Container {
     async fn recover(&self, handle: Handle) -> Result<Recovered, RecoverError> {
         recover::Recovered::take_up(handle).map(Recovered::new)
     }
+}
+
+/// Whether something can be put over what a container shows; `None` for a root agent, which lays it out before.
+async fn covers(kernel: &Arc<Kernel>, maker: &Maker) -> Option<Result<(), String>> {
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let tried = maker.try_covers(kernel).await;
+    Some(tried.map_err(|e| format!("nothing can be put over what is shown: {}", e.refusal().message)))
 }
 
 impl Container {

@@ -286,6 +286,7 @@ impl Job {
             mounts: None,
             users: None,
             tightened: Vec::new(),
+            covers: Vec::new(),
             ruleset: None,
             gates: Vec::new(),
             listen: None,

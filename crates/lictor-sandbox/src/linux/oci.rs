@@ -18,6 +18,7 @@
 
 mod bundle;
 mod config;
+mod covered;
 mod left;
 mod place;
 mod root;

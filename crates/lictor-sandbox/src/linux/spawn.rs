@@ -18,8 +18,8 @@ use super::keeper::{Keeper, Kind};
 use super::process;
 use super::supervisor::{Timer, expiry};
 use super::table::{
-    Arena, ExecBy, FileCheck, FileIdentity, Full, HostCgroups, MAX_FDS, MAX_FILES, Record, STARTED, Step,
-    Table, Tightened,
+    Arena, Covering, ExecBy, FileCheck, FileIdentity, Full, HostCgroups, MAX_FDS, MAX_FILES, Over, Record,
+    STARTED, Step, Table, Tightened,
 };
 use super::users::User;
 use super::zygote::{Lease, MOST_IDLE, Zygote};
@@ -64,6 +64,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) users: Option<BorrowedFd<'a>>,
     /// Mounts of the namespaces and what must not be done with them, in place of starting a program.
     pub(crate) tightened: Vec<(CString, u64)>,
+    /// What is mounted over places in them after that, outermost first.
+    pub(crate) covers: Vec<LaunchCover>,
     /// Landlock rules that the program stays behind.
     pub(crate) ruleset: Option<BorrowedFd<'a>>,
     /// Cgroups of version 1 that the program is in from before it runs.
@@ -108,6 +110,7 @@ impl Launch<'_> {
             mounts: None,
             users: None,
             tightened: Vec::new(),
+            covers: Vec::new(),
             ruleset: None,
             gates: Vec::new(),
             listen: None,
@@ -122,6 +125,15 @@ pub(crate) struct LaunchFile<'a> {
     pub(crate) held_at: Option<u32>,
     /// What is used in its place.
     pub(crate) copy: Option<BorrowedFd<'a>>,
+}
+
+/// A place in a sandbox, and what takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LaunchCover {
+    pub(crate) at: CString,
+    pub(crate) over: Over,
+    /// Device and inode of what must be there, where it is to stay.
+    pub(crate) place: (u64, u64),
 }
 
 /// A program that runs.
@@ -299,6 +311,15 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         })
     });
     let tightened = tightened.collect::<Result<Vec<_>, Full>>()?;
+    let covers = launch.covers.iter().map(|cover| {
+        Ok(Covering {
+            path: arena.text(&cover.at)?,
+            over: cover.over,
+            dev: cover.place.0,
+            ino: cover.place.1,
+        })
+    });
+    let covers = covers.collect::<Result<Vec<_>, Full>>()?;
     let table = Table {
         inherit: launch.inherit.len() as u32,
         has_cgroup: launch.cgroup.is_some(),
@@ -307,6 +328,8 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         has_users: launch.users.is_some(),
         tightened: arena.copy(&tightened)?,
         tightened_count: tightened.len(),
+        covers: arena.copy(&covers)?,
+        cover_count: covers.len(),
         has_ruleset: launch.ruleset.is_some(),
         mount_at: match &launch.mount {
             Some((_, at)) => arena.text(at)?,

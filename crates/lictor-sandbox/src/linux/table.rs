@@ -65,6 +65,31 @@ pub(super) struct Tightened {
     pub(super) attributes: u64,
 }
 
+/// What takes the place of something that a sandbox shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Over {
+    /// An empty directory.
+    Empty,
+    /// Something that cannot be opened.
+    Nothing,
+    /// Itself, read-only.
+    ReadOnly,
+    /// Itself, so that it cannot be renamed.
+    Itself,
+}
+
+/// A place in a sandbox, and what takes it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Covering {
+    pub(super) path: *const c_char,
+    pub(super) over: Over,
+    /// Device and inode of what must be there, where it is to stay.
+    pub(super) dev: u64,
+    pub(super) ino: u64,
+}
+
 /// How a helper sees the host's cgroups; anything but the first takes mounts of its own, and root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -92,6 +117,9 @@ pub(super) struct Table {
     /// Mounts of those namespaces that are held to what may be done with them, in place of starting a program.
     pub(super) tightened: *const Tightened,
     pub(super) tightened_count: usize,
+    /// What is mounted in them after that, outermost first.
+    pub(super) covers: *const Covering,
+    pub(super) cover_count: usize,
     /// Whether it carries a Landlock ruleset to stay behind.
     pub(super) has_ruleset: bool,
     /// Where in mounts of its own it puts a mount that the message carries; null where it carries none.
@@ -276,6 +304,7 @@ pub(super) enum Step {
     Terminal,
     Mounts,
     Tighten,
+    Cover,
 }
 
 impl Step {
@@ -299,6 +328,7 @@ impl Step {
             16 => "take the terminal",
             17 => "mount the job's root",
             18 => "hold what is shown to what may be done with it",
+            19 => "put something over what is hidden or stays as it is",
             _ => "execute the program",
         }
     }

@@ -7,6 +7,17 @@ pub fn own_place() -> PathBuf {
     std::env::var_os(AS_SOMEBODY).expect("a directory").into()
 }
 
+/// An agent's configuration for whoever this is: that user's files lie in that directory.
+pub fn here() -> lictor_sandbox::Config {
+    match std::env::var_os(AS_SOMEBODY) {
+        Some(place) => lictor_sandbox::Config {
+            runtime_dir: PathBuf::from(place).join("agent"),
+            ..lictor_sandbox::Config::default()
+        },
+        None => lictor_sandbox::Config::default(),
+    }
+}
+
 /// Tells the test that it is the user that was made for it, and where that has its runtime directory.
 const AS_SOMEBODY: &str = "LICTOR_TEST_AS_SOMEBODY";
 

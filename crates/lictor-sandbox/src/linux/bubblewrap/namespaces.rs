@@ -284,6 +284,7 @@ fn launch<'a>(
         mounts: None,
         users: None,
         tightened: Vec::new(),
+        covers: Vec::new(),
         ruleset: None,
         gates: Vec::new(),
         listen: None,

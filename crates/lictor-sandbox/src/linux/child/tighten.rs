@@ -2,6 +2,7 @@
 
 use std::ffi::{c_long, c_void};
 
+use super::cover::cover_all;
 use super::exit;
 use super::program::{ALL_NAMESPACES, Start, fail};
 use crate::linux::table::Step;
@@ -33,6 +34,10 @@ pub(super) unsafe extern "C" fn tighten(argument: *mut c_void) -> ! {
             if set < 0 {
                 fail(table, Step::Tighten);
             }
+        }
+        // Afterwards: what is tightened may be what lies under a cover.
+        if !cover_all(table) {
+            fail(table, Step::Cover);
         }
     }
     exit(0)

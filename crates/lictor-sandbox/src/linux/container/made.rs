@@ -84,9 +84,11 @@ impl Made {
         let failed = StartError::failed;
         if matches!(self.first.by, By::Podman { .. }) {
             let tightened = view.tightened().map_err(failed("make the container"))?;
+            let covers = view.bare_covers().map_err(failed("make the container"))?;
             self.run(Launch {
                 namespaces: Some(self.first.fd.as_fd()),
                 tightened,
+                covers,
                 ..Launch::of_a_helper()
             })
             .await?;

@@ -73,11 +73,21 @@ impl Maker {
 
     /// Makes a container that shows nothing but the host's programs, and takes it down.
     async fn try_out(&self, kernel: &Arc<Kernel>) -> Result<(), StartError> {
+        self.try_with(kernel, View::to_try(kernel)).await
+    }
+
+    /// The same with parts of these hidden or held, where that is done in the container.
+    pub(super) async fn try_covers(&self, kernel: &Arc<Kernel>) -> Result<(), StartError> {
+        let view = View::to_try(kernel).and_then(View::with_covers_to_try);
+        self.try_with(kernel, view).await
+    }
+
+    async fn try_with(&self, kernel: &Arc<Kernel>, view: io::Result<View>) -> Result<(), StartError> {
         let ids = Ids {
             user: (kernel.config.sandbox_uid, kernel.config.sandbox_gid),
             root: kernel.config.container_root,
         };
-        let view = View::to_try(kernel).map_err(StartError::failed("lay out what it shows"))?;
+        let view = view.map_err(StartError::failed("lay out what it shows"))?;
         let mut made = Made::make(kernel, self, (ids, &view)).await?;
         made.end()
             .await

@@ -58,6 +58,7 @@ impl Bundle {
 
     /// The same, when the root is laid out and has mounts of its `own` files.
     pub(crate) fn write(&self, view: &View, config: &Config<'_>, own: &[Mount]) -> io::Result<()> {
+        view.is_covered()?;
         let text = config.text(view, &self.root(), own)?;
         file(&self.dir.join("config.json"), 0o600)?.write_all(&text)
     }

@@ -65,7 +65,7 @@ pub(crate) struct View {
     /// `/etc/passwd` and `/etc/group`, where they are those of a root file system.
     pub(super) users: Option<[Vec<u8>; 2]>,
     /// What of that is hidden or stays as it is.
-    covers: Covers,
+    pub(super) covers: Covers,
     /// The mounts in which it is laid out.
     stage: Option<OwnedFd>,
 }
@@ -151,14 +151,10 @@ impl View {
     }
 
     /// The host's programs or a root file system, what the profile names, and the job's own directory. It may take as
-    /// long as a file system takes to answer. What is held is laid out in `stage`; `None` when this agent cannot.
+    /// long as a file system takes to answer. What is held is laid out in `stage`, and what covers it; `None` when this agent
+    /// cannot, and covers are mounted in the container.
     fn of_job(spec: &LaunchSpec, own: Option<&Path>, stage: Option<&Path>) -> io::Result<Self> {
-        let mut spec = spec.clone();
-        if stage.is_none() {
-            // What a profile names itself is refused where it cannot be held.
-            spec.protect.clear();
-        }
-        let paths = Paths::open(&spec, own)?;
+        let paths = Paths::open(spec, own)?;
         let mut view = match (&paths.root, &spec.rootfs) {
             (Some(root), Some(tree)) => Self {
                 users: Some(paths.users),
@@ -178,10 +174,8 @@ impl View {
             view.mounts.push(Mount::held(mount.from, mount.at, access)?);
         }
         view.covers = paths.covers;
-        match stage {
-            Some(place) => view.stage = Some(stage::lay_out(place, &mut view.mounts, &view.covers.all)?),
-            None if view.covers.all.is_empty() => {}
-            None => return Err(io::Error::other("what is hidden in it takes a root agent")),
+        if let Some(place) = stage {
+            view.stage = Some(stage::lay_out(place, &mut view.mounts, &view.covers.all)?);
         }
         Ok(view)
     }
@@ -329,7 +323,7 @@ impl View {
                 return Err(io::Error::other(problem));
             }
         }
-        Ok(())
+        self.has_its_covers(&root)
     }
 
     /// What must not be done with what is shown and all that is mounted below, by the kernel's words for it.
