@@ -277,6 +277,7 @@ impl Job {
             rlimits: self.rlimits(spec),
             ignore_sigchld: false,
             die_with_keeper: false,
+            ends_alone: false,
             takes_terminal: false,
             cgroups: HostCgroups::AsTheyAre,
             mount: None,

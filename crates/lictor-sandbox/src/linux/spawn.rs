@@ -49,6 +49,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) rlimits: Vec<(u32, u64, u64)>,
     pub(crate) ignore_sigchld: bool,
     pub(crate) die_with_keeper: bool,
+    /// Whether whoever it leaves is ended when there is no agent any more.
+    pub(crate) ends_alone: bool,
     /// Whether the first of `inherit` is a terminal and becomes the session's.
     pub(crate) takes_terminal: bool,
     pub(crate) cgroups: HostCgroups,
@@ -101,6 +103,7 @@ impl Launch<'_> {
             rlimits: Vec::new(),
             ignore_sigchld: false,
             die_with_keeper: true,
+            ends_alone: false,
             takes_terminal: false,
             cgroups: HostCgroups::AsTheyAre,
             mount: None,
@@ -345,6 +348,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         group_count: groups.len(),
         ignore_sigchld: launch.ignore_sigchld,
         die_with_keeper: launch.die_with_keeper,
+        ends_alone: launch.ends_alone,
         takes_terminal: launch.takes_terminal,
         cgroups: launch.cgroups,
         confine: launch.confine,

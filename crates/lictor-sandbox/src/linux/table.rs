@@ -138,6 +138,8 @@ pub(super) struct Table {
     pub(super) group_count: usize,
     pub(super) ignore_sigchld: bool,
     pub(super) die_with_keeper: bool,
+    /// Whether whoever the program leaves is ended when there is no agent any more.
+    pub(super) ends_alone: bool,
     /// Whether descriptor 0 becomes the session's terminal.
     pub(super) takes_terminal: bool,
     /// How it sees the host's cgroups.

@@ -275,6 +275,7 @@ fn launch<'a>(
         ids_inside: false,
         ignore_sigchld: true,
         die_with_keeper: true,
+        ends_alone: false,
         takes_terminal: false,
         cgroups: HostCgroups::AsTheyAre,
         mount: parts.mount(text)?,

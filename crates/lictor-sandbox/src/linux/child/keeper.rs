@@ -68,9 +68,11 @@ pub(super) unsafe fn keeper(socket: c_int, slots: *const u8) -> ! {
             unsafe { program::drop_bounding_set() };
             confined = true;
         }
+        // Read now: the agent fills the slot anew when it has heard of the start.
+        let ends_alone = table.ends_alone;
         // SAFETY: the mapping above is used by one start at a time.
         let started = unsafe { start(table, &fds[..count], stacks.cast()) };
-        attend(started, &fds[..count]);
+        attend(started, &fds[..count], ends_alone);
         die_with_agent(0);
         be_called(NAME.as_ptr());
     }
@@ -90,7 +92,7 @@ fn die_with_agent(signal: c_int) {
 }
 
 /// Tells how the start went, then waits until nobody is left.
-fn attend(started: Result<libc::pid_t, Record>, fds: &[c_int]) {
+fn attend(started: Result<libc::pid_t, Record>, fds: &[c_int], ends_alone: bool) {
     match started {
         Ok(main) => {
             let heard = report(SOCKET, &Record::new(STARTED, main, 0));
@@ -100,7 +102,7 @@ fn attend(started: Result<libc::pid_t, Record>, fds: &[c_int]) {
                 // SAFETY: a child of this process that it has not waited for.
                 unsafe { libc::kill(main, libc::SIGKILL) };
             }
-            wait_for_all(main);
+            wait_for_all(main, ends_alone);
         }
         Err(failure) => {
             close(fds);
@@ -225,9 +227,9 @@ fn outcome(table: &Table, made: c_long) -> Result<libc::pid_t, Record> {
     ))
 }
 
-fn wait_for_all(main: libc::pid_t) {
+fn wait_for_all(main: libc::pid_t, ends_alone: bool) {
     let mut total = RawUsage::default();
-    let mut others = 0;
+    let (mut others, mut main_ended) = (0, false);
     loop {
         let mut wait_status = 0;
         // SAFETY: all-zero is a valid rusage; both pointers are live.
@@ -243,6 +245,10 @@ fn wait_for_all(main: libc::pid_t) {
             break;
         }
         add(&mut total, &usage);
+        main_ended |= pid == main;
+        if main_ended && ends_alone && is_alone() {
+            end_children();
+        }
         if pid != main {
             others += 1;
             continue;
@@ -258,6 +264,39 @@ fn wait_for_all(main: libc::pid_t) {
     let mut record = Record::new(EMPTY, others, 0);
     record.usage = total;
     report(SOCKET, &record);
+}
+
+/// Whether there is no agent any more, or none that wants to know of this.
+fn is_alone() -> bool {
+    let mut byte = 0_u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: one byte of this stack; nothing is taken away.
+    unsafe { libc::recv(SOCKET, (&raw mut byte).cast(), 1, flags) == 0 }
+}
+
+/// Kills whoever is right below this process. Whom they leave is there when they have been waited for.
+fn end_children() {
+    let mut list = [0_u8; 4096];
+    // SAFETY: system calls with a literal and with memory of this stack; nobody waits for a child but this process, so
+    // a number means the same one until then.
+    unsafe {
+        let file = libc::open(
+            c"/proc/thread-self/children".as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        );
+        let length = libc::read(file, list.as_mut_ptr().cast(), list.len());
+        libc::close(file);
+        let list = list.get(..usize::try_from(length).unwrap_or(0)).unwrap_or(&[]);
+        let mut pid: libc::pid_t = 0;
+        for byte in list {
+            if byte.is_ascii_digit() {
+                pid = pid.wrapping_mul(10).wrapping_add(libc::pid_t::from(byte - b'0'));
+            } else if pid > 0 {
+                libc::kill(pid, libc::SIGKILL);
+                pid = 0;
+            }
+        }
+    }
 }
 
 fn add(total: &mut RawUsage, usage: &libc::rusage) {

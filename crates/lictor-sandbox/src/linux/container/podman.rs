@@ -284,8 +284,9 @@ fn launch<'a>(bundle: &Bundle, argv: Vec<CString>, inherit: Vec<BorrowedFd<'a>>)
         },
         inherit,
         // It works by others, who would wait for it for ever. What it begins it ends, and the first process finds out
-        // that there is no agent any more.
+        // that there is no agent any more; who keeps its users for the next time does not.
         die_with_keeper: false,
+        ends_alone: true,
         ..Launch::of_a_helper()
     })
 }
