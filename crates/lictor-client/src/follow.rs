@@ -166,6 +166,12 @@ impl Follower {
         }
     }
 
+    /// What one frame means: nothing, one thing, or what is missing before it and then itself.
+    pub(crate) fn items(&mut self, frame: Frame) -> Result<Vec<Item>, Error> {
+        let first = self.take(frame)?;
+        Ok(first.into_iter().chain(self.held.take()).collect())
+    }
+
     fn take(&mut self, frame: Frame) -> Result<Option<Item>, Error> {
         let stream = match frame.kind {
             FrameKind::KeepAlive => return Ok(None),
@@ -219,6 +225,10 @@ impl Follower {
     fn take_event(&mut self, frame: &Frame) -> Result<Item, Error> {
         let event: StreamEvent = serde_json::from_slice(&frame.payload)
             .map_err(|e| Error::Malformed(format!("an event of the stream: {e}")))?;
+        if let StreamEvent::From { node_id } = &event {
+            let why = format!("the hub speaks of {node_id} in the stream of another node");
+            return Err(made_up(why));
+        }
         if let StreamEvent::Receipt { receipt } = &event {
             if self.receipt.as_ref().is_some_and(|r| r != receipt) {
                 let why = "the hub sent two different receipts";

@@ -12,8 +12,8 @@ use lictor_link::http::{Answer, HttpClient, RequestBody, collect, full};
 use lictor_link::tls::ClientTls;
 use lictor_proto::agent::{LawDocs, Wire};
 use lictor_proto::api::{
-    AuditLine, CreatedToken, FRAMES, Health, JobDocuments, JobView, NewToken, NodeView, Page,
-    PendingApproval, TokenView, TrustPushed, TrustView,
+    AuditLine, CreatedToken, ExecutionState, FRAMES, FollowJob, FollowNode, Health, JobDocuments, JobView,
+    NewToken, NodeView, Page, PendingApproval, TokenView, TrustPushed, TrustView,
 };
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::{Digest, JobId, NodeId, limits};
@@ -112,13 +112,34 @@ impl Hub {
         self.post("/api/v1/jobs", job).await
     }
 
-    /// All events and output of a job from log position `from` on.
+    /// All events and output of a job on one node, from log position `from` on.
     ///
     /// # Errors
     /// [`Error`]
-    pub async fn follow(&self, job: &JobId, from: u64) -> Result<FrameStream, Error> {
-        let path = format!("/api/v1/jobs/{job}/output?from={from}&follow=true");
+    pub async fn follow(&self, job: &JobId, node: &NodeId, from: u64) -> Result<FrameStream, Error> {
+        let path = format!("/api/v1/jobs/{job}/output?node={node}&from={from}&follow=true");
         let mut request = self.request(Method::GET, &path, Bytes::new())?;
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
+        self.open(request).await
+    }
+
+    /// All events and output of a job on these nodes, each from a log position of its own; `follow` stays for what is
+    /// to come.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn follow_each(
+        &self,
+        job: &JobId,
+        nodes: Vec<FollowNode>,
+        follow: bool,
+    ) -> Result<FrameStream, Error> {
+        let path = format!("/api/v1/jobs/{job}/follow");
+        let body = serde_json::to_vec(&FollowJob { nodes, follow });
+        let body = body.map_err(|e| Error::Malformed(e.to_string()))?;
+        let mut request = self.request(Method::POST, &path, Bytes::from(body))?;
         request
             .headers_mut()
             .insert(ACCEPT, HeaderValue::from_static(FRAMES));
@@ -138,12 +159,25 @@ impl Hub {
         self.open(request).await
     }
 
-    /// One page of jobs, newest first.
+    /// One page of jobs, newest first; with a state or a node, those with an execution in it or on it.
     ///
     /// # Errors
     /// [`Error`]
-    pub async fn jobs(&self, limit: u32, cursor: Option<&str>) -> Result<Page<JobView>, Error> {
-        self.get(&page("/api/v1/jobs", limit, cursor)).await
+    pub async fn jobs(
+        &self,
+        limit: u32,
+        cursor: Option<&str>,
+        state: Option<ExecutionState>,
+        node: Option<&NodeId>,
+    ) -> Result<Page<JobView>, Error> {
+        let mut path = page("/api/v1/jobs", limit, cursor);
+        if let Some(state) = state {
+            path.push_str(&format!("&state={}", state.as_str()));
+        }
+        if let Some(node) = node {
+            path.push_str(&format!("&node={node}"));
+        }
+        self.get(&path).await
     }
 
     /// One job.

@@ -8,6 +8,8 @@
 //! | [`home`] | the directory with configuration, keys and pinned trust |
 //! | [`hub`] | the API as typed calls |
 //! | [`follow`] | frames of one execution, held against its receipt |
+//! | [`fleet`] | frames of several executions of one job, taken apart |
+//! | [`target`] | which nodes are meant: names, globs, labels, groups |
 //! | [`confirm`] | from a receipt to a result that may be believed |
 //! | [`sign`] | the documents that people sign |
 //! | [`trust`] | pinned law and nodes of this home |
@@ -17,6 +19,7 @@
 
 pub mod confirm;
 pub mod error;
+pub mod fleet;
 pub mod follow;
 pub mod home;
 pub mod hub;
@@ -24,14 +27,17 @@ mod lock;
 mod probe;
 pub mod receipts;
 pub mod sign;
+pub mod target;
 pub mod trust;
 mod witness;
 
 pub use confirm::{Confirmed, Expected, Outcome, Unconfirmed};
 pub use error::Error;
+pub use fleet::{Fleet, Happened};
 pub use follow::{Compared, Doubt, Follower, Item, Stream};
 pub use home::{Config, Home, HomeError, HubAddress};
 pub use hub::{FrameStream, Hub};
 pub use receipts::{Noted, ReceiptTracker};
 pub use sign::{GrantOptions, JobOptions, SignedDoc, Signer};
+pub use target::Target;
 pub use trust::TrustStore;

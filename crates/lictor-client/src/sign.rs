@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, ApprovalFacts, Cancel, Document, Exec, Grant, Job, JobKind, NodeKind, Spec, Stdin,
+    Approval, ApprovalFacts, Cancel, Document, Exec, Expect, Grant, Job, JobKind, NodeKind, Spec, Stdin,
 };
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
@@ -57,6 +57,8 @@ pub struct JobOptions {
     pub valid: Duration,
     /// The job that this one tries again.
     pub retry_of: Option<Digest>,
+    /// What the nodes were chosen for, and must be.
+    pub expect: Expect,
 }
 
 /// What a grant confers.
@@ -114,7 +116,7 @@ impl<'a> Signer<'a> {
             stdin: options.stdin,
             secrets: Default::default(),
             after: Default::default(),
-            expect: Default::default(),
+            expect: options.expect,
             output_to: Default::default(),
             reason: options.reason,
             retry_of: options.retry_of,

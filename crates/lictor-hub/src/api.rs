@@ -59,6 +59,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::put_blob))
         .routes(routes!(streams::stream))
         .routes(routes!(streams::output))
+        .routes(routes!(streams::follow_each))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(nodes::put_grant, nodes::grants))

@@ -170,6 +170,9 @@ pub struct ExecutionView {
     pub finished_at: Option<Timestamp>,
     /// Bytes of log stored.
     pub log_bytes: u64,
+    /// Of one that waits for its node: how many of the same node came before it and wait too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u64>,
 }
 
 /// A job with every signed document about it, so that a client can check all of it.
@@ -188,11 +191,38 @@ pub struct JobDocuments {
     pub cancels: Vec<Wire>,
 }
 
+/// `POST /api/v1/jobs/{id}/follow`: go on following a job on several nodes. The answer is its stream ([`FRAMES`]).
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowJob {
+    /// Whom to follow, each from where; nodes that are left out are not followed.
+    pub nodes: Vec<FollowNode>,
+    /// Whether to stay for what is to come.
+    pub follow: bool,
+}
+
+/// One of them.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowNode {
+    /// The node.
+    pub node_id: NodeId,
+    /// The log position that comes next.
+    pub from: u64,
+}
+
 /// A state change or result on a follower's stream (the payload of an `Event` frame).
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum StreamEvent {
+    /// Of a job on several nodes: from here on, output and events are of this node, up to the next such event.
+    From {
+        /// The node.
+        node_id: NodeId,
+    },
     /// The hub took the job.
     Submitted {
         /// Its id.
@@ -229,6 +259,8 @@ pub enum StreamEvent {
 pub struct StreamFrame {
     /// The job.
     pub job_id: JobId,
+    /// The node that it is of.
+    pub node_id: NodeId,
     /// Counts from 0 on this stream.
     pub seq: u64,
     /// When the data was read from the process, or the event happened.

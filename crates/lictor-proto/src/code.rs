@@ -116,6 +116,7 @@ codes! {
     Replayed = "replayed", "This job has been seen before; a job starts at most once.", "Sign a new job to run it again.";
     ReplayWindow = "replay_window", "The job's validity ended at or before the point up to which seen jobs have been forgotten.", "Sign a new job.";
     KindUnsupported = "kind_unsupported", "This version does not run jobs of this kind.", "Update the agent.";
+    ExpectationFailed = "expectation_failed", "The node is not what the job was signed for.", "It was chosen by what it, or the hub, said before; choose again with `lictor run --fact`.";
     StdinMissing = "stdin_missing", "The job's standard input has not arrived.", "Send it before or with the job.";
     StdinMismatch = "stdin_mismatch", "Standard input does not match its signed digest and size.", "It was changed on the way; look at the hub.";
     TooManyJobs = "too_many_jobs", "The node runs as many jobs as it may.", "It is tried again by itself.";

@@ -73,6 +73,12 @@ impl Operator {
         &self.trust
     }
 
+    /// The nodes whose documents hold.
+    #[must_use]
+    pub fn nodes(&self) -> &NodeDirectory {
+        &self.nodes
+    }
+
     /// The signing key.
     #[must_use]
     pub fn key(&self) -> &SecretKey {

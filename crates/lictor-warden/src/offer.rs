@@ -191,7 +191,31 @@ fn verify(core: &Core, held: &Held, wire: &str) -> Result<Verified<Job>, Unverif
     if job.expires_at <= core.journal.state().pruned_until() {
         return Err(Unverified::Refused(Code::ReplayWindow.into()));
     }
+    if let Some(refusal) = unexpected(core, &job) {
+        return Err(Unverified::Denied(
+            Outcome::Denied,
+            refusal,
+            Box::new((*job).clone()),
+        ));
+    }
     Ok(job)
+}
+
+/// What this machine is and the job was not signed for. Asked anew for each offer: one that waited for approvals may
+/// find another version of the agent than the one that it was offered to at first.
+fn unexpected(core: &Core, job: &Job) -> Option<Refusal> {
+    if job.expect.is_empty() {
+        return None;
+    }
+    let host = core.sandboxes.host_facts(&core.config.dir);
+    let differs = job
+        .expect
+        .differs(&host.os, &host.arch, env!("CARGO_PKG_VERSION"))?;
+    let text = format!(
+        "the job is for {} {}, and this node is {}",
+        differs.fact, differs.wanted, differs.found
+    );
+    Some(Refusal::new(Code::ExpectationFailed, text))
 }
 
 /// Whether a refusal is final, and whether it may cost a receipt.

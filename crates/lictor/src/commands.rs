@@ -6,6 +6,7 @@ mod approvals;
 mod attempts;
 mod audit;
 mod cancel;
+mod choice;
 mod confirm;
 mod connect;
 #[cfg(any(feature = "hub", feature = "agent"))]
@@ -14,6 +15,7 @@ mod doctor;
 mod dossier;
 mod egress;
 mod explain;
+mod fleet;
 #[cfg(feature = "hub")]
 mod hub;
 mod jobs;
@@ -28,6 +30,7 @@ mod result;
 #[cfg(all(feature = "agent", unix))]
 mod rootfs;
 mod run;
+mod said;
 #[cfg(all(feature = "agent", unix))]
 mod sandbox;
 mod screen;

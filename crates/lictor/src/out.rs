@@ -75,6 +75,23 @@ impl Out {
         };
     }
 
+    /// Lines for people, on standard error as they are; nothing for programs.
+    pub(crate) fn remark(self, text: impl AsRef<str>) {
+        if !self.json {
+            let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
+        }
+    }
+
+    /// Whether a person reads this and can be asked.
+    pub(crate) fn can_ask(self) -> bool {
+        self.notes && !self.json && io::stdin().is_terminal()
+    }
+
+    /// Whether what is written to standard output may have colour.
+    pub(crate) fn colours_output(self) -> bool {
+        std::env::var_os("NO_COLOR").is_none() && io::stdout().is_terminal()
+    }
+
     /// How things go on: only when a person watches.
     pub(crate) fn progress(self, text: impl AsRef<str>) {
         if self.notes && !self.json {

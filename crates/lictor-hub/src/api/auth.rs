@@ -24,6 +24,9 @@ pub struct LinkKey(pub [u8; 32]);
 /// A caller with a valid token.
 pub(super) struct Auth(pub Caller);
 
+/// A caller with a valid token who only reads, whatever the method: where what is read takes a body to say.
+pub(super) struct ReadAuth(pub Caller);
+
 /// A node that has enrolled.
 pub(super) struct NodeAuth(pub KnownNode);
 
@@ -34,15 +37,24 @@ impl FromRequestParts<Arc<Api>> for Auth {
     type Rejection = Trouble;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Trouble> {
+        let ReadAuth(caller) = ReadAuth::from_request_parts(parts, api).await?;
+        // Everything that is no read needs more than `read`; `app` asks for what exactly.
+        if !parts.method.is_safe() && caller.scope < TokenScope::Submit {
+            return Err(Error::Scope(TokenScope::Submit).into());
+        }
+        Ok(Self(caller))
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for ReadAuth {
+    type Rejection = Trouble;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Trouble> {
         let word = parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
         let word = word.and_then(|v| v.strip_prefix("Bearer "));
         let word = word.ok_or(Error::Unauthenticated)?;
         let caller = api.app.authenticate(word.trim()).await?;
         Subject::name(parts, &caller.org, "token_id", &caller.token_id);
-        // Everything that is no read needs more than `read`; `app` asks for what exactly.
-        if !parts.method.is_safe() && caller.scope < TokenScope::Submit {
-            return Err(Error::Scope(TokenScope::Submit).into());
-        }
         Ok(Self(caller))
     }
 }

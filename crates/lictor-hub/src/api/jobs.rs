@@ -23,7 +23,7 @@ use crate::store::{Inserted, JobFilter};
 type Reply<T> = Result<T, Trouble>;
 
 /// Submit a signed job. The body is the envelope. With `Accept: application/vnd.lictor.frames` the answer is the
-/// job's stream, events and output (of a job on several nodes: events only, see `/api/v1/stream/{id}`); otherwise
+/// job's stream, events and output of all its nodes (see `/api/v1/stream/{id}`); otherwise
 /// 202 and a `JobView`, once the job has survived a power loss. 503 `busy` when too much waits already.
 #[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs",
     request_body(content = Envelope, content_type = "application/json", description = "the signed job (DSSE envelope)"),

@@ -11,16 +11,15 @@ use bytes::Bytes;
 use futures_util::stream::{self, SelectAll, StreamExt as _};
 use futures_util::{SinkExt as _, Stream};
 use lictor_link::ws::{Message, upgrade};
-use lictor_proto::api::{FRAMES, Problem, StreamEvent, StreamFrame};
+use lictor_proto::api::{FRAMES, FollowJob, Problem, StreamEvent, StreamFrame};
 use lictor_proto::frame::{Frame, FrameDecoder, FrameKind};
-use lictor_proto::{Code, JobId};
+use lictor_proto::{Code, JobId, NodeId, limits};
 use serde::Deserialize;
 
 use super::Api;
-use super::auth::Auth;
-use super::page::{known, parsed};
+use super::auth::{Auth, ReadAuth};
+use super::page::{known, parsed, read_json};
 use super::problem::Trouble;
-use crate::relay::follower::Wish;
 use crate::relay::{Follower, Out};
 
 /// Where a stream starts, and whose it is.
@@ -45,8 +44,9 @@ impl Default for StreamQuery {
 /// A job's events and output, everything kept from `from` (a log position) on, then live. As WebSocket or SSE the
 /// frames are JSON (`StreamFrame`); with `Accept: application/vnd.lictor.frames` they are the log's own.
 ///
-/// Frames of output do not name a node, and log positions count per node. So a job on several nodes streams the
-/// events of all of them, each of which names its node, and no output; `node` gives events and output of that one.
+/// Log positions count per node, so `from` of a job on several nodes goes with `node`. Without `node` the stream has
+/// all of them, side by side: each JSON frame names its node, and before the log's own frames of another node than
+/// the last comes an event `from` that says whose they are.
 #[utoipa::path(get, path = "/api/v1/stream/{id}", tag = "jobs",
     params(("id" = String, Path), ("from" = Option<u64>, Query), ("node" = Option<String>, Query),
            ("follow" = Option<bool>, Query)),
@@ -93,8 +93,8 @@ pub(super) async fn stream(
     Ok((headers, Body::from_stream(lines)).into_response())
 }
 
-/// A job's log as frames: what is kept, and unless `follow=false` what is to come. Of a job on several nodes, say
-/// which with `node`; without, there are events only.
+/// A job's log as frames: what is kept, and unless `follow=false` what is to come. Of a job on several nodes, of all
+/// of them (see `/api/v1/stream/{id}`), or of `node`.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/output", tag = "jobs",
     params(("id" = String, Path), ("from" = Option<u64>, Query), ("node" = Option<String>, Query),
            ("follow" = Option<bool>, Query)),
@@ -117,25 +117,44 @@ async fn follow(
     query: &StreamQuery,
 ) -> Result<Vec<Follower>, Trouble> {
     let node = parsed("node", query.node.as_deref())?;
-    let wish = Wish {
-        from: query.from,
-        output: true,
-        follow: query.follow,
-    };
-    Ok(api.app.follow(caller, id, node.as_ref(), wish).await?)
+    let place = (query.from, query.follow);
+    Ok(api.app.follow(caller, id, node.as_ref(), place).await?)
+}
+
+/// Go on following some of a job's nodes, each from its own log position, as frames: after a lost connection, say.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/follow", tag = "jobs", params(("id" = String, Path)),
+    request_body(content = FollowJob, description = "whom, from where"),
+    responses((status = 200, description = "frames", content_type = "application/vnd.lictor.frames"),
+              (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn follow_each(
+    State(api): State<Arc<Api>>,
+    ReadAuth(caller): ReadAuth,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Response, Trouble> {
+    let wanted: FollowJob = read_json(body, limits::ENVELOPE).await?;
+    let id = known(&id)?;
+    let followers = api
+        .app
+        .follow_each(&caller, &id, wanted.nodes, wanted.follow)
+        .await?;
+    Ok(frames_body(followers))
 }
 
 fn wants_frames(headers: &HeaderMap) -> bool {
     headers.get(header::ACCEPT).is_some_and(|a| a == FRAMES)
 }
 
-/// Whatever the followers of a job see, as it comes, until the hub stops.
-fn merged(followers: Vec<Follower>) -> impl Stream<Item = Out> + Send {
+/// Whatever the followers of a job see, as it comes, each with whose it is, until the hub stops.
+///
+/// They are asked in turns: one that always has something does not keep the others waiting, and one that has nothing
+/// is not asked.
+fn merged(followers: Vec<Follower>) -> impl Stream<Item = (NodeId, Out)> + Send {
     let one = |follower: Follower| {
-        stream::unfold(
-            follower,
-            |mut f| async move { f.next().await.map(|out| (out, f)) },
-        )
+        stream::unfold(follower, |mut f| async move {
+            let out = f.next().await?;
+            Some(((f.node_id().clone(), out), f))
+        })
         .boxed()
     };
     let stop = followers.first().map(Follower::stop).unwrap_or_default();
@@ -145,14 +164,17 @@ fn merged(followers: Vec<Follower>) -> impl Stream<Item = Out> + Send {
 
 /// An answer whose body is the followers' frames.
 pub(super) fn frames_body(followers: Vec<Follower>) -> Response {
-    let parts = merged(followers).flat_map(|out| {
-        let parts: Vec<_> = out
-            .into_parts()
-            .iter()
-            .cloned()
-            .map(Ok::<_, Infallible>)
-            .collect();
-        stream::iter(parts)
+    let several = followers.len() > 1;
+    let mut last = None;
+    let parts = merged(followers).flat_map(move |(node_id, out)| {
+        let mut parts: Vec<_> = Vec::new();
+        if several && !matches!(out, Out::KeepAlive) && last.as_ref() != Some(&node_id) {
+            last = Some(node_id.clone());
+            let from = Out::Event(Arc::new(StreamEvent::From { node_id }));
+            parts.extend(from.into_parts().iter().cloned());
+        }
+        parts.extend(out.into_parts().iter().cloned());
+        stream::iter(parts.into_iter().map(Ok::<_, Infallible>))
     });
     let mut response = Body::from_stream(parts).into_response();
     let headers = response.headers_mut();
@@ -170,7 +192,8 @@ fn json_frames(job_id: JobId, followers: Vec<Follower>) -> impl Stream<Item = St
             if let Some(line) = ready.pop() {
                 return Some((line, (outs, writer, ready)));
             }
-            ready = writer.write(outs.next().await?);
+            let (node_id, out) = outs.next().await?;
+            ready = writer.write(&node_id, out);
             ready.reverse();
         }
     })
@@ -179,40 +202,35 @@ fn json_frames(job_id: JobId, followers: Vec<Follower>) -> impl Stream<Item = St
 struct Writer {
     job_id: JobId,
     seq: u64,
-    decoder: FrameDecoder,
     /// Executions whose last event has not been written.
     open: usize,
 }
 
 impl Writer {
     fn new(job_id: JobId, open: usize) -> Self {
-        Self {
-            job_id,
-            seq: 0,
-            decoder: FrameDecoder::default(),
-            open,
-        }
+        Self { job_id, seq: 0, open }
     }
 
-    fn write(&mut self, out: Out) -> Vec<String> {
+    fn write(&mut self, node_id: &NodeId, out: Out) -> Vec<String> {
         if let Out::Event(event) = &out
             && is_last(event)
         {
             self.open = self.open.saturating_sub(1);
         }
         let is_final = self.open == 0;
+        // The relay lets only whole, well-formed frames through.
+        let mut decoder = FrameDecoder::default();
         for part in out.into_parts().iter() {
-            self.decoder.push(part);
+            decoder.push(part);
         }
         let mut lines = Vec::new();
-        // The relay lets only whole, well-formed frames through.
-        while let Ok(Some(frame)) = self.decoder.next_frame() {
-            lines.push(self.line(&frame, is_final));
+        while let Ok(Some(frame)) = decoder.next_frame() {
+            lines.push(self.line(node_id, &frame, is_final));
         }
         lines
     }
 
-    fn line(&mut self, frame: &Frame, is_final: bool) -> String {
+    fn line(&mut self, node_id: &NodeId, frame: &Frame, is_final: bool) -> String {
         let (stream, data, base64) = match frame.kind {
             FrameKind::Stdout => text("stdout", &frame.payload),
             FrameKind::Stderr => text("stderr", &frame.payload),
@@ -223,6 +241,7 @@ impl Writer {
         };
         let line = StreamFrame {
             job_id: self.job_id.clone(),
+            node_id: node_id.clone(),
             seq: self.seq,
             timestamp: frame.time,
             stream: stream.to_owned(),

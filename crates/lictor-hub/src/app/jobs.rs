@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lictor_audit::EventType;
 use lictor_proto::agent::{CancelJob, Request, Wire};
-use lictor_proto::api::{JobDocuments, JobView, PendingApproval, TokenScope};
+use lictor_proto::api::{ExecutionView, FollowNode, JobDocuments, JobView, PendingApproval, TokenScope};
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp};
 
@@ -23,7 +23,15 @@ impl App {
     /// [`Error::NotFound`].
     pub async fn job(&self, caller: &Caller, id: &JobId) -> Result<JobView, Error> {
         let (row, executions) = self.store.job(&caller.org, id).await?.ok_or(Error::NotFound)?;
-        views::job(&row, executions)
+        let mut view = self.view(&caller.org, &row, executions)?;
+        let waits = |e: &ExecutionView| e.state == ExecutionState::Queued;
+        if view.executions.iter().any(waits) {
+            let ahead = self.store.ahead(&caller.org, id).await?;
+            for execution in view.executions.iter_mut().filter(|e| waits(e)) {
+                execution.ahead = ahead.get(&execution.node_id).copied();
+            }
+        }
+        Ok(view)
     }
 
     /// A page of jobs, newest first, and where the next one starts.
@@ -46,7 +54,7 @@ impl App {
             });
         let views = rows
             .into_iter()
-            .map(|(row, ex)| views::job(&row, ex))
+            .map(|(row, ex)| self.view(&caller.org, &row, ex))
             .collect::<Result<_, _>>()?;
         Ok((views, next))
     }
@@ -123,7 +131,7 @@ impl App {
         let mut pending = Vec::with_capacity(rows.len());
         for (row, executions) in rows {
             let documents = self.documents_of(caller, row.clone(), &executions).await?;
-            let job = views::job(&row, executions)?;
+            let job = self.view(&caller.org, &row, executions)?;
             pending.push(PendingApproval { job, documents });
         }
         Ok((pending, next))
@@ -219,39 +227,76 @@ impl App {
         self.job(caller, &id).await
     }
 
-    /// Followers of a job: of one node, or of all, in which case the stream has events only unless there is one.
+    /// Followers of a job: of one node, or of all.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::Refused`] with a position in the logs of several nodes.
     pub async fn follow(
         self: &Arc<Self>,
         caller: &Caller,
         id: &JobId,
         node: Option<&NodeId>,
-        wish: Wish,
+        (from, follow): (u64, bool),
     ) -> Result<Vec<Follower>, Error> {
         let (_, executions) = self.store.job(&caller.org, id).await?.ok_or(Error::NotFound)?;
-        let wanted: Vec<NodeId> = executions
-            .into_iter()
-            .map(|e| e.node_id)
+        let all = executions.into_iter().map(|e| e.node_id);
+        let wanted: Vec<FollowNode> = all
             .filter(|n| node.is_none_or(|want| want == n))
+            .map(|node_id| FollowNode { node_id, from })
             .collect();
+        if wanted.len() > 1 && from > 0 {
+            let why = "a position is one node's: name it, or POST /api/v1/jobs/{id}/follow";
+            return Err(Refusal::new(Code::BadRequest, why).into());
+        }
+        self.followers(caller, id, wanted, follow)
+    }
+
+    /// Followers of some of a job's nodes, each from a place of its own.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also where the job has not one of them.
+    pub async fn follow_each(
+        self: &Arc<Self>,
+        caller: &Caller,
+        id: &JobId,
+        mut wanted: Vec<FollowNode>,
+        follow: bool,
+    ) -> Result<Vec<Follower>, Error> {
+        let (row, _) = self.store.job(&caller.org, id).await?.ok_or(Error::NotFound)?;
+        wanted.sort_by(|a, b| a.node_id.cmp(&b.node_id));
+        wanted.dedup_by(|a, b| a.node_id == b.node_id);
+        if wanted.iter().any(|n| !row.nodes.contains(&n.node_id)) {
+            return Err(Error::NotFound);
+        }
+        self.followers(caller, id, wanted, follow)
+    }
+
+    fn followers(
+        self: &Arc<Self>,
+        caller: &Caller,
+        id: &JobId,
+        wanted: Vec<FollowNode>,
+        follow: bool,
+    ) -> Result<Vec<Follower>, Error> {
         if wanted.is_empty() {
             return Err(Error::NotFound);
         }
-        let wish = Wish {
-            output: wish.output && wanted.len() == 1,
-            ..wish
+        let together = wanted.len();
+        let follower = |one: FollowNode| {
+            let live = self.live.enter(&ExecutionKey {
+                org: caller.org.clone(),
+                job_id: id.clone(),
+                node_id: one.node_id,
+            });
+            let wish = Wish {
+                from: one.from,
+                output: true,
+                follow,
+                together,
+            };
+            Follower::new(self.clone(), live, wish)
         };
-        let key = |node_id| ExecutionKey {
-            org: caller.org.clone(),
-            job_id: id.clone(),
-            node_id,
-        };
-        let lives = wanted.into_iter().map(|n| self.live.enter(&key(n)));
-        Ok(lives
-            .map(|live| Follower::new(self.clone(), live, wish))
-            .collect())
+        Ok(wanted.into_iter().map(follower).collect())
     }
 }
 

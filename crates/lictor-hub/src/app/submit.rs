@@ -18,7 +18,7 @@ use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, json, limit
 use lictor_trust::Verified;
 use tokio::sync::watch;
 
-use super::{App, Caller, Error, Org};
+use super::{App, Caller, Error, Org, views};
 use crate::link::Offered;
 use crate::relay::follower::Wish;
 use crate::relay::{Follower, Live};
@@ -55,6 +55,7 @@ impl App {
         let (decide, admission) = watch::channel(Admission::Open);
         let lives = self.lives(&org, &shaped.row);
         let followers = self.followers_of(&lives, &shaped.row);
+        let mut away = Vec::new();
         let offered = |live| Offered {
             row: shaped.row.clone(),
             stdin: stdin_of(&shaped.job),
@@ -63,8 +64,9 @@ impl App {
             live,
         };
         for live in &lives {
-            if let Some(link) = self.links.get(&org.id, &live.key.node_id) {
-                link.offer(offered(live.clone()));
+            match self.links.get(&org.id, &live.key.node_id) {
+                Some(link) => link.offer(offered(live.clone())),
+                None => away.push(live.clone()),
             }
         }
         // The offers go out before this thread is kept busy with a signature.
@@ -77,7 +79,7 @@ impl App {
             }
         }
         decide.send_replace(Admission::Taken);
-        self.store_beside(&org, shaped.row, lives);
+        self.store_beside(&org, shaped, lives, away);
         Ok(followers)
     }
 
@@ -181,31 +183,55 @@ impl App {
     }
 
     fn followers_of(self: &Arc<Self>, lives: &[Arc<Live>], row: &JobRow) -> Vec<Follower> {
-        // Frames do not name their node: with several, the stream has events only.
         let wish = Wish {
             from: 0,
-            output: lives.len() == 1,
+            output: true,
             follow: true,
+            together: lives.len(),
         };
-        let submitted = StreamEvent::Submitted {
+        let mut submitted = Some(StreamEvent::Submitted {
             job_id: row.job_id.clone(),
+        });
+        let follower = |live: &Arc<Live>| {
+            let mut first: Vec<StreamEvent> = submitted.take().into_iter().collect();
+            let key = &live.key;
+            if self.links.get(&key.org, &key.node_id).is_none() {
+                first.push(views::offline_event(&key.node_id));
+            }
+            Follower::fresh(self.clone(), live.clone(), wish, first)
         };
-        let follower =
-            |live: &Arc<Live>| Follower::fresh(self.clone(), live.clone(), wish, submitted.clone());
         lives.iter().map(follower).collect()
     }
 
-    fn store_beside(self: &Arc<Self>, org: &Arc<Org>, row: JobRow, lives: Vec<Arc<Live>>) {
+    /// Stores a job that is on its way. Nodes that were `away` when it was offered may have come since, and asked for
+    /// what waits for them before this job did.
+    fn store_beside(
+        self: &Arc<Self>,
+        org: &Arc<Org>,
+        shaped: Shaped,
+        lives: Vec<Arc<Live>>,
+        away: Vec<Arc<Live>>,
+    ) {
         let (app, org) = (self.clone(), org.id.clone());
         self.tasks.spawn(async move {
-            let job_id = row.job_id.clone();
-            match app.store.insert_job(&org, row, Durability::Relaxed).await {
-                Ok(Inserted::New) => {}
+            let Shaped { job, row } = shaped;
+            let stored = app
+                .store
+                .insert_job(&org, row.clone(), Durability::Relaxed)
+                .await;
+            match stored {
+                Ok(Inserted::New) => {
+                    for live in away {
+                        if let Some(link) = app.links.get(&org, &live.key.node_id) {
+                            link.offer(Offered::stored(row.clone(), stdin_of(&job), Vec::new(), live));
+                        }
+                    }
+                }
                 // Submitted before: its followers read what has happened since.
                 Ok(Inserted::Same) => lives.iter().for_each(|l| l.resync()),
                 // The node has the job, and its result carries it: it will be inserted then.
                 Err(e) => {
-                    tracing::error!(error = %Error::from(e).chain(), job = %job_id, "a job was not stored")
+                    tracing::error!(error = %Error::from(e).chain(), job = %row.job_id, "a job was not stored")
                 }
             }
         });

@@ -1,10 +1,11 @@
 //! From rows to what the API shows.
 
-use lictor_proto::api::{ExecutionView, JobView, NodeView, StreamEvent};
+use lictor_proto::api::{ExecutionState, ExecutionView, JobView, NodeView, StreamEvent};
+use lictor_proto::code::Refusal;
 use lictor_proto::doc::Job;
-use lictor_proto::{Envelope, Timestamp, json, limits};
+use lictor_proto::{Code, Envelope, NodeId, OrgId, Timestamp, json, limits};
 
-use super::Error;
+use super::{App, Error};
 use crate::store::{ExecutionRow, JobRow, NodeRow};
 
 /// The signed job in an envelope that was checked when it was taken.
@@ -22,7 +23,7 @@ pub fn read_job(envelope: &str) -> Result<Job, Error> {
 ///
 /// # Errors
 /// [`Error::Internal`] when the stored bytes are damaged.
-pub fn job(row: &JobRow, executions: Vec<ExecutionRow>) -> Result<JobView, Error> {
+fn job(row: &JobRow, executions: Vec<ExecutionRow>) -> Result<JobView, Error> {
     let job = read_job(&row.envelope)?;
     Ok(JobView {
         job_id: row.job_id.clone(),
@@ -51,6 +52,55 @@ fn execution(row: ExecutionRow) -> ExecutionView {
         started_at: row.started_at,
         finished_at: row.finished_at,
         log_bytes: row.log_bytes,
+        ahead: None,
+    }
+}
+
+/// That an execution waits for a node which is not there.
+fn offline() -> Refusal {
+    Refusal::new(
+        Code::NodeOffline,
+        "the node is not connected; the job waits for it",
+    )
+}
+
+/// That, of a job that was submitted just now.
+#[must_use]
+pub fn offline_event(node_id: &NodeId) -> StreamEvent {
+    let why = offline();
+    StreamEvent::State {
+        node_id: node_id.clone(),
+        state: ExecutionState::Queued,
+        code: Some(why.code),
+        message: why.message,
+        at: Timestamp::now(),
+    }
+}
+
+impl App {
+    /// Why an execution is queued for a node that is not connected, unless there is a better reason.
+    pub(crate) fn say_if_offline(&self, org: &OrgId, row: &mut ExecutionRow) {
+        // Whatever a node said when it handed the job back has gone with it; a cancel has not.
+        let kept = row.refusal.as_ref().is_some_and(|r| r.code == Code::Canceled);
+        if row.state == ExecutionState::Queued && !kept && self.links.get(org, &row.node_id).is_none() {
+            row.refusal = Some(offline());
+        }
+    }
+
+    /// A job as people see it, with who of its nodes is not there.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the stored bytes are damaged.
+    pub(crate) fn view(
+        &self,
+        org: &OrgId,
+        row: &JobRow,
+        mut executions: Vec<ExecutionRow>,
+    ) -> Result<JobView, Error> {
+        for execution in &mut executions {
+            self.say_if_offline(org, execution);
+        }
+        job(row, executions)
     }
 }
 

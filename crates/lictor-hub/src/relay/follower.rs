@@ -14,7 +14,7 @@ use bytes::Bytes;
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::doc::{KeptRange, Receipt};
 use lictor_proto::frame::{Frame, FrameKind, Gap, Header};
-use lictor_proto::{Envelope, Timestamp, json, limits};
+use lictor_proto::{Envelope, NodeId, Timestamp, json, limits};
 
 use tokio_util::sync::CancellationToken;
 
@@ -69,6 +69,8 @@ pub struct Wish {
     pub output: bool,
     /// Stay for what is to come.
     pub follow: bool,
+    /// How many executions the same stream follows.
+    pub together: usize,
 }
 
 /// The parts of both streams that a receipt covers; all of them, where nothing was left out or nothing has ended.
@@ -118,7 +120,7 @@ pub struct Follower {
 impl Follower {
     /// A follower of an execution that the hub knows.
     pub fn new(app: Arc<App>, live: Arc<Live>, wish: Wish) -> Self {
-        let subscription = live.subscribe();
+        let subscription = live.subscribe(wish.together);
         Self {
             app,
             live,
@@ -133,12 +135,18 @@ impl Follower {
         }
     }
 
-    /// A follower of a job that is being submitted: there is nothing to read back.
-    pub fn fresh(app: Arc<App>, live: Arc<Live>, wish: Wish, first: StreamEvent) -> Self {
+    /// A follower of a job that is being submitted: there is nothing to read back, and these events come first.
+    pub fn fresh(app: Arc<App>, live: Arc<Live>, wish: Wish, first: Vec<StreamEvent>) -> Self {
         let mut follower = Self::new(app, live, wish);
         follower.behind = false;
-        follower.out.push_back(Out::Event(Arc::new(first)));
+        let first = first.into_iter().map(|event| Out::Event(Arc::new(event)));
+        follower.out.extend(first);
         follower
+    }
+
+    /// Whose execution it follows.
+    pub fn node_id(&self) -> &NodeId {
+        &self.live.key.node_id
     }
 
     /// Cancelled when the hub stops.
@@ -270,13 +278,14 @@ impl Follower {
         }
         let key = &self.live.key;
         let Some(Followed {
-            execution,
+            mut execution,
             ask,
             receipt,
         }) = self.app.store.followed(key).await?
         else {
             return Ok(());
         };
+        self.app.say_if_offline(&key.org, &mut execution);
         let state = crate::app::views::state_event(&execution);
         let ask = ask.filter(|_| execution.state == ExecutionState::AwaitingApproval);
         if let Some(receipt) = receipt {

@@ -23,6 +23,8 @@ use crate::store::ExecutionKey;
 
 /// Chunks and events that wait for one follower. A chunk is at most one link frame beyond an output frame.
 const QUEUE: usize = 32;
+/// What somebody who follows many executions at once has room for in each, at the least: a start, a few words, an end.
+const SHORT_QUEUE: usize = 4;
 /// How long a throttled job waits for a follower.
 pub const STALL: Duration = Duration::from_secs(10);
 
@@ -115,9 +117,10 @@ impl Live {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From here on, everything.
-    pub(crate) fn subscribe(&self) -> Subscription {
-        let (queue, items) = mpsc::channel(QUEUE);
+    /// From here on, everything, for somebody who follows so many executions at once: together they have room for
+    /// little more than one has.
+    pub(crate) fn subscribe(&self, together: usize) -> Subscription {
+        let (queue, items) = mpsc::channel((QUEUE / together.max(1)).max(SHORT_QUEUE));
         let shared = Arc::new(Shared::default());
         let slot = Slot {
             queue,
@@ -345,7 +348,7 @@ mod tests {
         let recorder = PrometheusBuilder::new().build_recorder();
         let _here = metrics::set_default_local_recorder(&recorder);
         let live = live();
-        let mut slow = live.subscribe();
+        let mut slow = live.subscribe(1);
         for chunk in chunks(QUEUE + 5) {
             live.output(chunk, false, Overflow::Drop).await;
         }
@@ -367,7 +370,7 @@ mod tests {
         let recorder = PrometheusBuilder::new().build_recorder();
         let _here = metrics::set_default_local_recorder(&recorder);
         let live = live();
-        let mut stuck = live.subscribe();
+        let mut stuck = live.subscribe(1);
         let began = tokio::time::Instant::now();
         for chunk in chunks(QUEUE + 5) {
             live.output(chunk, false, Overflow::Throttle).await;

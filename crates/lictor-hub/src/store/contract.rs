@@ -1,5 +1,7 @@
 //! What a database has to do for the hub, part by part.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use lictor_audit::Event;
 use lictor_proto::agent::{Heartbeat, LawDocs, Wire};
@@ -83,6 +85,8 @@ pub trait Jobs: Send + Sync {
 pub trait Executions: Send + Sync {
     /// One execution, as who follows it needs it.
     async fn followed(&self, key: &ExecutionKey) -> Result<Option<Followed>>;
+    /// Of each queued execution of a job: how many of the same node came before it and are queued too.
+    async fn ahead(&self, org: &OrgId, job: &JobId) -> Result<BTreeMap<NodeId, u64>>;
     /// An execution goes on; `false` when it was beyond that already.
     async fn advance(&self, key: &ExecutionKey, step: Step) -> Result<bool>;
     /// An execution ends.

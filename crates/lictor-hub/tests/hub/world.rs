@@ -10,8 +10,8 @@ use lictor_link::http::{Answer, HttpClient, full};
 use lictor_link::hyper::{Method, Request};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
-    Approval, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Grant, Job, JobKind, MinVersions, NodeKind,
-    Revocation, RevocationKind, Role, Root, RootRoles, Spec, Stdin,
+    Approval, Bundle, Cancel, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, NodeKind, Revocation,
+    RevocationKind, Role, Root, RootRoles, Spec, Stdin,
 };
 use lictor_proto::{Name, NodeId, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
@@ -346,7 +346,7 @@ impl Org {
             stdin,
             secrets: Empty,
             after: Empty,
-            expect: EmptyObject {},
+            expect: Default::default(),
             output_to: Empty,
             reason: String::new(),
             retry_of: None,

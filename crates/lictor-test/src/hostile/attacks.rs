@@ -5,6 +5,7 @@ pub mod bytes;
 pub mod client;
 pub mod control;
 pub mod enrolment;
+pub mod fleet;
 pub mod jobs;
 pub mod law;
 pub mod listing;
@@ -40,6 +41,7 @@ pub const FAMILIES: &[(&str, &[Attack])] = &[
     ("enrolment", enrolment::ATTACKS),
     ("client", client::ATTACKS),
     ("listing", listing::ATTACKS),
+    ("fleet", fleet::ATTACKS),
 ];
 
 /// All of them.

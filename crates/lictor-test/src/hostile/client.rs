@@ -81,6 +81,14 @@ impl Client {
         Ok(asked.context("it has not asked yet")?.set_modified(before)?)
     }
 
+    /// Forgets all receipts that the home has seen.
+    ///
+    /// # Errors
+    /// When it has seen none.
+    pub fn forgets_receipts(&self) -> Result<()> {
+        Ok(std::fs::remove_dir_all(self.home.trust_dir().join("receipts"))?)
+    }
+
     /// Types `lictor ...`.
     ///
     /// # Errors

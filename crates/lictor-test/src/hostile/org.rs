@@ -10,9 +10,8 @@ use anyhow::{Context as _, Result};
 use lictor_policy::starter::{self, Founder};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
-    Approval, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Freshness, Grant, Job, JobKind,
-    MinVersions, NodeKind, Revocation, RevocationKind, RevocationSet, Role, Root, RootRoles, Spec, Stdin,
-    Token,
+    Approval, Bundle, Cancel, Document, Empty, Exec, Freshness, Grant, Job, JobKind, MinVersions, NodeKind,
+    Revocation, RevocationKind, RevocationSet, Role, Root, RootRoles, Spec, Stdin, Token,
 };
 use lictor_proto::{Digest, Envelope, Name, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::keys::PublicLine;
@@ -269,7 +268,7 @@ impl Org {
             stdin: Stdin::NONE,
             secrets: Empty,
             after: Empty,
-            expect: EmptyObject {},
+            expect: Default::default(),
             output_to: Empty,
             reason: String::new(),
             retry_of: None,

@@ -56,3 +56,8 @@ fn hub_wraps_a_job_in_another_type() {
 fn hub_has_a_forbidden_operator_sign() {
     holds("hub_has_a_forbidden_operator_sign");
 }
+
+#[test]
+fn hub_lies_about_what_a_node_is() {
+    holds("hub_lies_about_what_a_node_is");
+}

@@ -8,6 +8,7 @@ mod client;
 mod complete;
 mod control;
 mod enrolment;
+mod fleet;
 mod jobs;
 mod law;
 mod listing;

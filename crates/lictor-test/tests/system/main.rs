@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `contract` | `lictor up`, and what scripts may rely on |
 //! | `exact` | how a command runs and ends, and what its result says |
+//! | `fleet` | one job on several nodes, and on those that are away |
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
@@ -25,6 +26,7 @@ mod contract;
 mod demo;
 mod egress;
 mod exact;
+mod fleet;
 mod follow;
 mod kills;
 mod law;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
-    Approval, ApprovalFacts, Ask, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Exit, Freshness, Grant,
-    Job, JobKind, MinVersions, NodeKind, OpenGate, Outcome, Receipt, Revocation, RevocationKind,
-    RevocationSet, Role, Root, RootRoles, Spec, Stdin, StreamSummary,
+    Approval, ApprovalFacts, Ask, Bundle, Cancel, Document, Empty, Exec, Exit, Freshness, Grant, Job,
+    JobKind, MinVersions, NodeKind, OpenGate, Outcome, Receipt, Revocation, RevocationKind, RevocationSet,
+    Role, Root, RootRoles, Spec, Stdin, StreamSummary,
 };
 use lictor_proto::ids::PublicKey;
 use lictor_proto::{Code, Digest, Name, OrgId, Timestamp};
@@ -321,7 +321,7 @@ impl World {
             stdin: Stdin::NONE,
             secrets: Empty,
             after: Empty,
-            expect: EmptyObject {},
+            expect: Default::default(),
             output_to: Empty,
             reason: "is it up?".into(),
             retry_of: None,

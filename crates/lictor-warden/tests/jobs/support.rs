@@ -10,8 +10,8 @@ use std::time::Duration;
 use lictor_proto::agent::{Ack, Finished, LawDocs, Offer, OfferReply, Reply, Request};
 use lictor_proto::api::TrustView;
 use lictor_proto::doc::{
-    Approval, Bundle, Cancel, Document, Empty, EmptyObject, Exec, Grant, Job, JobKind, MinVersions, NodeKind,
-    Receipt, Revocation, RevocationKind, Role, Root, RootRoles, Spec, Stdin,
+    Approval, Bundle, Cancel, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, NodeKind, Receipt,
+    Revocation, RevocationKind, Role, Root, RootRoles, Spec, Stdin,
 };
 use lictor_proto::{Digest, Envelope, Name, NodeId, OrgId, Timestamp};
 use lictor_sandbox::Host;
@@ -233,7 +233,7 @@ impl World {
             stdin: Stdin::NONE,
             secrets: Empty,
             after: Empty,
-            expect: EmptyObject {},
+            expect: Default::default(),
             output_to: Empty,
             reason: "test".into(),
             retry_of: None,

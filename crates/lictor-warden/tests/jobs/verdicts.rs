@@ -34,6 +34,36 @@ fn a_permitted_job_runs_and_its_receipt_verifies() {
 }
 
 #[test]
+fn a_job_for_another_kind_of_machine_is_denied_with_a_receipt_and_the_fact() {
+    let world = World::new();
+    runtime().block_on(async {
+        let warden = world.warden().await;
+        let mut feed = warden.events();
+        let mut wanted = world.job("alice", &["true"]);
+        wanted.expect.os = Some("linux".to_owned());
+        wanted.expect.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+        let (job, o) = world.sign_job(&wanted);
+        assert_eq!(offer(&warden, o).await, OfferReply::Accepted);
+        assert_eq!(
+            world.receipt(&finished(&mut feed, job).await.1).outcome,
+            Outcome::Succeeded
+        );
+        wanted.expect.version = Some("0.0.7".to_owned());
+        let (job, o) = world.sign_job(&wanted);
+        let OfferReply::Denied(refusal) = offer(&warden, o).await else {
+            panic!("it is another version")
+        };
+        assert_eq!(refusal.code, Code::ExpectationFailed);
+        assert!(refusal.message.contains("version 0.0.7"), "{refusal}");
+        let receipt = world.receipt(&finished(&mut feed, job).await.1);
+        assert_eq!(
+            (receipt.outcome, receipt.code, receipt.started_at),
+            (Outcome::Denied, Some(Code::ExpectationFailed), None)
+        );
+    });
+}
+
+#[test]
 fn the_first_backend_that_can_hold_the_profile_runs_the_job_and_the_receipt_names_it() {
     let world = World::new();
     runtime().block_on(async {

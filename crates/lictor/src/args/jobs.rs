@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use lictor_client::Target;
 use lictor_proto::{JobId, Name};
 use lictor_trust::profiles::parse_duration;
 
@@ -40,11 +41,60 @@ pub(crate) struct Run {
     /// Sign with this key of the home instead of the configured one
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<Name>,
-    /// Name or id of the node
-    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) targets: Targets,
+    /// Say which nodes would run it, and sign nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask before it runs on several nodes that a pattern means
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Of several nodes, wait also for those that are not connected, until the job expires
+    #[arg(long)]
+    pub(crate) wait: bool,
     /// The program and its arguments, after `--`
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
+}
+
+/// Which nodes.
+#[derive(Debug, Args)]
+pub(crate) struct Targets {
+    /// Nodes: name, id, glob (`web-*`), label (`role=web`, `region!=eu`), group (`@web`); with `,` between, all of it
+    /// must hold (repeatable)
+    #[arg(value_name = "TARGET", required_unless_present = "all")]
+    pub(crate) targets: Vec<Target>,
+    /// All nodes
+    #[arg(long, conflicts_with = "targets")]
+    pub(crate) all: bool,
+    /// Not these, in the same words as TARGET (repeatable)
+    #[arg(long, short = 'x', value_name = "TARGET")]
+    pub(crate) except: Vec<Target>,
+    /// Only nodes that say they are this: os=linux, arch=x86_64, version=0.1.0; each checks it again (repeatable)
+    #[arg(long = "fact", value_name = "K=V", value_parser = fact)]
+    pub(crate) facts: Vec<Fact>,
+    /// Leave out nodes that a pattern may mean and that nothing proves, such as two of one name
+    #[arg(long)]
+    pub(crate) skip_unproven: bool,
+}
+
+/// What a node says that it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Fact {
+    /// `os`, `arch` or `version`.
+    pub(crate) name: String,
+    /// What it must be.
+    pub(crate) value: String,
+}
+
+fn fact(text: &str) -> Result<Fact, String> {
+    let (name, value) = key_value(text)?;
+    if !["os", "arch", "version"].contains(&name.as_str()) {
+        return Err(
+            "the facts are os, arch and version; a label is a target of its own: role=web".to_owned(),
+        );
+    }
+    Ok(Fact { name, value })
 }
 
 /// `lictor jobs`.
@@ -53,6 +103,12 @@ pub(crate) struct JobsList {
     /// How many
     #[arg(long, short = 'n', default_value_t = 20)]
     pub(crate) limit: u32,
+    /// Only those that wait for a node
+    #[arg(long)]
+    pub(crate) queued: bool,
+    /// Only those for this node, by name or id
+    #[arg(long)]
+    pub(crate) node: Option<String>,
 }
 
 /// One job.
@@ -68,6 +124,9 @@ pub(crate) struct Follow {
     /// Go on until the job ends, and verify its receipt
     #[arg(long, short)]
     pub(crate) follow: bool,
+    /// Of this node only, by name or id [default: all of the job's]
+    #[arg(long)]
+    pub(crate) node: Option<String>,
     /// The job's id, `j_...`
     pub(crate) id: JobId,
 }
@@ -83,7 +142,17 @@ pub(crate) struct Egress {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EgressCommand {
     /// Print a job's attempts to get out as they come, until it ends; of one that has ended, those in its log
-    Watch(JobRef),
+    Watch(EgressWatch),
+}
+
+/// `lictor egress watch`.
+#[derive(Debug, Args)]
+pub(crate) struct EgressWatch {
+    /// Of this node, by name or id; needed where the job is for several
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
 }
 
 /// `lictor cancel`.

@@ -100,13 +100,18 @@ impl Dossier {
         }
     }
 
-    /// The one node of a job for one node.
-    pub(crate) fn only_node(&self) -> Result<&Node> {
-        match self.nodes.as_slice() {
-            [node] => Ok(node),
-            _ => {
-                Err(Failure::new("this job is for several nodes").hint("Look at them with `lictor job ID`."))
-            }
+    /// The node of the job that is named, or the only one.
+    pub(crate) fn node(&self, named: Option<&str>) -> Result<&Node> {
+        let is = |n: &&Node| named.is_none_or(|text| n.name().as_str() == text || n.id().as_str() == text);
+        let mut found = self.nodes.iter().filter(is);
+        match (found.next(), found.next()) {
+            (Some(node), None) => Ok(node),
+            (None, _) => Err(Failure::new(format!(
+                "the job is not for {}",
+                escape(named.unwrap_or_default())
+            ))
+            .hint("`lictor job ID` lists its nodes.")),
+            _ => Err(Failure::new("this job is for several nodes").hint("Name one with --node.")),
         }
     }
 
@@ -150,6 +155,9 @@ impl Dossier {
         }
         if let Some(keep) = exec.keep_bytes {
             lines.push(format!("keeps      {keep} bytes of output"));
+        }
+        for (fact, value) in job.expect.each() {
+            lines.push(format!("expects    {fact}={}", escape(value)));
         }
         if let Some(former) = job.retry_of {
             lines.push(format!("retry of   {former}"));

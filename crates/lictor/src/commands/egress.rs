@@ -2,7 +2,7 @@
 
 use lictor_client::Expected;
 
-use crate::args::{Egress, EgressCommand, JobRef};
+use crate::args::{Egress, EgressCommand, EgressWatch};
 use crate::commands::dossier::Dossier;
 use crate::commands::watch::{Shows, Until, Watch};
 use crate::failure::Result;
@@ -14,19 +14,20 @@ pub(crate) async fn run(session: &Session, egress: &Egress) -> Result {
     }
 }
 
-async fn watch(session: &Session, args: &JobRef) -> Result {
+async fn watch(session: &Session, args: &EgressWatch) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
     let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
     dossier.all_hold()?;
-    let stream = hub.follow(&args.id, 0).await;
+    let node = dossier.node(args.node.as_deref())?;
+    let stream = hub.follow(&args.id, node.id(), 0).await;
     let stream = stream.map_err(|e| failed(&format!("read the attempts of job {}", args.id), &e))?;
     let watch = Watch {
         session,
         hub: &hub,
         expected: Expected {
             trust: store.trust(),
-            node: dossier.only_node()?,
+            node,
             job: dossier.job.digest(),
         },
         canceler: None,

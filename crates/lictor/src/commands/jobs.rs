@@ -1,6 +1,9 @@
 //! `lictor jobs` and `lictor job`: the hub's list, and one job with everything that is proven about it.
 
-use lictor_proto::api::{JobView, Page};
+use std::collections::BTreeMap;
+
+use lictor_proto::Code;
+use lictor_proto::api::{ExecutionState, ExecutionView, JobView, Page};
 use lictor_proto::doc::{Exit, Receipt};
 use serde_json::json;
 
@@ -18,11 +21,19 @@ pub(crate) async fn list(session: &Session, args: &JobsList) -> Result {
     let hub = session.hub()?;
     let mut jobs: Vec<JobView> = Vec::new();
     let mut cursor: Option<String> = None;
+    let state = args.queued.then_some(ExecutionState::Queued);
+    let node = match &args.node {
+        Some(text) => {
+            let mut store = session.fresh_trust(&hub).await?;
+            Some(session.node(&mut store, &hub, text).await?.id().clone())
+        }
+        None => None,
+    };
     let wanted = args.limit as usize;
     while jobs.len() < wanted {
         let limit = args.limit.min(200);
         let page: Page<JobView> = hub
-            .jobs(limit, cursor.as_deref())
+            .jobs(limit, cursor.as_deref(), state, node.as_ref())
             .await
             .map_err(|e| failed("list the jobs", &e))?;
         jobs.extend(page.items);
@@ -39,10 +50,27 @@ pub(crate) async fn list(session: &Session, args: &JobsList) -> Result {
     Ok(Status::OK)
 }
 
+/// Where the hub says that it stands.
+fn state(one: &ExecutionView) -> String {
+    let why = match one.code {
+        Some(Code::NodeOffline) => " (offline)",
+        Some(Code::Canceled) if one.state == ExecutionState::Queued => " (cancel waits)",
+        _ => "",
+    };
+    format!("{}{why}", one.state.as_str())
+}
+
 fn row(job: &JobView) -> Vec<String> {
     let (state, node) = match job.executions.as_slice() {
-        [one] => (one.state.as_str().to_owned(), one.node_name.to_string()),
-        many => (format!("{} nodes", many.len()), String::new()),
+        [one] => (state(one), one.node_name.to_string()),
+        many => {
+            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+            for one in many {
+                *counts.entry(state(one)).or_default() += 1;
+            }
+            let counts: Vec<_> = counts.iter().map(|(s, n)| format!("{n} {s}")).collect();
+            (counts.join(", "), format!("{} nodes", many.len()))
+        }
     };
     let mut command = command_line(&job.command);
     if command.chars().count() > 60 {
@@ -88,8 +116,12 @@ fn text(view: &JobView, dossier: &Dossier) -> String {
         let why = e
             .code
             .map_or_else(String::new, |c| format!(" [{c}] {}", escape(&e.message)));
+        let ahead = match e.ahead {
+            Some(n @ 1..) => format!(", {n} before it"),
+            _ => String::new(),
+        };
         lines.push(format!(
-            "on {}: the hub says {}{why}",
+            "on {}: the hub says {}{ahead}{why}",
             e.node_name,
             e.state.as_str()
         ));

@@ -1,9 +1,11 @@
-//! `lictor logs`: the output of a job, live with `-f`, held against its receipt in the same way as that of `run`.
+//! `lictor logs`: the output of a job, live with `-f`, held against its receipts in the same way as that of `run`.
 
 use lictor_client::Expected;
+use lictor_proto::api::FollowNode;
 
 use crate::args::Follow;
 use crate::commands::dossier::Dossier;
+use crate::commands::fleet::{FleetUntil, FleetWatch};
 use crate::commands::watch::{Shows, Until, Watch};
 use crate::failure::Result;
 use crate::session::{Session, failed};
@@ -13,28 +15,51 @@ pub(crate) async fn run(session: &Session, args: &Follow) -> Result {
     let mut store = session.fresh_trust(&hub).await?;
     let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
     dossier.all_hold()?;
+    let unread = |e| failed(&format!("read the output of job {}", args.id), &e);
+    if args.node.is_none() && dossier.nodes.len() > 1 {
+        let from_start = |n: &lictor_trust::directory::Node| FollowNode {
+            node_id: n.id().clone(),
+            from: 0,
+        };
+        let nodes = dossier.nodes.iter().map(from_start).collect();
+        let stream = hub.follow_each(&args.id, nodes, args.follow).await;
+        let watch = FleetWatch {
+            session,
+            hub: &hub,
+            trust: store.trust(),
+            nodes: &dossier.nodes,
+            job: dossier.job.digest(),
+            canceler: None,
+            until: if args.follow {
+                FleetUntil::All
+            } else {
+                FleetUntil::Now
+            },
+        };
+        return watch.run(stream.map_err(unread)?).await;
+    }
+    let node = dossier.node(args.node.as_deref())?;
     let stream = if args.follow {
-        hub.follow(&args.id, 0).await
+        hub.follow(&args.id, node.id(), 0).await
     } else {
-        hub.output(&args.id, dossier.only_node()?.id()).await
+        hub.output(&args.id, node.id()).await
     };
-    let stream = stream.map_err(|e| failed(&format!("read the output of job {}", args.id), &e))?;
     let watch = Watch {
         session,
         hub: &hub,
         expected: Expected {
             trust: store.trust(),
-            node: dossier.only_node()?,
+            node,
             job: dossier.job.digest(),
         },
         canceler: None,
         until: if args.follow {
             Until::End
         } else {
-            let receipt_seen = !dossier.receipts.is_empty();
+            let receipt_seen = dossier.receipts.iter().any(|r| r.node_id == *node.id());
             Until::Now { receipt_seen }
         },
         shows: Shows::Output,
     };
-    watch.run(stream).await
+    watch.run(stream.map_err(unread)?).await
 }

@@ -1,4 +1,4 @@
-//! `lictor run`: signs a job for one node, submits it, and follows it to its verified end.
+//! `lictor run`: signs a job for one node or several, submits it, and follows it to its verified end.
 
 use std::io::Read as _;
 
@@ -7,10 +7,11 @@ use lictor_client::{Error, Expected, Hub, JobOptions, SignedDoc, Signer, TrustSt
 use lictor_proto::doc::{Exec, Stdin};
 use lictor_proto::{Code, limits};
 use lictor_trust::SecretKey;
-use lictor_trust::directory::Node;
 use serde_json::json;
 
 use crate::args::Run;
+use crate::commands::choice::{self, Choice};
+use crate::commands::fleet::{FleetUntil, FleetWatch};
 use crate::commands::watch::{Shows, Until, Watch};
 use crate::escape::escape;
 use crate::exit::Status;
@@ -19,10 +20,14 @@ use crate::session::{Session, failed};
 
 pub(crate) async fn run(session: &Session, args: &Run) -> Result {
     let hub = session.hub()?;
+    let mut store = session.fresh_trust(&hub).await?;
+    let mut choice = choice::nodes(session, &mut store, &hub, &args.targets).await?;
+    if args.dry_run {
+        return choice.preview(session, &hub).await;
+    }
+    choice.agreed(session, args.yes)?;
     let key = session.key(args.key.as_ref())?;
     let stdin = if args.stdin { Some(read_stdin()?) } else { None };
-    let mut store = session.fresh_trust(&hub).await?;
-    let node = session.node(&mut store, &hub, &args.node).await?;
     if let Some(content) = &stdin {
         let Stdin::Bytes(described) = Stdin::bytes(content) else {
             return Err(Failure::new("standard input has no digest"));
@@ -31,36 +36,49 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
             .await
             .map_err(|e| failed("send standard input", &e))?;
     }
-    let job = sign(session, &store, &key, &node, args, stdin.as_deref())?;
+    let mut job = sign(session, &store, &key, &choice, args, stdin.as_deref())?;
     if args.detach {
         return detach(session, &hub, &job).await;
     }
-    let (job, node, stream) = match hub.submit_attached(&job.wire).await {
-        Ok(stream) => (job, node, stream),
-        // The machine may have been enrolled anew since this home last looked.
+    let stream = match hub.submit_attached(&job.wire).await {
+        // A machine may have been enrolled anew since this home last looked.
         Err(Error::Refused(r)) if r.code == Code::NodeUnknown => {
             session.refresh(&mut store, &hub).await?;
-            let node = session.node(&mut store, &hub, &args.node).await?;
-            let job = sign(session, &store, &key, &node, args, stdin.as_deref())?;
-            let stream = hub
-                .submit_attached(&job.wire)
-                .await
-                .map_err(|e| failed("submit the job", &e))?;
-            (job, node, stream)
+            choice = choice::nodes(session, &mut store, &hub, &args.targets).await?;
+            job = sign(session, &store, &key, &choice, args, stdin.as_deref())?;
+            hub.submit_attached(&job.wire).await
         }
-        Err(e) => return Err(failed("submit the job", &e)),
+        answer => answer,
     };
-    let watch = Watch {
+    let stream = stream.map_err(|e| failed("submit the job", &e))?;
+    let canceler = Some((&session.config.operator, &key));
+    if let [node] = choice.nodes.as_slice() {
+        let watch = Watch {
+            session,
+            hub: &hub,
+            expected: Expected {
+                trust: store.trust(),
+                node,
+                job: job.digest,
+            },
+            canceler,
+            until: Until::End,
+            shows: Shows::Output,
+        };
+        return watch.run(stream).await;
+    }
+    let watch = FleetWatch {
         session,
         hub: &hub,
-        expected: Expected {
-            trust: store.trust(),
-            node: &node,
-            job: job.digest,
+        trust: store.trust(),
+        nodes: &choice.nodes,
+        job: job.digest,
+        canceler,
+        until: if args.wait {
+            FleetUntil::All
+        } else {
+            FleetUntil::Present
         },
-        canceler: Some((&session.config.operator, &key)),
-        until: Until::End,
-        shows: Shows::Output,
     };
     watch.run(stream).await
 }
@@ -69,7 +87,7 @@ fn sign(
     session: &Session,
     store: &TrustStore,
     key: &SecretKey,
-    node: &Node,
+    choice: &Choice,
     args: &Run,
     stdin: Option<&[u8]>,
 ) -> Result<SignedDoc> {
@@ -80,12 +98,13 @@ fn sign(
     exec.sandbox.clone_from(&args.sandbox);
     exec.timeout_ms = args.timeout.map(millis);
     let options = JobOptions {
-        nodes: vec![node.id().clone()],
+        nodes: choice.nodes.iter().map(|n| n.id().clone()).collect(),
         profile: args.profile.clone(),
         stdin: stdin.map_or(Stdin::NONE, Stdin::bytes),
         reason: args.reason.clone(),
         valid: args.valid,
         retry_of: None,
+        expect: choice.expect.clone(),
     };
     Signer::new(store.trust(), &session.config.operator, key)
         .job(exec, options)
@@ -102,7 +121,8 @@ async fn detach(session: &Session, hub: &Hub, job: &SignedDoc) -> Result {
         return Err(Failure::new("the hub took another job than the one submitted").why(why));
     }
     let state = view.executions.first().map(|e| e.state);
-    let value = json!({ "event": "submitted", "job_id": job.job_id(), "state": state });
+    let nodes: Vec<_> = view.executions.iter().map(|e| &e.node_id).collect();
+    let value = json!({ "event": "submitted", "job_id": job.job_id(), "state": state, "nodes": nodes });
     session.out.either(&value, || job.job_id().to_string())?;
     Ok(Status::OK)
 }

@@ -73,7 +73,10 @@ impl Screen {
     pub(crate) async fn output(&mut self, stream: Stream, time: Timestamp, at: u64, bytes: Bytes) -> Written {
         if self.json {
             return self
-                .write(Stream::Stdout, json_line(stream, time, at, &bytes))
+                .write(
+                    Stream::Stdout,
+                    format!("{}\n", piece(stream, time, at, &bytes)).into(),
+                )
                 .await;
         }
         self.write(stream, bytes).await
@@ -118,7 +121,11 @@ impl Screen {
         self.write(Stream::Stdout, format!("{event}\n").into()).await
     }
 
-    async fn write(&mut self, stream: Stream, bytes: Bytes) -> Written {
+    /// Bytes as they are.
+    pub(crate) async fn write(&mut self, stream: Stream, bytes: Bytes) -> Written {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if self.writer.is_none() && bytes.len() <= self.direct_left {
             self.direct_left -= bytes.len();
             return put(stream, &bytes);
@@ -176,7 +183,8 @@ fn put(stream: Stream, bytes: &[u8]) -> Written {
     Ok(())
 }
 
-fn json_line(stream: Stream, time: Timestamp, at: u64, bytes: &[u8]) -> Bytes {
+/// A piece of output for programs.
+pub(crate) fn piece(stream: Stream, time: Timestamp, at: u64, bytes: &[u8]) -> serde_json::Value {
     let name = match stream {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
@@ -190,5 +198,5 @@ fn json_line(stream: Stream, time: Timestamp, at: u64, bytes: &[u8]) -> Bytes {
     if std::str::from_utf8(bytes).is_err() {
         line["base64"] = lictor_proto::json::encode_base64(bytes).into();
     }
-    format!("{line}\n").into()
+    line
 }

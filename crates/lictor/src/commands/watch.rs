@@ -23,9 +23,10 @@ use lictor_proto::{JobId, Name};
 use lictor_trust::SecretKey;
 use serde_json::json;
 
-use crate::commands::attempts::{self, Attempts};
+use crate::commands::attempts;
 use crate::commands::limits;
 use crate::commands::result::{ResultLine, word};
+use crate::commands::said::Said;
 use crate::commands::screen::{Screen, Unwritten};
 use crate::escape::escape;
 use crate::exit::{self, Status};
@@ -33,11 +34,11 @@ use crate::failure::{Failure, Result};
 use crate::session::{Session, failed};
 
 /// How long a lost hub is waited for.
-const LOST_FOR: Duration = Duration::from_secs(120);
+pub(crate) const LOST_FOR: Duration = Duration::from_secs(120);
 /// 128 + SIGPIPE: what a shell sees of a program whose reader has gone.
-const READER_GONE: Status = Status(141);
+pub(crate) const READER_GONE: Status = Status(141);
 /// 128 + SIGINT.
-const LEFT: Status = Status(130);
+pub(crate) const LEFT: Status = Status(130);
 
 /// One execution being watched.
 pub(crate) struct Watch<'a> {
@@ -86,20 +87,12 @@ enum End {
     Unwritable(std::io::Error),
 }
 
-/// What the hub said last; shown only when there is no receipt.
-#[derive(Default)]
-struct Word {
-    state: Option<ExecutionState>,
-    reason: Option<Refusal>,
-    attempts: Attempts,
-}
-
 impl Watch<'_> {
     /// Watches to the end.
     pub(crate) async fn run(&self, stream: FrameStream) -> Result {
         let mut follower = Follower::new();
         let mut screen = Screen::new(self.session.out.is_json());
-        let mut said = Word::default();
+        let mut said = Said::default();
         let end = self.follow(stream, &mut follower, &mut screen, &mut said).await;
         let outcome = match end {
             Ok(End::Over) if follower.receipt().is_some() => {
@@ -136,7 +129,7 @@ impl Watch<'_> {
         mut stream: FrameStream,
         follower: &mut Follower,
         screen: &mut Screen,
-        said: &mut Word,
+        said: &mut Said,
     ) -> std::result::Result<End, Error> {
         let mut lost_at: Option<Instant> = None;
         let mut interrupts = 0_u32;
@@ -203,7 +196,7 @@ impl Watch<'_> {
                 .progress("the connection to the hub was lost; trying again");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
-            match self.hub.follow(&self.id(), follower.log_position()).await {
+            match self.reach(follower).await {
                 Ok(stream) => {
                     follower.reconnected();
                     return Ok(stream);
@@ -220,11 +213,16 @@ impl Watch<'_> {
         }
     }
 
+    async fn reach(&self, follower: &Follower) -> std::result::Result<FrameStream, Error> {
+        let node = self.expected.node.id();
+        self.hub.follow(&self.id(), node, follower.log_position()).await
+    }
+
     async fn show(
         &self,
         item: Item,
         screen: &mut Screen,
-        said: &mut Word,
+        said: &mut Said,
     ) -> std::result::Result<(), Unwritten> {
         match item {
             Item::Output { .. } if self.shows == Shows::WayOut => Ok(()),
@@ -243,12 +241,8 @@ impl Watch<'_> {
             } => screen.output(stream, time, at, bytes).await,
             Item::Missing { stdout, stderr } => screen.missing(stdout, stderr).await,
             Item::Event(event) => {
-                if let StreamEvent::State {
-                    state, code, message, ..
-                } = &event
-                {
-                    said.state = Some(*state);
-                    said.reason = code.map(|c| Refusal::new(c, message.clone()));
+                if let StreamEvent::State { state, message, .. } = &event {
+                    said.hear(&event);
                     self.progress(*state, message);
                 }
                 self.event(&event, screen).await
@@ -260,7 +254,7 @@ impl Watch<'_> {
         &self,
         record: &Record,
         screen: &mut Screen,
-        said: &mut Word,
+        said: &mut Said,
     ) -> std::result::Result<(), Unwritten> {
         if screen.is_json() {
             return screen.event(&attempts::line(record)).await;
@@ -281,7 +275,7 @@ impl Watch<'_> {
     }
 
     /// How many attempts there were.
-    async fn last_words(&self, screen: &mut Screen, said: &Word) -> Result<()> {
+    async fn last_words(&self, screen: &mut Screen, said: &Said) -> Result<()> {
         match screen.line(&said.attempts.summary()).await {
             Ok(()) | Err(Unwritten::ReaderGone) => Ok(()),
             Err(Unwritten::Failed(e)) => Err(Failure::new("could not write the attempts").because(&e)),
@@ -316,8 +310,8 @@ impl Watch<'_> {
                 Ok(ask) => json!({ "event": "ask", "gates": ask.gates, "facts": ask.facts }),
                 Err(refusal) => json!({ "event": "ask", "refused": refusal }),
             },
-            // It becomes the last line once it has been verified.
-            StreamEvent::Receipt { .. } => return Ok(()),
+            // The receipt becomes the last line once it has been verified.
+            StreamEvent::Receipt { .. } | StreamEvent::From { .. } => return Ok(()),
         };
         screen.event(&line).await
     }
@@ -459,39 +453,4 @@ fn unhappy(r: &doc::Receipt) -> Failure {
         failure = failure.why(format!("decided by: {}", r.policy_ids.join(", ")));
     }
     failure.exit(exit::DENIED)
-}
-
-impl Word {
-    fn is_news(&self, item: &Item) -> bool {
-        match item {
-            Item::Event(StreamEvent::State { state, .. }) => self.state != Some(*state),
-            Item::Event(StreamEvent::Submitted { .. } | StreamEvent::Ask { .. }) => false,
-            Item::Event(StreamEvent::Receipt { .. })
-            | Item::Output { .. }
-            | Item::Missing { .. }
-            | Item::Egress(_) => true,
-        }
-    }
-
-    fn is_final(&self) -> bool {
-        self.state.is_some_and(ExecutionState::is_final)
-    }
-
-    /// No receipt came: what the hub said, marked as no more than that.
-    fn without_receipt(&self) -> Refusal {
-        let Some(state) = self.state else {
-            return Code::Unconfirmed.into();
-        };
-        let mut text = format!(
-            "the hub says {}, and there is no receipt of the node",
-            state.as_str()
-        );
-        if let Some(reason) = &self.reason {
-            text.push_str(&format!(
-                "; the hub's reason is {} ({})",
-                reason.code, reason.message
-            ));
-        }
-        Refusal::new(Code::Unconfirmed, text)
-    }
 }

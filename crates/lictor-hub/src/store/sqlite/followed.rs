@@ -1,6 +1,9 @@
 //! One execution: what each of a job's followers reads, so it must not cost more the more nodes the job has.
 
+use std::collections::BTreeMap;
+
 use lictor_proto::agent::Wire;
+use lictor_proto::{JobId, NodeId, OrgId};
 use sqlx::SqlitePool;
 
 use super::rows::{text, time, word};
@@ -53,6 +56,25 @@ pub(super) async fn read(reads: &SqlitePool, key: &ExecutionKey) -> Result<Optio
         ask: newest(reads, key, "ask").await?,
         receipt: newest(reads, key, "receipt").await?,
     }))
+}
+
+/// What is queued before this job's executions, node by node.
+pub(super) async fn ahead(reads: &SqlitePool, org: &OrgId, job: &JobId) -> Result<BTreeMap<NodeId, u64>> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT e.node_id,
+           (SELECT COUNT(*) FROM executions o JOIN jobs b ON b.org = o.org AND b.job_id = o.job_id
+            WHERE o.org = e.org AND o.node_id = e.node_id AND o.state = 'queued'
+              AND (b.created_at < j.created_at OR (b.created_at = j.created_at AND b.job_id < j.job_id)))
+         FROM executions e JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
+         WHERE e.org = ?1 AND e.job_id = ?2 AND e.state = 'queued'",
+    )
+    .bind(org.as_str())
+    .bind(job.as_str())
+    .fetch_all(reads)
+    .await?;
+    rows.into_iter()
+        .map(|(node, ahead)| Ok((text(&node)?, ahead.unsigned_abs())))
+        .collect()
 }
 
 async fn newest(reads: &SqlitePool, key: &ExecutionKey, kind: &str) -> Result<Option<Wire>> {

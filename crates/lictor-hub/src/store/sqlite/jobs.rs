@@ -1,5 +1,7 @@
 //! Jobs, their executions and documents, up to the result.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use lictor_audit::{Event, EventType};
 use lictor_proto::api::ExecutionState;
@@ -386,6 +388,10 @@ impl Jobs for SqliteStore {
 impl Executions for SqliteStore {
     async fn followed(&self, key: &ExecutionKey) -> Result<Option<Followed>> {
         followed::read(&self.reads, key).await
+    }
+
+    async fn ahead(&self, org: &OrgId, job: &JobId) -> Result<BTreeMap<NodeId, u64>> {
+        followed::ahead(self.settled().await?, org, job).await
     }
 
     async fn advance(&self, key: &ExecutionKey, step: Step) -> Result<bool> {

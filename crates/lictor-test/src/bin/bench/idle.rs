@@ -4,7 +4,6 @@
 //! script that knows heartbeat and law. They live in this process, so that the hub's memory is the hub's alone.
 
 use std::fs;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,7 +25,7 @@ use lictor_proto::agent::stream::Message;
 use lictor_proto::agent::{BackendReport, Event, Heartbeat, HostFacts, LawHeld, Reply, Request};
 use lictor_proto::api::{EnrollReply, EnrollRequest};
 use lictor_proto::doc::{Grant, NodeKind, Token};
-use lictor_proto::{Name, Timestamp, limits};
+use lictor_proto::{Name, OrgId, Timestamp, limits};
 use lictor_test::{Operator, Split, wait_until};
 use lictor_trust::enrol::{RecordOf, join_key};
 use lictor_trust::sign::to_wire;
@@ -41,7 +40,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 16;
 
 /// What all of them share.
-struct Herd {
+pub(crate) struct Herd {
     token: Token,
     grant: Verified<Grant>,
     url: HubUrl,
@@ -52,16 +51,10 @@ struct Herd {
 pub(crate) async fn measure(table: &mut Table, split: &mut Split, agents: usize) -> Result<()> {
     install_crypto_provider();
     let hub = split.hub()?.pid();
-    let herd = Arc::new(Herd::gather(split, agents).await?);
+    let herd = Herd::gather(split, "idle", agents).await?;
     let before = anonymous(hub)?;
-    let joined: Vec<Result<()>> = stream::iter(0..agents)
-        .map(|number| herd.clone().join(number))
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    joined.into_iter().collect::<Result<()>>()?;
-    let descriptors = || fs::read_dir(format!("/proc/{hub}/fd")).map_or(0, Iterator::count);
-    wait_until("all links", WITHIN, || descriptors() > agents)?;
+    herd.join_all(hub, agents, |_, heartbeat| router(heartbeat))
+        .await?;
     // Buffers of the handshakes go back when the links have said what they say at first.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let each = anonymous(hub)?.saturating_sub(before) / agents as u64;
@@ -77,9 +70,10 @@ fn anonymous(pid: u32) -> Result<u64> {
 }
 
 impl Herd {
-    async fn gather(split: &Split, agents: usize) -> Result<Self> {
+    /// Leave for so many machines whose names begin so.
+    pub(crate) async fn gather(split: &Split, name: &str, agents: usize) -> Result<Self> {
         let uses = agents.to_string();
-        let value = split.cli().json(&["nodes", "grant", "idle", "--uses", &uses])?;
+        let value = split.cli().json(&["nodes", "grant", name, "--uses", &uses])?;
         let token = Token::decode(value["token"].as_str().context("no token")?)?;
         let url: HubUrl = token.hub_url.parse()?;
         let operator = Operator::at(split.home()).await?;
@@ -99,9 +93,32 @@ impl Herd {
         })
     }
 
+    /// Has so many machines become nodes; `served` is what stands behind each one's link. Returns when all are up.
+    pub(crate) async fn join_all(
+        &self,
+        hub: u32,
+        agents: usize,
+        served: impl Fn(NodeSecrets, Message) -> Router,
+    ) -> Result<()> {
+        let joined: Vec<Result<()>> = stream::iter(0..agents)
+            .map(|number| self.join(number, &served))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        joined.into_iter().collect::<Result<()>>()?;
+        let descriptors = || fs::read_dir(format!("/proc/{hub}/fd")).map_or(0, Iterator::count);
+        wait_until("all links", WITHIN, || descriptors() > agents)
+    }
+
+    /// The org.
+    pub(crate) fn org(&self) -> &OrgId {
+        &self.token.org_id
+    }
+
     /// One machine becomes a node and links.
-    async fn join(self: Arc<Self>, number: usize) -> Result<()> {
-        let name: Name = format!("idle-{number}").parse()?;
+    async fn join(&self, number: usize, served: impl Fn(NodeSecrets, Message) -> Router) -> Result<()> {
+        let prefix = self.grant.name_prefix.as_ref().context("no prefix")?;
+        let name: Name = format!("{prefix}-{number}").parse()?;
         let secrets = NodeSecrets::generate()?;
         let tls = ClientTls::node(Identity::link(&secrets.link.seed())?, vec![self.token.hub_spki])?;
         self.enrol(&secrets, &name, &tls).await?;
@@ -109,8 +126,8 @@ impl Herd {
         let socket = connect(io, &self.url.authority(), "/api/v1/agent/link", &[]).await?;
         let heartbeat = self.heartbeat(&secrets, name);
         let io = TokioIo::new(WsStream::new(socket));
-        let served =
-            h2::server(&self.tasks).serve_connection(io, TowerToHyperService::new(router(heartbeat)));
+        let router = served(secrets, heartbeat);
+        let served = h2::server(&self.tasks).serve_connection(io, TowerToHyperService::new(router));
         self.tasks.spawn(async move { drop(served.await) });
         Ok(())
     }
@@ -168,7 +185,8 @@ impl Herd {
     }
 }
 
-fn law() -> LawHeld {
+/// The law that all of them say they hold.
+pub(crate) fn law() -> LawHeld {
     LawHeld {
         root: 1,
         bundle: 1,

@@ -11,6 +11,7 @@
 //! | `stalled.rs` | g: requests beside unread streams |
 //! | `egress.rs` | h: bytes and round trips through the egress proxy, against the bare sockets |
 //! | `abuse.rs` | i: a neighbour's `true` while a sandboxed job does its worst, against the same without it |
+//! | `fanout.rs` | j: one job on 200 nodes, to the last verified receipt |
 //! | `steps.rs` | which step of row a costs what |
 
 // A measuring program: it starts processes and prints a table.
@@ -20,6 +21,7 @@ mod abuse;
 mod bulk;
 mod crowd;
 mod egress;
+mod fanout;
 mod idle;
 mod latency;
 mod memory;
@@ -96,11 +98,12 @@ enum Rows {
     Stalled,
     Egress,
     Abuse,
+    Fanout,
     Steps,
 }
 
 impl Rows {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Latency,
         Self::Bulk,
         Self::Crowd,
@@ -108,6 +111,7 @@ impl Rows {
         Self::Stalled,
         Self::Egress,
         Self::Abuse,
+        Self::Fanout,
         Self::Steps,
     ];
 
@@ -121,6 +125,7 @@ impl Rows {
             Self::Stalled => ("g", "stalled"),
             Self::Egress => ("h", "egress"),
             Self::Abuse => ("i", "abuse"),
+            Self::Fanout => ("j", "fanout"),
             Self::Steps => ("a", "steps"),
         }
     }
@@ -144,6 +149,7 @@ async fn measure(rows: Rows, table: &mut Table, effort: &Effort, base: &mut Opti
         Rows::Stalled => stalled::measure(table, effort).await?,
         Rows::Egress => egress::measure(table, effort)?,
         Rows::Abuse => abuse::measure(table, effort).await?,
+        Rows::Fanout => fanout::measure(table, effort).await?,
         Rows::Steps => {
             let base = match base {
                 Some(base) => base.p50(),

@@ -25,6 +25,22 @@ attacks! {
     hub_sends_an_approval_as_a_job => Some(Code::WrongType),
     hub_wraps_a_job_in_another_type => Some(Code::SignatureInvalid),
     hub_has_a_forbidden_operator_sign => Some(Code::Forbidden),
+    hub_lies_about_what_a_node_is => Some(Code::ExpectationFailed),
+}
+
+/// The hub has said that this node runs another system, and alice has chosen it for that.
+async fn hub_lies_about_what_a_node_is() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (runs, command) = scene.counter();
+    let mut job = scene.job("alice", &["sh", "-c", &command]);
+    job.expect.os = Some("plan9".to_owned());
+    let seen = scene
+        .refuses(&signed(&job, &["alice"]), Code::ExpectationFailed)
+        .await?;
+    ensure!(!runs.exists(), "it ran");
+    job.expect.os = Some("linux".to_owned());
+    scene.runs(&signed(&job, &["alice"]), &[]).await?;
+    Ok(seen)
 }
 
 /// The same envelope with another payload.

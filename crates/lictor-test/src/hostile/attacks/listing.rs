@@ -57,6 +57,17 @@ fn machine(
     join: &str,
     at: Timestamp,
 ) -> Result<(NodeId, Papers)> {
+    let (secrets, papers) = machine_with_keys(scene, grant, called, join, at)?;
+    Ok((secrets.node_id(&scene.org.id), papers))
+}
+
+fn machine_with_keys(
+    scene: &Scene,
+    grant: String,
+    called: &str,
+    join: &str,
+    at: Timestamp,
+) -> Result<(NodeSecrets, Papers)> {
     let stand = RecordOf {
         org: &scene.org.id,
         grant: digest(&grant)?,
@@ -66,7 +77,13 @@ fn machine(
     };
     let secrets = NodeSecrets::generate()?;
     let record = to_wire(&secrets.record(&stand, &key(join)));
-    Ok((secrets.node_id(&scene.org.id), (grant, record)))
+    Ok((secrets, (grant, record)))
+}
+
+/// As [`second_machine`], with its keys.
+pub(super) fn second_machine_with_keys(scene: &Scene, called: &str) -> Result<(NodeSecrets, Papers)> {
+    let grant = signed(&scene.org.grant(called, "another join", &[]), &["alice"]);
+    machine_with_keys(scene, grant, called, "another join", scene.org.now())
 }
 
 /// Another machine, truly enrolled under this name: its id, grant and record.

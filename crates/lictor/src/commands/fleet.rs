@@ -1,0 +1,436 @@
+//! Follows one job on several nodes to its end: their output side by side, each receipt held against its own.
+//!
+//! ```text
+//! stream --> Fleet --> Row of web-1 --> its receipt --> Outcome --\
+//!                  '-> Row of db-1  --> its receipt --> Outcome --+--> table, sum, exit status
+//! ```
+//!
+//! Nodes are judged as soon as each has ended, and beside what goes on: none waits for another. What is left in the
+//! end with nodes that are away is not waited for unless that was asked: it stays queued until the job expires.
+
+mod ending;
+mod lines;
+mod rows;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use lictor_client::follow::Item;
+use lictor_client::{
+    Error, Expected, Fleet, Follower, FrameStream, Happened, Hub, Outcome, ReceiptTracker, Signer, Stream,
+};
+use lictor_proto::api::{ExecutionState, StreamEvent};
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::{Digest, JobId, Name, NodeId};
+use lictor_trust::directory::Node;
+use lictor_trust::{OrgTrust, SecretKey};
+use serde_json::json;
+
+use self::lines::Lines;
+use self::rows::Row;
+use crate::commands::attempts;
+use crate::commands::result::ResultLine;
+use crate::commands::said::Said;
+use crate::commands::screen::{Screen, Unwritten, piece};
+use crate::commands::watch::{LEFT, LOST_FOR, READER_GONE};
+use crate::failure::{Failure, Result};
+use crate::session::{Session, failed};
+
+/// Results that are judged at once: one of which not all was seen is read again.
+const JUDGED: usize = 8;
+
+/// One job on several nodes, being watched.
+pub(crate) struct FleetWatch<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) hub: &'a Hub,
+    pub(crate) trust: &'a OrgTrust,
+    pub(crate) nodes: &'a [Node],
+    pub(crate) job: Digest,
+    /// Whose key cancels on Ctrl-C; nobody's for somebody who only looks.
+    pub(crate) canceler: Option<(&'a Name, &'a SecretKey)>,
+    pub(crate) until: FleetUntil,
+}
+
+/// How far several nodes are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FleetUntil {
+    /// To the end of all.
+    All,
+    /// To the end of all but those that are away.
+    Present,
+    /// What is there now.
+    Now,
+}
+
+/// Why watching stopped.
+enum End {
+    Over,
+    Left,
+    Unwritten(Unwritten),
+}
+
+type Judged = (NodeId, Outcome, (u64, u64));
+type Stopped<T = ()> = std::result::Result<T, Halt>;
+
+/// What ends it before its time.
+enum Halt {
+    Error(Error),
+    Unwritten(Unwritten),
+}
+
+impl From<Unwritten> for Halt {
+    fn from(e: Unwritten) -> Self {
+        Self::Unwritten(e)
+    }
+}
+
+/// What changes while it is watched.
+struct Scene<'a> {
+    rows: BTreeMap<NodeId, Row>,
+    screen: Screen,
+    fleet: Fleet,
+    /// Those that have ended and wait to be judged.
+    ended: VecDeque<(NodeId, Follower)>,
+    judging: FuturesUnordered<BoxFuture<'a, Judged>>,
+    told_of_approvals: bool,
+    lost_at: Option<Instant>,
+}
+
+impl<'a> FleetWatch<'a> {
+    /// Watches to the end.
+    pub(crate) async fn run(&self, stream: FrameStream) -> Result {
+        let tracker = ReceiptTracker::below(&self.session.home.trust_dir());
+        let mut scene = self.scene();
+        let end = self.follow(stream, &tracker, &mut scene).await;
+        let end = match end {
+            Ok(end) => end,
+            Err(Halt::Unwritten(e)) => End::Unwritten(e),
+            // Nothing more is heard: what was not judged stays unproven.
+            Err(Halt::Error(e)) => {
+                let refusal = match e {
+                    Error::Untrusted(refusal) => refusal,
+                    e => Refusal::new(e.code(), e.to_string()),
+                };
+                self.give_up(&mut scene, &refusal);
+                End::Over
+            }
+        };
+        match end {
+            End::Over => self.conclude(&mut scene).await,
+            End::Left => {
+                let left = format!("left; the job goes on: lictor logs -f {}", self.id());
+                self.session.out.note(left);
+                Ok(LEFT)
+            }
+            End::Unwritten(Unwritten::ReaderGone) => Ok(READER_GONE),
+            End::Unwritten(Unwritten::Failed(e)) => {
+                Err(Failure::new("could not write the output").because(&e))
+            }
+        }
+    }
+
+    fn scene(&self) -> Scene<'a> {
+        let width = self.nodes.iter().map(|n| n.name().as_str().len()).max();
+        let colour = self.session.out.colours_output();
+        let row = |(number, node): (usize, &Node)| Row {
+            lines: Lines::of(node.name().as_str(), number, width.unwrap_or_default(), colour),
+            node: node.clone(),
+            said: Said::default(),
+            seen: (0, 0),
+            end: None,
+        };
+        Scene {
+            rows: self
+                .nodes
+                .iter()
+                .enumerate()
+                .map(|one| (one.1.id().clone(), row(one)))
+                .collect(),
+            screen: Screen::new(self.session.out.is_json()),
+            fleet: Fleet::of(self.nodes.iter().map(|n| n.id().clone())),
+            ended: VecDeque::new(),
+            judging: FuturesUnordered::new(),
+            told_of_approvals: false,
+            lost_at: None,
+        }
+    }
+
+    fn id(&self) -> JobId {
+        JobId::from_digest(&self.job)
+    }
+
+    async fn follow(
+        &self,
+        mut stream: FrameStream,
+        tracker: &ReceiptTracker,
+        scene: &mut Scene<'a>,
+    ) -> Stopped<End> {
+        let mut interrupts = 0_u32;
+        loop {
+            self.judge(tracker, scene);
+            if self.is_over(scene) {
+                return Ok(End::Over);
+            }
+            let open = !scene.fleet.positions().is_empty();
+            let next = tokio::select! {
+                next = scene.fleet.next(&mut stream), if open => next,
+                Some(judged) = scene.judging.next() => {
+                    self.judged(judged, scene).await?;
+                    continue;
+                }
+                _ = tokio::signal::ctrl_c() => {
+                    interrupts += 1;
+                    if interrupts > 1 || self.canceler.is_none() {
+                        return Ok(End::Left);
+                    }
+                    self.cancel().await;
+                    continue;
+                }
+            };
+            match next {
+                Ok(Some(happened)) => self.take(happened, scene).await?,
+                Ok(None) if self.until == FleetUntil::Now => self.give_up_silently(scene),
+                Ok(None) => stream = self.again(scene, None).await?,
+                Err(e @ Error::Link(_)) if self.until != FleetUntil::Now => {
+                    stream = self.again(scene, Some(e)).await?;
+                }
+                Err(e) => return Err(Halt::Error(e)),
+            }
+        }
+    }
+
+    /// Whether nothing is left that is worth waiting for.
+    fn is_over(&self, scene: &Scene<'_>) -> bool {
+        let is_left = |row: &Row| row.end.is_none();
+        let waits = |row: &Row| is_left(row) && !(self.until == FleetUntil::Present && row.is_away());
+        let judging = !scene.judging.is_empty() || !scene.ended.is_empty();
+        let followed = !scene.fleet.positions().is_empty();
+        !judging && (!scene.rows.values().any(waits) || !followed)
+    }
+
+    async fn take(&self, happened: Happened, scene: &mut Scene<'a>) -> Stopped {
+        match happened {
+            Happened::Item(node, item) => self.item(&node, item, scene).await,
+            Happened::Broken(node, refusal) => {
+                scene.ended.retain(|(ended, _)| *ended != node);
+                self.unconfirmed(&node, &refusal.into(), scene).await
+            }
+            Happened::Stranger(node) => {
+                let text = format!("warning: the hub sends output of {node}, which this job is not for");
+                self.session.out.note(text);
+                Ok(())
+            }
+        }
+    }
+
+    async fn item(&self, node: &NodeId, item: Item, scene: &mut Scene<'a>) -> Stopped {
+        let Some(row) = scene.rows.get_mut(node) else {
+            return Ok(());
+        };
+        if row.said.is_news(&item) {
+            scene.lost_at = None;
+        }
+        match item {
+            Item::Output {
+                stream,
+                time,
+                at,
+                bytes,
+            } => {
+                if scene.screen.is_json() {
+                    let mut value = piece(stream, time, at, &bytes);
+                    row.name_in(&mut value);
+                    scene.screen.event(&value).await?;
+                } else {
+                    scene.screen.write(stream, row.lines.push(stream, &bytes)).await?;
+                }
+            }
+            Item::Missing { stdout, stderr } => {
+                let mut value = json!({ "event": "gap", "stdout_bytes": stdout, "stderr_bytes": stderr });
+                row.name_in(&mut value);
+                scene.screen.event(&value).await?;
+                if !scene.screen.is_json() && stdout + stderr > 0 {
+                    let text = format!("({} bytes are not shown: they were not kept)", stdout + stderr);
+                    scene
+                        .screen
+                        .write(Stream::Stderr, row.lines.remark(&text))
+                        .await?;
+                }
+            }
+            Item::Egress(Some(record)) => {
+                let mut value = attempts::line(&record);
+                row.name_in(&mut value);
+                scene.screen.event(&value).await?;
+                if !scene.screen.is_json()
+                    && self.until != FleetUntil::Now
+                    && let Some(warning) = row.said.attempts.warning(&record)
+                {
+                    self.session.out.note(format!("{}: {warning}", row.node.name()));
+                }
+            }
+            Item::Egress(None) => {}
+            Item::Event(event) => self.event(node, event, scene).await?,
+        }
+        Ok(())
+    }
+
+    async fn event(&self, node: &NodeId, event: StreamEvent, scene: &mut Scene<'a>) -> Stopped {
+        let Some(row) = scene.rows.get_mut(node) else {
+            return Ok(());
+        };
+        row.said.hear(&event);
+        let mut value = match &event {
+            StreamEvent::Submitted { job_id } => {
+                let value = json!({ "event": "submitted", "job_id": job_id, "nodes": self.nodes.len() });
+                scene.screen.event(&value).await?;
+                return Ok(());
+            }
+            StreamEvent::State {
+                state,
+                code,
+                message,
+                at,
+                ..
+            } => json!({ "event": "state", "state": state, "code": code, "message": message, "at": at }),
+            StreamEvent::Ask { ask } => match self.trust.verify_ask(&row.node.keys, ask) {
+                Ok(ask) => json!({ "event": "ask", "gates": ask.gates, "facts": ask.facts }),
+                Err(refusal) => json!({ "event": "ask", "refused": refusal }),
+            },
+            StreamEvent::Receipt { .. } => {
+                if let Some(follower) = scene.fleet.close(node) {
+                    scene.ended.push_back((node.clone(), follower));
+                }
+                return Ok(());
+            }
+            StreamEvent::From { .. } => return Ok(()),
+        };
+        row.name_in(&mut value);
+        scene.screen.event(&value).await?;
+        if row.said.is_final() {
+            // The hub's word that no receipt will come.
+            let why = row.said.without_receipt();
+            scene.fleet.close(node);
+            return self.unconfirmed(node, &why.into(), scene).await;
+        }
+        if row.said.state == Some(ExecutionState::AwaitingApproval)
+            && !std::mem::replace(&mut scene.told_of_approvals, true)
+        {
+            let note = format!("nodes wait for approval: lictor approve {}", self.id());
+            self.session.out.note(note);
+        }
+        Ok(())
+    }
+
+    /// Lets some of those that have ended be judged, beside what goes on.
+    fn judge(&self, tracker: &ReceiptTracker, scene: &mut Scene<'a>) {
+        while scene.judging.len() < JUDGED {
+            let Some((id, follower)) = scene.ended.pop_front() else {
+                return;
+            };
+            let Some(node) = self.nodes.iter().find(|n| *n.id() == id) else {
+                continue;
+            };
+            let expected = Expected {
+                trust: self.trust,
+                node,
+                job: self.job,
+            };
+            let (hub, tracker) = (self.hub, tracker.clone());
+            scene.judging.push(Box::pin(async move {
+                let outcome = expected.conclude(hub, &follower, &tracker).await;
+                (id, outcome, follower.seen())
+            }));
+        }
+    }
+
+    async fn judged(&self, (node, outcome, seen): Judged, scene: &mut Scene<'a>) -> Stopped {
+        match outcome {
+            Outcome::Confirmed(confirmed) => {
+                let line = ResultLine::confirmed(self.id(), &confirmed);
+                self.ends(&node, line, scene).await
+            }
+            Outcome::Unconfirmed(why) => {
+                if let Some(row) = scene.rows.get_mut(&node) {
+                    row.seen = seen;
+                }
+                self.unconfirmed(&node, &why, scene).await
+            }
+        }
+    }
+
+    async fn unconfirmed(
+        &self,
+        node: &NodeId,
+        why: &lictor_client::Unconfirmed,
+        scene: &mut Scene<'a>,
+    ) -> Stopped {
+        let seen = scene.rows.get(node).map_or((0, 0), |r| r.seen);
+        let line = ResultLine::unconfirmed(self.id(), why, seen);
+        self.ends(node, line, scene).await
+    }
+
+    /// A node's last word. A later one only ever takes confidence away.
+    async fn ends(&self, node: &NodeId, line: ResultLine, scene: &mut Scene<'a>) -> Stopped {
+        let Some(row) = scene.rows.get_mut(node) else {
+            return Ok(());
+        };
+        if row.end.as_ref().is_some_and(|before| !before.confirmed) {
+            return Ok(());
+        }
+        for (stream, rest) in row.rest() {
+            scene.screen.write(stream, rest).await?;
+        }
+        row.end = Some(line);
+        let result = row.result(&self.id());
+        scene.screen.event(&result).await?;
+        Ok(())
+    }
+
+    /// A new connection, as soon as there is one, for those that go on.
+    async fn again(&self, scene: &mut Scene<'a>, why: Option<Error>) -> Stopped<FrameStream> {
+        let since = *scene.lost_at.get_or_insert_with(Instant::now);
+        let empty = || Error::Malformed("the hub ends the job's stream again and again without news".into());
+        let mut pause = Duration::from_millis(100);
+        loop {
+            if since.elapsed() > LOST_FOR {
+                return Err(Halt::Error(why.unwrap_or_else(empty)));
+            }
+            let out = self.session.out;
+            out.progress("the connection to the hub was lost; trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+            match self
+                .hub
+                .follow_each(&self.id(), scene.fleet.positions(), true)
+                .await
+            {
+                Ok(stream) => {
+                    scene.fleet.reconnected();
+                    return Ok(stream);
+                }
+                Err(Error::Link(_)) => {}
+                // A hub that was killed may have forgotten a job that it had only just handed on.
+                Err(Error::Refused(r)) if r.code == Code::NotFound => {}
+                Err(e) => return Err(Halt::Error(e)),
+            }
+        }
+    }
+
+    async fn cancel(&self) {
+        let Some((operator, key)) = self.canceler else {
+            return;
+        };
+        let out = self.session.out;
+        let signer = Signer::new(self.trust, operator, key);
+        let sent = match signer.cancel(self.job, "interrupted by the person who ran it") {
+            Ok(cancel) => self.hub.cancel(&self.id(), &cancel.wire).await.map(drop),
+            Err(refusal) => Err(Error::Untrusted(refusal)),
+        };
+        match sent {
+            Ok(()) => out.note("canceling on all nodes; Ctrl-C again leaves the job alone"),
+            Err(e) => out.failure(&failed("cancel", &e)),
+        }
+    }
+}
