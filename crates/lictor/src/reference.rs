@@ -29,10 +29,15 @@ A remote command may itself exit with 124 to 126; `--json` tells them apart. `lo
 printed is what the node signed, however the command ended. Of a job that has no receipt yet it also exits with 0, says on
 standard error that the output is provisional, and its `--json` result has `confirmed` false.
 
+Of a job on several nodes, `run` and `logs -f` exit with 0 when all succeeded and all of it is proven; else with 125 when of
+at least one nothing proves how it ended (a node that is away among them); else with 126 when those that did not succeed were
+all denied; else with 1. See `docs/fleets.md`.
+
 ## JSON
 
 With `--json` every command prints one JSON value; `run`, `logs`, `egress watch`, `receipt verify`, `audit show` and `audit
-export` print one object per line, and `completions` prints its script. The last line of
+export` print one object per line, and `completions` prints its script. Of a job on several nodes each
+event has `node` and `node_id`, each node ends with a result, and the last line is the `summary` (`nodes`, `counts`, `exit`). Else the last line of
 `run`, `logs` and `egress watch` is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
 `expired`, or `unconfirmed`), `exit_code`, `signal`, `stdout_bytes`, `stderr_bytes`, `stdout_truncated`,
 `stderr_truncated`, `cpu_user_us`, `cpu_system_us`, `max_rss_bytes`, `memory_peak_bytes`, `read_bytes`, `written_bytes`,

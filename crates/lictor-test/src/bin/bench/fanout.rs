@@ -1,4 +1,4 @@
-//! Row j: one signed job on many nodes, until the last receipt is verified.
+//! Row k: one signed job on many nodes, until the last receipt is verified.
 //!
 //! Hub, links and the operator's side are the real ones. The agents live in this process and sign a receipt for each
 //! job at once, without running anything: what is measured is what the fan-out costs, not `true`.

@@ -11,7 +11,7 @@
 //! | `stalled.rs` | g: requests beside unread streams |
 //! | `egress.rs` | h: bytes and round trips through the egress proxy, against the bare sockets |
 //! | `abuse.rs` | i: a neighbour's `true` while a sandboxed job does its worst, against the same without it |
-//! | `fanout.rs` | j: one job on 200 nodes, to the last verified receipt |
+//! | `fanout.rs` | k: one job on 200 nodes, to the last verified receipt |
 //! | `steps.rs` | which step of row a costs what |
 
 // A measuring program: it starts processes and prints a table.
@@ -125,7 +125,7 @@ impl Rows {
             Self::Stalled => ("g", "stalled"),
             Self::Egress => ("h", "egress"),
             Self::Abuse => ("i", "abuse"),
-            Self::Fanout => ("j", "fanout"),
+            Self::Fanout => ("k", "fanout"),
             Self::Steps => ("a", "steps"),
         }
     }
