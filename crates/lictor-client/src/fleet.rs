@@ -101,6 +101,12 @@ impl Fleet {
         open.collect()
     }
 
+    /// Whether nobody is followed any more.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.parts.values().any(|part| matches!(part, Part::Followed(_)))
+    }
+
     /// Starts on a new connection: what was half read on the old one comes again.
     pub fn reconnected(&mut self) {
         self.decoder = FrameDecoder::default();

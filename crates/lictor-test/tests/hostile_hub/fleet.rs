@@ -31,3 +31,8 @@ fn hub_shows_one_node_the_receipt_of_another() {
 fn hub_goes_on_after_a_receipt_of_several() {
     holds("hub_goes_on_after_a_receipt_of_several");
 }
+
+#[test]
+fn hub_lists_a_second_machine_of_a_name_that_a_pattern_means() {
+    holds("hub_lists_a_second_machine_of_a_name_that_a_pattern_means");
+}

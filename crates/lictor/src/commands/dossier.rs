@@ -1,11 +1,11 @@
 //! Everything about one job that signatures prove; what does not hold is named, never shown as fact.
 
 use lictor_client::{Hub, TrustStore};
-use lictor_proto::JobId;
 use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{Approval, Ask, Job, Receipt, Stdin, StdinWord};
+use lictor_proto::{Envelope, JobId, NodeId, limits};
 use lictor_trust::directory::Node;
 use lictor_trust::{Historic, Verified};
 
@@ -57,7 +57,7 @@ impl Dossier {
         let mut refused = Vec::new();
         let mut keep = |result: std::result::Result<_, Refusal>| result.map_err(|r| refused.push(r)).ok();
         let asks = docs.asks.iter().filter_map(|wire| {
-            keep(any_node(&nodes, |n| {
+            keep(its_node(&nodes, wire, |n| {
                 let ask = trust.verify_ask(&n.keys, wire)?;
                 ask.check_for(&digest)?;
                 Ok(ask)
@@ -66,7 +66,7 @@ impl Dossier {
         let asks: Vec<_> = asks.collect();
         let mut keep = |result: std::result::Result<_, Refusal>| result.map_err(|r| refused.push(r)).ok();
         let receipts = docs.receipts.iter().filter_map(|wire| {
-            keep(any_node(&nodes, |n| {
+            keep(its_node(&nodes, wire, |n| {
                 let receipt = trust.verify_receipt(&n.keys, wire)?;
                 receipt.check_for(&digest)?;
                 Ok(receipt)
@@ -171,11 +171,16 @@ impl Dossier {
     }
 }
 
-/// What holds for one of the nodes; the last refusal when for none.
-fn any_node<T>(
+/// What holds for the node that a document names; where it names none of them, the last refusal of all.
+fn its_node<T>(
     nodes: &[Node],
+    wire: &str,
     check: impl Fn(&Node) -> std::result::Result<T, Refusal>,
 ) -> std::result::Result<T, Refusal> {
+    // Signatures are looked at once for each document, however many nodes there are.
+    if let Some(node) = claimed(wire).and_then(|id| nodes.iter().find(|n| *n.id() == id)) {
+        return check(node);
+    }
     let mut last = Refusal::plain(Code::NodeUnknown);
     for node in nodes {
         match check(node) {
@@ -184,4 +189,15 @@ fn any_node<T>(
         }
     }
     Err(last)
+}
+
+/// The node that a document says it is of; nothing of it is verified.
+fn claimed(wire: &str) -> Option<NodeId> {
+    #[derive(serde::Deserialize)]
+    struct Claim {
+        node_id: NodeId,
+    }
+    let envelope = Envelope::parse(wire.as_bytes(), limits::ENVELOPE).ok()?;
+    let claim: Claim = serde_json::from_slice(&envelope.payload).ok()?;
+    Some(claim.node_id)
 }

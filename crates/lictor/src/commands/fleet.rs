@@ -40,6 +40,8 @@ use crate::session::{Session, failed};
 
 /// Results that are judged at once: one of which not all was seen is read again.
 const JUDGED: usize = 8;
+/// How long a hub may take to end a stream that has come to its end.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// One job on several nodes, being watched.
 pub(crate) struct FleetWatch<'a> {
@@ -96,6 +98,10 @@ struct Scene<'a> {
     judging: FuturesUnordered<BoxFuture<'a, Judged>>,
     told_of_approvals: bool,
     lost_at: Option<Instant>,
+    /// Nothing more comes, or is listened to.
+    is_read: bool,
+    /// Until when it is listened to after the last of them has ended.
+    lingers_until: Option<tokio::time::Instant>,
 }
 
 impl<'a> FleetWatch<'a> {
@@ -154,6 +160,8 @@ impl<'a> FleetWatch<'a> {
             judging: FuturesUnordered::new(),
             told_of_approvals: false,
             lost_at: None,
+            is_read: false,
+            lingers_until: None,
         }
     }
 
@@ -173,11 +181,15 @@ impl<'a> FleetWatch<'a> {
             if self.is_over(scene) {
                 return Ok(End::Over);
             }
-            let open = !scene.fleet.positions().is_empty();
+            let lingers_until = self.lingers_until(scene);
             let next = tokio::select! {
-                next = scene.fleet.next(&mut stream), if open => next,
+                next = scene.fleet.next(&mut stream), if !scene.is_read => next,
                 Some(judged) = scene.judging.next() => {
                     self.judged(judged, scene).await?;
+                    continue;
+                }
+                () = tokio::time::sleep_until(lingers_until), if !scene.is_read => {
+                    scene.is_read = true;
                     continue;
                 }
                 _ = tokio::signal::ctrl_c() => {
@@ -192,6 +204,8 @@ impl<'a> FleetWatch<'a> {
             match next {
                 Ok(Some(happened)) => self.take(happened, scene).await?,
                 Ok(None) if self.until == FleetUntil::Now => self.give_up_silently(scene),
+                // All have ended, and the hub has added nothing.
+                Ok(None) | Err(Error::Link(_)) if scene.lingers_until.is_some() => scene.is_read = true,
                 Ok(None) => stream = self.again(scene, None).await?,
                 Err(e @ Error::Link(_)) if self.until != FleetUntil::Now => {
                     stream = self.again(scene, Some(e)).await?;
@@ -206,8 +220,18 @@ impl<'a> FleetWatch<'a> {
         let is_left = |row: &Row| row.end.is_none();
         let waits = |row: &Row| is_left(row) && !(self.until == FleetUntil::Present && row.is_away());
         let judging = !scene.judging.is_empty() || !scene.ended.is_empty();
-        let followed = !scene.fleet.positions().is_empty();
-        !judging && (!scene.rows.values().any(waits) || !followed)
+        let is_left_alone = scene.rows.values().any(is_left) && !scene.rows.values().any(waits);
+        !judging && (scene.is_read || is_left_alone)
+    }
+
+    /// When listening ends, which is far away while one of them goes on. The stream is read to its end all the same: a
+    /// hub that adds something to what has ended shows that it is not to be believed.
+    fn lingers_until(&self, scene: &mut Scene<'_>) -> tokio::time::Instant {
+        let now = tokio::time::Instant::now();
+        if !scene.fleet.is_empty() {
+            return now + Duration::from_secs(3600);
+        }
+        *scene.lingers_until.get_or_insert(now + LINGER)
     }
 
     async fn take(&self, happened: Happened, scene: &mut Scene<'a>) -> Stopped {

@@ -16,7 +16,7 @@ use lictor_trust::sign::{sign, to_wire};
 
 use super::attacks;
 use super::client::set;
-use super::listing::second_machine_with_keys;
+use super::listing::{second_machine, second_machine_with_keys};
 use crate::hostile::client::Client;
 use crate::hostile::hub::Item;
 use crate::hostile::org::{NODE, name};
@@ -29,6 +29,7 @@ attacks! {
     hub_shows_two_receipts_of_one_node_of_several => Some(Code::ReceiptConflict),
     hub_shows_one_node_the_receipt_of_another => Some(Code::ReceiptForged),
     hub_goes_on_after_a_receipt_of_several => Some(Code::OutputMismatch),
+    hub_lists_a_second_machine_of_a_name_that_a_pattern_means => Some(Code::AmbiguousName),
 }
 
 const SECOND: &str = "web-2";
@@ -296,4 +297,35 @@ async fn hub_goes_on_after_a_receipt_of_several() -> Result<Seen> {
         items
     });
     two.refuses(Code::OutputMismatch).await
+}
+
+/// A pattern means a name that is claimed twice: neither machine runs it, and neither is left out without a word.
+async fn hub_lists_a_second_machine_of_a_name_that_a_pattern_means() -> Result<Seen> {
+    let two = Two::set().await?;
+    let (id, papers) = second_machine(&two.scene, SECOND)?;
+    two.scene.hub.people().show_node(&id, &name(SECOND), papers);
+    let pattern = ["run", "--profile", "host", "web-*", "--", "true"];
+    let seen = two.client.refuses_to(&pattern, Code::AmbiguousName).await?;
+    let knowingly = [
+        "run",
+        "--json",
+        "--dry-run",
+        "--skip-unproven",
+        "web-*",
+        "--",
+        "true",
+    ];
+    let done = two.client.types(&knowingly).await?;
+    ensure!(done.code()? == 0, "{}", done.stderr);
+    let meant = done.result()?;
+    ensure!(
+        meant["nodes"].as_array().is_some_and(|n| n.len() == 1) && meant["nodes"][0]["name"] == NODE,
+        "{meant}"
+    );
+    ensure!(
+        done.stderr.contains("left out") && done.stderr.contains(SECOND),
+        "{}",
+        done.stderr
+    );
+    Ok(seen)
 }

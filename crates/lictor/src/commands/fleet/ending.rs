@@ -16,6 +16,7 @@ impl<'a> FleetWatch<'a> {
         for node in self.nodes {
             scene.fleet.close(node.id());
         }
+        scene.is_read = true;
     }
 
     /// Of those that are not over, nothing is proven.
