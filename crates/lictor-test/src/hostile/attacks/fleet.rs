@@ -278,12 +278,8 @@ async fn hub_shows_one_node_the_receipt_of_another() -> Result<Seen> {
     two.lies(|both| {
         let mut items = both.told();
         items.pop();
-        let of_first = both.honest.iter().rev();
-        items.extend(
-            of_first
-                .cloned()
-                .find(|i| matches!(i, Item::Event(StreamEvent::Receipt { .. }))),
-        );
+        let is_receipt = |i: &&Item| matches!(i, Item::Event(StreamEvent::Receipt { .. }));
+        items.extend(both.honest.iter().find(is_receipt).cloned());
         items
     });
     two.refuses(Code::ReceiptForged).await
