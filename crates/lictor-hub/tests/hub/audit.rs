@@ -14,6 +14,9 @@ use super::node::{Node, frame, job_digest};
 use super::routes::routes;
 use super::world::{Org, World, until};
 
+/// What only reads, though it takes a body to say what.
+const READS: [&str; 1] = ["/api/v1/jobs/{id}/follow"];
+
 /// What each route that is no read writes. A new route must be put here, and played below.
 const WRITES: &[(&str, &str)] = &[
     ("DELETE /api/v1/tokens/{id}", "token_deleted"),
@@ -130,7 +133,7 @@ async fn every_route_that_changes_something_writes_its_event() {
     let listed: BTreeSet<String> = routes(&world)
         .await
         .into_iter()
-        .filter(|r| !r.method.is_safe())
+        .filter(|r| !r.method.is_safe() && !READS.contains(&r.path.as_str()))
         .map(|r| format!("{} {}", r.method, r.path))
         .collect();
     let table: BTreeSet<String> = WRITES.iter().map(|(route, _)| (*route).to_owned()).collect();

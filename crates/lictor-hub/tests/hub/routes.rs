@@ -66,6 +66,9 @@ async fn what_is_of_one_org_does_not_exist_for_another() {
         .call(Some(&mine.secret), Method::POST, "/api/v1/jobs", &job)
         .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let node_id = &node.id;
+    let follow = serde_json::json!({ "nodes": [{ "node_id": node_id, "from": 0 }], "follow": false });
+    let follow = follow.to_string();
     let token_id = mine.secret.split('_').nth(2).unwrap().to_owned();
     for Route { method, path } in routes(&world).await {
         if OPEN.contains(&path.as_str()) {
@@ -93,6 +96,7 @@ async fn what_is_of_one_org_does_not_exist_for_another() {
             () if method != Method::POST => String::new(),
             () if path.ends_with("/cancel") => mine.cancel(&job),
             () if path.ends_with("/approvals") => mine.approval(&job),
+            () if path.ends_with("/follow") => follow.clone(),
             () => job.clone(),
         };
         let answer = world
@@ -125,7 +129,12 @@ async fn what_is_of_one_org_does_not_exist_for_another() {
         assert!(!audit.iter().any(|a| a == kind), "{kind} in {audit:?}");
     }
     // The same documents count for somebody of the org.
-    for (path, body) in [("cancel", mine.cancel(&job)), ("approvals", mine.approval(&job))] {
+    let documents = [
+        ("cancel", mine.cancel(&job)),
+        ("approvals", mine.approval(&job)),
+        ("follow", follow),
+    ];
+    for (path, body) in documents {
         let path = format!("/api/v1/jobs/{id}/{path}");
         let answer = world.call(Some(&mine.secret), Method::POST, &path, &body).await;
         assert!(answer.status.is_success(), "{path}: {answer:?}");
