@@ -8,14 +8,15 @@
 //! - Every struct denies unknown fields; lists that are not built yet accept only their empty value ([`Empty`]).
 //! - `validate` checks what a document says about itself (limits, order, names). It needs no key and no clock.
 
+mod expect;
 mod job;
 mod law;
 mod node;
 mod receipt;
 
+pub use expect::{Expect, Unexpected};
 pub use job::{
-    Approval, ApprovalFacts, Ask, Cancel, Exec, Expect, Job, JobKind, OpenGate, Spec, Stdin, StdinBytes,
-    StdinWord, Unexpected,
+    Approval, ApprovalFacts, Ask, Cancel, Exec, Job, JobKind, OpenGate, Spec, Stdin, StdinBytes, StdinWord,
 };
 pub use law::{
     Bundle, Freshness, MinVersions, Revocation, RevocationKind, RevocationSet, Role, RoleName, Root,
