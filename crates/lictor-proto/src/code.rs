@@ -68,8 +68,9 @@ codes! {
     WeakKey = "weak_key", "The public key is of small order or not on the curve.", "Make a new key with `lictor keys new`.";
     DuplicateKey = "duplicate_key", "A public key occurs more than once in root, roster and node records.", "Give each holder a key of its own.";
     ThresholdNotMet = "threshold_not_met", "Too few distinct keys of the role have signed.", "Have more holders of the role sign.";
-    KeyClass = "key_class", "The key is one that a page of the hub could use, and such keys sign nothing.", "Sign with a key that is kept outside the browser.";
-    AssertionUnsupported = "assertion_unsupported", "A passkey signed this, and signatures of passkeys are not verified yet.", "Sign with a key of `lictor keys`: `lictor approve`.";
+    KeyClass = "key_class", "The key is one that a page of the hub could use, and such keys sign nothing.", "Sign with a key that is kept outside the browser, or let the roster say that its approvals count.";
+    AssertionUnsupported = "assertion_unsupported", "A passkey signed this, and passkeys sign approvals only.", "Sign with a key of `lictor keys`.";
+    AssertionInvalid = "assertion_invalid", "What the passkey signed is not for this document, this page, or a person who was there.", "Approve again on the page that the roster names for this passkey.";
     KeyExpired = "key_expired", "The key's time in the roster is over.", "Renew the key in roster.toml.";
     KeyRevoked = "key_revoked", "The key has been revoked.", "Sign with another key; if nobody revoked it on purpose, find out who did.";
     OperatorRevoked = "operator_revoked", "The operator has been revoked.", "Ask whoever keeps the roster.";

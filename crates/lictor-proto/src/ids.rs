@@ -231,14 +231,21 @@ impl PublicKey {
     /// The id everything refers to this key by.
     #[must_use]
     pub fn id(&self) -> KeyId {
+        let Algorithm::Ed25519 = self.alg;
+        KeyId::of("ed25519", &self.key)
+    }
+}
+
+impl KeyId {
+    /// SHA-256(`"lictor-key-v1" 00 alg 00 raw key`).
+    #[must_use]
+    pub fn of(alg: &str, raw: &[u8]) -> Self {
         let mut h = Sha256::new();
         h.update(b"lictor-key-v1\0");
-        h.update(match self.alg {
-            Algorithm::Ed25519 => b"ed25519".as_slice(),
-        });
+        h.update(alg.as_bytes());
         h.update([0]);
-        h.update(self.key);
-        KeyId(h.finalize().into())
+        h.update(raw);
+        Self(h.finalize().into())
     }
 }
 

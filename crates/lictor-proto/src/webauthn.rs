@@ -1,5 +1,5 @@
-//! What a passkey signs, as types with limits. Nothing in this version verifies it: whoever meets an assertion
-//! refuses it with [`Code::AssertionUnsupported`](crate::Code::AssertionUnsupported).
+//! What a passkey signs, as types with limits. `lictor-trust` verifies it, in approvals; whoever meets an assertion
+//! elsewhere refuses it with [`Code::AssertionUnsupported`](crate::Code::AssertionUnsupported).
 //!
 //! A passkey never signs an envelope's PAE. It signs `authenticator data || SHA-256(client data)`, and the client data
 //! names a challenge, which here is SHA-256(PAE), nothing random: the assertion is bound to the document and to

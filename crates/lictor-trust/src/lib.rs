@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`keys`], [`keyfile`] | Ed25519 keys, in memory and on disk |
+//! | [`passkey`] | passkeys of operators, and what they sign |
 //! | [`sign`](mod@sign), [`verify`] | document to envelope, and the one way back |
 //! | [`org_trust`] | [`OrgTrust`]: what one party believes about one org |
 //! | [`rotation`], [`cosigned`] | the next root, law and statements, while several people sign them |
@@ -28,6 +29,7 @@ pub mod keyfile;
 pub mod keys;
 pub mod law;
 pub mod org_trust;
+pub mod passkey;
 mod people;
 pub mod profiles;
 pub mod receipt;

@@ -1,7 +1,9 @@
 //! What operators sign: jobs, approvals, cancels, revocations. Exactly one signature, by a key of who is named.
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Approval, Cancel, Document, Job, Revocation, RevocationKind, Stdin, StdinWord};
+use lictor_proto::doc::{
+    Approval, Cancel, DocKind, Document, Job, Revocation, RevocationKind, Stdin, StdinWord,
+};
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, Timestamp, limits};
 
 use crate::org_trust::OrgTrust;
@@ -37,7 +39,8 @@ impl OrgTrust {
             let text = format!("signed by a key of {}, and names {}", operator.name, doc.named());
             return Err(Refusal::new(Code::SignerMismatch, text));
         }
-        if key.class == KeyClass::Web {
+        let counts = T::KIND == DocKind::Approval && key.approves;
+        if key.class == KeyClass::Web && !counts {
             let text = format!("the key {signer} of {} is of class web", operator.name);
             return Err(Refusal::new(Code::KeyClass, text));
         }

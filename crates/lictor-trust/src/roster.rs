@@ -13,6 +13,12 @@
 //! public = "lictor-ed25519 BASE64 laptop"
 //! expires_at = "2027-05-21T00:00:00.000Z"   # optional
 //! class = "own"                       # or "web": listed, but signs nothing
+//! [[operators.alice.keys]]            # a passkey, which signs approvals only
+//! public = "lictor-es256 BASE64 phone"
+//! origin = "https://hub.example"      # the page that may ask it
+//! rp_id = "hub.example"
+//! class = "web"                       # "own" only for pages of http://localhost
+//! approves = true                     # a page of the hub's could ask it, and its approvals count all the same
 //! ```
 //!
 //! # Invariants
@@ -25,7 +31,8 @@ use lictor_proto::{Code, KeyId, Name, Timestamp};
 use serde::Deserialize;
 
 use crate::keys::{PublicLine, VerifyKey};
-use crate::verify::Keyring;
+use crate::passkey::Passkey;
+use crate::verify::{Credential, Keyring};
 
 /// The people and services of an org.
 #[derive(Debug, Clone)]
@@ -98,9 +105,11 @@ pub enum KeyClass {
 #[derive(Debug, Clone)]
 pub struct OperatorKey {
     /// The key.
-    pub key: VerifyKey,
+    pub key: Credential,
     /// Where it can be used.
     pub class: KeyClass,
+    /// Whether its approvals count although a page of the hub's could make them.
+    pub approves: bool,
     /// After this it signs nothing new.
     pub expires_at: Option<Timestamp>,
     /// A word for people.
@@ -133,8 +142,54 @@ struct OperatorToml {
 struct KeyToml {
     public: String,
     expires_at: Option<Timestamp>,
+    class: Option<KeyClass>,
+    origin: Option<String>,
+    rp_id: Option<String>,
     #[serde(default)]
-    class: KeyClass,
+    approves: bool,
+}
+
+impl KeyToml {
+    /// The key with all that stands beside it; an error says what is wrong with it.
+    fn read(self) -> Result<OperatorKey, Refusal> {
+        let wrong = |text: String| Refusal::new(Code::BundleUnloadable, text);
+        if Passkey::is_line(&self.public) {
+            return self.read_passkey().map_err(wrong);
+        }
+        if self.origin.is_some() || self.rp_id.is_some() || self.approves {
+            return Err(wrong("origin, rp_id and approves are for passkeys".to_owned()));
+        }
+        let line: PublicLine = self.public.parse().map_err(|e| wrong(format!("{e}")))?;
+        Ok(OperatorKey {
+            key: Credential::Key(VerifyKey::new(&line.key)?),
+            class: self.class.unwrap_or_default(),
+            approves: false,
+            expires_at: self.expires_at,
+            comment: line.comment,
+        })
+    }
+
+    fn read_passkey(self) -> Result<OperatorKey, String> {
+        let beside = self.origin.zip(self.rp_id);
+        let (origin, rp_id) = beside.ok_or("a passkey has an origin and an rp_id")?;
+        let (passkey, comment) = Passkey::parse(&self.public, &origin, &rp_id).map_err(|e| e.to_string())?;
+        let class = self.class.unwrap_or(KeyClass::Web);
+        if class == KeyClass::Own && !passkey.is_local() {
+            return Err(format!(
+                "a page of {origin} is no program of its operator's own: class \"web\", and approves = true if approvals made there are to count"
+            ));
+        }
+        if class == KeyClass::Own && self.approves {
+            return Err("approves is for passkeys of class \"web\"; others approve anyway".to_owned());
+        }
+        Ok(OperatorKey {
+            key: Credential::Passkey(Box::new(passkey)),
+            class,
+            approves: self.approves,
+            expires_at: self.expires_at,
+            comment,
+        })
+    }
 }
 
 impl Roster {
@@ -163,22 +218,17 @@ impl Roster {
     fn add(&mut self, name: Name, toml: OperatorToml) -> Result<(), Refusal> {
         let mut keys = Vec::with_capacity(toml.keys.len());
         for k in toml.keys {
-            let line: PublicLine = k.public.parse().map_err(|e| {
-                let text = format!("roster.toml: operators.{name}: {e}");
-                Refusal::new(Code::BundleUnloadable, text)
+            let key = k.read().map_err(|why| {
+                let text = format!("roster.toml: operators.{name}: {}", why.message);
+                Refusal::new(why.code, text)
             })?;
-            let key = VerifyKey::new(&line.key)?;
-            if let Some(other) = self.holders.insert(key.id(), name.clone()) {
-                let text = format!("key {} is listed for {other} and for {name}", key.id());
+            let id = key.key.id();
+            if let Some(other) = self.holders.insert(id, name.clone()) {
+                let text = format!("key {id} is listed for {other} and for {name}");
                 return Err(Refusal::new(Code::DuplicateKey, text));
             }
-            self.keyring.insert(key.clone());
-            keys.push(OperatorKey {
-                key,
-                class: k.class,
-                expires_at: k.expires_at,
-                comment: line.comment,
-            });
+            self.keyring.insert(key.key.clone());
+            keys.push(key);
         }
         let operator = Operator {
             name: name.clone(),

@@ -17,11 +17,12 @@ use std::sync::Arc;
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Bundle, DocKind, Document, MinVersions};
-use lictor_proto::envelope::Envelope;
+use lictor_proto::envelope::{Envelope, Signature};
 use lictor_proto::ids::PublicKey;
 use lictor_proto::{Code, Digest, KeyId, OrgId, json, limits};
 
 use crate::keys::{KeyError, VerifyKey};
+use crate::passkey::Passkey;
 
 /// A document whose signatures, org and shape hold, and which may be acted on as of the moment it was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,27 +96,59 @@ impl<T> Deref for Historic<T> {
     }
 }
 
+/// What somebody signs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// An Ed25519 key.
+    Key(VerifyKey),
+    /// A passkey.
+    Passkey(Box<Passkey>),
+}
+
+impl Credential {
+    /// Its id, computed here.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        match self {
+            Self::Key(key) => key.id(),
+            Self::Passkey(passkey) => passkey.id(),
+        }
+    }
+
+    /// Whether `signature` is this one's, over that PAE; a passkey's comes with an assertion, and no other does.
+    fn check(&self, pae: &[u8], signature: &Signature) -> Result<(), Refusal> {
+        match (self, &signature.assertion) {
+            (Self::Key(key), None) if key.verifies(pae, &signature.sig) => Ok(()),
+            (Self::Passkey(passkey), Some(assertion)) => {
+                passkey.check(&Digest::of(pae), assertion, &signature.sig)
+            }
+            _ => Err(Code::SignatureInvalid.into()),
+        }
+    }
+}
+
 /// The keys that may sign a kind of document, by the id that was computed here.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Keyring(BTreeMap<KeyId, VerifyKey>);
+pub(crate) struct Keyring(BTreeMap<KeyId, Credential>);
 
 impl Keyring {
     /// A ring of these keys; equal keys are one.
     pub(crate) fn new<'a>(keys: impl IntoIterator<Item = &'a PublicKey>) -> Result<Self, KeyError> {
-        let pairs = keys.into_iter().map(|k| VerifyKey::new(k).map(|v| (v.id(), v)));
+        let keys = keys.into_iter().map(|k| VerifyKey::new(k).map(Credential::Key));
+        let pairs = keys.map(|key| key.map(|k| (k.id(), k)));
         pairs.collect::<Result<_, _>>().map(Self)
     }
 
     /// A ring of one key.
     pub(crate) fn one(key: VerifyKey) -> Self {
-        Self(BTreeMap::from([(key.id(), key)]))
+        Self(BTreeMap::from([(key.id(), Credential::Key(key))]))
     }
 
-    pub(crate) fn insert(&mut self, key: VerifyKey) {
+    pub(crate) fn insert(&mut self, key: Credential) {
         self.0.insert(key.id(), key);
     }
 
-    pub(crate) fn get(&self, id: &KeyId) -> Option<&VerifyKey> {
+    pub(crate) fn get(&self, id: &KeyId) -> Option<&Credential> {
         self.0.get(id)
     }
 }
@@ -149,8 +182,8 @@ impl<'a> Sealed<'a> {
                 format!("expected a {} document, got {got:?}", kind.as_str()),
             ));
         }
-        // Unknown means deny: an envelope that needs more than this version verifies is not half believed.
-        if envelope.signatures.iter().any(|s| s.assertion.is_some()) {
+        // Passkeys approve; an envelope of another kind with an assertion is not half believed.
+        if kind != DocKind::Approval && envelope.signatures.iter().any(|s| s.assertion.is_some()) {
             return Err(Code::AssertionUnsupported.into());
         }
         let pae = envelope.pae();
@@ -166,7 +199,7 @@ impl<'a> Sealed<'a> {
     pub(crate) fn holding(&self, keys: &Keyring) -> Vec<KeyId> {
         let good = self.envelope.signatures.iter().filter_map(|s| {
             let key = keys.get(&s.keyid)?;
-            key.verifies(&self.pae, &s.sig).then(|| key.id())
+            key.check(&self.pae, s).is_ok().then(|| key.id())
         });
         good.collect::<BTreeSet<_>>().into_iter().collect()
     }
@@ -191,7 +224,9 @@ impl<'a> Sealed<'a> {
             let text = format!("{} of {needed} distinct keys have signed", good.len());
             return Err(Refusal::new(Code::ThresholdNotMet, text));
         }
-        if signatures.iter().any(|s| keys.get(&s.keyid).is_some()) {
+        let mut known = signatures.iter().filter_map(|s| Some((keys.get(&s.keyid)?, s)));
+        if let Some((key, signature)) = known.next() {
+            key.check(&self.pae, signature)?;
             return Err(Code::SignatureInvalid.into());
         }
         let hint = signatures

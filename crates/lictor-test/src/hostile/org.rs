@@ -18,6 +18,8 @@ use lictor_trust::keys::PublicLine;
 use lictor_trust::sign::to_wire;
 use lictor_trust::{OrgTrust, SecretKey, sign};
 
+use super::passkey;
+
 /// The name that the node is enrolled under.
 pub const NODE: &str = "web-1";
 /// Some minutes.
@@ -404,6 +406,9 @@ fn bundle(org: &OrgId, now: Timestamp) -> Bundle {
                 format!("{who}-{n}")
             };
             *roster += &format!("[[operators.{who}.keys]]\npublic = \"{}\"\n", line(&label));
+        }
+        if who == "erin" {
+            *roster += &passkey::roster();
         }
     }
     files.insert("policies/people.cedar".into(), RULES.into());

@@ -23,6 +23,16 @@ fn hub_signs_an_approval_itself() {
 }
 
 #[test]
+fn hub_moves_a_passkeys_approval_to_another_job() {
+    holds("hub_moves_a_passkeys_approval_to_another_job");
+}
+
+#[test]
+fn hub_has_a_passkey_asked_by_another_page() {
+    holds("hub_has_a_passkey_asked_by_another_page");
+}
+
+#[test]
 fn hub_counts_an_approval_of_somebody_who_may_not() {
     holds("hub_counts_an_approval_of_somebody_who_may_not");
 }

@@ -17,6 +17,7 @@ use lictor_trust::keys::PublicLine;
 use lictor_trust::sign::to_wire;
 use lictor_trust::{NodeDirectory, NodeKeys, NodeSecrets, OrgTrust, SecretKey, Verified, sign};
 
+pub mod passkey;
 pub mod vectors;
 
 pub const MINUTE: u64 = 60_000;
@@ -58,6 +59,7 @@ pub mod seed {
     pub const JOIN: u8 = 20;
     pub const NODE: u8 = 30;
     pub const OTHER_NODE: u8 = 40;
+    pub const PASSKEY: u8 = 50;
 }
 
 pub fn public_line(seed: u8) -> String {

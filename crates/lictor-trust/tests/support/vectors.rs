@@ -2,12 +2,12 @@
 
 use lictor_proto::doc::{Document, MinVersions, Receipt, RevocationKind, RevocationSet, Root, Token};
 use lictor_proto::envelope::{Envelope, pae};
-use lictor_proto::webauthn::{Assertion, challenge_of};
+use lictor_proto::webauthn::challenge_of;
 use lictor_proto::{Digest, JobId, NodeId, json};
 use lictor_trust::sign;
 use serde_json::{Value, json};
 
-use super::{World, key, name, public_line, secrets, seed};
+use super::{World, key, name, passkey, public_line, secrets, seed};
 
 /// Where the files lie.
 pub fn directory() -> std::path::PathBuf {
@@ -91,27 +91,21 @@ fn vector<T: Document>(doc: &T, seeds: &[u8]) -> Value {
     })
 }
 
-/// An approval that a passkey signed. No key is behind its signature: what it shows is what a passkey is asked to sign,
-/// where that stands in the envelope, and that it is refused.
+/// An approval that a passkey signed, and what the roster says of it.
 fn assertion(w: &World) -> Value {
-    let mut envelope = sign(&w.approval(), &[&key(seed::BOB)]);
-    let challenge = challenge_of(&envelope.digest());
-    let client_data = format!(
-        r#"{{"type":"webauthn.get","challenge":"{challenge}","origin":"https://hub.example","crossOrigin":false}}"#
-    );
-    // Present and verified; the count is 0.
-    let authenticator_data = [Digest::of(b"hub.example").0.as_slice(), &[5, 0, 0, 0, 0]].concat();
-    envelope.signatures[0].sig = vec![0; 64];
-    envelope.signatures[0].assertion = Some(Assertion {
-        authenticator_data,
-        client_data: client_data.clone().into_bytes(),
-    });
+    let envelope = passkey::envelope(&w.approval(), seed::PASSKEY, &passkey::Words::default());
+    let assertion = envelope.signatures[0].assertion.as_ref().unwrap();
     json!({
+        "seed_base64": json::encode_base64(&[seed::PASSKEY; 32]),
+        "line": passkey::line(seed::PASSKEY),
+        "origin": passkey::ORIGIN,
+        "rp_id": passkey::RP_ID,
+        "key_id": passkey::id(seed::PASSKEY),
         "digest": envelope.digest(),
-        "challenge": challenge,
-        "client_data": client_data,
+        "challenge": challenge_of(&envelope.digest()),
+        "client_data": String::from_utf8(assertion.client_data.clone()).unwrap(),
+        "authenticator_data_base64": json::encode_base64(&assertion.authenticator_data),
         "assertion_envelope": String::from_utf8(envelope.to_bytes()).unwrap(),
-        "refused": "assertion_unsupported",
     })
 }
 

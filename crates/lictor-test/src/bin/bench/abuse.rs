@@ -28,7 +28,7 @@ const TURNS: usize = 3;
 /// What is tried: a word, and a program.
 const ABUSES: [(&str, &[&str]); 5] = [
     (
-        "fork bomb",
+        "a fork bomb",
         &[
             "python3",
             "-c",
@@ -36,7 +36,7 @@ const ABUSES: [(&str, &[&str]); 5] = [
         ],
     ),
     (
-        "memory hog",
+        "a memory hog",
         &[
             "python3",
             "-c",
@@ -44,7 +44,7 @@ const ABUSES: [(&str, &[&str]); 5] = [
         ],
     ),
     (
-        "disk filler",
+        "a disk filler",
         &[
             "sh",
             "-c",
@@ -53,7 +53,7 @@ const ABUSES: [(&str, &[&str]); 5] = [
         ],
     ),
     (
-        "descriptor hog",
+        "a descriptor hog",
         &[
             "python3",
             "-c",
@@ -77,12 +77,12 @@ pub(crate) async fn measure(table: &mut Table, effort: &Effort) -> Result<()> {
             let abuse = Abuse::start(&operator, lab.node(), argv);
             neighbours(&operator, lab.node(), samples, &mut beside).await?;
             let jobs = abuse.end().await?;
-            ensure!(jobs > 0, "the {what} has not run");
+            ensure!(jobs > 0, "{what} has not run");
         }
         let figure = |s: &Samples| format!("p50 {} us, p99 {} us", s.p50().as_micros(), s.p99().as_micros());
         table.row(
             "i",
-            &format!("`true`, host, beside a {what} ({held})"),
+            &format!("`true`, host, beside {what} ({held})"),
             format!(
                 "p50 {:.2} x, p99 {:.2} x; {}",
                 times(beside.p50(), quiet.p50()),
@@ -96,14 +96,17 @@ pub(crate) async fn measure(table: &mut Table, effort: &Effort) -> Result<()> {
     Ok(())
 }
 
-/// What this host holds for whole jobs, as `doctor` says it.
+/// What this host holds for whole jobs, as `doctor` says it of the agent's cgroup.
 fn held(lab: &Lab) -> Result<String> {
     let report = lab.cli().json(&["doctor"])?;
     let findings = report["findings"].as_array().context("findings")?;
-    let found = findings.iter().find(|f| f["what"] == "cgroup controllers");
-    let says = found.context("controllers")?["says"].as_str().context("words")?;
-    let held = says.split(';').next().unwrap_or_default();
-    Ok(held.trim_start_matches("held for whole jobs: ").to_owned())
+    let found = findings.iter().find(|f| f["what"] == "agent's cgroup");
+    let says = found.context("no word of the agent's cgroup")?["says"].as_str();
+    let (_, held) = says
+        .and_then(|says| says.split_once("held for whole jobs: "))
+        .context("no word of what is held for whole jobs")?;
+    let held = held.split(';').next().unwrap_or_default();
+    Ok(held.trim().to_owned())
 }
 
 /// The limits of whoever is not trusted, as far as they are held here.

@@ -12,13 +12,15 @@ use lictor_trust::Verified;
 
 use super::attacks;
 use crate::hostile::org::{MINUTE, digest, signed};
-use crate::hostile::{Scene, Seen};
+use crate::hostile::{Scene, Seen, passkey};
 
 attacks! {
     hub_passes_two_keys_of_one_person_off_as_two_people => Some(Code::ApprovalNeeded),
     hub_changes_a_job_under_its_approval => Some(Code::WrongJob),
     hub_lets_the_requester_approve => Some(Code::SelfApproval),
     hub_signs_an_approval_itself => Some(Code::SignerUnknown),
+    hub_moves_a_passkeys_approval_to_another_job => Some(Code::AssertionInvalid),
+    hub_has_a_passkey_asked_by_another_page => Some(Code::AssertionInvalid),
     hub_counts_an_approval_of_somebody_who_may_not => Some(Code::ApprovalIneligible),
     hub_counts_a_service_as_a_person => Some(Code::ApprovalIneligible),
     hub_keeps_an_approval_until_it_has_expired => Some(Code::Expired),
@@ -115,6 +117,40 @@ async fn hub_signs_an_approval_itself() -> Result<Seen> {
         .refuses_request(&Request::Approval(forged), Code::SignerUnknown)
         .await?;
     scene.runs(&job, &[bobs, plain(&scene, &job, "erin")?]).await?;
+    Ok(seen)
+}
+
+async fn hub_moves_a_passkeys_approval_to_another_job() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (job, _) = waiting(&scene).await?;
+    let (other, _) = waiting(&scene).await?;
+    let approves = scene.org.approval(digest(&job)?, "erin");
+    let of_other = scene.org.approval(digest(&other)?, "erin");
+    let signature = passkey::signature(&approves, passkey::ORIGIN);
+    let moved = passkey::wire(&of_other, signature.clone());
+    asked(&scene, &other, &[plain(&scene, &other, "bob")?, moved.clone()]).await?;
+    let seen = scene
+        .refuses_request(&Request::Approval(moved), Code::AssertionInvalid)
+        .await?;
+    let honest = [plain(&scene, &job, "bob")?, passkey::wire(&approves, signature)];
+    scene.runs(&job, &honest).await?;
+    Ok(seen)
+}
+
+async fn hub_has_a_passkey_asked_by_another_page() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (job, _) = waiting(&scene).await?;
+    let approves = scene.org.approval(digest(&job)?, "erin");
+    let by = |origin| passkey::wire(&approves, passkey::signature(&approves, origin));
+    let (bobs, other) = (
+        plain(&scene, &job, "bob")?,
+        by("https://hub.example.evil.example"),
+    );
+    asked(&scene, &job, &[bobs.clone(), other.clone()]).await?;
+    let seen = scene
+        .refuses_request(&Request::Approval(other), Code::AssertionInvalid)
+        .await?;
+    scene.runs(&job, &[bobs, by(passkey::ORIGIN)]).await?;
     Ok(seen)
 }
 
