@@ -183,7 +183,7 @@ impl KeyToml {
             return Err("approves is for passkeys of class \"web\"; others approve anyway".to_owned());
         }
         Ok(OperatorKey {
-            key: Credential::Passkey(Box::new(passkey)),
+            key: Credential::Passkey(passkey),
             class,
             approves: self.approves,
             expires_at: self.expires_at,

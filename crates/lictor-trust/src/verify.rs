@@ -102,7 +102,7 @@ pub enum Credential {
     /// An Ed25519 key.
     Key(VerifyKey),
     /// A passkey.
-    Passkey(Box<Passkey>),
+    Passkey(Passkey),
 }
 
 impl Credential {
