@@ -105,8 +105,10 @@ fn found(facts: &Facts, pairs: &mut Pairs) -> Result<(), ContextError> {
     );
     put(pairs, "backend", text(&facts.backend));
     put(pairs, "namespaced", Value::new_bool(facts.namespaced));
-    let rootfs = facts.rootfs.map_or_else(String::new, |digest| digest.to_string());
-    put(pairs, "rootfs", Value::new_string(rootfs));
+    let digest =
+        |of: Option<lictor_proto::Digest>| Value::new_string(of.map_or_else(String::new, |d| d.to_string()));
+    put(pairs, "rootfs", digest(facts.rootfs));
+    put(pairs, "rootfs_index", digest(facts.rootfs_index));
     put(pairs, "run_as_uid", Value::new_long(i64::from(facts.run_as_uid)));
     put(pairs, "cwd", text(&facts.cwd));
     Ok(())

@@ -159,7 +159,7 @@ fn terms<'a>(law: &Law, inputs: &Inputs<'a>) -> Result<(&'a Operator, &'a Profil
         )
     })?;
     let same = facts.profile == job.profile
-        && facts.rootfs == profile.rootfs
+        && facts.named_rootfs() == profile.rootfs
         && law.profile_digests.get(&job.profile) == Some(&facts.profile_digest)
         && profile
             .backend

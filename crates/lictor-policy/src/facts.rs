@@ -28,9 +28,13 @@ pub struct Facts {
     pub backend: String,
     /// Whether the job sees a root, processes and users of its own.
     pub namespaced: bool,
-    /// The root file system that it sees in place of the host's, by its digest; left out where there is none.
+    /// The root file system that it sees in place of the host's, by its digest: that of a tarball, or of an image's
+    /// manifest; left out where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Digest>,
+    /// The index by which the profile names that image; left out where it names the image itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs_index: Option<Digest>,
     /// Numeric user id on the host.
     pub run_as_uid: u32,
     /// Working directory, as the job sees it.
@@ -81,9 +85,16 @@ impl Facts {
             backend: profile.map_or("", |p| p.backend.preferred().as_str()).to_owned(),
             namespaced: profile.is_some_and(|p| p.backend.preferred().is_namespaced()),
             rootfs: profile.and_then(|p| p.rootfs),
+            rootfs_index: None,
             run_as_uid: 1000,
             cwd: exec.cwd.clone().unwrap_or_else(|| "/".into()),
         }
+    }
+
+    /// What the profile has to name for the job to see that root.
+    #[must_use]
+    pub fn named_rootfs(&self) -> Option<Digest> {
+        self.rootfs.and(self.rootfs_index.or(self.rootfs))
     }
 
     /// The one JSON text of these facts.

@@ -36,11 +36,20 @@ struct Org {
 
 impl Org {
     fn new(policies: &[(&str, &str)]) -> Self {
+        Self::with_profile(policies, "")
+    }
+
+    /// One whose law has a further profile.
+    fn with_profile(policies: &[(&str, &str)], profile: &str) -> Self {
+        let mut files = org_with(policies);
+        if let Some(text) = files.get_mut("profiles.toml") {
+            text.push_str(profile);
+        }
         let now = Timestamp::from_millis(1_700_000_100_000);
         let root = sign(&root(100), &[&key(100)]);
         let org = OrgId::from_root(&root.digest());
         let mut trust = OrgTrust::pin(&org, &lictor_trust::sign::to_wire(&root)).expect("pins");
-        let wire = Self::wire(&bundle(org.clone(), &org_with(policies)), 101);
+        let wire = Self::wire(&bundle(org.clone(), &files), 101);
         trust.accept(
             &LawDocs {
                 bundle: Some(wire),
@@ -215,6 +224,40 @@ fn facts_of_another_profile_are_refused() {
     for facts in [sandboxed, relabelled] {
         let denied = denial(org.judge(org.verified(&job), facts, &[], org.now));
         assert_eq!(denied.refusal.code, Code::PolicyError);
+    }
+}
+
+#[test]
+fn a_root_that_a_profile_names_by_an_index_is_judged_as_the_image_that_it_is() {
+    let (index, image, bad) = (Digest([1; 32]), Digest([2; 32]), Digest([3; 32]));
+    let rule = format!(
+        "@id(\"bad\") forbid(principal, action == Action::\"exec\", resource) when {{ context.rootfs == \"{bad}\" && context.rootfs_index == \"{index}\" }};"
+    );
+    let profile = format!("\n[profiles.rooted]\nbackend = \"bubblewrap\"\nrootfs = \"{index}\"\n");
+    let org = Org::with_profile(&[("p", OPS), ("bad", &rule)], &profile);
+    let job = org.job_doc("rooted", &["true"]);
+    let judged = |rootfs, rootfs_index| {
+        let mut facts = org.facts(&job);
+        (facts.rootfs, facts.rootfs_index) = (rootfs, rootfs_index);
+        org.judge(org.verified(&job), facts, &[], org.now)
+    };
+    let by_index = permit(judged(Some(image), Some(index)));
+    assert_eq!(by_index.facts().named_rootfs(), Some(index));
+    permit(judged(Some(index), None));
+    assert_eq!(
+        denial(judged(Some(bad), Some(index))).refusal.code,
+        Code::Forbidden
+    );
+    // Facts of what the profile does not name are of no use.
+    for (rootfs, index) in [
+        (Some(image), None),
+        (Some(image), Some(image)),
+        (Some(index), Some(image)),
+        (None, Some(index)),
+        (None, None),
+    ] {
+        let denied = denial(judged(rootfs, index));
+        assert_eq!(denied.refusal.code, Code::PolicyError, "{rootfs:?} {index:?}");
     }
 }
 

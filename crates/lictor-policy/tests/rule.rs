@@ -344,6 +344,7 @@ fn every_attribute_of_the_context_says_what_was_signed_and_found() {
         r#"context.backend == "bubblewrap""#,
         r#"context.namespaced"#,
         r#"context.rootfs == """#,
+        r#"context.rootfs_index == """#,
         r#"context.run_as_uid == 7"#,
         r#"context.cwd == "/""#,
         r#"context.timeout_ms == 30000"#,

@@ -13,10 +13,12 @@
 
 mod archive;
 mod blobs;
+mod descriptor;
 mod image;
 mod mount_points;
 mod stream;
 mod tree;
+mod wanted;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -26,8 +28,10 @@ use std::path::{Path, PathBuf};
 use lictor_proto::{Digest, Timestamp};
 
 use self::blobs::Blobs;
+use self::image::Called;
 use self::stream::Tarball;
 use self::tree::Tree;
+pub use self::wanted::Wanted;
 use crate::error::RootfsError;
 use crate::meta::{Form, Meta};
 use crate::store::{Store, remove_tree};
@@ -86,24 +90,26 @@ impl Import<'_> {
     }
 
     /// Adds a tarball, plain or compressed by gzip or zstd, or an image as an `oci-archive` file or in a directory of
-    /// the OCI layout. With `expect`, only when it is called that.
+    /// the OCI layout. With `expect`, only when it is called that; where that is an index, the image that it has for this
+    /// machine.
     ///
     /// # Errors
     /// [`RootfsError`]; nothing of it is visible then.
     pub fn add(&self, source: &Path, expect: Option<&Digest>) -> Result<Meta, RootfsError> {
-        self.add_called(source, expect, None)
+        let name = source.file_name().unwrap_or_default().to_string_lossy();
+        let wanted = expect.copied().map(Wanted::exactly);
+        self.add_wanted(source, wanted.as_ref(), &name)
     }
 
-    /// Adds what is `called` otherwise than its file: what was fetched from somewhere.
+    /// Adds the image that was wanted, as it was fetched from somewhere.
     ///
     /// # Errors
     /// As [`Import::add`].
-    pub fn add_called(
-        &self,
-        source: &Path,
-        expect: Option<&Digest>,
-        called: Option<&str>,
-    ) -> Result<Meta, RootfsError> {
+    pub fn add_fetched(&self, source: &Path, wanted: &Wanted, from: &str) -> Result<Meta, RootfsError> {
+        self.add_wanted(source, Some(wanted), from)
+    }
+
+    fn add_wanted(&self, source: &Path, wanted: Option<&Wanted>, from: &str) -> Result<Meta, RootfsError> {
         let owner = self.open_store(source)?;
         let new = New::make(self.store)?;
         if owner_of(&new.place)? != owner {
@@ -111,24 +117,19 @@ impl Import<'_> {
         }
         self.store.tidy()?;
         let mut tree = Tree::new(new.place.join("tree"), self.limits);
-        let (digest, form) = match Blobs::open(source)? {
-            Some(mut blobs) => (image::unpack(&mut blobs, expect, &mut tree)?, Form::Image),
+        let (called, form) = match Blobs::open(source)? {
+            Some(mut blobs) => (image::unpack(&mut blobs, wanted, &mut tree)?, Form::Image),
             None => (self.tarball(source, &mut tree)?, Form::Tarball),
         };
-        if let Some(expected) = expect.filter(|e| **e != digest) {
-            return Err(RootfsError::Mismatch {
-                what: source.display().to_string(),
-                expected: expected.to_string(),
-                found: digest.to_string(),
-            });
+        if let Some(wanted) = wanted {
+            descriptor::check(&source.display().to_string(), &wanted.named, &called.digest)?;
         }
         mount_points::make(&mut tree)?;
-        let name = source.file_name().unwrap_or_default().to_string_lossy();
-        let name = called.unwrap_or(&name);
         let meta = Meta {
-            digest,
+            digest: called.digest,
+            manifest: called.manifest,
             form,
-            source: name.chars().filter(|c| !c.is_control()).take(256).collect(),
+            source: from.chars().filter(|c| !c.is_control()).take(256).collect(),
             bytes: tree.bytes,
             entries: tree.entries,
             devices_left_out: tree.devices_left_out,
@@ -139,11 +140,14 @@ impl Import<'_> {
         Ok(meta)
     }
 
-    fn tarball(&self, source: &Path, tree: &mut Tree) -> Result<Digest, RootfsError> {
+    fn tarball(&self, source: &Path, tree: &mut Tree) -> Result<Called, RootfsError> {
         let file = File::open(source).map_err(RootfsError::io("open", source))?;
         let mut tarball = Tarball::open(Box::new(file), self.limits)?;
         tree.unpack(&mut tarball)?;
-        tarball.finish().map(|read| read.digest)
+        tarball.finish().map(|read| Called {
+            digest: read.digest,
+            manifest: None,
+        })
     }
 
     /// The store belongs to whom its node belongs to, and so does whoever adds to it: who owns a directory can put

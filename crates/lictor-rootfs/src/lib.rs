@@ -8,7 +8,8 @@
 //!   .new-PID-N/  .old-PID-N/       on the way in, on the way out
 //! ```
 //!
-//! A root filesystem is called by the SHA-256 of the tarball as it was given, or by that of an OCI image's manifest.
+//! A root filesystem is called by the SHA-256 of the tarball as it was given, by that of an OCI image's manifest, or by that of an
+//! index which has that image for this machine; then it knows its manifest besides.
 //! [`Store`] is all that running jobs takes. Unpacking is behind the feature `import`: it reads what may come from
 //! anywhere, so only the program that people call has it.
 //!
@@ -25,7 +26,7 @@ mod store;
 
 pub use error::RootfsError;
 #[cfg(all(feature = "import", unix))]
-pub use import::{Import, Incoming, Limits};
+pub use import::{Import, Incoming, Limits, Wanted};
 pub use meta::{Form, Meta};
 pub use prune::Bounds;
 pub use store::{Held, Kept, Store};

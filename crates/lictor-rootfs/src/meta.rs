@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum Form {
     /// A tarball; its digest is the file's.
     Tarball,
-    /// An OCI image; its digest is the manifest's.
+    /// An OCI image; its digest is that of its manifest, or of an index that names that for this machine.
     Image,
 }
 
@@ -19,6 +19,9 @@ pub enum Form {
 pub struct Meta {
     /// What it is called.
     pub digest: Digest,
+    /// The image's manifest, where it is called by an index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
     /// What it was made of.
     pub form: Form,
     /// The name of the file or directory that it came from.

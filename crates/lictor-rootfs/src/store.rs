@@ -36,6 +36,7 @@ pub struct Kept {
 #[derive(Debug)]
 pub struct Held {
     tree: PathBuf,
+    manifest: Option<Digest>,
     _lock: File,
 }
 
@@ -44,6 +45,12 @@ impl Held {
     #[must_use]
     pub fn tree(&self) -> &Path {
         &self.tree
+    }
+
+    /// Its image's manifest, where it is called by an index.
+    #[must_use]
+    pub fn manifest(&self) -> Option<Digest> {
+        self.manifest
     }
 }
 
@@ -86,16 +93,19 @@ impl Store {
         }
         lock.set_modified(SystemTime::now())
             .map_err(RootfsError::io("mark as used", &lock_path))?;
+        let meta = self.meta(digest)?;
         Ok(Held {
             tree: place.join("tree"),
+            manifest: meta.manifest,
             _lock: lock,
         })
     }
 
-    /// Whether there is one of this digest.
+    /// Whether there is one of this digest that can be held; one that is there counts as used now. What is just being put in its
+    /// place, or taken away, is not there.
     #[must_use]
     pub fn has(&self, digest: &Digest) -> bool {
-        self.place(digest).join("tree").is_dir()
+        self.hold(digest).is_ok()
     }
 
     /// What is there, by digest. What cannot be read is left out.
@@ -176,14 +186,28 @@ impl Store {
         self.dir.join(format!(".{word}-{}-{now}-{n}", std::process::id()))
     }
 
+    /// What is known of one.
+    fn meta(&self, digest: &Digest) -> Result<Meta, RootfsError> {
+        let path = self.place(digest).join("meta.json");
+        let failed = RootfsError::io("read", &path);
+        let read = || {
+            let file = File::open(&path)?;
+            let meta: Meta = serde_json::from_reader(io::Read::take(file, META))?;
+            match meta.digest == *digest {
+                true => Ok(meta),
+                false => Err(io::Error::other("it is of another one")),
+            }
+        };
+        read().map_err(failed)
+    }
+
     fn look_at(&self, digest: &Digest) -> Option<Kept> {
         let place = self.place(digest);
-        let file = File::open(place.join("meta.json")).ok()?;
-        let meta: Meta = serde_json::from_reader(io::Read::take(file, META)).ok()?;
+        let meta = self.meta(digest).ok()?;
         let used = fs::metadata(place.join("lock")).ok()?.modified().ok()?;
         let since = used.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let used_at = Timestamp::from_millis(u64::try_from(since.as_millis()).ok()?);
-        (meta.digest == *digest).then_some(Kept { meta, used_at })
+        Some(Kept { meta, used_at })
     }
 }
 
@@ -283,6 +307,19 @@ mod tests {
         let place = store.place(&digest());
         fs::create_dir_all(place.join("tree/bin")).expect("made");
         fs::write(place.join("lock"), "").expect("made");
+        let meta = Meta {
+            digest: digest(),
+            manifest: None,
+            form: crate::Form::Tarball,
+            source: "root.tar".to_owned(),
+            bytes: 0,
+            entries: 1,
+            devices_left_out: 0,
+            set_ids_dropped: 0,
+            added_at: Timestamp::now(),
+        };
+        let text = serde_json::to_vec(&meta).expect("JSON");
+        fs::write(place.join("meta.json"), text).expect("made");
         store
     }
 
@@ -300,6 +337,19 @@ mod tests {
         store.remove(&digest()).expect("removed");
         assert!(matches!(store.hold(&digest()), Err(RootfsError::Missing(_))));
         assert_eq!(fs::read_dir(store.dir()).expect("a directory").count(), 0);
+    }
+
+    #[test]
+    fn what_is_still_being_put_in_its_place_or_removed_is_not_there() {
+        let node = tempfile::tempdir().expect("a directory");
+        let store = store_with_one(node.path());
+        assert!(store.has(&digest()));
+        let busy = File::open(store.place(&digest()).join("lock")).expect("open");
+        busy.lock().expect("locked");
+        // A job would be refused that was told that it is there.
+        assert!(!store.has(&digest()) && store.hold(&digest()).is_err());
+        drop(busy);
+        assert!(store.has(&digest()) && store.hold(&digest()).is_ok());
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Helper {
     pub confined: Option<Confined>,
     /// How long it may take.
     pub within: Duration,
+    /// How many bytes of its output are kept; more are read and forgotten.
+    pub output: usize,
 }
 
 /// A tool that reads what strangers send: an unprivileged user where the agent is root, no privileges, the sandboxes'
@@ -25,6 +27,9 @@ pub struct Confined {
     pub place: PathBuf,
     /// Largest file that it may write.
     pub file_size: u64,
+    /// How much memory of its own each of its processes may have, in bytes: what is mapped to be written to and shared with
+    /// nobody, whether it is used or not.
+    pub memory: u64,
     /// TCP ports that it may connect to besides that of name servers (Linux 6.7).
     pub ports: Vec<u16>,
 }
@@ -34,7 +39,7 @@ pub struct Confined {
 pub struct Helped {
     /// Whether it ended with status 0.
     pub succeeded: bool,
-    /// The first 64 KiB of its output.
+    /// The beginning of its output.
     pub output: Vec<u8>,
     /// The first 4 KiB of its errors.
     pub errors: Vec<u8>,

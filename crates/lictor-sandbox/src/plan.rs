@@ -98,6 +98,9 @@ pub(crate) struct LaunchSpec {
     /// The tree that is the job's root, of those in the node's store; `None` for what the host itself has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rootfs: Option<PathBuf>,
+    /// The manifest of its image, where the profile names an index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rootfs_manifest: Option<Digest>,
     /// What keeps it there.
     #[serde(skip)]
     pub(crate) hold: Option<Arc<Held>>,
@@ -162,6 +165,7 @@ impl LaunchSpec {
             changes_user: false,
             network: profile.network,
             rootfs: None,
+            rootfs_manifest: None,
             hold: None,
             rootfs_writable: profile.rootfs_writable,
             read_only: profile.read_only.clone(),
@@ -266,6 +270,7 @@ impl Body {
             name: spec.backend.as_str().to_owned(),
             engine: capabilities.engine().map(str::to_owned),
             capabilities: applied.words(),
+            rootfs: spec.rootfs_manifest,
         };
         // One field order and sorted maps: the same plan is always the same text.
         let text = serde_json::to_vec(&(&spec, &applied)).unwrap_or_default();

@@ -20,9 +20,11 @@ fn shell(line: &str, place: Option<&Path>) -> Helper {
         confined: place.map(|place| Confined {
             place: place.into(),
             file_size: 1 << 20,
+            memory: 256 << 20,
             ports: Vec::new(),
         }),
         within: Duration::from_secs(60),
+        output: 64 * 1024,
     }
 }
 
@@ -114,6 +116,37 @@ async fn a_confined_tool_finds_nothing_of_others_and_only_the_ports_that_it_is_t
         confined.0, "read 13\ntold yes\nuntold 13\nlistens 13\n",
         "{confined:?}"
     );
+}
+
+#[tokio::test]
+async fn a_confined_tool_that_grows_gets_no_more_memory_than_it_may_have() {
+    let host = host();
+    let place = tempfile::tempdir().expect("a directory");
+    // 512 MiB in small pieces, as a program has it that keeps what it is sent.
+    let grow = "kept = []\ntry:\n for n in range(512): kept.append(bytearray(1 << 20))\nexcept MemoryError: kept = kept[:len(kept) // 2]\n\
+                print(n, 'of 512')";
+    let argv = ["/usr/bin/python3", "-Sc", grow].map(str::to_owned).to_vec();
+    let run = async |confined| {
+        let helper = Helper {
+            argv: argv.clone(),
+            confined,
+            ..shell("", None)
+        };
+        let helped = host.help(&helper, || Ok(())).await.expect("it ran");
+        String::from_utf8_lossy(&helped.output).into_owned()
+    };
+    assert_eq!(
+        run(None).await,
+        "511 of 512\n",
+        "it grows where nobody keeps it from that"
+    );
+    let held = run(shell("", Some(place.path())).confined).await;
+    let grown: u32 = held
+        .split(' ')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    assert!((64..=256).contains(&grown), "{held}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub struct Profile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
     /// The root file system that its jobs see in place of the host's programs: one of the node's store, by the digest of
-    /// its tarball or image manifest (`lictor agent rootfs add`). Takes a backend that has a root of its own.
+    /// its tarball, image manifest or image index (`lictor agent rootfs add`). Takes a backend that has a root of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Digest>,
     /// Where it can be got: a repository in a registry, by its name without a tag.

@@ -296,6 +296,7 @@ impl Core {
             profile: profile.clone(),
             backend: None,
             engine: None,
+            rootfs: None,
             capabilities: Vec::new(),
             plan_digest: None,
             sandbox: None,

@@ -212,6 +212,7 @@ impl Core {
             env: Vec::new(),
             confined: None,
             within: puller.within,
+            output: 0,
         };
         let watch = || match self.is_closed() {
             true => Err("the agent ends".to_owned()),

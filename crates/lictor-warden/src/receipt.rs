@@ -80,6 +80,7 @@ impl Issuer {
                 name,
                 engine: decision.engine.clone(),
                 capabilities: decision.capabilities.clone(),
+                rootfs: decision.rootfs,
             });
         let receipt = Receipt {
             tag: Default::default(),

@@ -36,7 +36,7 @@ pub(crate) async fn recover(core: &Arc<Core>) {
             .filter_map(|(job, open)| match &open.phase {
                 Phase::Taken { decision, started } => Some(Interrupted {
                     job: *job,
-                    decision: decision.clone(),
+                    decision: Decision::clone(decision),
                     started: started.clone(),
                 }),
                 Phase::Waiting { .. } | Phase::Finished { .. } => None,

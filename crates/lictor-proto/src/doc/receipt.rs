@@ -134,6 +134,10 @@ pub struct AppliedBackend {
     pub engine: Option<String>,
     /// The capabilities that were in force, sorted: `pid_namespace`, `no_network`, `seccomp`, ...
     pub capabilities: Vec<String>,
+    /// The manifest of the image that was its root file system, where the profile names an index of images; absent where the
+    /// profile says which by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Digest>,
 }
 
 /// A limit that made a difference.

@@ -19,7 +19,7 @@ const LONGEST: usize = 128;
 /// The manifest in a directory that has one image.
 const MANIFEST: &str = "manifest.json";
 /// Longest index, manifest or configuration.
-const DOCUMENT: u64 = 4 << 20;
+pub(super) const DOCUMENT: usize = 4 << 20;
 
 /// The parts of an image.
 pub(super) enum Blobs {
@@ -97,9 +97,12 @@ impl Blobs {
     /// A document of the image, whole.
     pub(super) fn document(&mut self, name: &str) -> Result<Vec<u8>, RootfsError> {
         let mut bytes = Vec::new();
-        let read = self.reader(name)?.take(DOCUMENT + 1).read_to_end(&mut bytes);
+        let read = self
+            .reader(name)?
+            .take(DOCUMENT as u64 + 1)
+            .read_to_end(&mut bytes);
         read.map_err(|e| RootfsError::Invalid(format!("{name} cannot be read: {e}")))?;
-        if bytes.len() as u64 > DOCUMENT {
+        if bytes.len() > DOCUMENT {
             return Err(RootfsError::TooLarge(format!(
                 "{name} is longer than {DOCUMENT} bytes"
             )));

@@ -6,50 +6,21 @@ use std::collections::BTreeSet;
 
 use lictor_proto::Digest;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::archive::shown;
 use super::blobs::{Blobs, name_of};
+use super::descriptor::{
+    Descriptor, INDEXES, LAYERS, MANIFESTS, MOST, Platform, architecture, check, invalid, listed, parse,
+};
 use super::stream::Tarball;
 use super::tree::Tree;
+use super::wanted::Wanted;
 use crate::error::RootfsError;
 
 /// Indexes in indexes.
 const NESTED: usize = 4;
-/// Images of one index, and layers of one image.
-const MOST: usize = 512;
-
-const INDEXES: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
-const MANIFESTS: [&str; 2] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
-const LAYERS: [&str; 5] = [
-    "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.oci.image.layer.v1.tar+gzip",
-    "application/vnd.oci.image.layer.v1.tar+zstd",
-    "application/vnd.docker.image.rootfs.diff.tar",
-    "application/vnd.docker.image.rootfs.diff.tar.gzip",
-];
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    media_type: String,
-    digest: Digest,
-    size: u64,
-    #[serde(default)]
-    platform: Option<Platform>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Platform {
-    os: String,
-    architecture: String,
-}
+/// What is not what it is called.
+const PART: &str = "a part of the image";
 
 #[derive(Debug, Deserialize)]
 struct Index {
@@ -88,19 +59,22 @@ struct Rootfs {
     diff_ids: Vec<Digest>,
 }
 
-fn invalid(what: impl Into<String>) -> RootfsError {
-    RootfsError::Invalid(what.into())
+/// What an image is called that was unpacked.
+pub(super) struct Called {
+    pub(super) digest: Digest,
+    /// Its manifest, where that is the digest of an index.
+    pub(super) manifest: Option<Digest>,
 }
 
-/// Unpacks the image for this machine, or the one that is expected; says which it was.
+/// Unpacks the image for this machine, or the one that is wanted; says which it was.
 pub(super) fn unpack(
     blobs: &mut Blobs,
-    expect: Option<&Digest>,
+    wanted: Option<&Wanted>,
     tree: &mut Tree,
-) -> Result<Digest, RootfsError> {
-    let chosen = match blobs.only() {
-        Some(digest) => alone(blobs, digest, expect)?,
-        None => choose(blobs, expect)?,
+) -> Result<Called, RootfsError> {
+    let (chosen, index) = match blobs.only() {
+        Some(digest) => (alone(blobs, digest, wanted)?, wanted.and_then(index_of)),
+        None => choose(blobs, wanted.map(|w| &w.named))?,
     };
     let manifest: Manifest = parse("its manifest", &document(blobs, &chosen)?)?;
     if manifest
@@ -127,7 +101,15 @@ pub(super) fn unpack(
     for (layer, content) in layers.iter().zip(contents) {
         apply(blobs, layer, content, tree)?;
     }
-    Ok(chosen.digest)
+    Ok(Called {
+        digest: index.unwrap_or(chosen.digest),
+        manifest: index.map(|_| chosen.digest),
+    })
+}
+
+/// The index by which an image is wanted.
+fn index_of(wanted: &Wanted) -> Option<Digest> {
+    wanted.of_index.as_ref().map(|_| wanted.named)
 }
 
 fn apply(
@@ -146,22 +128,20 @@ fn apply(
     tree.apply(&mut tarball)?;
     let seen = tarball.finish()?;
     tree.unpacked = tree.unpacked.saturating_add(seen.unpacked);
-    check(&layer.digest, &seen.digest)?;
+    check(PART, &layer.digest, &seen.digest)?;
     if seen.bytes != layer.size {
         return Err(mismatch(&layer.digest, layer.size, seen.bytes));
     }
-    check(content, &seen.content)
+    check(PART, content, &seen.content)
 }
 
 /// The only image of a directory without an index.
-fn alone(blobs: &mut Blobs, digest: Digest, expect: Option<&Digest>) -> Result<Descriptor, RootfsError> {
-    if let Some(expected) = expect.filter(|e| **e != digest) {
-        // An index leads to another manifest on each machine, which is the one to name.
-        return Err(RootfsError::Mismatch {
-            what: "the manifest of the image for this machine".into(),
-            expected: expected.to_string(),
-            found: digest.to_string(),
-        });
+fn alone(blobs: &mut Blobs, digest: Digest, wanted: Option<&Wanted>) -> Result<Descriptor, RootfsError> {
+    if let Some(wanted) = wanted {
+        check("the manifest of the image", wanted.image(), &digest)?;
+    }
+    if let Some(described) = wanted.and_then(|w| w.of_index.clone()) {
+        return Ok(described);
     }
     let bytes = blobs.document(&name_of(&digest))?;
     let kind: Kind = parse("its manifest", &bytes)?;
@@ -177,15 +157,50 @@ fn alone(blobs: &mut Blobs, digest: Digest, expect: Option<&Digest>) -> Result<D
         digest,
         size: bytes.len() as u64,
         platform: None,
+        artifact_type: None,
     })
 }
 
-/// The one image that is meant.
-fn choose(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<Descriptor, RootfsError> {
+/// What the indexes of a layout name.
+#[derive(Default)]
+struct Found {
+    images: Vec<Descriptor>,
+    /// The index that is meant, where one is.
+    index: Option<Descriptor>,
+}
+
+/// The one image that is meant, and the index that is, if one is.
+fn choose(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<(Descriptor, Option<Digest>), RootfsError> {
+    let Found { mut images, index } = find(blobs, expect)?;
+    if let Some(index) = index {
+        let bytes = document(blobs, &index)?;
+        let wanted = Wanted::read(&index.digest, &bytes)?;
+        let image = wanted.of_index.ok_or_else(|| invalid("its index is none"))?;
+        return Ok((image, Some(index.digest)));
+    }
+    match expect {
+        Some(expected) => images.retain(|f| f.digest == *expected),
+        None => images.retain(|f| f.platform.as_ref().is_none_or(Platform::is_ours)),
+    }
+    match images.as_slice() {
+        [one] => Ok((one.clone(), None)),
+        [] if expect.is_some() => Err(invalid("it has no image of the digest that was expected")),
+        [] => Err(invalid(format!("it has no image for linux/{}", architecture()))),
+        several => {
+            let digests = listed(several.iter().map(|f| f.digest.to_string()));
+            Err(invalid(format!(
+                "it has several images for this machine; say which one to expect: {digests}"
+            )))
+        }
+    }
+}
+
+/// Everything that the indexes of a layout lead to.
+fn find(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<Found, RootfsError> {
     let mut ahead: Vec<(usize, Option<Descriptor>)> = vec![(0, None)];
-    let mut found: Vec<Descriptor> = Vec::new();
+    let mut found = Found::default();
     let mut known = BTreeSet::new();
-    let (mut seen, mut is_index) = (0, false);
+    let mut seen = 0;
     while let Some((depth, descriptor)) = ahead.pop() {
         // One at a time: many of them would be much memory.
         let bytes = match &descriptor {
@@ -200,81 +215,29 @@ fn choose(blobs: &mut Blobs, expect: Option<&Digest>) -> Result<Descriptor, Root
             }
             let kind = descriptor.media_type.as_str();
             if INDEXES.contains(&kind) {
-                is_index |= expect == Some(&descriptor.digest);
+                if expect == Some(&descriptor.digest) {
+                    found.index = Some(descriptor.clone());
+                }
                 if known.insert(descriptor.digest) {
                     ahead.push((depth + 1, Some(descriptor)));
                 }
-            } else if MANIFESTS.contains(&kind) && !found.iter().any(|f| f.digest == descriptor.digest) {
-                found.push(descriptor);
+            } else if MANIFESTS.contains(&kind) && !found.images.iter().any(|f| f.digest == descriptor.digest)
+            {
+                found.images.push(descriptor);
             }
         }
     }
-    if is_index {
-        found.retain(|f| f.platform.as_ref().is_none_or(is_ours));
-        let digests: Vec<_> = found.iter().take(8).map(|f| f.digest.to_string()).collect();
-        return Err(invalid(format!(
-            "that is the digest of an index, which is of no image; for this machine it names: {}",
-            digests.join(", ")
-        )));
-    }
-    match expect {
-        Some(expected) => found.retain(|f| f.digest == *expected),
-        None => found.retain(|f| f.platform.as_ref().is_none_or(is_ours)),
-    }
-    match found.as_slice() {
-        [one] => Ok(one.clone()),
-        [] if expect.is_some() => Err(invalid("it has no image of the digest that was expected")),
-        [] => Err(invalid(format!("it has no image for linux/{}", architecture()))),
-        [..] => {
-            let digests: Vec<_> = found.iter().take(8).map(|f| f.digest.to_string()).collect();
-            let digests = digests.join(", ");
-            Err(invalid(format!(
-                "it has several images for this machine; say which one to expect: {digests}"
-            )))
-        }
-    }
-}
-
-fn is_ours(platform: &Platform) -> bool {
-    platform.os == "linux" && platform.architecture == architecture()
-}
-
-/// As images call it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-        "powerpc64" => "ppc64",
-        "loongarch64" => "loong64",
-        other => other,
-    }
+    Ok(found)
 }
 
 /// A small blob that is what its descriptor says.
 fn document(blobs: &mut Blobs, descriptor: &Descriptor) -> Result<Vec<u8>, RootfsError> {
     let bytes = blobs.document(&name_of(&descriptor.digest))?;
-    check(&descriptor.digest, &Digest::of(&bytes))?;
+    check(PART, &descriptor.digest, &Digest::of(&bytes))?;
     let length = bytes.len() as u64;
     match length == descriptor.size {
         true => Ok(bytes),
         false => Err(mismatch(&descriptor.digest, descriptor.size, length)),
-    }
-}
-
-fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, RootfsError> {
-    serde_json::from_slice(bytes).map_err(|e| invalid(format!("{what} cannot be read: {e}")))
-}
-
-fn check(expected: &Digest, found: &Digest) -> Result<(), RootfsError> {
-    match expected == found {
-        true => Ok(()),
-        false => Err(RootfsError::Mismatch {
-            what: "a part of the image".into(),
-            expected: expected.to_string(),
-            found: found.to_string(),
-        }),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use lictor_proto::{Code, Digest};
-use lictor_rootfs::{Import, Limits, Store};
+use lictor_rootfs::{Import, Limits, Store, Wanted};
 
 use crate::archives::{Archive, Bench};
 
@@ -65,12 +65,14 @@ fn a_fetched_image_is_called_by_its_manifest_as_the_registry_has_it() {
     assert!(refused.to_string().contains(&digest.to_string()), "{refused}");
     let store = bench.store();
     let import = import(&store);
+    let manifest = fs::read(dir.join("manifest.json")).expect("there");
+    let wanted = Wanted::read(&digest, &manifest).expect("a manifest");
     let meta = import
-        .add_called(&dir, Some(&digest), Some("registry.example.com/team/name"))
+        .add_fetched(&dir, &wanted, "registry.example.com/team/name")
         .expect("added");
     assert_eq!(
-        (meta.digest, meta.source.as_str()),
-        (digest, "registry.example.com/team/name")
+        (meta.digest, meta.manifest, meta.source.as_str()),
+        (digest, None, "registry.example.com/team/name")
     );
     assert_eq!(
         fs::read(bench.tree(&digest).join("file")).expect("there"),
@@ -124,6 +126,53 @@ fn a_manifest_of_two_kinds_or_of_another_than_it_is_called_is_refused() {
     });
     let refused = bench.add_path(&dir, None).expect_err("a list");
     assert!(refused.to_string().contains("not known"), "{refused}");
+}
+
+/// An index of one image for this machine, which it says is of this digest and length, and one for another.
+fn index(digest: &Digest, size: usize) -> Vec<u8> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let entry = |architecture: &str, digest: &Digest| {
+        format!(
+            "{{\"mediaType\":\"application/vnd.docker.distribution.manifest.v2+json\",\"digest\":\"{digest}\",\"size\":{size},\
+             \"platform\":{{\"os\":\"linux\",\"architecture\":\"{architecture}\"}}}}"
+        )
+    };
+    let (ours, other) = (entry(architecture, digest), entry("s390x", &Digest::of(b"other")));
+    format!("{{\"schemaVersion\":2,\"manifests\":[{other},{ours}]}}").into_bytes()
+}
+
+#[test]
+fn a_fetched_image_of_an_index_is_called_by_that_and_knows_its_manifest() {
+    let bench = Bench::new();
+    let (dir, manifest) = directory(&bench, &layer(), |m| m);
+    let size = fs::metadata(dir.join("manifest.json")).expect("there").len();
+    let size = usize::try_from(size).expect("a length");
+    let store = bench.store();
+    let import = import(&store);
+    let wanted = |manifest: &Digest, size: usize| {
+        let bytes = index(manifest, size);
+        Wanted::read(&Digest::of(&bytes), &bytes).expect("an index")
+    };
+    // Another manifest than the index names, and one of another length.
+    for (lie, code) in [
+        (wanted(&Digest::of(b"another"), size), Code::RootfsMismatch),
+        (wanted(&manifest, size + 1), Code::RootfsMismatch),
+    ] {
+        let refused = import.add_fetched(&dir, &lie, "somewhere").expect_err("a lie");
+        assert_eq!(refused.code(), code, "{refused}");
+        bench.is_empty();
+    }
+    let wanted = wanted(&manifest, size);
+    assert_eq!(*wanted.image(), manifest);
+    let meta = import.add_fetched(&dir, &wanted, "somewhere").expect("added");
+    assert_eq!((meta.manifest, store.has(&manifest)), (Some(manifest), false));
+    let held = store.hold(&meta.digest).expect("held");
+    assert_eq!(held.manifest(), Some(manifest));
+    assert_eq!(fs::read(held.tree().join("file")).expect("there"), b"fetched");
 }
 
 #[test]

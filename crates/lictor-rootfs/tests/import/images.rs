@@ -86,6 +86,14 @@ impl Image {
         dir
     }
 
+    /// The same behind an index of its own, as builders of several images write it; and what that is called.
+    fn within_an_index(mut self) -> (Self, Digest) {
+        let index = self.index();
+        let digest = Digest::of(&index);
+        self.manifests = vec![self.blob("index.v1+json", index)];
+        (self, digest)
+    }
+
     /// The digest of the last manifest.
     fn digest(&self) -> Digest {
         Digest::of(self.blobs.last().expect("a manifest"))
@@ -244,6 +252,49 @@ fn the_image_for_this_machine_is_taken_and_two_are_a_question() {
         .add_path(&path, Some(&foreign.digest()))
         .expect_err("refused");
     assert!(error.to_string().contains("not for this machine"), "{error}");
+}
+
+#[test]
+fn an_index_that_is_expected_is_what_its_image_for_this_machine_is_called() {
+    let one = |name: &str| vec![layer(Archive::default().file(name, "x"))];
+    let image = Image::default()
+        .manifest("s390x", one("other"))
+        .manifest(architecture(), one("ours"));
+    let manifest = image.digest();
+    let (image, index) = image.within_an_index();
+    let bench = Bench::new();
+    let meta = bench
+        .add_path(&image.layout(&bench), Some(&index))
+        .expect("added");
+    assert_eq!((meta.digest, meta.manifest), (index, Some(manifest)));
+    assert!(bench.tree(&index).join("ours").is_file());
+    // Whoever expects nothing gets the image by its own name.
+    let meta = bench.add(&image.archive()).expect("added");
+    assert_eq!((meta.digest, meta.manifest), (manifest, None));
+
+    let bench = Bench::new();
+    let archive = bench.write(&image.archive());
+    let meta = bench.add_path(&archive, Some(&index)).expect("added");
+    assert_eq!((meta.digest, meta.manifest), (index, Some(manifest)));
+
+    let two = Image::default()
+        .manifest(architecture(), one("ours"))
+        .manifest(architecture(), one("also"));
+    let (two, index) = two.within_an_index();
+    let bench = Bench::new();
+    let archive = bench.write(&two.archive());
+    let refused = bench.add_path(&archive, Some(&index)).expect_err("two");
+    assert!(refused.to_string().contains("several images"), "{refused}");
+    bench.is_empty();
+    // An index that is called what it is not.
+    let bench = Bench::new();
+    let layout = two.layout(&bench);
+    let mut changed = two.blobs.last().expect("an index").clone();
+    changed.push(b' ');
+    fs::write(layout.join(name(two.blobs.last().expect("an index"))), changed).expect("written");
+    let refused = bench.add_path(&layout, Some(&index)).expect_err("changed");
+    assert_eq!(refused.code(), Code::RootfsMismatch, "{refused}");
+    bench.is_empty();
 }
 
 #[test]

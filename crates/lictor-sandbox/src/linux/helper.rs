@@ -28,8 +28,7 @@ use crate::helper::{Helped, Helper, HelperError};
 
 /// Between two looks of whoever watches.
 const LOOK: Duration = Duration::from_millis(200);
-/// How much of what it says is kept.
-const OUTPUT: usize = 64 * 1024;
+/// How much of its errors is kept.
 const ERRORS: usize = 4 * 1024;
 /// What a confined tool of a root agent finds its place as: whatever lies above that may be closed to it.
 const PLACE: &str = "/tmp";
@@ -190,8 +189,10 @@ async fn start(kernel: &Kernel, helper: &Helper) -> io::Result<(Helping, Said)> 
         );
         let at = text(PLACE)?;
         launch.mount = place.as_ref().map(|p| (p.as_fd(), at));
-        let size = confined.file_size;
+        let (size, memory) = (confined.file_size, confined.memory);
         launch.rlimits.push((libc::RLIMIT_FSIZE, size, size));
+        // Not of addresses: there are programs that set many of those aside and use few.
+        launch.rlimits.push((libc::RLIMIT_DATA, memory, memory));
     }
     let spawned = spawn::spawn(&kernel.zygote, &launch).await;
     let spawned = spawned.map_err(|e| io::Error::other(e.refusal().message))?;
@@ -200,7 +201,7 @@ async fn start(kernel: &Kernel, helper: &Helper) -> io::Result<(Helping, Said)> 
         main: process::identify(spawned.main),
     };
     let said = Said {
-        output: Words::of(output, OUTPUT)?,
+        output: Words::of(output, helper.output)?,
         errors: Words::of(errors, ERRORS)?,
     };
     Ok((helping, said))

@@ -128,6 +128,8 @@ impl Resolver {
         spec.changes_user = changes_user;
         spec.rootfs = view.held().map(|held| held.tree().to_owned());
         spec.hold = view.held();
+        let (rootfs, rootfs_index) = view.root_facts();
+        spec.rootfs_manifest = rootfs.filter(|_| rootfs_index.is_some());
         let facts = Facts {
             program: own_facts,
             interpreters: facts.collect(),
@@ -137,7 +139,8 @@ impl Resolver {
             profile_digest: profile.digest(),
             backend: backend.as_str().to_owned(),
             namespaced: backend.is_namespaced(),
-            rootfs: profile.rootfs,
+            rootfs,
+            rootfs_index,
             run_as_uid: uid,
             cwd: spec.cwd.clone(),
         };

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lictor_proto::Digest;
 use lictor_proto::code::{Code, Refusal};
 use lictor_rootfs::{Held, RootfsError, Store};
 use lictor_trust::profiles::{Backend, Profile};
@@ -73,6 +74,15 @@ impl<'a> View<'a> {
     /// What keeps the root where it is.
     pub(super) fn held(&self) -> Option<Arc<Held>> {
         self.root.as_ref().map(|r| r.held.clone())
+    }
+
+    /// What policy is told of the root: what it really is, and the index that the profile names in its place, if it does.
+    pub(super) fn root_facts(&self) -> (Option<Digest>, Option<Digest>) {
+        let named = self.profile.rootfs;
+        match self.root.as_ref().and_then(|root| root.held.manifest()) {
+            Some(manifest) => (Some(manifest), named),
+            None => (named, None),
+        }
     }
 
     pub(super) fn look_up(&self, command: &str) -> Result<String, Refusal> {

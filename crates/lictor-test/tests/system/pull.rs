@@ -1,5 +1,7 @@
 //! Root filesystems from a registry: by hand, and by an agent whose law lets it; and registries that lie.
 
+mod index;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -282,7 +284,7 @@ fn registries_that_lie_fail_or_never_end_leave_nothing() -> Result<()> {
         let (registry, digest) = registry(mood)?;
         let told = pulled(&registry, &digest)?;
         ensure!(
-            told.code == 125 && told.text.contains("rootfs_pull_failed") && told.text.contains(says),
+            told.code == 125 && told.text.contains("[rootfs_") && told.text.contains(says),
             "{mood:?}: {told:?}"
         );
         ensure!(told.left.is_empty(), "{mood:?}: {told:?}");
@@ -330,6 +332,33 @@ fn a_disk_that_fills_up_ends_a_pull_and_leaves_nothing() -> Result<()> {
         told.code == 125 && told.text.contains("of the node's disk are free"),
         "{told:?}"
     );
+    ensure!(told.left.is_empty(), "{told:?}");
+    Ok(())
+}
+
+#[test]
+fn what_grows_while_it_pulls_ends_at_its_bound_and_leaves_nothing() -> Result<()> {
+    let (registry, digest) = registry(Mood::Honest)?;
+    let listed = format!("insecure_registries = [\"{}\"]\n", registry.host());
+    // In skopeo's place, something that keeps more and more; not below /tmp, which is its own there.
+    let tool = tempfile::tempdir_in("/var/tmp")?;
+    let path = tool.path().join("skopeo");
+    let grows = |mib: u32| {
+        let text = format!(
+            "#!/usr/bin/python3 -S\nkept = [bytearray(1 << 20) for n in range({mib})]\nraise SystemExit('had all of it')\n"
+        );
+        fs::write(&path, text)
+    };
+    let pull = || pulled_with(&format!("{listed}skopeo = {path:?}\n"), &registry, &digest);
+    grows(1)?;
+    for path in [tool.path(), &path] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    }
+    let little = pull()?;
+    ensure!(little.text.contains("had all of it"), "it runs: {little:?}");
+    grows(1100)?;
+    let told = pull()?;
+    ensure!(told.code == 125 && told.text.contains("MemoryError"), "{told:?}");
     ensure!(told.left.is_empty(), "{told:?}");
     Ok(())
 }

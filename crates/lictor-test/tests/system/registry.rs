@@ -10,6 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use lictor_proto::Digest;
 
+/// This machine's architecture, as images call it.
+pub(crate) const OURS: &str = if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else {
+    "amd64"
+};
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 /// How it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mood {
@@ -18,6 +27,8 @@ pub(crate) enum Mood {
     OtherBytes,
     /// Another manifest in the place of the one that was asked for.
     OtherManifest,
+    /// Another index in the place of the one that was asked for.
+    OtherIndex,
     /// A layer that begins, and then nothing comes.
     Stalls,
     /// A layer that goes on and on.
@@ -30,11 +41,13 @@ pub(crate) enum Mood {
     Answers(u16),
 }
 
-/// An image: its manifest, and its blobs.
+/// An image: its manifest, and its blobs; and the index that it is in, where it is in one.
 #[derive(Clone)]
 pub(crate) struct Image {
+    /// What it is called: by its index, or by its manifest.
     pub(crate) digest: Digest,
     manifest: Vec<u8>,
+    index: Option<Vec<u8>>,
     blobs: BTreeMap<String, Vec<u8>>,
     layer: Digest,
 }
@@ -47,14 +60,9 @@ impl Image {
 
     /// One whose manifest says that its layer has as many bytes as this.
     pub(crate) fn with_size(layer: Vec<u8>, size: usize) -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
         let content = Digest::of(&layer);
         let config = format!(
-            "{{\"os\":\"linux\",\"architecture\":\"{architecture}\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"{content}\"]}}}}"
+            "{{\"os\":\"linux\",\"architecture\":\"{OURS}\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"{content}\"]}}}}"
         );
         let described = |kind: &str, bytes: &[u8], size: usize| {
             let digest = Digest::of(bytes);
@@ -71,10 +79,40 @@ impl Image {
         Self {
             digest: Digest::of(manifest.as_bytes()),
             manifest: manifest.into_bytes(),
+            index: None,
             blobs: blobs.into(),
             layer: content,
         }
     }
+
+    /// What its manifest is called.
+    pub(crate) fn manifest(&self) -> Digest {
+        Digest::of(&self.manifest)
+    }
+
+    /// What an index says of it, as if it were for that architecture.
+    pub(crate) fn entry(&self, architecture: &str) -> String {
+        entry(&self.manifest(), self.manifest.len(), architecture)
+    }
+
+    /// The same, called by an index of these entries.
+    pub(crate) fn in_index(self, entries: &[String]) -> Self {
+        let entries = entries.join(",");
+        let index = format!("{{\"schemaVersion\":2,\"mediaType\":\"{INDEX}\",\"manifests\":[{entries}]}}");
+        Self {
+            digest: Digest::of(index.as_bytes()),
+            index: Some(index.into_bytes()),
+            ..self
+        }
+    }
+}
+
+/// What an index says of an image.
+pub(crate) fn entry(manifest: &Digest, size: usize, architecture: &str) -> String {
+    format!(
+        "{{\"mediaType\":\"{MANIFEST}\",\"digest\":\"{manifest}\",\"size\":{size},\
+         \"platform\":{{\"os\":\"linux\",\"architecture\":\"{architecture}\"}}}}"
+    )
 }
 
 /// One that listens until the test ends.
@@ -150,7 +188,6 @@ fn serve(stream: TcpStream, image: &Image, mood: &Mutex<Mood>, asked: &Mutex<Vec
 }
 
 fn answer(to: &mut TcpStream, path: &str, head: &str, image: &Image, mood: Mood) -> io::Result<()> {
-    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
     match mood {
         Mood::Answers(status) => return bare(to, &format!("{status} No"), ""),
         Mood::Wants(password) if !head.contains(&format!("Authorization: Basic {password}\r\n")) => {
@@ -164,6 +201,17 @@ fn answer(to: &mut TcpStream, path: &str, head: &str, image: &Image, mood: Mood)
     }
     if path == "/v2/" {
         return whole(to, "application/json", b"{}");
+    }
+    if let Some(index) = image
+        .index
+        .as_ref()
+        .filter(|_| path.ends_with(&image.digest.to_string()))
+    {
+        let mut index = index.clone();
+        if mood == Mood::OtherIndex {
+            index.push(b'\n');
+        }
+        return whole(to, INDEX, &index);
     }
     if path.contains("/manifests/") {
         let mut manifest = image.manifest.clone();

@@ -140,6 +140,9 @@ pub struct Decision {
     /// Who makes its container, where several could.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// The manifest of the image that is its root, where the profile names an index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Digest>,
     /// What the backend enforces.
     pub capabilities: Vec<String>,
     /// Digest of the plan.

@@ -58,7 +58,7 @@ pub enum Phase {
     /// It may have started and has not ended.
     Taken {
         /// What was decided.
-        decision: Decision,
+        decision: Box<Decision>,
         /// When its process started, and the backend's handle.
         started: Option<(Timestamp, String)>,
     },
@@ -129,7 +129,6 @@ impl State {
             } => {
                 self.seen.insert(job, expires_at);
                 let started = None;
-                let decision = *decision;
                 self.open(job, envelope, expires_at, Phase::Taken { decision, started });
             }
             Entry::Started { job, at, handle } => {

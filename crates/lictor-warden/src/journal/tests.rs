@@ -245,6 +245,7 @@ fn decision() -> Decision {
         profile: name("host"),
         backend: None,
         engine: None,
+        rootfs: None,
         capabilities: vec![],
         plan_digest: None,
         sandbox: None,

@@ -109,6 +109,7 @@ impl Case<'_> {
             new: kept.is_new,
         });
         decision.engine = plan.applied().engine.clone();
+        decision.rootfs = plan.applied().rootfs;
         decision.capabilities = plan.applied().capabilities.clone();
         decision.plan_digest = Some(plan.digest());
         if let Err(e) = self.take(&decision).await {
@@ -322,6 +323,7 @@ fn recorded(permit: &Permit, resolved: &Resolved) -> Decision {
         profile: permit.profile_name().clone(),
         backend: Some(resolved.facts().backend.clone()),
         engine: None,
+        rootfs: None,
         capabilities: Vec::new(),
         plan_digest: None,
         sandbox: None,

@@ -101,7 +101,7 @@ pub(crate) enum RootfsCommand {
         /// The file or directory
         #[arg(value_name = "FILE|DIR")]
         source: PathBuf,
-        /// Add it only when this is its digest: a tarball's own, or an image's manifest's
+        /// Add it only when this is its digest: a tarball's own, or that of an image or of an index
         #[arg(long, value_name = "SHA256")]
         expect: Option<Digest>,
     },
@@ -146,7 +146,10 @@ impl std::str::FromStr for PulledImage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "write REGISTRY/NAME@sha256:..., with the digest of the image's manifest".to_owned();
+        let wrong = || {
+            "write REGISTRY/NAME@sha256:..., with the digest of the image or of an index that has it"
+                .to_owned()
+        };
         let (image, digest) = text.split_once('@').ok_or_else(wrong)?;
         Ok(Self {
             image: image.parse().map_err(|e| format!("{e}"))?,

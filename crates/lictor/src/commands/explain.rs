@@ -211,6 +211,7 @@ fn assume(name: &Name, profile: &Profile, exec: &Exec) -> Facts {
         backend: profile.backend.preferred().as_str().to_owned(),
         namespaced: profile.backend.preferred().is_namespaced(),
         rootfs: profile.rootfs,
+        rootfs_index: None,
         run_as_uid: 0,
         cwd: profile.cwd.clone().unwrap_or_else(|| "/workspace".to_owned()),
     }

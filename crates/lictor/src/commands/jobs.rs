@@ -181,6 +181,9 @@ pub(crate) fn receipt(r: &Receipt) -> String {
             escape(&b.capabilities.join(", "))
         ));
     }
+    if let Some(image) = r.backend.as_ref().and_then(|b| b.rootfs) {
+        lines.push(format!("image      {image}, of the index that the profile names"));
+    }
     if let Some(kept) = &r.sandbox {
         let since = if kept.new { "made for it at" } else { "kept since" };
         lines.push(format!("kept       {} ({since} {})", kept.name, kept.made_at));

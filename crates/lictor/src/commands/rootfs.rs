@@ -74,13 +74,16 @@ fn failure(what: String, error: &RootfsError) -> Failure {
 
 fn describe(meta: &Meta) -> Value {
     json!({
-        "digest": meta.digest, "form": meta.form, "source": meta.source, "bytes": meta.bytes, "files": meta.entries,
+        "digest": meta.digest, "manifest": meta.manifest, "form": meta.form, "source": meta.source, "bytes": meta.bytes, "files": meta.entries,
         "devices_left_out": meta.devices_left_out, "set_ids_dropped": meta.set_ids_dropped, "added_at": meta.added_at,
     })
 }
 
 fn added(meta: &Meta) -> String {
     let mut text = format!("{}: {} files, {}", meta.digest, meta.entries, size(meta.bytes));
+    if let Some(manifest) = meta.manifest {
+        text += &format!("\nthat is an index; for this machine the image is {manifest}");
+    }
     for (count, what) in [
         (meta.devices_left_out, "device nodes and pipes left out"),
         (meta.set_ids_dropped, "files that no longer run as somebody else"),
