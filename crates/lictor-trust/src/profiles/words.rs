@@ -68,16 +68,17 @@ impl Isolation {
                 writes: WRITES_OF_A_BOX,
             },
             Backend::Gvisor => Self {
-                means: "a container with a kernel of its own in user space, so that a hole in the host's kernel is no way \
-                        out; a read-only system, no privileges and a system call filter",
+                means: "a container with a kernel of its own in user space, so that the host's kernel is out of a job's \
+                        direct reach; a read-only system, no privileges and a system call filter",
                 needs: "the program runsc, and an agent that is root",
                 reads: READS_OF_A_BOX,
                 writes: WRITES_OF_A_BOX,
             },
             Backend::Container => Self {
-                means: "a container made by an OCI runtime: namespaces of its own, a read-only system, no privileges and \
+                means: "a container made by an OCI runtime or an engine: namespaces of its own, a read-only system, no privileges and \
                         a system call filter, on the host's kernel",
-                needs: "the program runc (1.1 or later), and an agent that is root",
+                needs: "runc, crun or podman, or a Docker daemon that the agent's configuration names; without podman, an \
+                        agent that is root",
                 reads: READS_OF_A_BOX,
                 writes: WRITES_OF_A_BOX,
             },
