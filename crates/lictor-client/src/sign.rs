@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, ApprovalFacts, Cancel, Document, Exec, Expect, Grant, Job, JobKind, NodeKind, Spec, Stdin,
+    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, NodeKind, Spec, Stdin,
 };
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
@@ -96,7 +96,8 @@ impl<'a> Signer<'a> {
     ///
     /// # Errors
     /// The refusal of whichever rule the job breaks, or [`Code::Internal`] without randomness.
-    pub fn job(&self, exec: Exec, options: JobOptions) -> Result<SignedDoc, Refusal> {
+    pub fn job(&self, work: impl Into<Spec>, options: JobOptions) -> Result<SignedDoc, Refusal> {
+        let spec = work.into();
         let mut nonce = vec![0; 16];
         getrandom::fill(&mut nonce)
             .map_err(|e| Refusal::new(Code::Internal, format!("no randomness: {e}")))?;
@@ -110,8 +111,8 @@ impl<'a> Signer<'a> {
             operator: self.operator.clone(),
             nonce,
             nodes,
-            kind: JobKind::Exec,
-            spec: Spec::Exec(exec),
+            kind: spec.kind(),
+            spec,
             profile: options.profile,
             stdin: options.stdin,
             secrets: Default::default(),

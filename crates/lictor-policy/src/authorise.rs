@@ -121,7 +121,7 @@ impl Permit {
         &self.facts
     }
 
-    /// `exec`, `shell` or `shell_opaque`.
+    /// `exec`, `shell`, `shell_opaque` or `script`.
     #[must_use]
     pub fn action(&self) -> &'static str {
         self.action

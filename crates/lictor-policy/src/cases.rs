@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_proto::doc::{Approval, ApprovalFacts, Cancel, Exec, Job, JobKind, NodeKind, Spec, Stdin};
+use lictor_proto::doc::{Approval, ApprovalFacts, Cancel, Exec, Job, NodeKind, Script, Spec, Stdin};
 use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::parse_duration;
@@ -34,7 +34,13 @@ pub struct Case {
     /// Labels of the node's grant.
     #[serde(default)]
     pub labels: BTreeMap<Name, Name>,
-    /// The command; needed unless `cancel`.
+    /// The text of a script; `argv` are its arguments then.
+    pub script: Option<String>,
+    /// The name of a script of the bundle; `argv` are its arguments then.
+    pub named_script: Option<Name>,
+    /// Who reads the script; `sh` when left out.
+    pub interpreter: Option<Name>,
+    /// The command; needed unless `cancel` or a script.
     #[serde(default)]
     pub argv: Vec<String>,
     /// Variables that the job sets.
@@ -224,10 +230,18 @@ impl Case {
         if self.nodes == 0 || self.nodes as usize > lictor_proto::limits::NODES {
             return Err("nodes is 1 to 10000".into());
         }
-        if !self.cancel && (self.argv.is_empty() || self.profile.is_none()) {
-            return Err("a case names argv and profile, or is a cancel".into());
+        let is_script = self.script.is_some() || self.named_script.is_some();
+        let says_what = is_script || !self.argv.is_empty();
+        if !self.cancel && (!says_what || self.profile.is_none()) {
+            return Err("a case names argv or a script, and a profile; or it is a cancel".into());
         }
-        if self.cancel && (!self.argv.is_empty() || self.profile.is_some() || !self.approvals.is_empty()) {
+        if self.script.is_some() && self.named_script.is_some() {
+            return Err("a case has one of script and named_script".into());
+        }
+        if self.interpreter.is_some() && !is_script {
+            return Err("an interpreter goes with a script".into());
+        }
+        if self.cancel && (says_what || self.profile.is_some() || !self.approvals.is_empty()) {
             return Err("a cancel has no argv, profile or approvals".into());
         }
         self.timeout
@@ -245,7 +259,7 @@ impl Case {
             groups: files.fleet.groups_of(&self.node, &self.labels),
             kind: self.kind,
         };
-        let job = self.job(now);
+        let job = self.job(files, now);
         if self.cancel {
             return evaluate_cancel(law, files, &self.cancel_doc(now), &job, &node);
         }
@@ -267,12 +281,38 @@ impl Case {
         evaluate(law, &question)
     }
 
-    fn job(&self, now: Timestamp) -> Job {
-        let mut exec = Exec::new(self.argv.clone());
-        exec.env.clone_from(&self.env);
-        exec.sandbox.clone_from(&self.sandbox);
+    fn spec(&self, files: &LawFiles) -> Spec {
         let duration = |text: &String| parse_duration(text).unwrap_or_default();
-        exec.timeout_ms = self.timeout.as_ref().map(duration).map(millis);
+        let timeout_ms = self.timeout.as_ref().map(duration).map(millis);
+        let (env, sandbox, args) = (self.env.clone(), self.sandbox.clone(), self.argv.clone());
+        let interpreter = || self.interpreter.clone().unwrap_or_else(|| name("sh"));
+        let script = match (&self.script, &self.named_script) {
+            (Some(text), _) => Script::new(interpreter(), text.clone(), args),
+            (None, Some(name)) => {
+                let text = files.scripts.get(name.as_str()).map_or("", String::as_str);
+                let bound = (name.clone(), Digest::of(text.as_bytes()));
+                Script::of_bundle(interpreter(), bound, args)
+            }
+            (None, None) => {
+                return Spec::Exec(Exec {
+                    env,
+                    sandbox,
+                    timeout_ms,
+                    ..Exec::new(args)
+                });
+            }
+        };
+        Spec::Script(Script {
+            env,
+            sandbox,
+            timeout_ms,
+            ..script
+        })
+    }
+
+    fn job(&self, files: &LawFiles, now: Timestamp) -> Job {
+        let spec = self.spec(files);
+        let duration = |text: &String| parse_duration(text).unwrap_or_default();
         let operator = if self.cancel {
             self.requester.as_ref()
         } else {
@@ -288,8 +328,8 @@ impl Case {
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect(),
-            kind: JobKind::Exec,
-            spec: Spec::Exec(exec),
+            kind: spec.kind(),
+            spec,
             profile: self.profile.clone().unwrap_or_else(default_node),
             stdin: self
                 .stdin

@@ -1,11 +1,12 @@
 //! Builds Cedar's context: everything signed in the job, and the facts. Approvals are never in it.
 
 use cedar_policy::{Context, RestrictedExpression as Value};
-use lictor_proto::doc::{Job, Stdin, StdinWord};
+use lictor_proto::Name;
+use lictor_proto::doc::{Job, Script, Spec, Stdin, StdinWord};
 use lictor_trust::profiles::Profile;
 
 use crate::facts::{Facts, ProgramFacts};
-use crate::shell::Action;
+use crate::shell::{Action, ShellCode};
 
 /// The context could not be built; the answer is then a denial.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -18,7 +19,7 @@ fn error(e: impl std::fmt::Display) -> ContextError {
 
 type Pairs = Vec<(String, Value)>;
 
-/// The context of running a program.
+/// The context of running a program or a script.
 pub(crate) fn run(
     job: &Job,
     profile: &Profile,
@@ -26,24 +27,65 @@ pub(crate) fn run(
     action: &Action,
 ) -> Result<Context, ContextError> {
     let mut pairs: Pairs = Vec::with_capacity(45);
-    command(job, &mut pairs);
+    match &job.spec {
+        Spec::Exec(exec) => command(&exec.argv, &mut pairs),
+        Spec::Script(script) => {
+            let own = std::iter::once(script.interpreter.as_str().to_owned());
+            let argv: Vec<String> = own.chain(script.args.iter().cloned()).collect();
+            command(&argv, &mut pairs);
+        }
+    }
     environment(job, facts, &mut pairs);
     found(facts, &mut pairs)?;
     terms(job, profile, &mut pairs);
-    if let Action::Shell(code) = action {
-        put(&mut pairs, "code", text(&code.code));
-        put(
-            &mut pairs,
-            "commands",
-            set(code.commands.iter().map(String::as_str)),
-        );
-        put(
-            &mut pairs,
-            "redirects",
-            set(code.redirects.iter().map(String::as_str)),
-        );
+    match action {
+        Action::Exec | Action::ShellOpaque { .. } => {}
+        Action::Shell(code) => {
+            put(&mut pairs, "code", text(&code.code));
+            read_in_full(code, &mut pairs);
+        }
+        Action::Script(read) => {
+            put(&mut pairs, "readable", Value::new_bool(read.code.is_ok()));
+            if let Ok(code) = &read.code {
+                read_in_full(code, &mut pairs);
+            }
+            if let Spec::Script(script) = &job.spec {
+                self::script((script, read.size), facts, &mut pairs)?;
+            }
+        }
     }
     Context::from_pairs(pairs).map_err(error)
+}
+
+/// Of shell code. Left out where code could not be read: a rule must not take "nothing known" for "nothing bad".
+fn read_in_full(code: &ShellCode, pairs: &mut Pairs) {
+    put(pairs, "commands", set(code.commands.iter().map(String::as_str)));
+    put(pairs, "redirects", set(code.redirects.iter().map(String::as_str)));
+}
+
+fn script((script, size): (&Script, usize), facts: &Facts, pairs: &mut Pairs) -> Result<(), ContextError> {
+    let name = script.name.as_ref().map_or("", Name::as_str);
+    let of_bundle = [
+        ("name".to_owned(), text(name)),
+        ("sha256".to_owned(), Value::new_string(script.sha256.to_string())),
+        ("size".to_owned(), long(size)),
+    ];
+    put(pairs, "script", Value::new_record(of_bundle).map_err(error)?);
+    let interpreter = [
+        ("name".to_owned(), text(script.interpreter.as_str())),
+        ("path".to_owned(), text(&facts.program.path)),
+        (
+            "sha256".to_owned(),
+            Value::new_string(facts.program.sha256.to_string()),
+        ),
+    ];
+    put(
+        pairs,
+        "interpreter",
+        Value::new_record(interpreter).map_err(error)?,
+    );
+    put(pairs, "args", set(script.args.iter().map(String::as_str)));
+    Ok(())
 }
 
 /// The context of ending a job.
@@ -55,8 +97,7 @@ pub(crate) fn cancel(requester: cedar_policy::EntityUid, reason: &str) -> Result
     Context::from_pairs(pairs).map_err(error)
 }
 
-fn command(job: &Job, pairs: &mut Pairs) {
-    let argv = &job.exec().argv;
+fn command(argv: &[String], pairs: &mut Pairs) {
     let arg = |n: usize| text(argv.get(n).map_or("", String::as_str));
     put(pairs, "argv", set(argv.iter().map(String::as_str)));
     put(pairs, "argc", long(argv.len()));
@@ -72,7 +113,7 @@ fn command(job: &Job, pairs: &mut Pairs) {
 }
 
 fn environment(job: &Job, facts: &Facts, pairs: &mut Pairs) {
-    let own = &job.exec().env;
+    let own = job.process().env;
     put(pairs, "env", set(facts.env_names.iter().map(String::as_str)));
     put(pairs, "job_env", set(own.keys().map(String::as_str)));
     put(
@@ -115,18 +156,24 @@ fn found(facts: &Facts, pairs: &mut Pairs) -> Result<(), ContextError> {
 }
 
 fn terms(job: &Job, profile: &Profile, pairs: &mut Pairs) {
-    let (exec, limits) = (job.exec(), &profile.limits);
+    let (process, limits) = (job.process(), &profile.limits);
     put(
         pairs,
         "timeout_ms",
-        long(exec.timeout().unwrap_or(limits.timeout).as_millis()),
+        long(process.timeout.unwrap_or(limits.timeout).as_millis()),
     );
     put(
         pairs,
         "grace_ms",
-        exec.grace_ms.map_or_else(|| long(limits.grace.as_millis()), long),
+        process
+            .grace_ms
+            .map_or_else(|| long(limits.grace.as_millis()), long),
     );
-    put(pairs, "keep_bytes", long(exec.keep_bytes.unwrap_or(limits.keep)));
+    put(
+        pairs,
+        "keep_bytes",
+        long(process.keep_bytes.unwrap_or(limits.keep)),
+    );
     put(
         pairs,
         "validity_ms",
@@ -140,11 +187,7 @@ fn terms(job: &Job, profile: &Profile, pairs: &mut Pairs) {
     put(pairs, "nodes", long(job.nodes.len()));
     put(pairs, "retry", Value::new_bool(job.retry_of.is_some()));
     put(pairs, "reason", text(&job.reason));
-    put(
-        pairs,
-        "sandbox",
-        text(exec.sandbox.as_ref().map_or("", |n| n.as_str())),
-    );
+    put(pairs, "sandbox", text(process.sandbox.map_or("", Name::as_str)));
     let (word, size, sha256) = match &job.stdin {
         Stdin::Word(StdinWord::None) => ("none", 0, String::new()),
         Stdin::Word(StdinWord::E2e) => ("e2e", 0, String::new()),

@@ -4,9 +4,10 @@
 //! program runs anything. Inside a namespaced profile they do no more than the job could do there anyway. The
 //! profile's own `env` is law and may set what it likes.
 
+use std::collections::BTreeMap;
+
 use lictor_proto::Code;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::Exec;
 
 /// Names that start so.
 const PREFIXES: &[&str] = &[
@@ -119,8 +120,8 @@ pub fn changes_code(name: &str) -> bool {
 ///
 /// # Errors
 /// [`Code::VariableRefused`] with the first name.
-pub fn check(exec: &Exec, namespaced: bool) -> Result<(), Refusal> {
-    match exec.env.keys().find(|name| changes_code(name)) {
+pub fn check(env: &BTreeMap<String, String>, namespaced: bool) -> Result<(), Refusal> {
+    match env.keys().find(|name| changes_code(name)) {
         Some(name) if !namespaced => Err(Refusal::new(
             Code::VariableRefused,
             format!(
@@ -152,23 +153,22 @@ mod tests {
             "PATH",
             "GLIBC_TUNABLES",
         ] {
-            let mut exec = Exec::new(vec!["true".into()]);
-            exec.env.insert(name.into(), "x".into());
+            let env = BTreeMap::from([(name.to_owned(), "x".to_owned())]);
             assert_eq!(
-                check(&exec, false).map_err(|r| r.code),
+                check(&env, false).map_err(|r| r.code),
                 Err(Code::VariableRefused),
                 "{name}"
             );
-            assert_eq!(check(&exec, true), Ok(()), "{name}");
+            assert_eq!(check(&env, true), Ok(()), "{name}");
         }
     }
 
     #[test]
     fn leaves_ordinary_variables_alone() {
-        let mut exec = Exec::new(vec!["true".into()]);
+        let mut env = BTreeMap::new();
         for name in ["FOO", "LANG", "TZ", "HTTP_PROXY", "HOME", "LC_ALL", "A"] {
-            exec.env.insert(name.into(), "x".into());
+            env.insert(name.to_owned(), "x".to_owned());
         }
-        assert_eq!(check(&exec, false), Ok(()));
+        assert_eq!(check(&env, false), Ok(()));
     }
 }

@@ -3,7 +3,7 @@
 //! A verdict from here binds nobody; `authorise` (a feature that only nodes enable) turns one into a permit.
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Approval, Cancel, Job, OpenGate};
+use lictor_proto::doc::{Approval, Cancel, Job, JobKind, OpenGate, Spec};
 use lictor_proto::{Code, Digest, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::Profile;
@@ -13,7 +13,7 @@ use crate::entities::NodeContext;
 use crate::facts::Facts;
 use crate::law::Law;
 use crate::rule::{self, Asked, Stop};
-use crate::shell::{Action, classify};
+use crate::shell::{Action, ScriptRead, classify, read_script};
 use crate::tally::{Poll, Signer, Vote};
 use crate::{context, environment};
 
@@ -22,9 +22,9 @@ use crate::{context, environment};
 pub struct Verdict {
     /// The answer.
     pub outcome: Outcome,
-    /// The action that was judged: `exec`, `shell`, `shell_opaque`, `cancel`.
+    /// The action that was judged: `exec`, `shell`, `shell_opaque`, `script`, `cancel`.
     pub action: &'static str,
-    /// Why a run counts as opaque, if it does.
+    /// Why a run counts as opaque, if it does; of a script why its code was not read.
     pub why_opaque: Option<&'static str>,
     /// The policies that decided, sorted: permits and lifted gates of a permit; permits and open gates of an ask; the
     /// forbids, or the policies that failed, of a denial.
@@ -118,9 +118,19 @@ pub(crate) struct Inputs<'a> {
 
 /// The verdict on a job, without regard to who signed it.
 pub(crate) fn judge(law: &Law, inputs: &Inputs<'_>) -> Verdict {
-    let action = classify(inputs.job.exec(), &inputs.facts.program.path);
+    let program = &inputs.facts.program.path;
+    let action = match &inputs.job.spec {
+        Spec::Exec(exec) => classify(exec, program),
+        Spec::Script(script) => match inputs.files.script(script) {
+            Ok(text) => Action::Script(ScriptRead {
+                size: text.len(),
+                code: read_script(script, text, program),
+            }),
+            Err(refusal) => return Stop::from(refusal).verdict(JobKind::Script.as_str()),
+        },
+    };
     let mut verdict = weigh(law, inputs, &action).unwrap_or_else(|stop| stop.verdict(action.name()));
-    if let Action::ShellOpaque { why } = action {
+    if let Action::ShellOpaque { why } | Action::Script(ScriptRead { code: Err(why), .. }) = action {
         verdict.why_opaque = Some(why);
     }
     verdict
@@ -171,7 +181,10 @@ fn terms<'a>(law: &Law, inputs: &Inputs<'a>) -> Result<(&'a Operator, &'a Profil
             "the facts were found under another profile",
         ));
     }
-    environment::check(job.exec(), facts.namespaced)?;
+    environment::check(job.process().env, facts.namespaced)?;
+    if let Spec::Script(script) = &job.spec {
+        profile.check_interpreter(&script.interpreter, &facts.program.path)?;
+    }
     if job.expires_at.since(job.issued_at) > files.fleet.max_job_validity {
         let text = format!(
             "the law caps validity at {} s",
@@ -180,7 +193,7 @@ fn terms<'a>(law: &Law, inputs: &Inputs<'a>) -> Result<(&'a Operator, &'a Profil
         return Err(Refusal::new(Code::ValidityTooLong, text));
     }
     let limits = &profile.limits;
-    if job.exec().timeout().is_some_and(|t| t > limits.max_timeout) {
+    if job.process().timeout.is_some_and(|t| t > limits.max_timeout) {
         let text = format!(
             "profile {} allows a timeout of at most {} s",
             job.profile,
@@ -188,7 +201,7 @@ fn terms<'a>(law: &Law, inputs: &Inputs<'a>) -> Result<(&'a Operator, &'a Profil
         );
         return Err(Refusal::new(Code::LimitExceeded, text));
     }
-    if job.exec().keep_bytes.is_some_and(|keep| keep > limits.keep) {
+    if job.process().keep_bytes.is_some_and(|keep| keep > limits.keep) {
         let text = format!(
             "profile {} keeps at most {} bytes of output",
             job.profile, limits.keep

@@ -3,7 +3,7 @@
 //! Facts are data: the sandbox crate fills them in, policy reads them, an ask shows them, an approval may bind
 //! them. Their digest is taken over one JSON text, so that what a person looked at is what is compared.
 
-use lictor_proto::doc::Job;
+use lictor_proto::doc::{Job, Spec};
 use lictor_proto::{Digest, Name};
 use lictor_trust::profiles::Profile;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
-    /// The program that would be executed.
+    /// The program that would be executed; of a script its interpreter.
     pub program: ProgramFacts,
     /// The interpreters that its `#!` lines lead to, in order; empty for a binary.
     pub interpreters: Vec<ProgramFacts>,
@@ -58,8 +58,11 @@ impl Facts {
     /// writable, an unknown digest. Nothing that acts may use it.
     #[must_use]
     pub fn assume(profile: Option<&Profile>, job: &Job) -> Self {
-        let exec = job.exec();
-        let called = exec.argv.first().map_or("", String::as_str);
+        let process = job.process();
+        let called = match &job.spec {
+            Spec::Exec(exec) => exec.argv.first().map_or("", String::as_str),
+            Spec::Script(script) => script.interpreter.as_str(),
+        };
         let path = if called.contains('/') {
             called.to_owned()
         } else {
@@ -67,7 +70,7 @@ impl Facts {
         };
         let unknown = Digest([0; 32]);
         let names = profile.iter().flat_map(|p| p.variables());
-        let names = names.chain(exec.env.keys().map(String::as_str));
+        let names = names.chain(process.env.keys().map(String::as_str));
         let mut env_names: Vec<_> = names.map(str::to_owned).collect();
         env_names.sort_unstable();
         env_names.dedup();
@@ -87,7 +90,7 @@ impl Facts {
             rootfs: profile.and_then(|p| p.rootfs),
             rootfs_index: None,
             run_as_uid: 1000,
-            cwd: exec.cwd.clone().unwrap_or_else(|| "/".into()),
+            cwd: process.cwd.unwrap_or("/").to_owned(),
         }
     }
 

@@ -42,4 +42,4 @@ pub use evaluate::{Outcome, Question, Verdict, evaluate, evaluate_cancel};
 pub use facts::Facts;
 pub use law::{Law, LoadError, Problem};
 pub use lint::lint;
-pub use shell::{Action, ShellCode, classify};
+pub use shell::{Action, ScriptRead, ShellCode, classify, read_script};

@@ -1,4 +1,4 @@
-//! What kind of run an argv is: `exec`, `shell` or `shell_opaque`.
+//! What kind of run an argv is: `exec`, `shell` or `shell_opaque`; and what of a script can be read.
 //!
 //! - `exec`: literal arguments to a program that is not known to run other code.
 //! - `shell`: `sh`, `bash` or `dash` with `-c CODE`, where the code is read in full and every command word in it is
@@ -21,7 +21,7 @@ mod word;
 
 use std::collections::BTreeSet;
 
-use lictor_proto::doc::Exec;
+use lictor_proto::doc::{Exec, Script};
 use names::Kind;
 
 /// The kind of a run, as policy sees it.
@@ -31,11 +31,22 @@ pub enum Action {
     Exec,
     /// A known shell with code that was read in full.
     Shell(ShellCode),
+    /// A script.
+    Script(ScriptRead),
     /// Something whose effect cannot be read from its arguments.
     ShellOpaque {
         /// Why, for people.
         why: &'static str,
     },
+}
+
+/// What can be told about a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptRead {
+    /// Bytes of its text.
+    pub size: usize,
+    /// Its code, if it is that of a shell and was read in full; else why not.
+    pub code: Result<ShellCode, &'static str>,
 }
 
 /// Shell code that was read in full.
@@ -56,6 +67,7 @@ impl Action {
         match self {
             Self::Exec => "exec",
             Self::Shell(_) => "shell",
+            Self::Script(_) => "script",
             Self::ShellOpaque { .. } => "shell_opaque",
         }
     }
@@ -89,6 +101,33 @@ pub fn classify(exec: &Exec, program: &str) -> Action {
         };
     }
     plain(program, called, args)
+}
+
+/// Reads a script for a shell that the parser covers. `program` is the canonical path of its interpreter. What it is
+/// called with is not code: a script has it in `$1`, `$2`, ..., and what it does with those is judged by how it uses them.
+///
+/// # Errors
+/// Why not.
+pub fn read_script(script: &Script, text: &str, program: &str) -> Result<ShellCode, &'static str> {
+    if names::kind(program) != Kind::CoveredShell {
+        return Err("the parser does not cover its interpreter");
+    }
+    if script
+        .env
+        .keys()
+        .any(|name| crate::environment::changes_code(name))
+    {
+        return Err("the job sets a variable that changes what commands mean");
+    }
+    // Its first line says who reads it, and is settled by then.
+    let body = match text.strip_prefix("#!") {
+        Some(rest) => rest.split_once('\n').map_or("", |(_, body)| body),
+        None => text,
+    };
+    read(body).map(|read| ShellCode {
+        code: text.to_owned(),
+        ..read
+    })
 }
 
 /// The applet is the name it is called by, else the first argument.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::{Heartbeat, Wire};
 use crate::code::Code;
-use crate::doc::{NodeKind, Outcome};
+use crate::doc::{JobKind, NodeKind, Outcome};
 use crate::ids::{Digest, JobId, Name, NodeId, OrgId};
 use crate::time::Timestamp;
 
@@ -134,7 +134,10 @@ pub struct JobView {
     pub digest: Digest,
     /// Who signed it.
     pub operator: Name,
-    /// The command, for people (from the signed payload).
+    /// What kind of work it is (from the signed payload).
+    pub kind: JobKind,
+    /// The work in words, for people (from the signed payload): the argv of a command; of a script its interpreter, its
+    /// name or the beginning of its digest, and its arguments.
     pub command: Vec<String>,
     /// The profile.
     pub profile: Name,

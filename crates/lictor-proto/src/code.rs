@@ -134,6 +134,9 @@ codes! {
     ProfileUnknown = "profile_unknown", "The bundle has no profile of this name.", "Add it to profiles.toml, or name another with --profile.";
     FactsChanged = "facts_changed", "What was approved is not what would run now.", "Look at the difference and have it approved again.";
     VariableRefused = "variable_refused", "The environment sets a loader or interpreter variable outside a namespaced profile.", "Run it in a sandbox profile, or leave the variable out.";
+    InterpreterRefused = "interpreter_refused", "What the profile's root has under the interpreter's name is not an interpreter of that name.", "The message has the path; if it may be one, list it in the profile's `interpreters`.";
+    ScriptUnknown = "script_unknown", "The bundle has no script of this name.", "Add it under scripts/ and push the bundle, or send the script itself.";
+    ScriptMismatch = "script_mismatch", "The bundle's script of this name is not the one that the job was signed for.", "Look at what changed, then sign the job again.";
     SelfApproval = "self_approval", "Nobody approves a job of their own.", "Ask somebody else.";
     ApprovalIneligible = "approval_ineligible", "The approver is not in the group that must approve, or not a person.", "Ask a member of the group.";
     // Execution

@@ -13,11 +13,10 @@ mod job;
 mod law;
 mod node;
 mod receipt;
+mod work;
 
 pub use expect::{Expect, Unexpected};
-pub use job::{
-    Approval, ApprovalFacts, Ask, Cancel, Exec, Job, JobKind, OpenGate, Spec, Stdin, StdinBytes, StdinWord,
-};
+pub use job::{Approval, ApprovalFacts, Ask, Cancel, Job, OpenGate, Stdin, StdinBytes, StdinWord};
 pub use law::{
     Bundle, Freshness, MinVersions, Revocation, RevocationKind, RevocationSet, Role, RoleName, Root,
     RootRoles,
@@ -27,12 +26,14 @@ pub use receipt::{
     AppliedBackend, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage, UsedSandbox,
 };
 
+pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::code::Code;
+use crate::code::{Code, Refusal};
 use crate::ids::OrgId;
-use crate::limits;
+use crate::{json, limits};
 
 /// The kinds of document there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -92,6 +93,7 @@ impl DocKind {
     pub const fn limit(self) -> usize {
         match self {
             Self::Bundle => limits::BUNDLE_ENVELOPE,
+            Self::Job => limits::JOB_ENVELOPE,
             _ => limits::ENVELOPE,
         }
     }
@@ -110,6 +112,22 @@ pub trait Document: Serialize + DeserializeOwned {
     /// # Errors
     /// [`Invalid`] with the code and the field.
     fn validate(&self) -> Result<(), Invalid>;
+
+    /// The code for a payload that does not read as one.
+    fn misread(_payload: &[u8]) -> Code {
+        Code::PayloadMalformed
+    }
+}
+
+/// Reads a payload as a document, and checks what it says about itself.
+///
+/// # Errors
+/// [`Code::PayloadMalformed`], or a code of its own for what is known to be of a later version; or that of the rule
+/// which a field breaks. The words name the field.
+pub fn read<T: Document>(payload: &[u8]) -> Result<T, Refusal> {
+    let doc: T = json::from_slice(payload).map_err(|e| Refusal::new(T::misread(payload), e.to_string()))?;
+    doc.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
+    Ok(doc)
 }
 
 /// A document that reads well and says something it may not say.

@@ -23,7 +23,30 @@ pub struct JsonError(String);
 /// [`JsonError`] says what and where.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     check(bytes)?;
-    serde_json::from_slice(bytes).map_err(|e| JsonError(e.to_string()))
+    serde_json::from_slice(bytes).map_err(|e| {
+        // What does not read is read a second time, for the name of the field.
+        let mut again = serde_json::Deserializer::from_slice(bytes);
+        match serde_path_to_error::deserialize::<_, T>(&mut again) {
+            Err(named) => JsonError(told("", named)),
+            Ok(_) => JsonError(e.to_string()),
+        }
+    })
+}
+
+/// Reads `value`, which stands at `place` of a document, as a `T`; an error names the field.
+pub(crate) fn from_value<T: DeserializeOwned>(place: &str, value: serde_json::Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(value).map_err(|e| told(place, e))
+}
+
+/// Where and what. Names may be anybody's, so they are escaped.
+fn told(place: &str, error: serde_path_to_error::Error<serde_json::Error>) -> String {
+    let path = error.path().to_string();
+    let parts = [place, if path == "." { "" } else { &path }];
+    let parts: Vec<_> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+    match parts.join(".") {
+        path if path.is_empty() => error.inner().to_string(),
+        path => format!("{}: {}", path.escape_debug(), error.inner()),
+    }
 }
 
 /// Checks the token rules alone.

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-/// Largest envelope of any document but the bundle.
+/// Largest envelope of any document but bundle and job.
 pub const ENVELOPE: usize = 1024 * 1024;
 /// Largest bundle envelope.
 pub const BUNDLE_ENVELOPE: usize = 8 * 1024 * 1024;
+/// Largest envelope of a job: a script, as base64 of JSON, and then some.
+pub const JOB_ENVELOPE: usize = 2 * 1024 * 1024;
+/// A script, in a job or in a bundle that jobs name it of.
+pub const SCRIPT: usize = 1024 * 1024;
 /// Most signatures on one envelope.
 pub const SIGNATURES: usize = 16;
 /// Deepest JSON nesting; a scalar document has depth 1.

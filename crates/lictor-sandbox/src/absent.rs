@@ -8,7 +8,6 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use lictor_proto::agent::HostFacts;
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::Exec;
 use lictor_proto::{Digest, Name, Timestamp};
 use lictor_trust::profiles::{Backend as BackendName, Profile};
 use tokio::sync::watch;
@@ -20,6 +19,7 @@ use crate::kept::{Kept, KeptError, KeptSandbox, KeptUse};
 use crate::plan::{LaunchSpec, Resolved};
 use crate::running::{Ended, StopReason};
 use crate::terminal::TerminalSize;
+use crate::work::Work;
 
 #[derive(Debug)]
 pub(crate) struct Kernel;
@@ -34,7 +34,7 @@ impl Kernel {
     pub(crate) fn resolve(
         &self,
         _: (&Name, &Profile, BackendName),
-        _: &Exec,
+        _: &Work,
         _: &Path,
     ) -> Result<Resolved, Refusal> {
         Err(Refusal::new(

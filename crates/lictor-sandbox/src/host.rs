@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use lictor_proto::agent::{BackendReport, HostFacts};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::Exec;
 use lictor_proto::{Digest, Name};
 use lictor_rootfs::Store;
 use lictor_trust::profiles::{Backend as BackendName, Profile};
@@ -20,6 +19,7 @@ use crate::helper::{Helped, Helper, HelperError};
 use crate::imp;
 use crate::kept::KeptBounds;
 use crate::plan::Resolved;
+use crate::work::Work;
 
 /// What the agent's configuration says about running jobs.
 #[derive(Debug, Clone)]
@@ -118,15 +118,16 @@ impl Host {
     /// while for a large one.
     ///
     /// # Errors
-    /// `program_not_found`, or `unenforceable` for a run-as user that this host does not have.
+    /// `program_not_found`, `interpreter_refused` for an interpreter that is itself a script, or `unenforceable` for a run-as
+    /// user that this host does not have.
     pub fn resolve(
         &self,
         name: &Name,
         (profile, backend): (&Profile, BackendName),
-        exec: &Exec,
+        work: impl Into<Work>,
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
-        self.inner.resolve((name, profile, backend), exec, dir)
+        self.inner.resolve((name, profile, backend), &work.into(), dir)
     }
 
     /// Says where root file systems are; once, before the first job whose profile names one.

@@ -31,6 +31,7 @@ pub mod plan;
 mod program;
 pub mod running;
 pub mod terminal;
+mod work;
 
 #[cfg(not(target_os = "linux"))]
 use absent as imp;
@@ -55,3 +56,4 @@ pub use running::{
     Cause, EgressClose, EgressEvents, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch,
 };
 pub use terminal::{Stdio, Terminal, TerminalSize};
+pub use work::Work;

@@ -52,6 +52,7 @@ mod ready;
 mod recover;
 mod remove;
 mod resolve;
+mod script;
 mod seccomp;
 mod shown;
 mod snapshot;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use lictor_policy::authorise::Permit;
 use lictor_policy::facts::Facts;
-use lictor_proto::doc::{AppliedBackend, Exec};
+use lictor_proto::doc::{AppliedBackend, Process, Spec};
 use lictor_proto::egress::Rules;
 use lictor_proto::{Digest, JobId, Name, Timestamp};
 use lictor_rootfs::Held;
@@ -44,7 +44,7 @@ use crate::program::{OpenProgram, User};
 /// authority.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    pub(crate) exec: Exec,
+    pub(crate) work: Spec,
     pub(crate) facts: Facts,
     pub(crate) spec: LaunchSpec,
 }
@@ -140,7 +140,7 @@ impl LaunchSpec {
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn new(
         (profile, backend): (&Profile, Backend),
-        exec: &Exec,
+        (words, process): (&[String], Process<'_>),
         (dir, kept): (&Path, Option<Kept>),
         program: OpenProgram,
         user: User,
@@ -152,14 +152,14 @@ impl LaunchSpec {
             env.extend(PROXY_VARIABLES.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         env.extend(profile.env.clone());
-        env.extend(exec.env.clone());
+        env.extend(process.env.clone());
         let limits = profile.limits.clone();
         Self {
             backend,
             profile: profile.digest(),
-            argv: exec.argv.clone(),
+            argv: words.to_vec(),
             env,
-            cwd: working_directory((profile, backend), exec, &workspace),
+            cwd: working_directory((profile, backend), process, &workspace),
             program,
             user,
             changes_user: false,
@@ -174,8 +174,8 @@ impl LaunchSpec {
             protect: profile.protected(),
             devices: profile.devices.clone(),
             seccomp: profile.seccomp,
-            timeout: exec.timeout().unwrap_or(limits.timeout).min(limits.max_timeout),
-            grace: exec.grace_ms.map_or(limits.grace, Duration::from_millis),
+            timeout: process.timeout.unwrap_or(limits.timeout).min(limits.max_timeout),
+            grace: process.grace_ms.map_or(limits.grace, Duration::from_millis),
             limits,
             dir: dir.to_owned(),
             kept,
@@ -238,13 +238,18 @@ impl LaunchSpec {
 }
 
 /// Where a job works, as it sees it.
-pub(crate) fn working_directory((profile, backend): (&Profile, Backend), exec: &Exec, dir: &Path) -> String {
+pub(crate) fn working_directory(
+    (profile, backend): (&Profile, Backend),
+    process: Process<'_>,
+    dir: &Path,
+) -> String {
     let own = if backend.is_namespaced() {
         "/workspace".to_owned()
     } else {
         dir.to_string_lossy().into_owned()
     };
-    exec.cwd.clone().or_else(|| profile.cwd.clone()).unwrap_or(own)
+    let of_job = process.cwd.map(str::to_owned);
+    of_job.or_else(|| profile.cwd.clone()).unwrap_or(own)
 }
 
 /// What a backend starts.
@@ -292,7 +297,7 @@ impl Plan {
         resolved: Resolved,
         capabilities: &Capabilities,
     ) -> Result<Self, Unenforceable> {
-        let same_job = *permit.job().exec() == resolved.exec;
+        let same_job = permit.job().spec == resolved.work;
         let same_facts = *permit.facts() == resolved.facts;
         let same_profile = permit.profile().digest() == resolved.facts.profile_digest;
         if !(same_job && same_facts && same_profile) {
@@ -309,7 +314,10 @@ impl Plan {
     /// [`Unenforceable`].
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn to_try(resolved: Resolved, capabilities: &Capabilities) -> Result<Self, Unenforceable> {
-        let Resolved { exec, spec, .. } = &resolved;
+        let Resolved { work, spec, .. } = &resolved;
+        let Spec::Exec(exec) = work else {
+            return Err(Unenforceable::OtherFacts);
+        };
         let words = exec.argv.iter().take(imp::TRIAL.len());
         // What it is told besides: a file, and whether it is in a box.
         let is_look = words.eq(imp::TRIAL) && exec.argv.len() == imp::TRIAL.len() + 2;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use lictor_proto::Digest;
 use serde::Serialize;
 
 /// What tells one state of a file from another.
@@ -36,7 +37,7 @@ pub(crate) enum ExecBy {
 /// A file of a program.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ProgramFile {
-    /// As looked up, links not resolved.
+    /// As looked up, links not resolved; empty for a text that is held and nowhere else.
     pub(crate) path: String,
     /// What it was.
     pub(crate) identity: FileIdentity,
@@ -61,6 +62,17 @@ pub(crate) struct OpenProgram {
     /// What stands in the place of the first argument: the kernel's words for a script whose interpreter is executed
     /// instead of it.
     pub(crate) in_place_of_first: Option<Vec<String>>,
+    /// Of what text the first file is, when it is a script of the job's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) script: Option<Digest>,
+}
+
+impl ProgramFile {
+    /// Whether there is nothing to look up and compare: it is held, and nowhere else.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn is_only_held(&self) -> bool {
+        self.path.is_empty()
+    }
 }
 
 impl OpenProgram {
@@ -71,6 +83,7 @@ impl OpenProgram {
             files: Vec::new(),
             exec_by: ExecBy::Trusted,
             in_place_of_first: None,
+            script: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Bundle, Root};
+use lictor_proto::doc::{Bundle, Root, Script, ScriptSource};
 use lictor_proto::ids::PublicKey;
 use lictor_proto::{Code, Digest, KeyId, Timestamp};
 use serde::de::DeserializeOwned;
@@ -110,6 +110,33 @@ impl LawFiles {
             policies: under(bundle, "policies/", ".cedar"),
             scripts: under(bundle, "scripts/", ""),
         })
+    }
+
+    /// The text of a script: the job's own, or that of the bundle if it is what the job was signed for.
+    ///
+    /// # Errors
+    /// [`Code::ScriptUnknown`] when the bundle has none of that name, [`Code::ScriptMismatch`] when it is another.
+    pub fn script<'a>(&'a self, script: &'a Script) -> Result<&'a str, Refusal> {
+        let name = match script.source() {
+            Some(ScriptSource::Content(text)) => return Ok(text),
+            Some(ScriptSource::Bundle(name)) => name,
+            None => return Err(Code::DocumentInvalid.into()),
+        };
+        let text = self.scripts.get(name.as_str()).ok_or_else(|| {
+            Refusal::new(
+                Code::ScriptUnknown,
+                format!("bundle {} has no scripts/{name}", self.meta.version),
+            )
+        })?;
+        let found = Digest::of(text.as_bytes());
+        if found != script.sha256 {
+            let why = format!(
+                "scripts/{name} of bundle {} is {found}, and the job was signed for {}",
+                self.meta.version, script.sha256
+            );
+            return Err(Refusal::new(Code::ScriptMismatch, why));
+        }
+        Ok(text)
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 mod backends;
 mod globs;
+mod interpreters;
 mod limits;
 mod persist;
 mod rootfs;
@@ -117,6 +118,10 @@ pub struct Profile {
     /// own, or `[]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protect: Option<Vec<String>>,
+    /// What counts as an interpreter of scripts besides those at the usual places: a name, and the canonical paths that may
+    /// go by it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub interpreters: BTreeMap<Name, Vec<String>>,
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
@@ -263,6 +268,8 @@ impl Profile {
         if self.persist.is_some() && self.limits.disk.is_some() {
             return Err("limits.disk is gone with the job, so it does not go with persist".into());
         }
+        self.validate_interpreters()
+            .map_err(|e| format!("interpreters: {e}"))?;
         self.validate_warm().map_err(|e| format!("warm: {e}"))?;
         self.validate_lengths()?;
         self.validate_shown()?;
@@ -337,6 +344,7 @@ mod tests {
             "seccomp",
             "warm",
             "persist",
+            "interpreters",
         ] {
             assert!(!text.contains(limit), "{text}");
         }

@@ -16,7 +16,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Bundle, DocKind, Document, MinVersions};
+use lictor_proto::doc::{self, Bundle, DocKind, Document, MinVersions};
 use lictor_proto::envelope::{Envelope, Signature};
 use lictor_proto::ids::PublicKey;
 use lictor_proto::{Code, Digest, KeyId, OrgId, json, limits};
@@ -252,9 +252,7 @@ impl<'a> Sealed<'a> {
 
     /// As [`Sealed::read`], without the org: only for a root, whose first version *makes* the org.
     pub(crate) fn read_unbound<T: Document>(&self, signers: Vec<KeyId>) -> Result<Verified<T>, Refusal> {
-        let doc: T = json::from_slice(&self.envelope.payload)
-            .map_err(|e| Refusal::new(Code::PayloadMalformed, e.to_string()))?;
-        doc.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
+        let doc: T = doc::read(&self.envelope.payload)?;
         Ok(Verified {
             doc,
             digest: self.digest(),

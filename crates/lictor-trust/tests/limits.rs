@@ -9,7 +9,9 @@ use lictor_proto::{Code, Digest, NodeId, OrgId, limits};
 use support::{World, law_docs, now, refused, seed, wire};
 
 fn exec(job: &mut Job) -> &mut Exec {
-    let Spec::Exec(exec) = &mut job.spec;
+    let Spec::Exec(exec) = &mut job.spec else {
+        panic!("not a command")
+    };
     exec
 }
 
@@ -102,8 +104,8 @@ fn an_envelope_is_limited_and_a_bundles_is_larger() {
 
     let job = |bytes| padded(bytes, wire(&w.job(), &[seed::ALICE]));
     let verify = |bytes| w.trust.verify_job(&job(bytes), now());
-    verify(limits::ENVELOPE).unwrap();
-    refused("a job", verify(limits::ENVELOPE + 1), Code::LimitExceeded);
+    verify(limits::JOB_ENVELOPE).unwrap();
+    refused("a job", verify(limits::JOB_ENVELOPE + 1), Code::LimitExceeded);
 }
 
 #[test]

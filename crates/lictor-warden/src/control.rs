@@ -115,7 +115,7 @@ pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, 
 }
 
 fn own_job(envelope: &str) -> Option<Job> {
-    let envelope = Envelope::parse(envelope.as_bytes(), limits::ENVELOPE).ok()?;
+    let envelope = Envelope::parse(envelope.as_bytes(), limits::JOB_ENVELOPE).ok()?;
     serde_json::from_slice(&envelope.payload).ok()
 }
 

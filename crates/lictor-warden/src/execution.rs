@@ -62,7 +62,7 @@ pub(crate) async fn run(execution: Execution) {
         _place,
     } = execution;
     let keep = Keep {
-        bytes: job.exec().keep_bytes.unwrap_or(limits.keep).min(limits.keep),
+        bytes: job.process().keep_bytes.unwrap_or(limits.keep).min(limits.keep),
         overflow: limits.overflow,
     };
     let digest = job.digest();

@@ -57,7 +57,7 @@ pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {
 }
 
 fn digest_of(wire: &str) -> Result<Digest, Refusal> {
-    Envelope::parse(wire.as_bytes(), limits::ENVELOPE)
+    Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE)
         .map(|e| e.digest())
         .map_err(|e| Refusal::new(e.code(), e.to_string()))
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 use lictor_policy::Permit;
 use lictor_proto::agent::{BackendReport, HostFacts};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::Exec;
 use lictor_proto::{Code, Name};
 use lictor_sandbox::{
-    Backend, Capabilities, Handle, Helped, Helper, HelperError, Host, Plan, Resolved, can_hold,
+    Backend, Capabilities, Handle, Helped, Helper, HelperError, Host, Plan, Resolved, Work, can_hold,
 };
 use lictor_trust::profiles::{Backend as BackendName, Profile, Profiles};
 use tokio::sync::{Semaphore, watch};
@@ -120,7 +119,7 @@ impl Sandboxes {
     pub(crate) async fn resolve(
         &self,
         (name, profile): (&Name, &Profile),
-        exec: &Exec,
+        work: Work,
         dir: PathBuf,
     ) -> Option<Result<Resolved, Refusal>> {
         let backend = match self.choose(profile) {
@@ -128,14 +127,14 @@ impl Sandboxes {
             Err(refusal) => return Some(Err(refusal)),
         };
         let host = self.host.clone();
-        let (name, profile, exec) = (name.clone(), profile.clone(), exec.clone());
+        let (name, profile) = (name.clone(), profile.clone());
         let threads = self.resolving.clone();
         let resolved = async move {
             // A thread that hangs keeps its permit, so that there are never more of them than this.
             let permit = threads.acquire_owned().await;
             tokio::task::spawn_blocking(move || {
                 let _permit = permit;
-                host.resolve(&name, (&profile, backend), &exec, &dir)
+                host.resolve(&name, (&profile, backend), work, &dir)
             })
             .await
         };

@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// Start a hub and a local node in one command, for one machine
     #[cfg(all(feature = "hub", feature = "agent"))]
     Up(Up),
-    /// Run a command on a node and stream its output
+    /// Run a command or a script on a node and stream its output
     Run(Run),
     /// List jobs, newest first
     Jobs(JobsList),
@@ -80,7 +80,7 @@ pub(crate) enum Command {
     Approvals,
     /// Approve a job, after showing exactly what is approved
     Approve(Approve),
-    /// Predict what policy says about a command, and which rules decide
+    /// Predict what policy says about a command or a script, and which rules decide
     Explain(Explain),
     /// Explain the sandbox profiles of the law in words
     Profiles(Profiles),

@@ -38,6 +38,7 @@ mod tokens;
 #[cfg(all(feature = "hub", feature = "agent"))]
 mod up;
 mod watch;
+mod work;
 
 use clap::CommandFactory as _;
 use lictor_proto::{Code, Name};

@@ -36,7 +36,7 @@ pub(super) async fn submit(
     headers: HeaderMap,
     body: Body,
 ) -> Reply<Response> {
-    let wire = read_text(body, limits::ENVELOPE).await?;
+    let wire = read_text(body, limits::JOB_ENVELOPE).await?;
     let attached = headers.get(header::ACCEPT).is_some_and(|a| a == FRAMES);
     if attached {
         let followers = api.app.submit_attached(&caller, wire).await?;

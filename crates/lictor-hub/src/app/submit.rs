@@ -13,8 +13,8 @@ use std::sync::Arc;
 use lictor_audit::EventType;
 use lictor_proto::api::{JobView, StreamEvent, TokenScope};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Document as _, Job, Stdin};
-use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, json, limits};
+use lictor_proto::doc::{self, Document as _, Job, Stdin};
+use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, limits};
 use lictor_trust::Verified;
 use tokio::sync::watch;
 
@@ -124,14 +124,12 @@ impl App {
     }
 
     async fn shape(&self, org: &Org, wire: String) -> Result<Shaped, Error> {
-        let envelope = Envelope::parse(wire.as_bytes(), limits::ENVELOPE)
+        let envelope = Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE)
             .map_err(|e| Refusal::new(Code::EnvelopeMalformed, e.to_string()))?;
         if envelope.payload_type != Job::KIND.payload_type() {
             return Err(Code::WrongType.into());
         }
-        let job: Job = json::from_slice(&envelope.payload)
-            .map_err(|e| Refusal::new(Code::PayloadMalformed, e.to_string()))?;
-        job.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
+        let job: Job = doc::read(&envelope.payload)?;
         if job.org != org.id {
             return Err(Code::WrongOrg.into());
         }

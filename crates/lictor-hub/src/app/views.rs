@@ -15,7 +15,7 @@ use crate::store::{ExecutionRow, JobRow, NodeRow};
 pub fn read_job(envelope: &str) -> Result<Job, Error> {
     let damaged = |e: String| Error::Internal(format!("a stored job is damaged: {e}"));
     let envelope =
-        Envelope::parse(envelope.as_bytes(), limits::ENVELOPE).map_err(|e| damaged(e.to_string()))?;
+        Envelope::parse(envelope.as_bytes(), limits::JOB_ENVELOPE).map_err(|e| damaged(e.to_string()))?;
     json::from_slice(&envelope.payload).map_err(|e| damaged(e.to_string()))
 }
 
@@ -29,7 +29,8 @@ fn job(row: &JobRow, executions: Vec<ExecutionRow>) -> Result<JobView, Error> {
         job_id: row.job_id.clone(),
         digest: row.digest,
         operator: row.operator.clone(),
-        command: job.exec().argv.clone(),
+        kind: job.kind,
+        command: job.spec.words(),
         profile: row.profile.clone(),
         reason: job.reason,
         issued_at: job.issued_at,

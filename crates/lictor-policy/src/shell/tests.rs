@@ -179,7 +179,7 @@ fn code_that_builds_or_hides_commands_is_opaque() {
                 read.commands.is_empty() && code.trim_start_matches('#').trim().len() < 6,
                 "{code}: {read:?}"
             ),
-            Action::Exec => panic!("{code}"),
+            Action::Exec | Action::Script(_) => panic!("{code}"),
         }
     }
 }
@@ -399,7 +399,25 @@ fn a_number_sign_is_a_comment_only_where_shells_take_it_for_one() {
         match sh(code) {
             Action::Shell(read) => assert!(read.commands.contains("id"), "{code}"),
             Action::ShellOpaque { .. } => {}
-            Action::Exec => panic!("{code}"),
+            Action::Exec | Action::Script(_) => panic!("{code}"),
         }
     }
+}
+
+#[test]
+fn a_script_of_a_covered_shell_is_read_and_any_other_is_not() {
+    let script = |text: &str| Script::new("sh".parse().expect("a name"), text.to_owned(), vec![]);
+    let read = |text: &str, program: &str| read_script(&script(text), text, program);
+    let code = read(
+        "#!/bin/sh\n# comment\nls /tmp\nuptime > /tmp/x\n",
+        "/usr/bin/dash",
+    )
+    .expect("readable");
+    assert!(code.commands.iter().eq(["ls", "uptime"]), "{code:?}");
+    assert!(code.redirects.contains("/tmp/x"));
+    assert!(read("eval x\n", "/usr/bin/dash").is_err());
+    assert!(read("ls\n", "/usr/bin/python3.11").is_err());
+    let mut odd = script("ls\n");
+    odd.env.insert("BASH_ENV".into(), "/tmp/x".into());
+    assert!(read_script(&odd, "ls\n", "/usr/bin/dash").is_err());
 }

@@ -1,11 +1,10 @@
 //! What people ask for: job, approval, cancel; and the node's question back: ask (TRUST.md sections 4 and 6).
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
+use super::work::{JobKind, Process, Spec};
 use super::{DocKind, Document, Empty, Expect, Invalid, check_reason, check_validity, ensure, tag};
+use crate::code::Code;
 use crate::ids::{Digest, Name, NodeId, OrgId};
 use crate::limits;
 use crate::time::Timestamp;
@@ -17,7 +16,7 @@ tag!(AskTag, "ask");
 
 /// One signed request of work for one or more nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct Job {
     /// `job`.
     #[serde(rename = "type")]
@@ -59,105 +58,6 @@ pub struct Job {
     pub not_before: Timestamp,
     /// Not to be started at or after.
     pub expires_at: Timestamp,
-}
-
-/// The kinds of job. Only `exec` is built so far; a node refuses the others by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum JobKind {
-    /// A program and its arguments.
-    Exec,
-}
-
-/// The work of a job; its shape goes with [`JobKind`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Spec {
-    /// For [`JobKind::Exec`].
-    Exec(Exec),
-}
-
-/// Run one program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Exec {
-    /// The program and its arguments. A program without `/` is looked up in the profile's `PATH`.
-    pub argv: Vec<String>,
-    /// The whole environment besides what the profile sets; nothing is inherited.
-    pub env: BTreeMap<String, String>,
-    /// Working directory; `null` means the profile's.
-    pub cwd: Option<String>,
-    /// Wall time after which the whole process tree is ended, in milliseconds; `null` means the profile's.
-    pub timeout_ms: Option<u64>,
-    /// Between SIGTERM and SIGKILL, in milliseconds; `null` means the profile's.
-    pub grace_ms: Option<u64>,
-    /// How many bytes of output to keep (head and tail), both streams together; `null` means the profile's.
-    pub keep_bytes: Option<u64>,
-    /// The kept sandbox of the profile to work in, by its name; left out for one of the job's own, which goes with it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sandbox: Option<Name>,
-}
-
-impl Exec {
-    /// Just this command, everything else as the profile says.
-    #[must_use]
-    pub fn new(argv: Vec<String>) -> Self {
-        Self {
-            argv,
-            env: BTreeMap::new(),
-            cwd: None,
-            timeout_ms: None,
-            grace_ms: None,
-            keep_bytes: None,
-            sandbox: None,
-        }
-    }
-
-    /// The wall time limit, if the job sets one.
-    #[must_use]
-    pub fn timeout(&self) -> Option<Duration> {
-        self.timeout_ms.map(Duration::from_millis)
-    }
-
-    fn validate(&self) -> Result<(), Invalid> {
-        ensure(self.argv.first().is_some_and(|p| !p.is_empty()), || {
-            Invalid::field("spec.argv", "names a program")
-        })?;
-        let nul = |s: &str| s.contains('\0');
-        ensure(!self.argv.iter().any(|a| nul(a)), || {
-            Invalid::field("spec.argv", "contains a NUL byte")
-        })?;
-        let bad_name = |k: &str| k.is_empty() || k.contains('=') || nul(k);
-        ensure(!self.env.iter().any(|(k, v)| bad_name(k) || nul(v)), || {
-            Invalid::field(
-                "spec.env",
-                "a name is empty or contains `=`, or a NUL byte occurs",
-            )
-        })?;
-        ensure(self.env.len() <= limits::ENV_VARS, || {
-            Invalid::limit("spec.env", "at most 1024 variables")
-        })?;
-        let bytes: usize = self.argv.iter().map(|a| a.len() + 1).sum::<usize>()
-            + self.env.iter().map(|(k, v)| k.len() + v.len() + 2).sum::<usize>();
-        ensure(bytes <= limits::ARGV_ENV, || {
-            Invalid::limit(
-                "spec.argv",
-                format!("argv and environment are {bytes} bytes, at most 131072"),
-            )
-        })?;
-        ensure(
-            self.cwd.as_deref().is_none_or(|c| c.starts_with('/') && !nul(c)),
-            || Invalid::field("spec.cwd", "an absolute path"),
-        )?;
-        ensure(
-            self.timeout_ms
-                .is_none_or(|t| (1..=limits::VALIDITY.as_millis() as u64).contains(&t)),
-            || Invalid::limit("spec.timeout_ms", "1 ms to 30 days"),
-        )?;
-        ensure(self.grace_ms.is_none_or(|g| g <= 600_000), || {
-            Invalid::limit("spec.grace_ms", "at most 10 minutes")
-        })
-    }
 }
 
 /// Where a job's standard input comes from.
@@ -231,17 +131,85 @@ impl Document for Job {
                 Invalid::limit("stdin", "at most 256 MiB")
             })?;
         }
-        let Spec::Exec(exec) = &self.spec;
-        exec.validate()
+        ensure(self.kind == self.spec.kind(), || {
+            Invalid::field("kind", "says another kind than the spec is of")
+        })?;
+        self.spec.validate()
+    }
+
+    fn misread(payload: &[u8]) -> Code {
+        #[derive(Deserialize)]
+        struct Head {
+            kind: String,
+        }
+        let kind = serde_json::from_slice::<Head>(payload).map(|head| head.kind);
+        match kind {
+            Ok(kind) if JobKind::from_word(&kind).is_none() => Code::KindUnsupported,
+            _ => Code::PayloadMalformed,
+        }
     }
 }
 
 impl Job {
-    /// The command.
+    /// What it says about the process that it runs.
     #[must_use]
-    pub fn exec(&self) -> &Exec {
-        let Spec::Exec(exec) = &self.spec;
-        exec
+    pub fn process(&self) -> Process<'_> {
+        self.spec.process()
+    }
+}
+
+/// A job as it is written: what its spec is like is known when its kind is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(rename = "type")]
+    tag: JobTag,
+    org: OrgId,
+    operator: Name,
+    #[serde(with = "crate::json::base64_bytes")]
+    nonce: Vec<u8>,
+    nodes: Vec<NodeId>,
+    kind: JobKind,
+    spec: serde_json::Value,
+    profile: Name,
+    stdin: Stdin,
+    secrets: Empty,
+    after: Empty,
+    expect: Expect,
+    output_to: Empty,
+    reason: String,
+    retry_of: Option<Digest>,
+    min_bundle: u64,
+    issued_at: Timestamp,
+    not_before: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl TryFrom<Written> for Job {
+    type Error = String;
+
+    fn try_from(job: Written) -> Result<Self, String> {
+        Ok(Self {
+            spec: Spec::read(job.kind, job.spec)?,
+            tag: job.tag,
+            org: job.org,
+            operator: job.operator,
+            nonce: job.nonce,
+            nodes: job.nodes,
+            kind: job.kind,
+            profile: job.profile,
+            stdin: job.stdin,
+            secrets: job.secrets,
+            after: job.after,
+            expect: job.expect,
+            output_to: job.output_to,
+            reason: job.reason,
+            retry_of: job.retry_of,
+            min_bundle: job.min_bundle,
+            issued_at: job.issued_at,
+            not_before: job.not_before,
+            expires_at: job.expires_at,
+        })
     }
 }
 
@@ -383,26 +351,5 @@ impl Document for Ask {
         ensure(Digest::of(self.facts.as_bytes()) == self.facts_digest, || {
             Invalid::field("facts_digest", "is not the digest of facts")
         })
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::expect_used)]
-mod tests {
-    use super::Exec;
-
-    /// What was signed before there were kept sandboxes reads as before, and is written as before.
-    #[test]
-    fn a_job_without_a_kept_sandbox_is_written_as_if_there_were_none() {
-        const BEFORE: &str =
-            r#"{"argv":["true"],"env":{},"cwd":null,"timeout_ms":null,"grace_ms":null,"keep_bytes":null}"#;
-        let exec = Exec::new(vec!["true".to_owned()]);
-        assert_eq!(serde_json::to_string(&exec).expect("JSON"), BEFORE);
-        assert_eq!(serde_json::from_str::<Exec>(BEFORE).expect("a spec"), exec);
-        let named = BEFORE.replace("null}", "null,\"sandbox\":\"work\"}");
-        let named: Exec = serde_json::from_str(&named).expect("a spec");
-        assert_eq!(named.sandbox.expect("named").as_str(), "work");
-        let odd = BEFORE.replace("null}", "null,\"sandbox\":\"../up\"}");
-        assert!(serde_json::from_str::<Exec>(&odd).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! A copy of a program that others than root could change: in memory, sealed, so that what was judged is what runs.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, fchown};
 
@@ -37,6 +37,8 @@ pub(super) fn sealed(of: &mut File, meta: &Metadata, link: &str) -> io::Result<(
         hash.update(&piece[..n]);
         copy.write_all(&piece[..n])?;
     }
+    // Perl reads a script on where its descriptor stands.
+    copy.rewind()?;
     let rights = match fchown(&copy, Some(meta.uid()), Some(meta.gid())) {
         Ok(()) => meta.mode() & 0o555,
         // An agent that is not root runs programs as itself.

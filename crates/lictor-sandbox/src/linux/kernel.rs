@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lictor_proto::Name;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::Exec;
 use lictor_rootfs::Store;
 use lictor_trust::profiles::{Backend, Profile, Seccomp};
 use tokio::sync::{Semaphore, watch};
@@ -26,6 +25,7 @@ use crate::backend::StartError;
 use crate::capability::{Capabilities, Capability};
 use crate::host::Config;
 use crate::plan::{Resolved, keeps_from_agent};
+use crate::work::Work;
 
 /// Threads that may open paths of profiles at once, some of which may never answer.
 const OPENERS: usize = 64;
@@ -93,7 +93,7 @@ impl Kernel {
     pub(crate) fn resolve(
         &self,
         profile: (&Name, &Profile, Backend),
-        exec: &Exec,
+        work: &Work,
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
         let (_, settings, backend) = profile;
@@ -105,7 +105,7 @@ impl Kernel {
         let store = self.rootfs.get();
         let resolved = self
             .resolver
-            .resolve(profile, exec, dir, (&self.sandbox_user(), store));
+            .resolve(profile, work, dir, (&self.sandbox_user(), store));
         resolved.map(|resolved| resolved.keeping(self.config.kept))
     }
 

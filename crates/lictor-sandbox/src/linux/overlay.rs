@@ -104,6 +104,9 @@ impl Overlay {
         file: &ProgramFile,
         spec: &LaunchSpec,
     ) -> Result<FileIdentity, StartError> {
+        if file.is_only_held() {
+            return Ok(file.identity);
+        }
         let mut shown = spec.read_only.iter().chain(&spec.read_write);
         if shown.any(|dir| Path::new(&file.path).starts_with(dir)) {
             return Ok(file.identity);

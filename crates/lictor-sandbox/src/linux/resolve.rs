@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::Exec;
+use lictor_proto::doc::{Exec, Process, Spec};
 use lictor_proto::{Digest, Name};
 use lictor_rootfs::Store;
 use lictor_trust::profiles::{Backend, Profile};
@@ -26,16 +26,18 @@ use sha2::{Digest as _, Sha256};
 use super::copy;
 use super::reach::{Reach, is_changeable};
 use super::remove::link_of;
+use super::script;
 use super::users::{self, User};
 use super::view::{Seen, View};
 use crate::kept::{Kept, Which};
 use crate::plan::{LaunchSpec, Resolved, run_as};
 use crate::program::{ExecBy, FileIdentity, OpenProgram, ProgramFile};
+use crate::work::Work;
 
 /// Longest chain of `#!` interpreters, as the kernel has it.
 const INTERPRETERS: usize = 4;
 /// The first descriptor after standard input, output and error.
-const FIRST_HELD: u32 = 3;
+pub(super) const FIRST_HELD: u32 = 3;
 /// Largest program that is hashed.
 const MAX_PROGRAM: u64 = 1 << 30;
 /// Digests remembered, of late and from before.
@@ -97,34 +99,24 @@ impl Resolver {
     pub(crate) fn resolve(
         &self,
         (name, profile, backend): (&Name, &Profile, Backend),
-        exec: &Exec,
+        work: &Work,
         dir: &Path,
         (sandbox, store): (&User, Option<&Store>),
     ) -> Result<Resolved, Refusal> {
         let user = user_of((profile, backend), sandbox)?;
-        let kept = kept((name, profile, backend), exec, dir, &user)?;
-        let command = exec.argv.first().map_or("", String::as_str);
+        let kept = kept((name, profile, backend), work.process(), dir, &user)?;
         for device in &profile.devices {
             is_device(device)?;
         }
         let view = View::of((profile, backend), store)?;
-        let asked = view.look_up(command)?;
-        let mut chain = vec![self.judge(&view, &asked, &user)?];
-        while let Some(line) = chain.last().and_then(|j| j.line.as_ref()) {
-            if chain.len() > INTERPRETERS {
-                return Err(not_found(format!(
-                    "{command}: more than {INTERPRETERS} interpreters"
-                )));
-            }
-            let next = self.judge(&view, &line.interpreter, &user)?;
-            chain.push(next);
-        }
-        let program = open_program(&mut chain);
-        let mut facts = chain.into_iter().map(|j| j.facts);
-        let own_facts = facts.next().ok_or_else(|| not_found(command))?;
+        let (program, found) = self.program(&view, work, &user)?;
+        let mut found = found.into_iter();
+        let own_facts = found.next().ok_or_else(|| not_found("no program"))?;
         let changes_user = user != users::current();
         let uid = user.uid;
-        let mut spec = LaunchSpec::new((profile, backend), exec, (dir, kept), program, user);
+        let words = words_of(&work.spec);
+        let wanted = (&words[..], work.process());
+        let mut spec = LaunchSpec::new((profile, backend), wanted, (dir, kept), program, user);
         spec.changes_user = changes_user;
         spec.rootfs = view.held().map(|held| held.tree().to_owned());
         spec.hold = view.held();
@@ -132,7 +124,7 @@ impl Resolver {
         spec.rootfs_manifest = rootfs.filter(|_| rootfs_index.is_some());
         let facts = Facts {
             program: own_facts,
-            interpreters: facts.collect(),
+            interpreters: found.collect(),
             env_names: spec.env.keys().cloned().collect(),
             network: profile.network_word().to_owned(),
             profile: name.clone(),
@@ -145,10 +137,52 @@ impl Resolver {
             cwd: spec.cwd.clone(),
         };
         Ok(Resolved {
-            exec: exec.clone(),
+            work: work.spec.clone(),
             facts,
             spec,
         })
+    }
+
+    /// What is executed, and the facts about it: the program, then what its `#!` lines lead to; of a script its interpreter.
+    fn program(
+        &self,
+        view: &View<'_>,
+        work: &Work,
+        user: &User,
+    ) -> Result<(OpenProgram, Vec<ProgramFacts>), Refusal> {
+        let command = match &work.spec {
+            Spec::Exec(exec) => exec.argv.first().map_or("", String::as_str),
+            Spec::Script(script) => script.interpreter.as_str(),
+        };
+        let asked = view.look_up(command)?;
+        let mut chain = vec![self.judge(view, &asked, user)?];
+        while let Some(line) = chain.last().and_then(|j| j.line.as_ref()) {
+            if chain.len() > INTERPRETERS {
+                return Err(not_found(format!(
+                    "{command}: more than {INTERPRETERS} interpreters"
+                )));
+            }
+            let next = self.judge(view, &line.interpreter, user)?;
+            chain.push(next);
+        }
+        let program = match (&work.spec, work.text()) {
+            (Spec::Exec(_), _) => open_program(&mut chain),
+            (Spec::Script(script), Some(text)) => {
+                let [interpreter] = &chain[..] else {
+                    let why = format!("{asked} is itself a script");
+                    return Err(Refusal::new(Code::InterpreterRefused, why));
+                };
+                let program = script::program(script, text, interpreter.file.clone(), user);
+                program.map_err(|e| {
+                    Refusal::new(
+                        Code::StartFailed,
+                        format!("the script cannot be held in memory: {e}"),
+                    )
+                })?
+            }
+            (Spec::Script(_), None) => return Err(Code::ScriptUnknown.into()),
+        };
+        Ok((program, chain.into_iter().map(|j| j.facts).collect()))
     }
 
     fn judge(&self, view: &View<'_>, asked: &str, user: &User) -> Result<Judged, Refusal> {
@@ -225,6 +259,17 @@ impl Resolver {
     }
 }
 
+/// The words that the process is started with; the first one of a script's is put in by its program.
+fn words_of(spec: &Spec) -> Vec<String> {
+    match spec {
+        Spec::Exec(exec) => exec.argv.clone(),
+        Spec::Script(script) => {
+            let first = std::iter::once(script.interpreter.to_string());
+            first.chain(script.args.iter().cloned()).collect()
+        }
+    }
+}
+
 /// Who a profile's jobs run as.
 fn user_of((profile, backend): (&Profile, Backend), sandbox: &User) -> Result<User, Refusal> {
     let own = users::current();
@@ -238,11 +283,11 @@ fn user_of((profile, backend): (&Profile, Backend), sandbox: &User) -> Result<Us
 /// The kept sandbox that a job names.
 fn kept(
     (name, profile, backend): (&Name, &Profile, Backend),
-    exec: &Exec,
+    process: Process<'_>,
     dir: &Path,
     user: &User,
 ) -> Result<Option<Kept>, Refusal> {
-    let Some(wanted) = &exec.sandbox else {
+    let Some(wanted) = process.sandbox else {
         return Ok(None);
     };
     let Some(persist) = &profile.persist else {
@@ -269,7 +314,7 @@ pub(super) fn place_of(
     let nothing = Exec::new(Vec::new());
     let spec = LaunchSpec::new(
         (profile, backend),
-        &nothing,
+        (&nothing.argv, nothing.process()),
         (dir, None),
         OpenProgram::none(),
         user,
@@ -335,6 +380,7 @@ fn open_program(chain: &mut [Judged]) -> OpenProgram {
         files: chain.iter().map(|j| j.file.clone()).collect(),
         exec_by,
         in_place_of_first,
+        script: None,
     }
 }
 

@@ -104,7 +104,7 @@ async fn said(
     exec.timeout_ms = u64::try_from(kernel.zygote.bound.as_millis()).ok();
     let asked = (&name, &profile, backend.name());
     let mut resolved = kernel
-        .resolve(asked, &exec, &place.dir)
+        .resolve(asked, &(&exec).into(), &place.dir)
         .map_err(|refusal| other(refusal.message))?;
     if claimed.has(C::RunAsUser) && !backend.name().is_namespaced() {
         // As a profile would that names somebody.
@@ -154,7 +154,7 @@ mod tests {
         let name: Name = "probe".parse().expect("a name");
         let asked = (&name, &profile, BackendName::Bubblewrap);
         let place = tempfile::tempdir().expect("a directory");
-        let resolved = kernel.resolve(asked, &Exec::new(argv), &place.path().join("job"));
+        let resolved = kernel.resolve(asked, &(&Exec::new(argv)).into(), &place.path().join("job"));
         let all: Capabilities = C::ALL.into_iter().collect();
         Plan::to_try(resolved.expect("resolved"), &all).is_ok()
     }

@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod jobs;
 pub mod law;
 pub mod listing;
+pub mod scripts;
 pub mod stdin;
 pub mod time;
 
@@ -32,6 +33,7 @@ pub(crate) use attacks;
 /// The families: a word for each, and its attacks.
 pub const FAMILIES: &[(&str, &[Attack])] = &[
     ("jobs", jobs::ATTACKS),
+    ("scripts", scripts::ATTACKS),
     ("time", time::ATTACKS),
     ("law", law::ATTACKS),
     ("approvals", approvals::ATTACKS),

@@ -61,3 +61,8 @@ fn hub_has_a_forbidden_operator_sign() {
 fn hub_lies_about_what_a_node_is() {
     holds("hub_lies_about_what_a_node_is");
 }
+
+#[test]
+fn hub_sends_a_job_of_an_unknown_kind() {
+    holds("hub_sends_a_job_of_an_unknown_kind");
+}

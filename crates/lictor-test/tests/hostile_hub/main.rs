@@ -12,5 +12,6 @@ mod fleet;
 mod jobs;
 mod law;
 mod listing;
+mod scripts;
 mod stdin;
 mod time;

@@ -9,7 +9,7 @@ use lictor_test::{Cli, Done, Lab, LabOptions, Program, Split, SplitOptions, wait
 use crate::steps::{SOON, detached, ended, id_of, reach, receipt, sh};
 
 /// `lictor up --starter-policy`.
-fn starter() -> Result<Lab> {
+pub(crate) fn starter() -> Result<Lab> {
     Lab::start_with(LabOptions {
         arguments: vec!["--starter-policy".to_owned()],
         ..LabOptions::default()
@@ -17,7 +17,7 @@ fn starter() -> Result<Lab> {
 }
 
 /// Appends to a file of the org's directory, signs and pushes.
-fn change_law(cli: &Cli, file: &str, text: &str) -> Result<()> {
+pub(crate) fn change_law(cli: &Cli, file: &str, text: &str) -> Result<()> {
     let path = cli.home().join("org").join(file);
     let old = fs::read_to_string(&path)?;
     fs::write(&path, old + text)?;
@@ -28,7 +28,7 @@ fn change_law(cli: &Cli, file: &str, text: &str) -> Result<()> {
 }
 
 /// A second operator with a home of their own, in the roster and in these groups.
-fn second_operator(lab: &Lab, name: &str, groups: &str) -> Result<Cli> {
+pub(crate) fn second_operator(lab: &Lab, name: &str, groups: &str) -> Result<Cli> {
     let first = lab.cli();
     let cli = Cli::new(&lab.home().join(name))?;
     cli.ok(&["keys", "new", name])?;
@@ -72,7 +72,7 @@ fn connect(lab: &Lab, cli: &Cli, name: &str) -> Result<Done> {
 }
 
 /// Lets a home ask the hub for news with its next command.
-fn asks_again(cli: &Cli) -> Result<()> {
+pub(crate) fn asks_again(cli: &Cli) -> Result<()> {
     fs::remove_file(cli.home().join("trust/refreshed")).context("it has not asked yet")
 }
 

@@ -6,6 +6,7 @@
 //! | `exact` | how a command runs and ends, and what its result says |
 //! | `fleet` | one job on several nodes, and on those that are away |
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
+//! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -37,4 +38,5 @@ mod registry;
 mod rootfs;
 mod roots;
 mod sandbox;
+mod scripts;
 mod steps;

@@ -110,6 +110,7 @@ impl Profile {
             seccomp,
             persist,
             warm,
+            interpreters,
             limits,
         } = self;
         let mut topics = vec![
@@ -156,6 +157,13 @@ impl Profile {
             topic("limits", bounds(limits)),
             topic("environment", or(variables, "empty, but for what a job sets")),
             topic("programs", vec![format!("looked up in {}", path.join(", "))]),
+            topic(
+                "interpreters",
+                interpreters
+                    .iter()
+                    .map(|(name, paths)| format!("{} also counts as {name}", paths.join(", ")))
+                    .collect(),
+            ),
             topic("works in", vec![self.place(cwd.as_deref())]),
         ]);
         topics.retain(|t| !t.says.is_empty());

@@ -6,9 +6,9 @@ use lictor_audit::{Event, EventType};
 use lictor_policy::{Asked, Authorise, Decision as Verdict, Denial, Permit, authorise};
 use lictor_proto::agent::{OfferReply, Wire};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Approval, Ask, Job, Outcome, UsedSandbox};
+use lictor_proto::doc::{Approval, Ask, Job, Outcome, Spec, UsedSandbox};
 use lictor_proto::{Code, Digest, JobId};
-use lictor_sandbox::{Plan, Resolved, StartError, StdinSource};
+use lictor_sandbox::{Plan, Resolved, StartError, StdinSource, Work};
 use lictor_trust::Verified;
 use lictor_trust::profiles::Profile;
 use lictor_trust::sign::{sign, to_wire};
@@ -147,10 +147,12 @@ impl Case<'_> {
     async fn look_at_program(&self, profile: &Profile) -> Result<Resolved, Unresolved> {
         let dir = self.core.work_dir(&self.digest);
         let named = (&self.job.profile, profile);
+        let work = Work::of(&self.job.spec, self.acting.files);
+        let work = work.map_err(|refusal| Unresolved::Denied(Outcome::Denied, refusal))?;
         let resolved = self
             .core
             .sandboxes
-            .resolve(named, self.job.exec(), dir)
+            .resolve(named, work, dir)
             .instrument(tracing::debug_span!("facts"))
             .await;
         let later = |code: Code, why: &str| Err(Unresolved::Later(Refusal::new(code, why)));
@@ -175,16 +177,19 @@ impl Case<'_> {
 
     /// The first of the two syncs of an execution.
     async fn take(&self, decision: &Decision) -> Result<(), Refusal> {
-        let exec = self.job.exec();
         let event = Event::new(EventType::JobPermitted)
             .with_id("job", &self.digest)
             .with_id("job_id", &JobId::from_digest(&self.digest))
             .with("operator", self.job.operator.as_str())
-            .with("argv", exec.argv.as_slice())
+            .with("argv", self.job.spec.words().as_slice())
             .with("profile", self.job.profile.as_str())
             .with("bundle", decision.bundle_version)
             .with("rules", decision.policy_ids.as_slice())
             .with("break_glass", decision.break_glass);
+        let event = match &self.job.spec {
+            Spec::Exec(_) => event,
+            Spec::Script(script) => event.with_id("script", &script.sha256),
+        };
         let event = match &decision.sandbox {
             Some(used) => event
                 .with("sandbox", used.name.as_str())

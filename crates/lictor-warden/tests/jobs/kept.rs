@@ -11,7 +11,9 @@ const KEEPS: &str = "[profiles.keeps]\nbackend = \"host\"\nnetwork = \"host\"\np
 fn in_sandbox(world: &World, argv: &[&str]) -> (lictor_proto::Digest, Offer) {
     let mut job = world.job("alice", argv);
     job.profile = name("keeps");
-    let Spec::Exec(exec) = &mut job.spec;
+    let Spec::Exec(exec) = &mut job.spec else {
+        panic!("not a command")
+    };
     exec.sandbox = Some(name("work"));
     world.sign_job(&job)
 }

@@ -395,7 +395,9 @@ fn a_job_that_never_stops_printing_is_ended_in_time_even_on_one_thread() {
         let warden = world.warden().await;
         let mut feed = warden.events();
         let mut job = world.job("alice", &["sh", "-c", "yes & yes >&2"]);
-        let lictor_proto::doc::Spec::Exec(exec) = &mut job.spec;
+        let lictor_proto::doc::Spec::Exec(exec) = &mut job.spec else {
+            panic!("not a command")
+        };
         (exec.timeout_ms, exec.grace_ms) = (Some(500), Some(200));
         let (job, o) = world.sign_job(&job);
         let started = std::time::Instant::now();

@@ -52,8 +52,24 @@ pub(crate) struct Run {
     /// Of several nodes, wait also for those that are not connected, until the job expires
     #[arg(long)]
     pub(crate) wait: bool,
-    /// The program and its arguments, after `--`
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[command(flatten)]
+    pub(crate) what: What,
+}
+
+/// What is to be run.
+#[derive(Debug, Args)]
+pub(crate) struct What {
+    /// Run this script of this machine, up to 1 MiB; `-` is standard input. What follows `--` are its arguments
+    #[arg(long, value_name = "FILE", conflicts_with = "named_script")]
+    pub(crate) script: Option<String>,
+    /// Run this script of the law, `scripts/NAME` in the org directory. What follows `--` are its arguments
+    #[arg(long, value_name = "NAME")]
+    pub(crate) named_script: Option<Name>,
+    /// Who reads the script: bash, sh, python3, node, perl, ruby, pwsh, ... [default: what its #! line names]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interpreter: Option<Name>,
+    /// The program and its arguments, after `--`; with a script, the script's arguments
+    #[arg(last = true, required_unless_present_any = ["script", "named_script"], value_name = "CMD")]
     pub(crate) command: Vec<String>,
 }
 
@@ -202,9 +218,8 @@ pub(crate) struct Explain {
     /// By the law in this org directory instead of the pinned law
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// The program and its arguments, after `--`
-    #[arg(last = true, required = true, value_name = "CMD")]
-    pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) what: What,
 }
 
 /// `lictor profiles`.

@@ -40,10 +40,10 @@ pub(crate) async fn list(session: &Session) -> Result {
             job.operator.to_string(),
             job.expires_at.to_string()[..19].to_owned(),
             format!("{have} so far"),
-            command_line(&job.exec().argv),
+            command_line(&job.spec.words()),
         ]);
         values.push(json!({
-            "job_id": job.id(), "operator": job.operator, "command": job.exec().argv, "reason": job.reason,
+            "job_id": job.id(), "operator": job.operator, "kind": job.kind, "command": job.spec.words(), "reason": job.reason,
             "expires_at": job.expires_at, "approvals": have,
         }));
     }
@@ -67,6 +67,7 @@ pub(crate) async fn approve(session: &Session, args: &Approve) -> Result {
             .code(lictor_proto::Code::SelfApproval)
             .exit(crate::exit::DENIED));
     }
+    dossier.shows_all()?;
     if session.out.is_json() {
         if !args.yes {
             return Err(

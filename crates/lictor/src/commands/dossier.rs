@@ -4,7 +4,7 @@ use lictor_client::{Hub, TrustStore};
 use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::{Approval, Ask, Job, Receipt, Stdin, StdinWord};
+use lictor_proto::doc::{Approval, Ask, Job, Receipt, Script, Spec, Stdin, StdinWord};
 use lictor_proto::{Envelope, JobId, NodeId, limits};
 use lictor_trust::directory::Node;
 use lictor_trust::{Historic, Verified};
@@ -21,6 +21,8 @@ pub(crate) struct Dossier {
     pub(crate) asks: Vec<Verified<Ask>>,
     pub(crate) receipts: Vec<Verified<Receipt>>,
     pub(crate) approvals: Vec<Verified<Approval>>,
+    /// The text of the script of the law that it names, if it is the one that was signed.
+    of_bundle: Option<String>,
     /// What the hub handed over and does not hold.
     pub(crate) refused: Vec<Refusal>,
 }
@@ -78,7 +80,12 @@ impl Dossier {
             let approval = trust.verify_approval(wire, now).ok()?;
             (approval.job_digest == digest).then_some(approval)
         });
+        let of_bundle = match (&job.spec, trust.law(now)) {
+            (Spec::Script(script), Ok(law)) => law.script(script).ok().map(str::to_owned),
+            (Spec::Exec(_) | Spec::Script(_), _) => None,
+        };
         Self {
+            of_bundle,
             approvals: approvals.collect(),
             wire: docs.job,
             job,
@@ -118,7 +125,7 @@ impl Dossier {
     /// The signed request in words, nothing of it from the hub's mouth.
     pub(crate) fn describe(&self) -> String {
         let job = &self.job;
-        let exec = job.exec();
+        let process = job.process();
         let names: Vec<_> = self
             .nodes
             .iter()
@@ -134,26 +141,31 @@ impl Dossier {
             format!("digest     {}", job.digest()),
             format!("operator   {}", job.operator),
             format!("nodes      {}", names.join(", ")),
-            format!("command    {}", command_line(&exec.argv)),
             format!("profile    {}", job.profile),
             format!("stdin      {stdin}"),
         ];
-        if let Some(cwd) = &exec.cwd {
+        match &job.spec {
+            Spec::Exec(exec) => lines.insert(4, format!("command    {}", command_line(&exec.argv))),
+            Spec::Script(script) => {
+                lines.splice(4..4, about(script));
+            }
+        }
+        if let Some(cwd) = process.cwd {
             lines.push(format!("directory  {}", escape(cwd)));
         }
-        if let Some(sandbox) = &exec.sandbox {
+        if let Some(sandbox) = process.sandbox {
             lines.push(format!("sandbox    {sandbox}, which is kept for other jobs"));
         }
-        for (name, value) in &exec.env {
+        for (name, value) in process.env {
             lines.push(format!("env        {}={}", escape(name), escape(value)));
         }
-        if let Some(timeout) = exec.timeout() {
+        if let Some(timeout) = process.timeout {
             lines.push(format!("timeout    {timeout:?}"));
         }
-        if let Some(grace) = exec.grace_ms {
+        if let Some(grace) = process.grace_ms {
             lines.push(format!("grace      {grace} ms between SIGTERM and SIGKILL"));
         }
-        if let Some(keep) = exec.keep_bytes {
+        if let Some(keep) = process.keep_bytes {
             lines.push(format!("keeps      {keep} bytes of output"));
         }
         for (fact, value) in job.expect.each() {
@@ -167,8 +179,62 @@ impl Dossier {
         }
         lines.push(format!("valid      {} to {}", job.not_before, job.expires_at));
         lines.push(format!("law        {} or newer", job.min_bundle));
+        lines.extend(self.text().map(|text| shown(&text)).unwrap_or_default());
         lines.join("\n")
     }
+
+    /// The text of the script that it runs; of one of the bundle only if the law held here has the one that was signed.
+    pub(crate) fn text(&self) -> Option<String> {
+        match &self.job.spec {
+            Spec::Exec(_) => None,
+            Spec::Script(script) => script.content.clone().or_else(|| self.of_bundle.clone()),
+        }
+    }
+
+    /// Nobody signs what could not be shown.
+    pub(crate) fn shows_all(&self) -> Result<()> {
+        match &self.job.spec {
+            Spec::Script(script) if self.text().is_none() => {
+                let why = format!(
+                    "the law held here has no script whose digest is {}",
+                    script.sha256
+                );
+                Err(Failure::new("nothing was signed: the script cannot be shown")
+                    .code(Code::ScriptMismatch)
+                    .why(why))
+            }
+            Spec::Exec(_) | Spec::Script(_) => Ok(()),
+        }
+    }
+}
+
+fn about(script: &Script) -> Vec<String> {
+    let mut lines = vec![
+        format!("script     {}", script.sha256),
+        format!("read by    {}", script.interpreter),
+    ];
+    lines.extend(
+        script
+            .name
+            .iter()
+            .map(|n| format!("named      scripts/{n} of the law")),
+    );
+    if !script.args.is_empty() {
+        lines.push(format!("arguments  {}", command_line(&script.args)));
+    }
+    lines
+}
+
+/// A whole script, line by line, in a way that nothing in it can pass for anything else.
+fn shown(text: &str) -> Vec<String> {
+    let mut lines = vec![format!("text       {} bytes:", text.len())];
+    lines.extend(text.split_inclusive('\n').map(|line| {
+        let (line, end) = line
+            .strip_suffix('\n')
+            .map_or((line, " (no new line at the end)"), |l| (l, ""));
+        format!("  | {}{end}", escape(line))
+    }));
+    lines
 }
 
 /// What holds for the node that a document names; where it names none of them, the last refusal of all.

@@ -9,7 +9,7 @@ use lictor_policy::evaluate::{Outcome, Question, Verdict, evaluate};
 use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_policy::{Law, NodeContext};
 use lictor_proto::Digest;
-use lictor_proto::doc::{Exec, Job, JobKind, Spec, Stdin};
+use lictor_proto::doc::{Exec, Job, Script, Spec, Stdin};
 use lictor_proto::{Name, NodeId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::directory::Node;
@@ -17,7 +17,7 @@ use lictor_trust::profiles::Profile;
 use serde_json::{Value, json};
 
 use crate::args::Explain;
-use crate::commands::org;
+use crate::commands::{org, work};
 use crate::escape::{command_line, escape};
 use crate::exit::{self, Status};
 use crate::failure::{Doing as _, Failure, Result};
@@ -32,8 +32,8 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result {
     let profile = files.profiles.profiles.get(&args.profile);
     let profile = profile.ok_or_else(|| super::unknown_profile(&files, &args.profile))?;
     let operator = args.operator.as_ref().unwrap_or(&session.config.operator);
-    let job = job(session, args, operator, node.id());
-    let facts = assume(&args.profile, profile, job.exec());
+    let job = job(session, args, operator, (node.id(), &files))?;
+    let facts = assume(&args.profile, profile, &job.spec);
     let context = NodeContext::from(&node);
     let question = Question {
         files: &files,
@@ -122,7 +122,7 @@ impl Told<'_> {
                 "  {} asks for {} on {} in {}",
                 job.operator, self.verdict.action, self.question.node.name, job.profile
             ),
-            format!("  command: {}", command_line(&job.exec().argv)),
+            format!("  command: {}", command_line(&job.spec.words())),
             format!("  assumed: the program is {}", escape(&facts.program.path)),
         ];
         lines.extend(
@@ -152,18 +152,21 @@ fn gate(gate: &lictor_proto::doc::OpenGate) -> String {
     )
 }
 
-fn job(session: &Session, args: &Explain, operator: &Name, node: &NodeId) -> Job {
+fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId, &LawFiles)) -> Result<Job> {
     let now = Timestamp::now();
-    let mut exec = Exec::new(args.command.clone());
-    exec.env = args.env.iter().cloned().collect();
-    Job {
+    let env = args.env.iter().cloned().collect();
+    let spec = match work::of(&args.what, || Ok(law.clone()))? {
+        Spec::Exec(exec) => Spec::Exec(Exec { env, ..exec }),
+        Spec::Script(script) => Spec::Script(Script { env, ..script }),
+    };
+    Ok(Job {
         tag: Default::default(),
         org: session.config.org.clone(),
         operator: operator.clone(),
         nonce: vec![0; 16],
         nodes: vec![node.clone()],
-        kind: JobKind::Exec,
-        spec: Spec::Exec(exec),
+        kind: spec.kind(),
+        spec,
         profile: args.profile.clone(),
         stdin: Stdin::NONE,
         secrets: Default::default(),
@@ -176,11 +179,14 @@ fn job(session: &Session, args: &Explain, operator: &Name, node: &NodeId) -> Job
         issued_at: now,
         not_before: now,
         expires_at: now.plus(std::time::Duration::from_secs(300)),
-    }
+    })
 }
 
-fn assume(name: &Name, profile: &Profile, exec: &Exec) -> Facts {
-    let program = exec.argv.first().cloned().unwrap_or_default();
+fn assume(name: &Name, profile: &Profile, spec: &Spec) -> Facts {
+    let program = match spec {
+        Spec::Exec(exec) => exec.argv.first().cloned().unwrap_or_default(),
+        Spec::Script(script) => script.interpreter.to_string(),
+    };
     let path = if program.contains('/') {
         program
     } else {
@@ -193,7 +199,9 @@ fn assume(name: &Name, profile: &Profile, exec: &Exec) -> Facts {
         .ok()
         .and_then(|p| p.to_str().map(str::to_owned));
     let content = std::fs::read(&path).unwrap_or_default();
-    let names = profile.variables().chain(exec.env.keys().map(String::as_str));
+    let names = profile
+        .variables()
+        .chain(spec.process().env.keys().map(String::as_str));
     let mut env_names: Vec<String> = names.map(str::to_owned).collect();
     env_names.sort();
     env_names.dedup();

@@ -4,9 +4,9 @@ use std::io::Read as _;
 
 use bytes::Bytes;
 use lictor_client::{Error, Expected, Hub, JobOptions, SignedDoc, Signer, TrustStore};
-use lictor_proto::doc::{Exec, Stdin};
-use lictor_proto::{Code, limits};
-use lictor_trust::SecretKey;
+use lictor_proto::doc::{Exec, Script, Spec, Stdin};
+use lictor_proto::{Code, Timestamp, limits};
+use lictor_trust::{LawFiles, SecretKey};
 use serde_json::json;
 
 use crate::args::Run;
@@ -27,6 +27,12 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
     }
     choice.agreed(session, args.yes)?;
     let key = session.key(args.key.as_ref())?;
+    if args.stdin && args.what.script.as_deref() == Some("-") {
+        return Err(
+            Failure::new("standard input is the script, or what it reads, not both")
+                .hint("Put the script into a file: --script FILE --stdin."),
+        );
+    }
     let stdin = if args.stdin { Some(read_stdin()?) } else { None };
     if let Some(content) = &stdin {
         let Stdin::Bytes(described) = Stdin::bytes(content) else {
@@ -36,7 +42,8 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
             .await
             .map_err(|e| failed("send standard input", &e))?;
     }
-    let mut job = sign(session, &store, &key, &choice, args, stdin.as_deref())?;
+    let spec = spec(&store, args)?;
+    let mut job = sign(session, &store, &key, &choice, args, (&spec, stdin.as_deref()))?;
     if args.detach {
         return detach(session, &hub, &job).await;
     }
@@ -45,7 +52,7 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
         Err(Error::Refused(r)) if r.code == Code::NodeUnknown => {
             session.refresh(&mut store, &hub).await?;
             choice = choice::nodes(session, &mut store, &hub, &args.targets).await?;
-            job = sign(session, &store, &key, &choice, args, stdin.as_deref())?;
+            job = sign(session, &store, &key, &choice, args, (&spec, stdin.as_deref()))?;
             hub.submit_attached(&job.wire).await
         }
         answer => answer,
@@ -83,20 +90,42 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
     watch.run(stream).await
 }
 
+/// The work, with what the command line says about its process.
+fn spec(store: &TrustStore, args: &Run) -> Result<Spec> {
+    let law = || {
+        let law = store.trust().law(Timestamp::now());
+        let law = law.map_err(|r| Failure::refused("the pinned law is not in force", &r))?;
+        Ok(LawFiles::clone(law))
+    };
+    let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let (env, timeout) = (args.env.iter().cloned().collect(), args.timeout.map(millis));
+    let (cwd, sandbox) = (args.cwd.clone(), args.sandbox.clone());
+    Ok(match super::work::of(&args.what, law)? {
+        Spec::Exec(exec) => Spec::Exec(Exec {
+            env,
+            cwd,
+            sandbox,
+            timeout_ms: timeout,
+            ..exec
+        }),
+        Spec::Script(script) => Spec::Script(Script {
+            env,
+            cwd,
+            sandbox,
+            timeout_ms: timeout,
+            ..script
+        }),
+    })
+}
+
 fn sign(
     session: &Session,
     store: &TrustStore,
     key: &SecretKey,
     choice: &Choice,
     args: &Run,
-    stdin: Option<&[u8]>,
+    (spec, stdin): (&Spec, Option<&[u8]>),
 ) -> Result<SignedDoc> {
-    let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    let mut exec = Exec::new(args.command.clone());
-    exec.env = args.env.iter().cloned().collect();
-    exec.cwd.clone_from(&args.cwd);
-    exec.sandbox.clone_from(&args.sandbox);
-    exec.timeout_ms = args.timeout.map(millis);
     let options = JobOptions {
         nodes: choice.nodes.iter().map(|n| n.id().clone()).collect(),
         profile: args.profile.clone(),
@@ -107,7 +136,7 @@ fn sign(
         expect: choice.expect.clone(),
     };
     Signer::new(store.trust(), &session.config.operator, key)
-        .job(exec, options)
+        .job(spec.clone(), options)
         .map_err(|r| Failure::refused("could not sign the job", &r))
 }
 

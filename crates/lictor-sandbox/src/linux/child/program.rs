@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::clone::{self, Parent};
 use super::{errno, exit, set_handler};
-use crate::linux::table::{ExecBy, FileIdentity, HostCgroups, MAX_FDS, MAX_FILES, Step, Table};
+use crate::linux::table::{ExecBy, FileCheck, FileIdentity, HostCgroups, MAX_FDS, MAX_FILES, Step, Table};
 
 /// Descriptors are moved here first, so that none of them is in the way of 0, 1, 2, ...
 const HIGH: c_int = 64;
@@ -449,15 +449,13 @@ unsafe fn open_judged(table: &Table, copies: &[c_int]) -> c_int {
     let holds = files.iter().any(|f| f.held_at >= 0);
     let mut open = [-1; MAX_FILES];
     for (file, slot) in files.iter().zip(&mut open) {
-        // SAFETY: the path is a string in the slot.
-        let fd = unsafe { libc::open(file.path, libc::O_PATH | libc::O_CLOEXEC) };
-        if fd < 0 {
-            fail(table, Step::Open);
-        }
-        if identity_of(fd) != Some(file.identity) {
-            fail(table, Step::Changed);
-        }
         let copy = usize::try_from(file.copy).ok().and_then(|i| copies.get(i));
+        // SAFETY: the path is a string in the slot. An empty one is that of a text which is nowhere but in its copy.
+        let fd = match unsafe { *file.path } {
+            0 => *copy.unwrap_or(&-1),
+            // SAFETY: the same.
+            _ => unsafe { judged(table, file) },
+        };
         *slot = *copy.unwrap_or(&fd);
         if holds {
             // Out of the way of where any is to be held; not as high as `HIGH`, since limits are in force by now.
@@ -475,6 +473,22 @@ unsafe fn open_judged(table: &Table, copies: &[c_int]) -> c_int {
         }
     }
     open[table.file_count.saturating_sub(1)]
+}
+
+/// Opens a file by its path, and sees that it is what was judged.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn judged(table: &Table, file: &FileCheck) -> c_int {
+    // SAFETY: the path is a string in the slot.
+    let fd = unsafe { libc::open(file.path, libc::O_PATH | libc::O_CLOEXEC) };
+    if fd < 0 {
+        fail(table, Step::Open);
+    }
+    if identity_of(fd) != Some(file.identity) {
+        fail(table, Step::Changed);
+    }
+    fd
 }
 
 fn identity_of(fd: c_int) -> Option<FileIdentity> {

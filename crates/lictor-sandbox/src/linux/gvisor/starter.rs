@@ -230,7 +230,10 @@ impl Own {
 
     fn program(&self, spec: &LaunchSpec, n: usize, file: &ProgramFile) -> Result<String, StartError> {
         let failed = StartError::failed;
-        let mut judged = open_judged(spec, file)?;
+        let mut judged = match &file.copy {
+            Some(copy) if file.is_only_held() => copy.try_clone().map_err(failed("copy the script"))?,
+            _ => open_judged(spec, file)?,
+        };
         if !file.loose {
             return Ok(file.path.clone());
         }

@@ -24,7 +24,7 @@ async fn hub_sends_an_envelope_that_is_too_long() -> Result<Seen> {
     let scene = Scene::set().await?;
     scene.honest().await?;
     let job = scene.signed(&["true"]);
-    let padded = job.replacen('{', &format!("{{{}", " ".repeat(limits::ENVELOPE)), 1);
+    let padded = job.replacen('{', &format!("{{{}", " ".repeat(limits::JOB_ENVELOPE)), 1);
     let seen = scene.refuses(&padded, Code::LimitExceeded).await?;
     scene.runs(&job, &[]).await?;
     Ok(seen)

@@ -26,6 +26,7 @@ attacks! {
     hub_wraps_a_job_in_another_type => Some(Code::SignatureInvalid),
     hub_has_a_forbidden_operator_sign => Some(Code::Forbidden),
     hub_lies_about_what_a_node_is => Some(Code::ExpectationFailed),
+    hub_sends_a_job_of_an_unknown_kind => Some(Code::KindUnsupported),
 }
 
 /// The hub has said that this node runs another system, and alice has chosen it for that.
@@ -157,7 +158,9 @@ async fn hub_has_a_forbidden_operator_sign() -> Result<Seen> {
     let scene = Scene::set().await?;
     scene.honest().await?;
     let mut job = scene.job("mallory", &["true"]);
-    let Spec::Exec(exec) = &mut job.spec;
+    let Spec::Exec(exec) = &mut job.spec else {
+        anyhow::bail!("not a command");
+    };
     exec.env.insert("HARMLESS".into(), "1".into());
     let wire = signed(&job, &["mallory"]);
     let seen = scene.refuses(&wire, Code::Forbidden).await?;
@@ -169,4 +172,16 @@ async fn hub_has_a_forbidden_operator_sign() -> Result<Seen> {
         receipt.policy_ids
     );
     Ok(seen)
+}
+
+/// A kind of a later version, rightly signed: what is not known is not guessed at.
+async fn hub_sends_a_job_of_an_unknown_kind() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    scene.honest().await?;
+    let mut job = serde_json::to_value(scene.job("alice", &["true"]))?;
+    job["kind"] = "reboot".into();
+    let mut envelope = sign(&scene.job("alice", &["true"]), &[&key("alice")]);
+    envelope.payload = serde_json::to_vec(&job)?;
+    envelope.signatures[0].sig = key("alice").sign(&envelope.pae()).to_vec();
+    scene.refuses(&to_wire(&envelope), Code::KindUnsupported).await
 }
