@@ -26,6 +26,7 @@ mod confine;
 mod container;
 mod copy;
 mod covers;
+mod entry;
 mod facts;
 mod gvisor;
 mod helper;

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 pub(super) use self::placeholder::Placeholder;
 use self::placeholder::Record;
 pub(crate) use self::placeholder::remove_left;
+use super::entry;
 
 /// Most entries that are looked through for one sandbox, and directories above one.
 const ENTRIES: usize = 100_000;
@@ -152,7 +153,7 @@ impl Covers {
             let inside = if inside.is_empty() { "." } else { &inside };
             let dir = open(root, inside, OFlags::RDONLY | OFlags::DIRECTORY)
                 .map_err(|e| cannot(&format!("{shown}/{inside}"), &e.to_string()))?;
-            for entry in Dir::new(dir)? {
+            for entry in Dir::read_from(&dir)? {
                 let entry = entry?;
                 let name = entry.file_name();
                 if matches!(name.to_bytes(), b"." | b"..") {
@@ -168,7 +169,8 @@ impl Covers {
                 let mut path: Vec<&[u8]> = names.iter().map(|n| n.as_bytes()).collect();
                 path.push(name.to_bytes());
                 let is_denied = patterns.iter().any(|p| matches(p, &path));
-                let kind = entry.file_type();
+                let kind = entry::kind(&dir, name, entry.file_type())
+                    .map_err(|e| cannot(shown, &format!("what {name:?} in it is cannot be told: {e}")))?;
                 if !is_denied && kind != FileType::Directory {
                     continue;
                 }

@@ -13,6 +13,7 @@ use super::place::Place;
 use super::stage;
 use crate::handle::ProcessId;
 use crate::linux::covers::{Covers, Placeholder};
+use crate::linux::entry;
 use crate::linux::kernel::Kernel;
 use crate::linux::paths::Paths;
 use crate::linux::remove::link_of;
@@ -129,12 +130,13 @@ impl View {
     fn of_tree(root: &OwnedFd, tree: &Path) -> io::Result<Self> {
         let mut view = Self::default();
         let here = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        for entry in Dir::new(rustix::fs::openat(root, c".", here, Mode::empty())?)? {
+        let top = rustix::fs::openat(root, c".", here, Mode::empty())?;
+        for entry in Dir::read_from(&top)? {
             let entry = entry?;
             let wrong = |_| io::Error::other("the root file system has a name at its top that is no UTF-8");
             let name = entry.file_name().to_str().map_err(wrong)?;
             let at = format!("/{name}");
-            match entry.file_type() {
+            match entry::kind(&top, entry.file_name(), entry.file_type())? {
                 _ if OWN.contains(&name) || matches!(name, "." | "..") => {}
                 FileType::Symlink => {
                     let target = rustix::fs::readlinkat(root, name, Vec::new())?;
