@@ -177,3 +177,53 @@ fn a_container_of_podman_ends_with_an_agent_that_is_not_root() {
         alone(nothing_stays_of_an_agent_killed_while_podman_works(&own_place()));
     }
 }
+
+/// podman with a line in the file that says what it mounts by itself, for as long as there is one to say.
+fn podman_that_mounts(place: &Path) -> PathBuf {
+    let (script, line) = (place.join("podman"), place.join("line"));
+    let text = format!(
+        "#!/bin/sh\nnext=\nfor word; do\n  if [ \"$next\" ] && [ -e {line} ]; then cat {line} > \"$word\"; fi\n  next=\n  \
+         if [ \"$word\" = --default-mounts-file ]; then next=1; fi\ndone\nexec /usr/bin/podman \"$@\"\n",
+        line = line.display()
+    );
+    fs::write(&script, text).expect("written");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a mode");
+    script
+}
+
+/// Whatever a site has mounted into every container of its podman.
+async fn what_podman_mounts_by_itself_is_refused(place: &Path) {
+    let config = Config {
+        podman: podman_that_mounts(place),
+        ..config(place)
+    };
+    let site = place.join("site");
+    fs::create_dir(&site).expect("made");
+    fs::write(site.join("key"), "the-secret").expect("written");
+    let bench = Bench::with(Backend::Container, config).await;
+    assert!(bench.run(&["true"]).await.succeeded(), "while there is no line");
+    for at in ["/tmp/site", "/run/secrets", "/var/site"] {
+        fs::write(place.join("line"), format!("{}:{at}\n", site.display())).expect("written");
+        let started = bench.start(&command(&["true"]), StdinSource::Null).await;
+        let refused = started.err().expect(at).refusal().message;
+        // Where its runtime can make no place for it, that says so itself.
+        let is_seen = refused.contains(at) && refused.contains("not asked for");
+        assert!(is_seen || at != "/tmp/site", "{refused}");
+    }
+    fs::remove_file(place.join("line")).expect("removed");
+    assert!(bench.run(&["true"]).await.succeeded());
+}
+
+#[test]
+fn what_podman_mounts_besides_what_it_is_asked_for_is_a_refusal() {
+    if let Some(place) = place() {
+        alone(what_podman_mounts_by_itself_is_refused(place.path()));
+    }
+}
+
+#[test]
+fn what_podman_of_an_agent_that_is_not_root_mounts_besides_is_a_refusal() {
+    if as_somebody("what_podman_of_an_agent_that_is_not_root_mounts_besides_is_a_refusal") {
+        alone(what_podman_mounts_by_itself_is_refused(&own_place()));
+    }
+}

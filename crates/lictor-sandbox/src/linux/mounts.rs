@@ -59,6 +59,29 @@ pub(super) fn point_and_rights(line: &str) -> Option<(PathBuf, &str)> {
     Some((mount_point(line)?, line.split(' ').nth(5)?))
 }
 
+/// A line of mountinfo.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    pub(super) point: PathBuf,
+    /// Of the file system: its number, its kind, and which part of it is mounted.
+    pub(super) device: String,
+    pub(super) kind: String,
+    pub(super) root: String,
+}
+
+impl Mounted {
+    pub(super) fn of(line: &str) -> Option<Self> {
+        let field = |n: usize| line.split(' ').nth(n).map(str::to_owned);
+        let (_, after) = line.split_once(" - ")?;
+        Some(Self {
+            point: mount_point(line)?,
+            device: field(2)?,
+            kind: after.split(' ').next()?.to_owned(),
+            root: field(3)?,
+        })
+    }
+}
+
 /// The fifth field of a line of mountinfo, in which space, tab, newline and backslash are octal.
 fn mount_point(line: &str) -> Option<PathBuf> {
     let field = line.split(' ').nth(4)?.as_bytes();
@@ -90,5 +113,11 @@ mod tests {
     fn reads_mount_points_with_spaces_in_them() {
         let line = r"36 35 98:0 /mnt1 /mnt\040a\134b rw,noatime shared:1 - ext3 /dev/root rw";
         assert_eq!(super::mount_point(line), Some(PathBuf::from(r"/mnt a\b")));
+        let mounted = super::Mounted::of(line).expect("a line");
+        assert_eq!(mounted.point, PathBuf::from(r"/mnt a\b"));
+        assert_eq!(
+            [mounted.device, mounted.root, mounted.kind],
+            ["98:0", "/mnt1", "ext3"]
+        );
     }
 }

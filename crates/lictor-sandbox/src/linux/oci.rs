@@ -20,6 +20,7 @@ mod bundle;
 mod config;
 mod covered;
 mod left;
+mod mounted;
 mod place;
 mod root;
 mod stage;

@@ -94,6 +94,7 @@ impl Made {
             .await?;
         }
         view.is_shown_by(self.first.id)
+            .and_then(|()| view.is_all_that_is_mounted(self.first.id, &self.bundle))
             .map_err(failed("make the container"))
     }
 

@@ -83,6 +83,9 @@ const TMP: &str = "--tmpfs=/tmp:rw,notmpcopyup,exec,nosuid,nodev,mode=1777,size=
 const SETTINGS: &str = "[containers]\nvolumes = []\nenv = []\nenv_host = false\ndefault_ulimits = []\ninit = false\n\
     [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\nlock_type = \"file\"\nhooks_dir = []\n";
 
+/// What podman mounts besides what it is asked for.
+const NO_MOUNTS: &str = "mounts.conf";
+
 /// podman, and the runtime that it is to use.
 #[derive(Debug, Clone)]
 pub(crate) struct Podman {
@@ -151,6 +154,8 @@ impl Podman {
         };
         let own = own(bundle);
         let mut words = vec![text(&self.path)?, "--tmpdir".to_owned(), text(&own.join("tmp"))?];
+        // Else it shows what the site's own file says, whatever its settings are.
+        words.extend(["--default-mounts-file".to_owned(), text(&own.join(NO_MOUNTS))?]);
         words.extend(["--runtime".to_owned(), text(&self.runtime)?]);
         // Else what that writes down lies on the host, and nobody takes it away: the monitor that would is ended.
         words.push(format!("--runtime-flag=root={}", text(&bundle.state())?));
@@ -199,6 +204,7 @@ fn lay(bundle: &Bundle, view: &View) -> io::Result<Vec<Mount>> {
         fs::create_dir(own.join(dir))?;
     }
     fs::write(own.join("containers.conf"), SETTINGS)?;
+    fs::write(own.join(NO_MOUNTS), "")?;
     let at = own.to_str().ok_or(io::ErrorKind::InvalidInput)?;
     let storage = format!(
         "[storage]\ndriver = \"vfs\"\nrunroot = \"{at}/run\"\ngraphroot = \"{at}/storage\"\n\

@@ -37,11 +37,20 @@ const NULL: &str = "/dev/null";
 pub(super) const INERT: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
+/// What is laid out.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The mounts in which it is.
+    pub(super) mounts: OwnedFd,
+    /// Each of them, as the kernel lists them.
+    pub(super) table: String,
+}
+
 /// Lays out everything that is held, at `place`; returns the mounts in which it lies there, and says of each where.
 ///
 /// # Errors
 /// What cannot be laid out, or is something else by now.
-pub(super) fn lay_out(place: &Path, mounts: &mut [Mount], covers: &[Covered]) -> io::Result<OwnedFd> {
+pub(super) fn lay_out(place: &Path, mounts: &mut [Mount], covers: &[Covered]) -> io::Result<Stage> {
     let mut parts = Vec::new();
     for mount in mounts.iter_mut() {
         if let Source::Held(held, path) = &mut mount.source {
@@ -107,7 +116,7 @@ pub(super) fn about(path: &str, error: impl Into<io::Error>) -> io::Error {
     io::Error::new(error.kind(), format!("{path}: {error}"))
 }
 
-fn attach_all(place: &Path, parts: &[Part<'_>], covers: &[Covered]) -> io::Result<OwnedFd> {
+fn attach_all(place: &Path, parts: &[Part<'_>], covers: &[Covered]) -> io::Result<Stage> {
     // SAFETY: descriptors stay shared; this thread has its own mounts and directories from here on, and ends soon.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -124,7 +133,10 @@ fn attach_all(place: &Path, parts: &[Part<'_>], covers: &[Covered]) -> io::Resul
     for covered in covers {
         cover(&stage, parts, covered).map_err(|e| about(&covered.at, e))?;
     }
-    Ok(File::open("/proc/thread-self/ns/mnt")?.into())
+    Ok(Stage {
+        mounts: File::open("/proc/thread-self/ns/mnt")?.into(),
+        table: std::fs::read_to_string("/proc/thread-self/mountinfo")?,
+    })
 }
 
 /// Puts another device in the place of this one: crun gives what a container's first process gets as standard input to

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFla
 use rustix::io::Errno;
 
 use super::place::Place;
-use super::stage;
+use super::stage::{self, Stage};
 use crate::handle::ProcessId;
 use crate::linux::covers::{Covers, Placeholder};
 use crate::linux::entry;
@@ -68,7 +68,7 @@ pub(crate) struct View {
     /// What of that is hidden or stays as it is.
     pub(super) covers: Covers,
     /// The mounts in which it is laid out.
-    stage: Option<OwnedFd>,
+    stage: Option<Stage>,
 }
 
 /// Most mounts that an engine is asked for: each is words of its command line.
@@ -271,12 +271,17 @@ impl View {
         let is_usual = |m: &Mount| matches!(m.source, Source::Path(_)) && m.at.starts_with("/etc/");
         let (settled, others) = std::mem::take(&mut self.mounts).into_iter().partition(is_usual);
         self.mounts = others;
-        stage::settle(stage.as_fd(), root, &settled)
+        stage::settle(stage.mounts.as_fd(), root, &settled)
     }
 
     /// The mounts that a runtime is to be started in.
     pub(crate) fn stage(&self) -> Option<BorrowedFd<'_>> {
-        self.stage.as_ref().map(OwnedFd::as_fd)
+        self.stage.as_ref().map(|stage| stage.mounts.as_fd())
+    }
+
+    /// All that is mounted there.
+    pub(super) fn laid_out(&self) -> Option<&str> {
+        self.stage.as_ref().map(|stage| stage.table.as_str())
     }
 
     /// What was made of the host's to mount something on; it goes with these.
