@@ -65,6 +65,11 @@ const NEEDS: &[Need] = &[
         program: "less",
         package: "less",
     },
+    // Tests look at what git runs in a repository that a job has left.
+    Need {
+        program: "git",
+        package: "git",
+    },
     // System tests put hub and agents into network namespaces and cut the links between them.
     Need {
         program: "ip",

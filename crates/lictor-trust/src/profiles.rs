@@ -114,7 +114,7 @@ pub struct Profile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
     /// What of `read_write` stays as it is, whether it is there or not, as paths below each of them; one that ends with
-    /// `/` is a directory. `.git/hooks/` and `.git/config` when it is not set. Takes a backend with a file system view of its
+    /// `/` is a directory. `.git/hooks/`, `.git/config` and what else says what git runs when it is not set. Takes a backend with a file system view of its
     /// own, or `[]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protect: Option<Vec<String>>,

@@ -11,7 +11,8 @@
 mod placeholder;
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -245,7 +246,7 @@ impl Covers {
         Ok(())
     }
 
-    /// Makes something empty that a cover can be mounted on, and takes it away again later.
+    /// Makes something with nothing in it that a cover can be mounted on, and takes it away again later.
     fn keep_absent(&mut self, above: OwnedFd, name: &str, at: String, directory: bool) -> io::Result<()> {
         let wrong = |e: Errno| {
             cannot(
@@ -261,7 +262,8 @@ impl Covers {
             rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)).map_err(wrong)?;
         } else {
             let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(&above, name, new, Mode::from_raw_mode(0o644)).map_err(wrong)?;
+            let file = rustix::fs::openat(&above, name, new, Mode::from_raw_mode(0o644)).map_err(wrong)?;
+            File::from(file).write_all(placeholder::content(&at))?;
         }
         let made = open(&above, name, OFlags::PATH).map_err(wrong)?;
         self.placeholders

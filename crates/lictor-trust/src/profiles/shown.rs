@@ -9,8 +9,13 @@ const MOST: usize = 32;
 /// Most variables.
 const MOST_VARIABLES: usize = 128;
 
-/// What of a writable path others run, and what says what they run.
-const PROTECTED: [&str; 2] = [".git/hooks/", ".git/config"];
+/// What of a writable path others run, and what says what they run, or where that is said.
+const PROTECTED: [&str; 4] = [
+    ".git/hooks/",
+    ".git/config",
+    ".git/config.worktree",
+    ".git/commondir",
+];
 
 impl Profile {
     /// What of its writable paths stays as it is.

@@ -1,4 +1,4 @@
-//! What is made, empty, in a directory of the host to have a place for a cover, and taken away again.
+//! What is made, with nothing in it, in a directory of the host to have a place for a cover, and taken away again.
 //!
 //! ```text
 //!   WORK/.held-JOB     its paths, each with what it is, from before it is made until it is gone: for an agent that comes
@@ -8,7 +8,7 @@
 //! # Invariants
 //! - What a sandbox has a cover on is removed by nobody else, which would take the cover off: each holds a shared lock on
 //!   what is empty there, and it is removed under an exclusive one.
-//! - What is not empty any more stays, and no link is followed to it.
+//! - What is not as it was made any more stays, and no link is followed to it.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -24,6 +24,8 @@ use rustix::io::Errno;
 
 /// How the names of records begin.
 const HELD: &str = ".held-";
+/// What git takes for a repository that is its own; of a file with nothing in it it says that it cannot be read.
+const COMMON_DIR: (&str, &[u8]) = ("commondir", b".\n");
 /// What comes before the path of a directory, and of a file.
 const KINDS: [u8; 2] = [b'd', b'f'];
 
@@ -68,7 +70,7 @@ impl Placeholder {
     pub(super) fn of_another(above: &OwnedFd, name: &str, found: &OwnedFd) -> io::Result<Option<Self>> {
         let stat = rustix::fs::fstat(found)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::Directory && !(kind == FileType::RegularFile && stat.st_size == 0) {
+        if !matches!(kind, FileType::Directory | FileType::RegularFile) {
             return Ok(None);
         }
         // Everybody may read what a sandbox has made.
@@ -76,7 +78,11 @@ impl Placeholder {
             Err(Errno::ACCESS | Errno::PERM) => return Ok(None),
             other => other?,
         };
-        if kind == FileType::Directory && !is_empty(&lock)? {
+        let is_as_made = match kind {
+            FileType::Directory => is_empty(&lock)?,
+            _ => is_as_made(&lock, name.as_bytes())?,
+        };
+        if !is_as_made {
             return Ok(None);
         }
         share(&lock)?;
@@ -93,16 +99,40 @@ impl Drop for Placeholder {
         }
         let flags = match own.directory {
             true => AtFlags::REMOVEDIR,
-            false => match rustix::fs::statat(&own.above, &own.name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if stat.st_size == 0 => AtFlags::empty(),
-                _ => return,
-            },
+            false => {
+                let now = open(&own.above, &own.name);
+                match now.map(|file| is_as_made(&file, own.name.as_bytes())) {
+                    Ok(Ok(true)) => AtFlags::empty(),
+                    _ => return,
+                }
+            }
         };
         let _ = rustix::fs::unlinkat(&own.above, &own.name, flags);
     }
 }
 
-fn open(above: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+/// What is written into a file that is made.
+pub(super) fn content(at: &str) -> &'static [u8] {
+    let (name, content) = COMMON_DIR;
+    match Path::new(at).ends_with(Path::new(".git").join(name)) {
+        true => content,
+        false => b"",
+    }
+}
+
+/// Whether somebody else has written into a file of this name; an agent may have been killed before it had.
+fn is_as_made(file: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+    let (common, content) = COMMON_DIR;
+    let size = rustix::fs::fstat(file)?.st_size;
+    if size == 0 || name != common.as_bytes() {
+        return Ok(size == 0);
+    }
+    let mut found = [0; 4];
+    let length = rustix::io::pread(file, &mut found, 0)?;
+    Ok(found[..length] == *content)
+}
+
+fn open(above: &OwnedFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let here = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::openat2(above, name, flags, Mode::empty(), here)
@@ -222,7 +252,7 @@ mod tests {
             rustix::fs::open(&repo, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).expect("open");
         let make = |job: &str| {
             let mut covers = Covers::of_job(&work.join(job));
-            for path in [".git/hooks/", ".git/config", "ci/"] {
+            for path in [".git/hooks/", ".git/config", ".git/commondir", "ci/"] {
                 covers.protect(shown, &root, path).expect("held");
             }
             covers
@@ -230,10 +260,13 @@ mod tests {
         let record = work.join(".held-one");
         let covers = make("one");
         let text = fs::read(&record).expect("written down");
+        let common = repo.join(".git/commondir");
+        assert_eq!(fs::read(&common).expect("made"), b".\n", "git can read it");
         drop(covers);
         let gone = || {
             !repo.join(".git/hooks").exists()
                 && !repo.join(".git/config").exists()
+                && !repo.join(".git/commondir").exists()
                 && !repo.join("ci").exists()
         };
         assert!(gone() && !record.exists(), "in order nothing stays");
@@ -241,6 +274,7 @@ mod tests {
         let as_left = || {
             fs::create_dir(repo.join(".git/hooks")).expect("made");
             fs::write(repo.join(".git/config"), "").expect("made");
+            fs::write(&common, ".\n").expect("made");
             fs::create_dir(repo.join("ci")).expect("made");
             fs::write(&record, &text).expect("written");
         };
@@ -251,10 +285,11 @@ mod tests {
         as_left();
         fs::write(repo.join(".git/config"), "[core]").expect("written");
         fs::write(repo.join("ci/build"), "").expect("written");
+        fs::write(&common, "..\n").expect("written");
         let another = make("another");
         remove_left(&work).expect("removed");
         assert!(
-            repo.join(".git/config").exists() && repo.join("ci/build").exists(),
+            repo.join(".git/config").exists() && repo.join("ci/build").exists() && common.exists(),
             "it is somebody's now"
         );
         assert!(
