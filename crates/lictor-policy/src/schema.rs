@@ -33,4 +33,19 @@ mod tests {
         assert_eq!(warnings.count(), 0);
         assert!(schema().is_some());
     }
+
+    /// Rules that speak of several ways to run something see the same names in each.
+    #[test]
+    fn whatever_runs_has_all_of_what_is_known_of_a_run() {
+        let fields = |of: &str| -> Vec<&str> {
+            let body = TEXT.split_once(&format!("type {of} = {{\n")).expect("the type").1;
+            let body = body.split_once("\n};").expect("its end").0;
+            body.lines().map(str::trim).collect()
+        };
+        for of in ["ShellRun", "ScriptRun"] {
+            let has = fields(of);
+            let lacks: Vec<_> = fields("Run").into_iter().filter(|f| !has.contains(f)).collect();
+            assert!(lacks.is_empty(), "{of} lacks {lacks:?}");
+        }
+    }
 }

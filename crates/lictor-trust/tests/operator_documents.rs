@@ -189,8 +189,8 @@ fn bytes_that_are_no_strict_document_are_refused_before_and_after_the_signature(
         Code::EnvelopeMalformed,
     );
     refused(
-        "over 1 MiB",
-        verify(&format!("{good}{}", " ".repeat(1 << 20))),
+        "over 2 MiB",
+        verify(&format!("{good}{}", " ".repeat(2 << 20))),
         Code::LimitExceeded,
     );
 

@@ -21,6 +21,7 @@
 
 mod clone;
 mod cover;
+mod judged;
 mod keeper;
 mod listen;
 mod program;
