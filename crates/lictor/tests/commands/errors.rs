@@ -36,7 +36,7 @@ fn with_json_wrong_arguments_are_one_object_too() {
             "{error}"
         );
     }
-    let done = home.run(&["run", "web-1", "x", "--", "--json"]);
+    let done = home.run(&["run", "--frobnicate", "web-1", "--", "--json"]);
     assert!(
         done.stderr.starts_with("error:"),
         "that one is the command's: {}",
