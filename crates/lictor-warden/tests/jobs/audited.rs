@@ -46,7 +46,7 @@ fn every_event_of_an_agent_is_written_when_it_happens() {
     let mut world = World::new();
     let mut seen = BTreeSet::new();
     runtime().block_on(async {
-        first_life(&mut world).await;
+        Box::pin(first_life(&mut world)).await;
         second_life(&world).await;
         third_life(&world).await;
         seen.extend(world.audit());
