@@ -103,6 +103,7 @@ fn every_request() -> Vec<Request> {
         Request::Offer(Offer {
             job: "{}".into(),
             approvals: Vec::new(),
+            releases: Vec::new(),
         }),
         Request::Stdin(StdinPiece {
             sha256: job,

@@ -137,6 +137,7 @@ async fn a_job_goes_through_although_the_hub_fails_now_and_then() {
     let offer = Request::Offer(Offer {
         job: "{}".into(),
         approvals: Vec::new(),
+        releases: Vec::new(),
     });
     let orders = [offer, Request::Drain { grace_ms: 0 }];
     let orders = orders
@@ -217,6 +218,7 @@ async fn orders_in_hand_are_answered_although_a_report_failed() {
         request: Request::Offer(Offer {
             job: "{}".into(),
             approvals: Vec::new(),
+            releases: Vec::new(),
         }),
     };
     let state = Arc::new(Hub {

@@ -111,6 +111,7 @@ event_types! {
     StdinRefused = "stdin_refused", Agent, "A piece of standard input was refused.";
     ApprovalAccepted = "approval_accepted", Agent, "A signed approval verified and is kept with its job.";
     ApprovalRefused = "approval_refused", Agent, "An approval was refused.";
+    ReleaseRefused = "release_refused", Agent, "A release was refused, or is of somebody who may not release.";
     CancelAccepted = "cancel_accepted", Agent, "A signed cancel that policy allows ended a job.";
     CancelRefused = "cancel_refused", Agent, "A cancel was refused.";
     AckRefused = "ack_refused", Agent, "The hub acknowledged a result that is not there, or another one.";
@@ -149,6 +150,9 @@ event_types! {
     OutputStored = "output_stored", Hub, "A piece of an execution's log was stored.";
     ApprovalSubmitted = "approval_submitted", Hub, "A signed approval was stored and passed on.";
     ApprovalRejected = "approval_rejected", Hub, "An approval was refused.";
+    ReleaseSubmitted = "release_submitted", Hub, "A signed release was stored and passed on.";
+    ReleaseRejected = "release_rejected", Hub, "A release was refused.";
+    RolloutTurned = "rollout_turned", Hub, "A rollout began, went on, paused, stopped or ended.";
     CancelSubmitted = "cancel_submitted", Hub, "A signed cancel was stored and passed on.";
     CancelRejected = "cancel_rejected", Hub, "A cancel was refused.";
     BlobStored = "blob_stored", Hub, "Standard input for a job was stored.";

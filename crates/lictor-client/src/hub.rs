@@ -13,7 +13,7 @@ use lictor_link::tls::ClientTls;
 use lictor_proto::agent::{LawDocs, Wire};
 use lictor_proto::api::{
     AuditLine, CreatedToken, ExecutionState, FRAMES, FollowJob, FollowNode, Health, JobDocuments, JobView,
-    NewToken, NodeView, Page, PendingApproval, TokenView, TrustPushed, TrustView,
+    NewRollout, NewToken, NodeView, Page, PendingApproval, RolloutView, TokenView, TrustPushed, TrustView,
 };
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::{Digest, JobId, NodeId, limits};
@@ -219,6 +219,38 @@ impl Hub {
     pub async fn approve(&self, job: &JobId, approval: &str) -> Result<JobView, Error> {
         self.post(&format!("/api/v1/jobs/{job}/approvals"), approval)
             .await
+    }
+
+    /// Hands in a signed release.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn release(&self, job: &JobId, release: &str) -> Result<JobView, Error> {
+        self.post(&format!("/api/v1/jobs/{job}/releases"), release).await
+    }
+
+    /// Submits a signed job to be spread over its nodes; answered after the hub's synced commit.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn submit_rollout(&self, rollout: &NewRollout) -> Result<JobView, Error> {
+        self.post_json("/api/v1/rollouts", rollout).await
+    }
+
+    /// How a rollout stands.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn rollout(&self, job: &JobId) -> Result<RolloutView, Error> {
+        self.get(&format!("/api/v1/rollouts/{job}")).await
+    }
+
+    /// Lets a rollout go on.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn continue_rollout(&self, job: &JobId) -> Result<RolloutView, Error> {
+        self.post(&format!("/api/v1/rollouts/{job}/continue"), "").await
     }
 
     /// All nodes of the org, with the documents that prove them.

@@ -10,6 +10,7 @@
 //! | [`follow`] | frames of one execution, held against its receipt |
 //! | [`fleet`] | frames of several executions of one job, taken apart |
 //! | [`target`] | which nodes are meant: names, globs, labels, groups |
+//! | [`rollout`] | how a job is spread over its nodes |
 //! | [`confirm`] | from a receipt to a result that may be believed |
 //! | [`sign`] | the documents that people sign |
 //! | [`trust`] | pinned law and nodes of this home |
@@ -26,6 +27,7 @@ pub mod hub;
 mod lock;
 mod probe;
 pub mod receipts;
+pub mod rollout;
 pub mod sign;
 pub mod target;
 pub mod trust;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, NodeKind, Spec, Stdin,
+    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, NodeKind, Release, Spec, Stdin,
 };
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
@@ -102,9 +102,7 @@ impl<'a> Signer<'a> {
         getrandom::fill(&mut nonce)
             .map_err(|e| Refusal::new(Code::Internal, format!("no randomness: {e}")))?;
         let now = Timestamp::now();
-        let mut nodes = options.nodes;
-        nodes.sort();
-        nodes.dedup();
+        let nodes = sorted(options.nodes);
         self.seal(&Job {
             tag: Default::default(),
             org: self.org.clone(),
@@ -128,18 +126,20 @@ impl<'a> Signer<'a> {
         })
     }
 
-    /// Signs the end of a job.
+    /// Signs the end of a job on these of its nodes, or on all when none is named.
     ///
     /// # Errors
     /// The refusal of whichever rule it breaks.
-    pub fn cancel(&self, job: Digest, reason: &str) -> Result<SignedDoc, Refusal> {
+    pub fn cancel(&self, job: Digest, reason: &str, nodes: Vec<NodeId>) -> Result<SignedDoc, Refusal> {
         let now = Timestamp::now();
+        let nodes = sorted(nodes);
         self.seal(&Cancel {
             tag: Default::default(),
             org: self.org.clone(),
             job_digest: job,
             operator: self.operator.clone(),
             reason: reason.to_owned(),
+            nodes,
             min_bundle: self.min_bundle,
             issued_at: now,
             // As long as any job may run: a cancel that waits for a node to come back must still count.
@@ -166,6 +166,24 @@ impl<'a> Signer<'a> {
             job_digest: job,
             approver: self.operator.clone(),
             facts,
+            min_bundle: self.min_bundle,
+            issued_at: now,
+            expires_at: now.plus(valid),
+        })
+    }
+
+    /// Signs leave for a job to begin on these of its nodes.
+    ///
+    /// # Errors
+    /// The refusal of whichever rule it breaks.
+    pub fn release(&self, job: Digest, nodes: Vec<NodeId>, valid: Duration) -> Result<SignedDoc, Refusal> {
+        let now = Timestamp::now();
+        self.seal(&Release {
+            tag: Default::default(),
+            org: self.org.clone(),
+            job_digest: job,
+            operator: self.operator.clone(),
+            nodes: sorted(nodes),
             min_bundle: self.min_bundle,
             issued_at: now,
             expires_at: now.plus(valid),
@@ -203,6 +221,12 @@ impl<'a> Signer<'a> {
         doc.validate().map_err(|e| Refusal::new(e.code, e.to_string()))?;
         Ok(SignedDoc::of(&sign(doc, &[self.key])))
     }
+}
+
+fn sorted(mut nodes: Vec<NodeId>) -> Vec<NodeId> {
+    nodes.sort();
+    nodes.dedup();
+    nodes
 }
 
 impl SignedDoc {

@@ -192,7 +192,7 @@ impl Target {
         }
     }
 
-    fn means(&self, node: &Node) -> bool {
+    pub(crate) fn means(&self, node: &Node) -> bool {
         self.clauses.iter().all(|clause| clause.means(node))
     }
 

@@ -12,6 +12,7 @@ mod jobs;
 mod nodes;
 mod page;
 pub mod problem;
+mod rollouts;
 mod service;
 mod streams;
 mod trust;
@@ -55,7 +56,11 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::documents))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::approve_job))
+        .routes(routes!(jobs::release))
         .routes(routes!(jobs::approvals, jobs::approve))
+        .routes(routes!(rollouts::submit))
+        .routes(routes!(rollouts::get))
+        .routes(routes!(rollouts::go_on))
         .routes(routes!(jobs::put_blob))
         .routes(routes!(streams::stream))
         .routes(routes!(streams::output))

@@ -14,6 +14,7 @@ pub mod objects;
 pub mod orgs;
 pub mod queue;
 pub mod retention;
+pub mod rollouts;
 pub mod stdin;
 pub mod submit;
 pub mod views;
@@ -47,6 +48,8 @@ pub struct App {
     pub retention: retention::Retention,
     /// How much may wait.
     pub queue: queue::QueueBook,
+    /// Rollouts that go on.
+    pub rollouts: rollouts::RolloutBook,
     /// What the hub believes about each org.
     pub orgs: OrgBook,
     /// Tokens that were checked lately.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::queue::QueueBook;
+use crate::app::rollouts::RolloutBook;
 use crate::app::stdin::StdinGate;
 use crate::app::{App, Error, Objects, OrgBook, Times, TokenBook};
 use crate::config::HubConfig;
@@ -82,6 +83,7 @@ impl Hub {
             stdin: StdinGate::default(),
             retention: config.retention(),
             queue: QueueBook::new(config.queue()),
+            rollouts: RolloutBook::default(),
             orgs: OrgBook::default(),
             tokens: TokenBook::default(),
             links: Registry::default(),
@@ -115,6 +117,7 @@ impl Hub {
             patience: Patience::default(),
         };
         connections.spawn(listener.serve(tcp, config.max_connections));
+        app.resume_rollouts().await?;
         app.tasks.spawn(tasks::reap(app.clone()));
         app.tasks.spawn(tasks::sweep(app.clone()));
         tracing::info!(%addr, "the hub listens");

@@ -9,7 +9,9 @@
 //! - A [`Durability::Synced`] step has survived a power loss when it returns, and so has every step before it.
 
 mod contract;
+pub(crate) mod named;
 mod retained;
+mod rollouts;
 pub mod sqlite;
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use lictor_proto::{Code, Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 pub use contract::{Executions, Grants, Jobs, Leases, Logs, Nodes, Orgs, Store, Tokens, Trail};
 pub use retained::{Depth, Followed, Forgotten, Keep, Quarantined, Retained};
+pub use rollouts::{RolloutRow, Rollouts, Turn};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -203,8 +206,10 @@ pub enum Step {
         /// The hub's claim ticket.
         until: Timestamp,
     },
-    /// The node asks for approvals.
+    /// The node asks for approvals, or for a release and nothing else.
     Asked {
+        /// Which of the two.
+        release: bool,
         /// Digest of the signed ask.
         digest: Digest,
         /// It.
@@ -269,6 +274,7 @@ pub struct DocumentRow {
 pub enum JobDocument {
     Ask,
     Approval,
+    Release,
     Cancel,
     Receipt,
 }
@@ -282,6 +288,8 @@ pub struct Pending {
     pub state: ExecutionState,
     /// Signed approvals so far.
     pub approvals: Vec<Wire>,
+    /// Signed releases so far.
+    pub releases: Vec<Wire>,
     /// Signed cancels so far.
     pub cancels: Vec<Wire>,
 }
@@ -362,6 +370,7 @@ impl JobDocument {
         match self {
             Self::Ask => "ask",
             Self::Approval => "approval",
+            Self::Release => "release",
             Self::Cancel => "cancel",
             Self::Receipt => "receipt",
         }

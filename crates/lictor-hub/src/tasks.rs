@@ -52,7 +52,9 @@ async fn count(app: &App) -> Result<(), Error> {
     app.queue.read(&depths);
     for state in [
         ExecutionState::Queued,
+        ExecutionState::Held,
         ExecutionState::AwaitingApproval,
+        ExecutionState::AwaitingRelease,
         ExecutionState::Leased,
         ExecutionState::Running,
     ] {
@@ -80,6 +82,7 @@ async fn once(app: &App) -> Result<(), Error> {
 
 async fn say(app: &App, key: &ExecutionKey, state: ExecutionState, code: Option<Code>) {
     tracing::info!(job = %key.job_id, node = %key.node_id, state = state.as_str(), "by the clock");
+    app.rollouts.poke(&key.org, &key.job_id);
     if let Some(live) = app.live.get(key) {
         live.event(StreamEvent::State {
             node_id: key.node_id.clone(),

@@ -8,7 +8,7 @@
 //!   arrived proves only who signed it.
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Cancel, Job, OpenGate};
+use lictor_proto::doc::{Cancel, Job, OpenGate, Release};
 use lictor_proto::{Code, Digest, KeyId, Name, Timestamp};
 use lictor_trust::profiles::Profile;
 use lictor_trust::{LawFiles, Verified};
@@ -17,7 +17,7 @@ use crate::Law;
 use crate::entities::NodeContext;
 use crate::evaluate::{Inputs, Outcome, Verdict, judge, judge_cancel};
 use crate::facts::Facts;
-use crate::tally::{Signer, Vote, is_current};
+use crate::tally::{Leave, Signer, Vote, is_current};
 use lictor_proto::doc::Approval;
 
 /// What is asked.
@@ -35,6 +35,8 @@ pub struct Authorise<'a> {
     pub facts: Facts,
     /// Approvals, verified under the law held now.
     pub approvals: &'a [Verified<Approval>],
+    /// Releases, likewise.
+    pub releases: &'a [Verified<Release>],
     /// The node's time (never behind what signed documents prove).
     pub now: Timestamp,
 }
@@ -75,6 +77,8 @@ pub struct Asked {
     pub policy_ids: Vec<String>,
     /// Approvals that count for none of the open gates, nor for one that is met.
     pub ineligible: Vec<Digest>,
+    /// Releases that counted for no gate.
+    pub idle_releases: Vec<Digest>,
 }
 
 /// Why it may not run.
@@ -133,7 +137,7 @@ impl Permit {
         &self.policy_ids
     }
 
-    /// Digests of the approvals that counted, sorted.
+    /// Digests of the approvals and releases that counted, sorted.
     #[must_use]
     pub fn approvals(&self) -> &[Digest] {
         &self.approvals
@@ -171,6 +175,7 @@ pub fn authorise(ask: Authorise<'_>) -> Decision {
         return Decision::Deny(refusal.into());
     }
     let votes: Vec<_> = ask.approvals.iter().map(vote).collect();
+    let leaves: Vec<_> = ask.releases.iter().map(leave).collect();
     let verdict = judge(
         ask.law,
         &Inputs {
@@ -180,6 +185,7 @@ pub fn authorise(ask: Authorise<'_>) -> Decision {
             node: ask.node,
             facts: &ask.facts,
             votes: &votes,
+            leaves: &leaves,
             now: ask.now,
         },
     );
@@ -199,9 +205,12 @@ fn decide(ask: Authorise<'_>, verdict: Verdict) -> Decision {
         Outcome::BreakGlass(gates) => gates,
         Outcome::Ask(gates) => {
             let ineligible = ineligible(&ask, &gates, &approvals);
+            let all = ask.releases.iter().map(Verified::digest);
+            let idle_releases = all.filter(|d| !approvals.contains(d)).collect();
             return Decision::Ask(Box::new(Asked {
                 gates,
                 ineligible,
+                idle_releases,
                 facts: ask.facts,
                 policy_ids: rules,
             }));
@@ -247,6 +256,14 @@ fn vote(approval: &Verified<Approval>) -> Vote<'_> {
         approval: approval.doc(),
         digest: approval.digest(),
         signer: Signer::Keys(approval.signers()),
+    }
+}
+
+fn leave(release: &Verified<Release>) -> Leave<'_> {
+    Leave {
+        release: release.doc(),
+        digest: release.digest(),
+        signer: Signer::Keys(release.signers()),
     }
 }
 
@@ -348,6 +365,7 @@ pub struct AuthoriseCancel<'a> {
 /// [`Denial`] with the rules that decided.
 pub fn authorise_cancel(ask: AuthoriseCancel<'_>) -> Result<CancelPermit, Denial> {
     ask.cancel.check_for(&ask.job.digest())?;
+    ask.cancel.check_node(&ask.node.id)?;
     if ask.cancel.expires_at <= ask.now {
         return Err(Refusal::new(Code::Expired, format!("it expired at {}", ask.cancel.expires_at)).into());
     }

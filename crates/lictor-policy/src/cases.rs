@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_proto::doc::{Approval, ApprovalFacts, Cancel, Exec, Job, NodeKind, Script, Spec, Stdin};
+use lictor_proto::doc::{Approval, ApprovalFacts, Cancel, Exec, Job, NodeKind, Release, Script, Spec, Stdin};
 use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::parse_duration;
@@ -76,6 +76,9 @@ pub struct Case {
     /// Who has approved exactly this.
     #[serde(default)]
     pub approvals: Vec<Name>,
+    /// Who has released it on this node.
+    #[serde(default)]
+    pub releases: Vec<Name>,
     /// Whether the case is about ending a job.
     #[serde(default)]
     pub cancel: bool,
@@ -241,8 +244,9 @@ impl Case {
         if self.interpreter.is_some() && !is_script {
             return Err("an interpreter goes with a script".into());
         }
-        if self.cancel && (says_what || self.profile.is_some() || !self.approvals.is_empty()) {
-            return Err("a cancel has no argv, profile or approvals".into());
+        let signed = !self.approvals.is_empty() || !self.releases.is_empty();
+        if self.cancel && (says_what || self.profile.is_some() || signed) {
+            return Err("a cancel has no argv, profile, approvals or releases".into());
         }
         self.timeout
             .iter()
@@ -269,6 +273,7 @@ impl Case {
             .iter()
             .map(|who| approval(who, &facts, now))
             .collect();
+        let releases: Vec<_> = self.releases.iter().map(|who| release(who, now)).collect();
         let question = Question {
             files,
             job: &job,
@@ -276,6 +281,7 @@ impl Case {
             node: &node,
             facts: &facts,
             approvals: &approvals,
+            releases: &releases,
             now,
         };
         evaluate(law, &question)
@@ -368,6 +374,7 @@ impl Case {
             job_digest: JOB,
             operator: self.operator.clone(),
             reason: self.reason.clone(),
+            nodes: Vec::new(),
             min_bundle: 0,
             issued_at: now,
             expires_at: now.plus(Duration::from_secs(300)),
@@ -425,6 +432,19 @@ fn approval(who: &Name, facts: &Facts, now: Timestamp) -> Approval {
             node_id: node_id(0),
             facts_digest: facts.digest(),
         }],
+        min_bundle: 0,
+        issued_at: now,
+        expires_at: now.plus(Duration::from_secs(3600)),
+    }
+}
+
+fn release(who: &Name, now: Timestamp) -> Release {
+    Release {
+        tag: Default::default(),
+        org: OrgId::from_root(&JOB),
+        job_digest: JOB,
+        operator: who.clone(),
+        nodes: vec![node_id(0)],
         min_bundle: 0,
         issued_at: now,
         expires_at: now.plus(Duration::from_secs(3600)),

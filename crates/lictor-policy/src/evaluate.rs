@@ -3,7 +3,7 @@
 //! A verdict from here binds nobody; `authorise` (a feature that only nodes enable) turns one into a permit.
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Approval, Cancel, Job, JobKind, OpenGate, Spec};
+use lictor_proto::doc::{Approval, Cancel, Job, JobKind, OpenGate, Release, Spec};
 use lictor_proto::{Code, Digest, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::Profile;
@@ -14,7 +14,7 @@ use crate::facts::Facts;
 use crate::law::Law;
 use crate::rule::{self, Asked, Stop};
 use crate::shell::{Action, ScriptRead, classify, read_script};
-use crate::tally::{Poll, Signer, Vote};
+use crate::tally::{Leave, Poll, Signer, Vote};
 use crate::{context, environment};
 
 /// What policy says, and which rules said it.
@@ -61,6 +61,8 @@ pub struct Question<'a> {
     pub facts: &'a Facts,
     /// Approvals, believed as they are.
     pub approvals: &'a [Approval],
+    /// Releases, believed as they are.
+    pub releases: &'a [Release],
     /// When.
     pub now: Timestamp,
 }
@@ -69,6 +71,7 @@ pub struct Question<'a> {
 #[must_use]
 pub fn evaluate(law: &Law, question: &Question<'_>) -> Verdict {
     let votes: Vec<_> = question.approvals.iter().map(assumed).collect();
+    let leaves: Vec<_> = question.releases.iter().map(assumed_leave).collect();
     judge(
         law,
         &Inputs {
@@ -78,6 +81,7 @@ pub fn evaluate(law: &Law, question: &Question<'_>) -> Verdict {
             node: question.node,
             facts: question.facts,
             votes: &votes,
+            leaves: &leaves,
             now: question.now,
         },
     )
@@ -104,6 +108,15 @@ fn assumed(approval: &Approval) -> Vote<'_> {
     }
 }
 
+fn assumed_leave(release: &Release) -> Leave<'_> {
+    let digest = Digest::of(&lictor_proto::json::to_vec(release).unwrap_or_default());
+    Leave {
+        release,
+        digest,
+        signer: Signer::Assumed,
+    }
+}
+
 /// Everything that a verdict on a job depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inputs<'a> {
@@ -113,6 +126,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) node: &'a NodeContext,
     pub(crate) facts: &'a Facts,
     pub(crate) votes: &'a [Vote<'a>],
+    pub(crate) leaves: &'a [Leave<'a>],
     pub(crate) now: Timestamp,
 }
 
@@ -153,6 +167,7 @@ fn weigh(law: &Law, inputs: &Inputs<'_>, action: &Action) -> Result<Verdict, Sto
         bundle: law.version,
         now: inputs.now,
         votes: inputs.votes,
+        leaves: inputs.leaves,
     };
     let may_break_glass = inputs.files.roster.may_break_glass(&operator.name);
     rule::count(law, action.name(), asked, &poll, may_break_glass)

@@ -1,11 +1,11 @@
-//! Gates: forbids that enough approvals lift.
+//! Gates: forbids that enough approvals lift, or a release of the node.
 
 use cedar_policy::{Effect, Policy};
 use lictor_proto::Name;
 use lictor_proto::doc::OpenGate;
 use lictor_trust::roster::{Operator, OperatorKind};
 
-/// A forbid with `@approvals` and `@approvers`.
+/// A forbid with `@approvals` and `@approvers`, or with `@releasers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
     /// Its `@id`.
@@ -18,6 +18,8 @@ pub struct Gate {
     pub kind: ApproverKind,
     /// Whether an approval counts only for the facts that its signer saw.
     pub binds_facts: bool,
+    /// Whether what lifts it is a release of the node, and not approvals.
+    pub release: bool,
 }
 
 /// `@approver_kind`. There is no way to ask for services only, so that leaving the annotation out is never laxer.
@@ -30,7 +32,15 @@ pub enum ApproverKind {
 }
 
 /// The annotations that a policy may carry.
-const ANNOTATIONS: &[&str] = &["id", "approvals", "approvers", "approver_kind", "binds", "reason"];
+const ANNOTATIONS: &[&str] = &[
+    "id",
+    "approvals",
+    "approvers",
+    "approver_kind",
+    "binds",
+    "releasers",
+    "reason",
+];
 /// Those that only a gate may carry.
 const GATE_ONLY: &[&str] = &["approver_kind", "binds"];
 
@@ -47,12 +57,15 @@ impl Gate {
             ));
         }
         let (n, group) = match (policy.annotation("approvals"), policy.annotation("approvers")) {
-            (None, None) => return Self::none(policy),
+            (None, None) => return Self::release(id, policy),
             (Some(n), Some(group)) => (n, group),
             _ => return Err("@approvals and @approvers come only together".into()),
         };
         if policy.effect() != Effect::Forbid {
             return Err("only a forbid can wait for approvals".into());
+        }
+        if policy.annotation("releasers").is_some() {
+            return Err("@releasers and @approvals are for two policies: each is counted alone".into());
         }
         let n = match n.as_bytes() {
             [digit @ b'1'..=b'9'] => u32::from(digit - b'0'),
@@ -76,16 +89,32 @@ impl Gate {
             group,
             kind,
             binds_facts,
+            release: false,
         }))
     }
 
-    fn none(policy: &Policy) -> Result<Option<Self>, String> {
-        match GATE_ONLY.iter().find(|key| policy.annotation(key).is_some()) {
-            Some(key) => Err(format!(
+    /// A forbid that a release lifts, or plain law. Whoever asked may release too: what it holds back is a hub that
+    /// begins everywhere at once, not the person.
+    fn release(id: &str, policy: &Policy) -> Result<Option<Self>, String> {
+        if let Some(key) = GATE_ONLY.iter().find(|key| policy.annotation(key).is_some()) {
+            return Err(format!(
                 "@{key} belongs to a gate, beside @approvals and @approvers"
-            )),
-            None => Ok(None),
+            ));
         }
+        let Some(group) = policy.annotation("releasers") else {
+            return Ok(None);
+        };
+        if policy.effect() != Effect::Forbid {
+            return Err("only a forbid can wait for a release".into());
+        }
+        Ok(Some(Self {
+            id: id.to_owned(),
+            n: 1,
+            group: group.parse().map_err(|e| format!("@releasers({group:?}): {e}"))?,
+            kind: ApproverKind::Any,
+            binds_facts: false,
+            release: true,
+        }))
     }
 
     /// Whether this operator is one whose approval this gate takes.
@@ -102,6 +131,7 @@ impl Gate {
             policy_id: self.id.clone(),
             n: self.n,
             group: self.group.clone(),
+            release: self.release,
         }
     }
 }

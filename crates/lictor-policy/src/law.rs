@@ -304,12 +304,16 @@ fn gates(rules: &BTreeMap<String, Rule>, files: &LawFiles) -> Result<BTreeMap<St
 /// The group exists, with as many people as the gate asks for.
 fn staffed(gate: Gate, files: &LawFiles) -> Result<Gate, String> {
     if !files.roster.groups().contains(&gate.group) {
+        let word = if gate.release { "releasers" } else { "approvers" };
         return Err(format!(
-            "@approvers({:?}) is no group of roster.toml",
+            "@{word}({:?}) is no group of roster.toml",
             gate.group.as_str()
         ));
     }
     let able = files.roster.operators().filter(|o| gate.takes(o)).count();
+    if able < gate.n as usize && gate.release {
+        return Err(format!("@releasers({:?}) has no member", gate.group.as_str()));
+    }
     if able < gate.n as usize {
         return Err(format!(
             "@approvals(\"{}\"), and only {able} in {} may approve",

@@ -69,14 +69,17 @@ fn gate_problems(law: &Law, files: &LawFiles, id: &str) -> Vec<String> {
     };
     let mut found = Vec::new();
     let able = files.roster.operators().filter(|o| gate.takes(o)).count();
-    if able == gate.n as usize {
+    if able == gate.n as usize && !gate.release {
         found.push(format!(
             "exactly {able} in {} may approve, so none of them can ask for such a job themselves",
             gate.group
         ));
     }
     if law.rules.get(id).is_some_and(|rule| covers(rule, "cancel")) {
-        found.push("covers cancel, which nobody can approve: there it is a plain forbid".to_owned());
+        let word = if gate.release { "release" } else { "approve" };
+        found.push(format!(
+            "covers cancel, which nobody can {word}: there it is a plain forbid"
+        ));
     }
     found
 }

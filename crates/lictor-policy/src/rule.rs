@@ -4,12 +4,13 @@
 //! context or entity error                    -> Deny(policy_error)
 //! r1 = eval(law);   any error, or not Allow  -> Deny(forbidden by r1.reason | no_match)
 //! r2 = eval(gates); any error                -> Deny(policy_error)
-//! gates in r2.reason with too few approvals     none -> Permit      some -> Ask, or Permit by breaking glass
+//! gates in r2.reason that are not met           none -> Permit      some -> Ask, or Permit by breaking glass
 //! ```
 //! Cedar skips a policy that fails, and after a denial names only forbids; hence two evaluations, and errors count.
 
 use cedar_policy::{AuthorizationError, Authorizer, Context, Decision, Request, Response};
 use lictor_proto::code::Refusal;
+use lictor_proto::doc::OpenGate;
 use lictor_proto::{Code, Digest};
 use lictor_trust::roster::Operator;
 
@@ -144,8 +145,12 @@ pub(crate) fn count(
     }
     counted.sort_unstable();
     counted.dedup();
+    // Breaking glass stands for people who cannot be asked. A release holds back a hub, and whoever may break glass can
+    // sign one as quickly as a job.
+    let holds_back = open.iter().any(|g: &OpenGate| g.release);
     let outcome = match (open.is_empty(), may_break_glass) {
         (true, _) => Outcome::Permit,
+        (false, true) if holds_back => Outcome::Ask(open.into_iter().filter(|g| g.release).collect()),
         (false, true) => Outcome::BreakGlass(open),
         (false, false) => Outcome::Ask(open),
     };

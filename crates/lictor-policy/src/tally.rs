@@ -1,12 +1,13 @@
-//! Counts approvals for a gate, under the law held now.
+//! Counts approvals and releases for a gate, under the law held now.
 //!
 //! # Invariants
 //! - Each gate is counted alone; one person may count for two gates, and once for each.
-//! - Nobody counts for a job of their own, after expiry, outside the group, or for another job.
+//! - Nobody approves a job of their own, after expiry, outside the group, or for another job.
+//! - A release counts on the nodes that it names and nowhere else, and for no gate of approvals; nor the other way.
 
 use std::collections::BTreeMap;
 
-use lictor_proto::doc::{Approval, Job};
+use lictor_proto::doc::{Approval, Job, Release};
 use lictor_proto::{Digest, KeyId, Name, NodeId, Timestamp};
 use lictor_trust::Roster;
 use lictor_trust::roster::Operator;
@@ -21,7 +22,15 @@ pub(crate) struct Vote<'a> {
     pub(crate) signer: Signer<'a>,
 }
 
-/// How an approval's signature is known.
+/// A release, and how its signature is known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leave<'a> {
+    pub(crate) release: &'a Release,
+    pub(crate) digest: Digest,
+    pub(crate) signer: Signer<'a>,
+}
+
+/// How a signature is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Signer<'a> {
     /// For a prediction: as if it were signed.
@@ -42,6 +51,7 @@ pub(crate) struct Poll<'a> {
     pub(crate) bundle: u64,
     pub(crate) now: Timestamp,
     pub(crate) votes: &'a [Vote<'a>],
+    pub(crate) leaves: &'a [Leave<'a>],
 }
 
 /// The outcome for one gate.
@@ -58,6 +68,10 @@ pub(crate) enum Tally {
 impl Poll<'_> {
     /// Counts for one gate.
     pub(crate) fn count(&self, gate: &Gate) -> Tally {
+        if gate.release {
+            let leave = self.leaves.iter().find(|l| self.releases(gate, l));
+            return leave.map_or(Tally::Open, |l| Tally::Met(vec![l.digest]));
+        }
         let mut counted: BTreeMap<&Name, Digest> = BTreeMap::new();
         let mut stale: BTreeMap<&Name, Digest> = BTreeMap::new();
         for vote in self.votes.iter().filter(|v| self.is_eligible(gate, v)) {
@@ -90,6 +104,18 @@ impl Poll<'_> {
                 .roster
                 .operator(&approval.approver)
                 .is_some_and(|o| gate.takes(o) && is_current(o, self.now) && vote.signer.is(o, self.now))
+    }
+
+    fn releases(&self, gate: &Gate, leave: &Leave<'_>) -> bool {
+        let release = leave.release;
+        release.job_digest == self.job_digest
+            && release.nodes.binary_search(self.node).is_ok()
+            && release.expires_at > self.now
+            && release.min_bundle <= self.bundle
+            && self
+                .roster
+                .operator(&release.operator)
+                .is_some_and(|o| gate.takes(o) && is_current(o, self.now) && leave.signer.is(o, self.now))
     }
 
     fn facts_seen(&self, approval: &Approval) -> Option<Digest> {

@@ -143,6 +143,7 @@ impl Org {
             node: &self.node,
             facts,
             approvals,
+            releases: &[],
             now,
         })
     }
@@ -330,6 +331,7 @@ fn an_approval_by_a_key_that_left_the_roster_does_not_count() {
         node: &org.node,
         facts,
         approvals: &[yes],
+        releases: &[],
         now: org.now,
     });
     assert!(matches!(decision, Decision::Ask(_)));
@@ -352,6 +354,7 @@ fn a_job_by_a_key_that_left_the_roster_is_denied() {
         node: &org.node,
         facts,
         approvals: &[],
+        releases: &[],
         now: org.now,
     });
     assert_eq!(denial(decision).refusal.code, Code::SignerMismatch);
@@ -369,6 +372,7 @@ fn a_cancel_is_judged_under_its_own_action() {
             job_digest: digest,
             operator: who.parse().expect("name"),
             reason: "enough".into(),
+            nodes: Vec::new(),
             min_bundle: 0,
             issued_at: org.now,
             expires_at: org.now.plus(Duration::from_secs(60)),

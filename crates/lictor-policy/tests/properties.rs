@@ -93,6 +93,7 @@ const GATES: &[&str] = &[
     "@approvals(\"2\") @approvers(\"leads\") @approver_kind(\"any\")",
     "@approvals(\"2\") @approvers(\"leads\") @approver_kind(\"person\") @reason(\"r\")",
     "@approvals(\"3\") @approvers(\"ops\")",
+    "@releasers(\"ops\")",
 ];
 
 fn policy() -> impl Strategy<Value = String> {
@@ -142,7 +143,7 @@ proptest! {
     }
 
     #[test]
-    fn removing_an_annotation_never_allows_more(law in law(), annotation in prop::sample::select(vec!["id", "approvals", "approvers", "approver_kind", "reason"]), which in any::<prop::sample::Index>()) {
+    fn removing_an_annotation_never_allows_more(law in law(), annotation in prop::sample::select(vec!["id", "approvals", "approvers", "approver_kind", "releasers", "reason"]), which in any::<prop::sample::Index>()) {
         let asked = questions();
         let before = answers(&org(&law), &asked);
         let n = which.index(law.len());
@@ -156,7 +157,7 @@ proptest! {
     fn removing_both_halves_of_a_gate_never_allows_more(law in law()) {
         let asked = questions();
         let before = answers(&org(&law), &asked);
-        let plain: Vec<_> = law.iter().map(|p| without(&without(&without(p, "approvals"), "approvers"), "approver_kind")).collect();
+        let plain: Vec<_> = law.iter().map(|p| without(&without(&without(&without(p, "approvals"), "approvers"), "approver_kind"), "releasers")).collect();
         let after = answers(&org(&plain), &asked);
         prop_assert!(before.iter().zip(&after).all(|(b, a)| a <= b), "{plain:#?}");
     }

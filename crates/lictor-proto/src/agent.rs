@@ -77,6 +77,9 @@ pub struct Offer {
     pub job: Wire,
     /// Signed approvals so far.
     pub approvals: Vec<Wire>,
+    /// Signed releases so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<Wire>,
 }
 
 /// A cancel and the job that it is about.

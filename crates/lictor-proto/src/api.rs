@@ -3,8 +3,10 @@
 //! Errors are problem details (RFC 9457) with a stable [`Code`]. Lists are paged by an opaque cursor. What is
 //! signed travels as the signed envelope itself, so that whoever reads an answer can check it.
 
+mod rollouts;
 mod tokens;
 
+pub use rollouts::{NewRollout, RolloutPlan, RolloutState, RolloutView};
 pub use tokens::{CreatedToken, NewToken, TokenScope, TokenView};
 
 use serde::{Deserialize, Serialize};
@@ -60,8 +62,12 @@ pub struct Page<T> {
 pub enum ExecutionState {
     /// Waits for its node.
     Queued,
+    /// Waits at the hub for its batch of a rollout.
+    Held,
     /// The node asked for approvals.
     AwaitingApproval,
+    /// The node asked for a release, and for nothing else.
+    AwaitingRelease,
     /// Handed to the node, which has not said that it started.
     Leased,
     /// The node said that it started.
@@ -90,7 +96,13 @@ impl ExecutionState {
     pub fn is_final(self) -> bool {
         !matches!(
             self,
-            Self::Queued | Self::AwaitingApproval | Self::Leased | Self::Running | Self::Lost
+            Self::Queued
+                | Self::Held
+                | Self::AwaitingApproval
+                | Self::AwaitingRelease
+                | Self::Leased
+                | Self::Running
+                | Self::Lost
         )
     }
 
@@ -99,7 +111,9 @@ impl ExecutionState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
+            Self::Held => "held",
             Self::AwaitingApproval => "awaiting_approval",
+            Self::AwaitingRelease => "awaiting_release",
             Self::Leased => "leased",
             Self::Running => "running",
             Self::Succeeded => "succeeded",
@@ -194,6 +208,9 @@ pub struct JobDocuments {
     pub asks: Vec<Wire>,
     /// Signed approvals.
     pub approvals: Vec<Wire>,
+    /// Signed releases.
+    #[serde(default)]
+    pub releases: Vec<Wire>,
     /// Signed cancels.
     pub cancels: Vec<Wire>,
 }

@@ -131,6 +131,8 @@ codes! {
     Forbidden = "forbidden", "A policy forbids this.", "The rules that decided are named; `lictor explain` shows them.";
     PolicyError = "policy_error", "A policy could not be evaluated; an error is a denial.", "Correct the policy named; `lictor org test` finds such errors.";
     ApprovalNeeded = "approval_needed", "Policy allows this once enough people have approved.", "`lictor approvals` and `lictor approve ID`.";
+    ReleaseNeeded = "release_needed", "Policy lets this job begin on this node once it has been released there.", "`lictor release ID --batch N`, or `--node NAME`.";
+    ReleaseIneligible = "release_ineligible", "Who signed the release is not in the group that the law names.", "Ask a member of the group.";
     ProfileUnknown = "profile_unknown", "The bundle has no profile of this name.", "Add it to profiles.toml, or name another with --profile.";
     FactsChanged = "facts_changed", "What was approved is not what would run now.", "Look at the difference and have it approved again.";
     VariableRefused = "variable_refused", "The environment sets a loader or interpreter variable outside a namespaced profile.", "Run it in a sandbox profile, or leave the variable out.";
@@ -171,6 +173,8 @@ codes! {
     ResultConflict = "result_conflict", "A different result was already recorded for this execution.", "Nothing is overwritten; look at the node.";
     AlreadyExists = "already_exists", "There is already one of that name with other content.", "Choose another name.";
     NodeOffline = "node_offline", "The node is not connected.", "The job waits until it is, or until it expires.";
+    RolloutWaits = "rollout_waits", "The node's batch has not begun.", "Nothing: it begins when the batch before has ended well enough. `lictor rollout show ID` says how it stands.";
+    RolloutStopped = "rollout_stopped", "The rollout stopped before this node began.", "Look at what failed; then `lictor rollout continue ID`, or end it with `lictor cancel ID`.";
     Busy = "busy", "The hub has more work queued than it takes.", "Try again after a while.";
     Internal = "internal", "Something failed inside; the log has the details under the request id.", "Report it with the request id.";
     Unavailable = "unavailable", "The hub cannot be reached.", "Check the address and that it runs: `lictor doctor`.";

@@ -13,6 +13,7 @@ mod job;
 mod law;
 mod node;
 mod receipt;
+mod release;
 mod work;
 
 pub use expect::{Expect, Unexpected};
@@ -26,6 +27,7 @@ pub use receipt::{
     AppliedBackend, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage, UsedSandbox,
 };
 
+pub use release::Release;
 pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};
 
 use serde::de::DeserializeOwned;

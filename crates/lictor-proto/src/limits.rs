@@ -36,6 +36,8 @@ pub const REASON: usize = 1024;
 pub const VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How far ahead of a node's clock a document may be dated.
 pub const CLOCK_AHEAD: Duration = Duration::from_secs(60);
+/// A rollout as it is handed in: its job, and which of ten thousand nodes begins when.
+pub const ROLLOUT: usize = 4 * 1024 * 1024;
 /// Standard input sent along with a job.
 pub const STDIN: u64 = 256 * 1024 * 1024;
 /// One output frame's payload.

@@ -2,7 +2,7 @@
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{
-    Approval, Cancel, DocKind, Document, Job, Revocation, RevocationKind, Stdin, StdinWord,
+    Approval, Cancel, DocKind, Document, Job, Release, Revocation, RevocationKind, Stdin, StdinWord,
 };
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, Timestamp, limits};
 
@@ -23,7 +23,7 @@ macro_rules! by_signer {
         }
     )*};
 }
-by_signer!(Job: operator, Approval: approver, Cancel: operator, Revocation: operator, lictor_proto::doc::Grant: operator);
+by_signer!(Job: operator, Approval: approver, Cancel: operator, Release: operator, Revocation: operator, lictor_proto::doc::Grant: operator);
 
 impl OrgTrust {
     /// Verifies that exactly one key has signed, and that it is one of the operator whom the document names.
@@ -118,6 +118,18 @@ impl OrgTrust {
         Ok(cancel)
     }
 
+    /// A release that counts as a signature now. Whether its operator may release is policy's question.
+    ///
+    /// # Errors
+    /// The code of whichever rule it breaks.
+    pub fn verify_release(&self, wire: &str, system: Timestamp) -> Result<Verified<Release>, Refusal> {
+        let now = self.now(system);
+        let (release, _) = self.by_active::<Release>(wire, |_| now)?;
+        Window::new(release.issued_at, release.expires_at).check(now, limits::VALIDITY)?;
+        self.require(release.min_bundle)?;
+        Ok(release)
+    }
+
     /// A revocation by somebody with the right to revoke.
     ///
     /// It holds even if its signer was revoked since: otherwise the order in which revocations arrive would
@@ -200,6 +212,39 @@ impl Verified<Cancel> {
     /// [`Code::WrongJob`].
     pub fn check_for(&self, job: &Digest) -> Result<(), Refusal> {
         check_job(&self.job_digest, job)
+    }
+
+    /// Whether it is for this node: of all the job's nodes, or of some with this one among them.
+    #[must_use]
+    pub fn is_for(&self, node: &NodeId) -> bool {
+        self.nodes.is_empty() || self.nodes.binary_search(node).is_ok()
+    }
+
+    /// Refuses if it is for others of the job's nodes.
+    ///
+    /// # Errors
+    /// [`Code::WrongNode`].
+    pub fn check_node(&self, node: &NodeId) -> Result<(), Refusal> {
+        if self.is_for(node) {
+            return Ok(());
+        }
+        let text = format!("the cancel does not name {node}");
+        Err(Refusal::new(Code::WrongNode, text))
+    }
+}
+
+impl Verified<Release> {
+    /// Refuses a release of another job, or of other nodes.
+    ///
+    /// # Errors
+    /// [`Code::WrongJob`], [`Code::WrongNode`].
+    pub fn check_for(&self, job: &Digest, node: &NodeId) -> Result<(), Refusal> {
+        check_job(&self.job_digest, job)?;
+        if self.nodes.binary_search(node).is_ok() {
+            return Ok(());
+        }
+        let text = format!("the release does not name {node}");
+        Err(Refusal::new(Code::WrongNode, text))
     }
 }
 

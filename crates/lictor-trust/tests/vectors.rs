@@ -81,7 +81,7 @@ fn every_document_is_made_of_the_steps_that_its_vector_shows() {
         kinds.push(text(&v, "kind").to_owned());
     }
     kinds.dedup();
-    assert_eq!(kinds.len(), 11, "every kind that is built: {kinds:?}");
+    assert_eq!(kinds.len(), 12, "every kind that is built: {kinds:?}");
 }
 
 #[test]
@@ -146,6 +146,8 @@ fn the_vectors_are_one_org_that_verifies_from_its_id_alone() {
     approval.check_for(&job).unwrap();
     let cancel = trust.verify_cancel(&wire("cancel.json"), now()).unwrap();
     cancel.check_for(&job.digest()).unwrap();
+    let release = trust.verify_release(&wire("release.json"), now()).unwrap();
+    release.check_for(&job.digest(), node.id()).unwrap();
     let ask = trust.verify_ask(&node.keys, &wire("ask.json")).unwrap();
     ask.check_for(&job.digest()).unwrap();
     let receipt = trust.verify_receipt(&node.keys, &wire("receipt.json")).unwrap();

@@ -140,6 +140,7 @@ pub(crate) async fn approval(core: Arc<Core>, wire: String) -> Result<(), Refusa
     let again = Offer {
         job: envelope,
         approvals: vec![wire],
+        releases: Vec::new(),
     };
     // Whatever comes of it is in the journal and follows as events.
     let reply = offer(core, again).await;

@@ -89,7 +89,7 @@ async fn judge(
         Known::Waiting(approvals) => approvals,
         Known::No => Vec::new(),
     };
-    approvals.extend(offer.approvals.into_iter().take(APPROVALS));
+    approvals.extend(offer.approvals.iter().take(APPROVALS).cloned());
     if core.is_draining() {
         return later(core, &digest, Code::Draining.into()).await;
     }
@@ -138,6 +138,7 @@ async fn judge(
         live,
         job,
         approvals,
+        releases: offer.releases,
     };
     case.decide(stdin, place, times).await
 }

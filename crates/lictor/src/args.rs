@@ -76,6 +76,12 @@ pub(crate) enum Command {
     Egress(Egress),
     /// End a job, by a signed cancel
     Cancel(Cancel),
+    /// Sign a job again for the nodes whose receipts say that it did not succeed
+    Retry(Retry),
+    /// See and continue rollouts: jobs that the hub spreads over their nodes batch by batch
+    Rollout(Rollout),
+    /// Sign that a job may begin on some of its nodes, where the law demands it
+    Release(Release),
     /// List jobs that wait for approval
     Approvals,
     /// Approve a job, after showing exactly what is approved

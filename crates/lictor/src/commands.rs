@@ -26,7 +26,10 @@ pub(crate) mod nodes;
 mod org;
 mod profiles;
 mod receipt;
+mod release;
 mod result;
+mod retry;
+mod rollout;
 #[cfg(all(feature = "agent", unix))]
 mod rootfs;
 mod run;
@@ -71,6 +74,9 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Logs(args) => block_on(logs::run(&session()?, args)),
         Command::Egress(args) => block_on(egress::run(&session()?, args)),
         Command::Cancel(args) => block_on(cancel::run(&session()?, args)),
+        Command::Retry(args) => block_on(retry::run(&session()?, args)),
+        Command::Rollout(args) => block_on(rollout::run(&session()?, args)),
+        Command::Release(args) => block_on(release::run(&session()?, args)),
         Command::Approvals => block_on(approvals::list(&session()?)),
         Command::Approve(args) => block_on(approvals::approve(&session()?, args)),
         Command::Explain(args) => block_on(explain::run(&session()?, args)),

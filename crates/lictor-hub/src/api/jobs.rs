@@ -134,6 +134,21 @@ pub(super) async fn approve_job(
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
+/// Hand in a signed release of this job on some of its nodes.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/releases", tag = "jobs", params(("id" = String, Path)),
+    request_body(content = Envelope, content_type = "application/json", description = "the signed release (DSSE envelope)"),
+    responses((status = 202, description = "done", body = JobView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn release(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Path(id): Path<String>,
+    body: Body,
+) -> Reply<(StatusCode, Json<JobView>)> {
+    let wire = read_text(body, limits::ENVELOPE).await?;
+    let view = api.app.release(&caller, &known(&id)?, &wire).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
 /// Jobs that wait for approvals, with every document to check before signing.
 #[utoipa::path(get, path = "/api/v1/approvals", tag = "jobs",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),

@@ -8,9 +8,7 @@ use lictor_proto::api::{ExecutionView, FollowNode, JobDocuments, JobView, Pendin
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp};
 
-use super::submit::stdin_of;
-use super::{App, Caller, Error, Org, views};
-use crate::link::Offered;
+use super::{App, Caller, Error, Org};
 use crate::relay::Follower;
 use crate::relay::follower::Wish;
 use crate::store::{DocumentRow, ExecutionKey, ExecutionRow, JobCursor, JobDocument, JobFilter, JobRow};
@@ -84,7 +82,10 @@ impl App {
                 .iter()
                 .find(|e| Some(&e.node_id) == node.as_ref())
                 .map(|e| e.state);
-            state == Some(ExecutionState::AwaitingApproval)
+            matches!(
+                state,
+                Some(ExecutionState::AwaitingApproval | ExecutionState::AwaitingRelease)
+            )
         };
         // Of each node, the newest ask counts, while it waits.
         let mut asks: Vec<(&Option<NodeId>, Wire)> = Vec::new();
@@ -100,6 +101,7 @@ impl App {
             receipts: of(JobDocument::Receipt),
             asks: asks.into_iter().map(|(_, wire)| wire).collect(),
             approvals: of(JobDocument::Approval),
+            releases: of(JobDocument::Release),
             cancels: of(JobDocument::Cancel),
         })
     }
@@ -162,34 +164,52 @@ impl App {
         self.store.put_document(&org.id, &id, doc).await?;
         // Read after the approval is there: an ask that comes later finds the approval.
         let (row, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
-        let waiting = executions
-            .iter()
-            .filter(|e| e.state == ExecutionState::AwaitingApproval);
-        let nodes: Vec<NodeId> = waiting.map(|e| e.node_id.clone()).collect();
-        self.offer_again(&org, &row, nodes).await?;
+        self.offer_again(&org, &row, &executions, |_| true).await?;
         self.job(caller, &id).await
     }
 
-    async fn offer_again(&self, org: &Org, row: &JobRow, nodes: Vec<NodeId>) -> Result<(), Error> {
-        let docs = self.store.documents(&org.id, &row.job_id).await?;
-        let approvals: Vec<Wire> = docs
-            .into_iter()
-            .filter(|d| d.kind == JobDocument::Approval)
-            .map(|d| d.wire)
-            .collect();
-        let stdin = stdin_of(&views::read_job(&row.envelope)?);
-        for node_id in nodes {
-            let key = ExecutionKey {
-                org: org.id.clone(),
-                job_id: row.job_id.clone(),
-                node_id,
-            };
-            if let Some(link) = self.links.get(&org.id, &key.node_id) {
-                let live = self.live.enter(&key);
-                link.offer(Offered::stored(row.clone(), stdin, approvals.clone(), live));
-            }
-        }
-        Ok(())
+    /// Takes a signed release and offers the job again on the nodes that it names and that wait.
+    ///
+    /// # Errors
+    /// [`Error::Scope`]; [`Error::NotFound`] for an unknown job; [`Error::Refused`] with the rule it breaks.
+    pub async fn release(
+        self: &Arc<Self>,
+        caller: &Caller,
+        expected: &JobId,
+        wire: &str,
+    ) -> Result<JobView, Error> {
+        caller.need(TokenScope::Submit)?;
+        let org = self.org(&caller.org)?;
+        let checked = org.with(|t| t.verify_release(wire, Timestamp::now()));
+        let release = match checked.and_then(|r| {
+            check_job(Some(expected), &JobId::from_digest(&r.job_digest))?;
+            Ok(r)
+        }) {
+            Ok(release) => release,
+            Err(why) => return Err(self.refuse(Some(&org.id), EventType::ReleaseRejected, why).await),
+        };
+        self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
+        let doc = document(JobDocument::Release, release.digest(), wire);
+        self.store.put_document(&org.id, expected, doc).await?;
+        let (row, executions) = self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
+        self.offer_again(&org, &row, &executions, |node| release.nodes.contains(node))
+            .await?;
+        self.job(caller, expected).await
+    }
+
+    async fn offer_again(
+        &self,
+        org: &Org,
+        row: &JobRow,
+        executions: &[ExecutionRow],
+        is_meant: impl Fn(&NodeId) -> bool,
+    ) -> Result<(), Error> {
+        let states = [ExecutionState::AwaitingApproval, ExecutionState::AwaitingRelease];
+        let waiting = executions
+            .iter()
+            .filter(|e| states.contains(&e.state) && is_meant(&e.node_id));
+        let nodes = waiting.map(|e| e.node_id.clone()).collect();
+        self.offer_to(&org.id, row, nodes).await
     }
 
     /// Takes a signed cancel and passes it to every node of the job that is connected; the others get it when
@@ -216,7 +236,12 @@ impl App {
         let (row, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
         let doc = document(JobDocument::Cancel, cancel.digest(), wire);
         self.store.put_document(&org.id, &id, doc).await?;
-        let open = executions.iter().filter(|e| !e.state.is_final());
+        if cancel.nodes.is_empty() {
+            self.halt_rollout(&org.id, &id).await?;
+        }
+        let open = executions
+            .iter()
+            .filter(|e| !e.state.is_final() && cancel.is_for(&e.node_id));
         for link in open.filter_map(|e| self.links.get(&org.id, &e.node_id)) {
             // With the job: an offer may still be on its way, or wait for its turn.
             link.tell(Request::CancelJob(CancelJob {

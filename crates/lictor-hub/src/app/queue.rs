@@ -70,7 +70,13 @@ impl QueueBook {
     /// Takes over the database's counts.
     pub fn read(&self, depths: &[Depth]) {
         let mut fresh: HashMap<OrgId, Waiting> = HashMap::new();
-        let waits = |d: &&Depth| matches!(d.state, ExecutionState::Queued | ExecutionState::AwaitingApproval);
+        let waits = |d: &&Depth| {
+            use ExecutionState as S;
+            matches!(
+                d.state,
+                S::Queued | S::Held | S::AwaitingApproval | S::AwaitingRelease
+            )
+        };
         for depth in depths.iter().filter(waits) {
             let org = fresh.entry(depth.org.clone()).or_default();
             org.total += depth.executions;

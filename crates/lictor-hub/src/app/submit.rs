@@ -60,6 +60,7 @@ impl App {
             row: shaped.row.clone(),
             stdin: stdin_of(&shaped.job),
             approvals: Vec::new(),
+            releases: Vec::new(),
             admission: admission.clone(),
             live,
         };
@@ -98,16 +99,19 @@ impl App {
         if inserted == Inserted::New {
             for live in self.lives(&org, &row) {
                 if let Some(link) = self.links.get(&org.id, &live.key.node_id) {
-                    link.offer(Offered::stored(
-                        row.clone(),
-                        stdin_of(&shaped.job),
-                        Vec::new(),
-                        live,
-                    ));
+                    let nothing = (Vec::new(), Vec::new());
+                    link.offer(Offered::stored(row.clone(), stdin_of(&shaped.job), nothing, live));
                 }
             }
         }
         self.job(caller, &row.job_id).await
+    }
+
+    /// A job that is to be stored: shape, org, nodes, standard input and signature hold.
+    pub(super) async fn admit_job(&self, caller: &Caller, wire: String) -> Result<(Arc<Org>, JobRow), Error> {
+        let (org, shaped) = self.admit(caller, wire).await?;
+        self.check(&org, &shaped.row).await?;
+        Ok((org, shaped.row))
     }
 
     /// Scope, shape, org, nodes, standard input: everything but the signature.
@@ -221,7 +225,8 @@ impl App {
                 Ok(Inserted::New) => {
                     for live in away {
                         if let Some(link) = app.links.get(&org, &live.key.node_id) {
-                            link.offer(Offered::stored(row.clone(), stdin_of(&job), Vec::new(), live));
+                            let nothing = (Vec::new(), Vec::new());
+                            link.offer(Offered::stored(row.clone(), stdin_of(&job), nothing, live));
                         }
                     }
                 }

@@ -58,7 +58,7 @@ fn execution(row: ExecutionRow) -> ExecutionView {
 }
 
 /// That an execution waits for a node which is not there.
-fn offline() -> Refusal {
+pub(crate) fn offline() -> Refusal {
     Refusal::new(
         Code::NodeOffline,
         "the node is not connected; the job waits for it",

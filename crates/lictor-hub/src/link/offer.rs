@@ -14,6 +14,7 @@ use super::{NodeLink, PeerError};
 use crate::app::Error;
 use crate::app::submit::Admission;
 use crate::relay::Live;
+use crate::store::named::releases_for;
 use crate::store::{JobDocument, JobRow, Step};
 
 /// Bytes of standard input per piece.
@@ -30,6 +31,8 @@ pub struct Offered {
     pub stdin: Option<(Digest, u64)>,
     /// Signed approvals so far.
     pub approvals: Vec<Wire>,
+    /// Signed releases of this node so far.
+    pub releases: Vec<Wire>,
     /// Whether the hub takes it too.
     pub admission: watch::Receiver<Admission>,
     /// Its followers.
@@ -37,12 +40,18 @@ pub struct Offered {
 }
 
 impl Offered {
-    /// A job that is stored.
-    pub fn stored(row: JobRow, stdin: Option<(Digest, u64)>, approvals: Vec<Wire>, live: Arc<Live>) -> Self {
+    /// A job that is stored, with the approvals of it and the releases of this node.
+    pub fn stored(
+        row: JobRow,
+        stdin: Option<(Digest, u64)>,
+        (approvals, releases): (Vec<Wire>, Vec<Wire>),
+        live: Arc<Live>,
+    ) -> Self {
         Self {
             row,
             stdin,
             approvals,
+            releases,
             admission: watch::channel(Admission::Taken).1,
             live,
         }
@@ -88,11 +97,12 @@ impl NodeLink {
                 Ok(OfferReply::Ask(ask)) => {
                     self.asked(&offered, ask).await;
                     // An approval that came meanwhile found no execution that waits for it.
-                    let approvals = self.approvals(&offered).await;
-                    if approvals.len() <= offered.approvals.len() {
+                    let (approvals, releases) = self.signed(&offered).await;
+                    if approvals.len() <= offered.approvals.len() && releases.len() <= offered.releases.len()
+                    {
                         return Ok(());
                     }
-                    offered.approvals = approvals;
+                    (offered.approvals, offered.releases) = (approvals, releases);
                     continue;
                 }
                 Ok(reply) => {
@@ -119,6 +129,7 @@ impl NodeLink {
         let offer = Offer {
             job: offered.row.envelope.clone(),
             approvals: offered.approvals.clone(),
+            releases: offered.releases.clone(),
         };
         let held = self.held().clone();
         let mut reply = self.ask_offer(offer.clone()).await?;
@@ -140,22 +151,21 @@ impl NodeLink {
         Ok(reply)
     }
 
-    /// Every approval of the job so far.
-    async fn approvals(&self, offered: &Offered) -> Vec<Wire> {
-        let documents = self
-            .app
-            .store
-            .documents(&self.node.org, &offered.row.job_id)
-            .await;
-        match documents {
-            Ok(documents) => documents
-                .into_iter()
-                .filter(|d| d.kind == JobDocument::Approval)
-                .map(|d| d.wire)
-                .collect(),
+    /// Every approval of the job so far, and every release of this node.
+    async fn signed(&self, offered: &Offered) -> (Vec<Wire>, Vec<Wire>) {
+        let store = &self.app.store;
+        match store.documents(&self.node.org, &offered.row.job_id).await {
+            Ok(documents) => {
+                let of = |kind| -> Vec<Wire> {
+                    let matching = documents.iter().filter(|d| d.kind == kind);
+                    matching.map(|d| d.wire.clone()).collect()
+                };
+                let releases = releases_for(&of(JobDocument::Release), &self.node.node_id);
+                (of(JobDocument::Approval), releases)
+            }
             Err(e) => {
-                tracing::error!(error = %Error::from(e).chain(), "approvals were not read");
-                Vec::new()
+                tracing::error!(error = %Error::from(e).chain(), "approvals and releases were not read");
+                (Vec::new(), Vec::new())
             }
         }
     }
@@ -222,14 +232,17 @@ impl NodeLink {
         let verified = org.with(|t| {
             let v = t.verify_ask(&self.node.keys, &ask)?;
             v.check_for(&offered.row.digest)?;
-            Ok::<_, Refusal>(v.digest())
+            Ok::<_, Refusal>((v.digest(), v.gates.iter().all(|g| g.release)))
         });
         match verified {
-            Ok(digest) => {
+            Ok((digest, release)) => {
                 offered.live.event(StreamEvent::Ask { ask: ask.clone() }).await;
-                let why = Refusal::plain(Code::ApprovalNeeded);
-                let step = Step::Asked { digest, ask };
-                self.advance(offered, step, ExecutionState::AwaitingApproval, Some(why))
+                let (state, code) = match release {
+                    true => (ExecutionState::AwaitingRelease, Code::ReleaseNeeded),
+                    false => (ExecutionState::AwaitingApproval, Code::ApprovalNeeded),
+                };
+                let step = Step::Asked { release, digest, ask };
+                self.advance(offered, step, state, Some(Refusal::plain(code)))
                     .await;
             }
             Err(why) => {
@@ -247,7 +260,12 @@ impl NodeLink {
 
     async fn advance(&self, offered: &Offered, step: Step, state: ExecutionState, why: Option<Refusal>) {
         match self.app.store.advance(&offered.live.key, step).await {
-            Ok(true) => offered.live.event(state_of(self, state, why)).await,
+            Ok(true) => {
+                offered.live.event(state_of(self, state, why)).await;
+                if state.is_final() {
+                    self.app.rollouts.poke(&self.node.org, &offered.row.job_id);
+                }
+            }
             Ok(false) => {}
             Err(e) => tracing::error!(error = %Error::from(e).chain(), "a step was not stored"),
         }

@@ -378,7 +378,9 @@ impl NodeLink {
 fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) {
     let offered = match waiting.state {
         ExecutionState::Queued | ExecutionState::Leased => true,
-        ExecutionState::AwaitingApproval => !waiting.approvals.is_empty(),
+        ExecutionState::AwaitingApproval | ExecutionState::AwaitingRelease => {
+            !waiting.approvals.is_empty() || !waiting.releases.is_empty()
+        }
         _ => false,
     };
     if !offered || waiting.job.expires_at <= Timestamp::now() {
@@ -390,7 +392,7 @@ fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) {
             link.offer(Offered::stored(
                 waiting.job,
                 stdin_of(&job),
-                waiting.approvals,
+                (waiting.approvals, waiting.releases),
                 live,
             ));
         }

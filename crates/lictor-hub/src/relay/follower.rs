@@ -287,7 +287,8 @@ impl Follower {
         };
         self.app.say_if_offline(&key.org, &mut execution);
         let state = crate::app::views::state_event(&execution);
-        let ask = ask.filter(|_| execution.state == ExecutionState::AwaitingApproval);
+        let waits = [ExecutionState::AwaitingApproval, ExecutionState::AwaitingRelease];
+        let ask = ask.filter(|_| waits.contains(&execution.state));
         if let Some(receipt) = receipt {
             // Recorded after all of the log was stored, of which the end may not have been there yet.
             if self.wish.output && self.read_stored().await? {

@@ -9,17 +9,17 @@ use lictor_proto::{Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 use super::{
     DocumentRow, Durability, Enrolled, ExecutionKey, ExecutionRow, Followed, GrantRow, Inserted, JobFilter,
-    JobRow, LawRow, NewNode, NodeRow, Pending, Recorded, Result, ResultRow, Retained, SegmentRow, Step,
-    TokenRow,
+    JobRow, LawRow, NewNode, NodeRow, Pending, Recorded, Result, ResultRow, Retained, Rollouts, SegmentRow,
+    Step, TokenRow,
 };
 
 /// Everything that the hub keeps in its database.
 pub trait Store:
-    Orgs + Grants + Nodes + Jobs + Executions + Leases + Logs + Tokens + Trail + Retained
+    Orgs + Grants + Nodes + Jobs + Executions + Leases + Logs + Tokens + Trail + Retained + Rollouts
 {
 }
 impl<T> Store for T where
-    T: Orgs + Grants + Nodes + Jobs + Executions + Leases + Logs + Tokens + Trail + Retained
+    T: Orgs + Grants + Nodes + Jobs + Executions + Leases + Logs + Tokens + Trail + Retained + Rollouts
 {
 }
 

@@ -1,5 +1,6 @@
 //! The store on SQLite: WAL, one writer task that batches steps per transaction, a read pool apart.
 
+mod documents;
 mod followed;
 mod jobs;
 mod logs;
@@ -7,6 +8,7 @@ mod nodes;
 mod orgs;
 mod results;
 mod retention;
+mod rollouts;
 mod rows;
 mod tokens;
 mod trail;

@@ -32,6 +32,7 @@ async fn a_follower_is_told_state_newest_ask_receipt_and_length_of_its_own_execu
     let asks = [node.ask(&job), node.ask(&job)];
     for ask in &asks {
         let step = Step::Asked {
+            release: false,
             digest: job_digest(ask),
             ask: ask.clone(),
         };

@@ -11,6 +11,7 @@ mod logs;
 mod node;
 mod offers;
 mod poll;
+mod rollouts;
 mod routes;
 mod surface;
 mod tokens;

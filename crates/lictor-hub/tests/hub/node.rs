@@ -277,6 +277,7 @@ impl Node {
                 policy_id: "all".to_owned(),
                 n: 1,
                 group: name("admins"),
+                release: false,
             }],
             issued_at: Timestamp::now(),
         };

@@ -10,8 +10,8 @@ use lictor_link::http::{Answer, HttpClient, full};
 use lictor_link::hyper::{Method, Request};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
-    Approval, Bundle, Cancel, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, NodeKind, Revocation,
-    RevocationKind, Role, Root, RootRoles, Spec, Stdin,
+    Approval, Bundle, Cancel, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, NodeKind, Release,
+    Revocation, RevocationKind, Role, Root, RootRoles, Spec, Stdin,
 };
 use lictor_proto::{Name, NodeId, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
@@ -270,6 +270,7 @@ impl Org {
             job_digest: job_digest(job),
             operator: name("alice"),
             reason: "enough".to_owned(),
+            nodes: Vec::new(),
             min_bundle: 1,
             issued_at: Timestamp::now(),
             expires_at: Timestamp::now().plus(Duration::from_secs(300)),
@@ -302,6 +303,29 @@ impl Org {
             expires_at: Timestamp::now().plus(Duration::from_secs(300)),
         };
         wire(&approval, &[&self.alice])
+    }
+
+    pub fn release(&self, job: &str, node: &NodeId) -> String {
+        let release = Release {
+            tag: Default::default(),
+            org: self.id.clone(),
+            job_digest: job_digest(job),
+            operator: name("alice"),
+            nodes: vec![node.clone()],
+            min_bundle: 1,
+            issued_at: Timestamp::now(),
+            expires_at: Timestamp::now().plus(Duration::from_secs(300)),
+        };
+        wire(&release, &[&self.alice])
+    }
+
+    /// A job for all of these, which it sorts.
+    pub fn job_on(&self, nodes: &mut Vec<NodeId>, argv: &[&str]) -> String {
+        nodes.sort();
+        let exec = Exec::new(argv.iter().map(|a| (*a).to_owned()).collect());
+        let mut job = self.unsigned(&nodes[0], exec, Stdin::NONE);
+        job.nodes.clone_from(nodes);
+        wire(&job, &[&self.alice])
     }
 
     pub fn job(&self, node: &NodeId, argv: &[&str]) -> String {

@@ -264,7 +264,7 @@ impl Document for Approval {
     }
 }
 
-/// Ends a job, before or while it runs, on all of its nodes.
+/// Ends a job, before or while it runs, on all of its nodes or on some.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cancel {
@@ -279,6 +279,9 @@ pub struct Cancel {
     pub operator: Name,
     /// Why.
     pub reason: String,
+    /// On which nodes: ids, sorted, distinct; left out for all of the job's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeId>,
     /// Oldest bundle under which it counts.
     pub min_bundle: u64,
     /// When.
@@ -296,6 +299,12 @@ impl Document for Cancel {
 
     fn validate(&self) -> Result<(), Invalid> {
         check_reason(&self.reason)?;
+        ensure(self.nodes.len() <= limits::NODES, || {
+            Invalid::limit("nodes", "at most 10000")
+        })?;
+        ensure(self.nodes.is_sorted_by(|a, b| a < b), || {
+            Invalid::field("nodes", "sorted and distinct")
+        })?;
         check_validity(self.issued_at, self.expires_at)
     }
 }
@@ -325,7 +334,7 @@ pub struct Ask {
     pub issued_at: Timestamp,
 }
 
-/// A gate that waits for approvals.
+/// A gate that waits for approvals, or for a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenGate {
@@ -335,6 +344,9 @@ pub struct OpenGate {
     pub n: u32,
     /// From which roster group.
     pub group: Name,
+    /// Whether it waits for a release of this node, and not for approvals; left out where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub release: bool,
 }
 
 impl Document for Ask {

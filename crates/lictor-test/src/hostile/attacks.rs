@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod jobs;
 pub mod law;
 pub mod listing;
+pub mod releases;
 pub mod scripts;
 pub mod stdin;
 pub mod time;
@@ -37,6 +38,7 @@ pub const FAMILIES: &[(&str, &[Attack])] = &[
     ("time", time::ATTACKS),
     ("law", law::ATTACKS),
     ("approvals", approvals::ATTACKS),
+    ("releases", releases::ATTACKS),
     ("control", control::ATTACKS),
     ("standard input", stdin::ATTACKS),
     ("bytes", bytes::ATTACKS),

@@ -11,7 +11,7 @@ use lictor_policy::starter::{self, Founder};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
     Approval, Bundle, Cancel, Document, Empty, Exec, Freshness, Grant, Job, JobKind, MinVersions, NodeKind,
-    Revocation, RevocationKind, RevocationSet, Role, Root, RootRoles, Spec, Stdin, Token,
+    Release, Revocation, RevocationKind, RevocationSet, Role, Root, RootRoles, Spec, Stdin, Token,
 };
 use lictor_proto::{Digest, Envelope, Name, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::keys::PublicLine;
@@ -297,6 +297,22 @@ impl Org {
         }
     }
 
+    /// A release of a job on one node, not signed yet.
+    #[must_use]
+    pub fn release(&self, job: Digest, operator: &str, node: &NodeId) -> Release {
+        let now = self.now();
+        Release {
+            tag: Default::default(),
+            org: self.id.clone(),
+            job_digest: job,
+            operator: name(operator),
+            nodes: vec![node.clone()],
+            min_bundle: 1,
+            issued_at: now,
+            expires_at: now.plus(5 * MINUTE),
+        }
+    }
+
     /// A cancel, not signed yet.
     #[must_use]
     pub fn cancel(&self, job: Digest, operator: &str) -> Cancel {
@@ -307,6 +323,7 @@ impl Org {
             job_digest: job,
             operator: name(operator),
             reason: "enough".into(),
+            nodes: Vec::new(),
             min_bundle: 1,
             issued_at: now,
             expires_at: now.plus(5 * MINUTE),

@@ -165,9 +165,23 @@ impl Scene {
     /// # Errors
     /// When there is no answer.
     pub async fn offer(&self, job: &str, approvals: &[String]) -> Result<OfferReply> {
+        self.offer_with(job, approvals, &[]).await
+    }
+
+    /// Offers a job with these approvals and releases.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn offer_with(
+        &self,
+        job: &str,
+        approvals: &[String],
+        releases: &[String],
+    ) -> Result<OfferReply> {
         let offer = Offer {
             job: job.to_owned(),
             approvals: approvals.to_vec(),
+            releases: releases.to_vec(),
         };
         match self.hub.ask(&Request::Offer(offer)).await? {
             Reply::Offer(reply) => Ok(reply),

@@ -46,3 +46,8 @@ fn hub_calls_every_route_without_a_signature() {
 fn hub_offers_more_jobs_than_the_node_takes() {
     holds("hub_offers_more_jobs_than_the_node_takes");
 }
+
+#[test]
+fn hub_sends_the_cancel_of_another_node() {
+    holds("hub_sends_the_cancel_of_another_node");
+}

@@ -12,6 +12,7 @@ mod fleet;
 mod jobs;
 mod law;
 mod listing;
+mod releases;
 mod scripts;
 mod stdin;
 mod time;

@@ -10,14 +10,14 @@ use serde_json::Value;
 use crate::steps::{SOON, id_of, mark, reach, seq};
 
 /// A lab, and further nodes of its org.
-struct Crew {
-    lab: Lab,
+pub(crate) struct Crew {
+    pub(crate) lab: Lab,
     agents: Vec<(String, PathBuf, Option<Program>)>,
 }
 
 impl Crew {
     /// `lictor up`, and a node for each name, with these labels.
-    fn of(nodes: &[(&str, &[&str])]) -> Result<Self> {
+    pub(crate) fn of(nodes: &[(&str, &[&str])]) -> Result<Self> {
         let mut crew = Self {
             lab: Lab::start()?,
             agents: Vec::new(),
@@ -36,7 +36,7 @@ impl Crew {
         Ok(crew)
     }
 
-    fn cli(&self) -> &Cli {
+    pub(crate) fn cli(&self) -> &Cli {
         self.lab.cli()
     }
 
@@ -53,7 +53,7 @@ impl Crew {
         self.start(self.agents.len() - 1)
     }
 
-    fn start(&mut self, n: usize) -> Result<()> {
+    pub(crate) fn start(&mut self, n: usize) -> Result<()> {
         let (name, dir, agent) = &mut self.agents[n];
         let dir = path(dir)?;
         *agent = Some(Program::start(
@@ -63,7 +63,7 @@ impl Crew {
         self.is_there(&name, true)
     }
 
-    fn stop(&mut self, n: usize) -> Result<()> {
+    pub(crate) fn stop(&mut self, n: usize) -> Result<()> {
         let agent = self.agents[n].2.as_mut().context("not running")?;
         ensure!(agent.terminate()?.success(), "{}", agent.stderr());
         self.agents[n].2 = None;
@@ -72,7 +72,7 @@ impl Crew {
     }
 
     /// Waits until the hub says so.
-    fn is_there(&self, name: &str, connected: bool) -> Result<()> {
+    pub(crate) fn is_there(&self, name: &str, connected: bool) -> Result<()> {
         wait_until(&format!("{name} connected: {connected}"), SOON, || {
             let nodes = self.cli().json(&["nodes"]).unwrap_or_default();
             let mut all = nodes.as_array().into_iter().flatten();
@@ -87,7 +87,7 @@ impl Crew {
         self.cli().run(&words)
     }
 
-    fn run_json(&self, targets: &[&str], script: &str) -> Result<(Done, Vec<Value>)> {
+    pub(crate) fn run_json(&self, targets: &[&str], script: &str) -> Result<(Done, Vec<Value>)> {
         let mut words = vec!["--json"];
         words.extend(targets);
         let done = self.run(&words, script)?;
@@ -123,12 +123,12 @@ fn stranger() -> Result<Cli> {
     Cli::new(Path::new("/nonexistent"))
 }
 
-fn path(path: &Path) -> Result<&str> {
+pub(crate) fn path(path: &Path) -> Result<&str> {
     path.to_str().context("path is not UTF-8")
 }
 
 /// The result of each node, by name.
-fn results(lines: &[Value]) -> Vec<(String, String)> {
+pub(crate) fn results(lines: &[Value]) -> Vec<(String, String)> {
     let results = lines.iter().filter(|l| l["event"] == "result");
     let word = |l: &Value, key: &str| l[key].as_str().unwrap_or_default().to_owned();
     let mut all: Vec<_> = results.map(|l| (word(l, "node"), word(l, "status"))).collect();
@@ -136,7 +136,7 @@ fn results(lines: &[Value]) -> Vec<(String, String)> {
     all
 }
 
-fn are(results: &[(String, String)], expected: &[(&str, &str)]) {
+pub(crate) fn are(results: &[(String, String)], expected: &[(&str, &str)]) {
     let results: Vec<_> = results.iter().map(|(n, s)| (n.as_str(), s.as_str())).collect();
     assert_eq!(results, expected);
 }

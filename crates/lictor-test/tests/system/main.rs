@@ -5,6 +5,7 @@
 //! | `contract` | `lictor up`, and what scripts may rely on |
 //! | `exact` | how a command runs and ends, and what its result says |
 //! | `fleet` | one job on several nodes, and on those that are away |
+//! | `rollouts` | batches, stop rules, releases, retry, cancels of some nodes |
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
@@ -35,6 +36,7 @@ mod limits;
 mod network;
 mod pull;
 mod registry;
+mod rollouts;
 mod rootfs;
 mod roots;
 mod sandbox;

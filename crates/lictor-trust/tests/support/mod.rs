@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
     Approval, ApprovalFacts, Ask, Bundle, Cancel, Document, Empty, Exec, Exit, Freshness, Grant, Job,
-    JobKind, MinVersions, NodeKind, OpenGate, Outcome, Receipt, Revocation, RevocationKind, RevocationSet,
-    Role, Root, RootRoles, Spec, Stdin, StreamSummary,
+    JobKind, MinVersions, NodeKind, OpenGate, Outcome, Receipt, Release, Revocation, RevocationKind,
+    RevocationSet, Role, Root, RootRoles, Spec, Stdin, StreamSummary,
 };
 use lictor_proto::ids::PublicKey;
 use lictor_proto::{Code, Digest, Name, OrgId, Timestamp};
@@ -361,6 +361,20 @@ impl World {
             job_digest: self.job_digest(),
             operator: name("alice"),
             reason: "enough".into(),
+            nodes: Vec::new(),
+            min_bundle: 1,
+            issued_at: at(0),
+            expires_at: at(HOUR),
+        }
+    }
+
+    pub fn release(&self) -> Release {
+        Release {
+            tag: Default::default(),
+            org: self.org.clone(),
+            job_digest: self.job_digest(),
+            operator: name("alice"),
+            nodes: vec![self.secrets.node_id(&self.org)],
             min_bundle: 1,
             issued_at: at(0),
             expires_at: at(HOUR),
@@ -380,6 +394,7 @@ impl World {
                 policy_id: "two-leads".into(),
                 n: 2,
                 group: name("leads"),
+                release: false,
             }],
             issued_at: at(0),
         }

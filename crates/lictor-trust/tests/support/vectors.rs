@@ -62,6 +62,7 @@ pub fn all() -> Vec<(&'static str, String)> {
         ("job.json", vector(&w.job(), &[seed::ALICE])),
         ("approval.json", vector(&w.approval(), &[seed::BOB])),
         ("cancel.json", vector(&w.cancel(), &[seed::ALICE])),
+        ("release.json", vector(&w.release(), &[seed::ALICE])),
         ("ask.json", vector(&w.ask(), &[seed::NODE])),
         ("receipt.json", vector(&receipt, &[seed::NODE])),
         ("assertion.json", assertion(&w)),

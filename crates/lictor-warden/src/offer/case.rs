@@ -6,7 +6,7 @@ use lictor_audit::{Event, EventType};
 use lictor_policy::{Asked, Authorise, Decision as Verdict, Denial, Permit, authorise};
 use lictor_proto::agent::{OfferReply, Wire};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Approval, Ask, Job, Outcome, Spec, UsedSandbox};
+use lictor_proto::doc::{Approval, Ask, Job, Outcome, Release, Spec, UsedSandbox};
 use lictor_proto::{Code, Digest, JobId};
 use lictor_sandbox::{Plan, Resolved, StartError, StdinSource, Work};
 use lictor_trust::Verified;
@@ -36,6 +36,8 @@ pub(super) struct Case<'a> {
     pub(super) live: &'a Arc<LiveJob>,
     pub(super) job: Verified<Job>,
     pub(super) approvals: Vec<Wire>,
+    /// What the hub brings with this offer; it keeps them, and brings them again.
+    pub(super) releases: Vec<Wire>,
 }
 
 impl Case<'_> {
@@ -63,6 +65,7 @@ impl Case<'_> {
         };
         times.done(Timed::Facts);
         let counted = self.verified_approvals().await;
+        let releases = self.verified_releases().await;
         let verdict = {
             let _span = tracing::debug_span!("authorise").entered();
             authorise(Authorise {
@@ -72,6 +75,7 @@ impl Case<'_> {
                 node: self.acting.node,
                 facts: resolved.facts().clone(),
                 approvals: &counted,
+                releases: &releases,
                 now: self.acting.now,
             })
         };
@@ -242,6 +246,30 @@ impl Case<'_> {
         counted
     }
 
+    /// Releases that hold now, of this job and for this node; the others leave an audit event.
+    async fn verified_releases(&self) -> Vec<Verified<Release>> {
+        let mut counted = Vec::new();
+        for wire in self.releases.iter().take(APPROVALS) {
+            let trust = &self.held.trust;
+            let checked = trust.verify_release(wire, self.core.now()).and_then(|r| {
+                r.check_for(&self.digest, &self.core.issuer.node_id)?;
+                Ok(r)
+            });
+            match checked {
+                Ok(release) => counted.push(release),
+                Err(refusal) => {
+                    self.idle(Event::new(EventType::ReleaseRefused).refused(&refusal))
+                        .await
+                }
+            }
+        }
+        counted
+    }
+
+    async fn idle(&self, event: Event) {
+        self.core.audit(event.with_id("job", &self.digest)).await;
+    }
+
     /// Signs the ask and keeps the job waiting, with the approvals that hold.
     async fn ask(self, asked: Box<Asked>, counted: Vec<Verified<Approval>>) -> OfferReply {
         let asked = *asked;
@@ -262,6 +290,15 @@ impl Case<'_> {
                 .with_id("job", &self.digest)
                 .with_id("approval", approval);
             core.audit(event.refused(&Code::ApprovalIneligible.into())).await;
+        }
+        let code = match asked.gates.iter().all(|g| g.release) {
+            true => Code::ReleaseNeeded,
+            false => Code::ApprovalNeeded,
+        };
+        let idle = asked.idle_releases.iter();
+        for release in idle.filter(|_| asked.gates.iter().any(|g| g.release)) {
+            let event = Event::new(EventType::ReleaseRefused).with_id("release", release);
+            self.idle(event.refused(&Code::ReleaseIneligible.into())).await;
         }
         let facts = asked.facts.to_text();
         let gates: Vec<String> = asked.gates.iter().map(|g| g.policy_id.clone()).collect();
@@ -291,7 +328,7 @@ impl Case<'_> {
                     .with_id("job", &self.digest)
                     .with("operator", self.job.operator.as_str())
                     .with("gates", gates.as_slice())
-                    .with("code", Code::ApprovalNeeded),
+                    .with("code", code),
             ],
             receipt: None,
         };

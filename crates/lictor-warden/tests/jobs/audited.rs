@@ -150,6 +150,7 @@ async fn flood(world: &World, warden: &Warden) {
             let garbage = lictor_proto::agent::Offer {
                 job: "{".to_owned(),
                 approvals: vec![],
+                releases: Vec::new(),
             };
             assert!(matches!(offer(warden, garbage).await, OfferReply::Refused(_)));
         }

@@ -248,7 +248,12 @@ impl World {
         let job = wire(job, seed_of(job.operator.as_str()));
         let digest = Envelope::parse(job.as_bytes(), 1 << 20).unwrap().digest();
         let approvals = Vec::new();
-        (digest, Offer { job, approvals })
+        let offer = Offer {
+            job,
+            approvals,
+            releases: Vec::new(),
+        };
+        (digest, offer)
     }
 
     /// A signed job of alice's.
@@ -279,6 +284,7 @@ impl World {
             job_digest: job,
             operator: name(operator),
             reason: "enough".into(),
+            nodes: Vec::new(),
             min_bundle: 1,
             issued_at: now,
             expires_at: now.plus(MINUTE * 5),

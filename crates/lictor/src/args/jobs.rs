@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use lictor_client::Target;
+use lictor_client::rollout::Share;
 use lictor_proto::{JobId, Name};
 use lictor_trust::profiles::parse_duration;
 
@@ -32,15 +33,17 @@ pub(crate) struct Run {
     /// Submit, print the job's id, and leave
     #[arg(long, short)]
     pub(crate) detach: bool,
-    /// How long the job may wait before it starts
-    #[arg(long, value_parser = parse_duration, default_value = "5m")]
-    pub(crate) valid: Duration,
+    /// How long the job may wait before it starts [default: 5m; of a rollout 1h, or what the law allows]
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) valid: Option<Duration>,
     /// Why, for people and for policy
     #[arg(long, default_value = "")]
     pub(crate) reason: String,
     /// Sign with this key of the home instead of the configured one
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<Name>,
+    #[command(flatten)]
+    pub(crate) spread: Spread,
     #[command(flatten)]
     pub(crate) targets: Targets,
     /// Say which nodes would run it, and sign nothing
@@ -54,6 +57,23 @@ pub(crate) struct Run {
     pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) what: What,
+}
+
+/// How a job is spread over its nodes. Any of these makes it a rollout, which the hub carries out.
+#[derive(Debug, Args)]
+pub(crate) struct Spread {
+    /// Begin batch by batch: so many nodes, or a part of all, the last size again and again: 1,10,50%
+    #[arg(long, value_name = "N,P%", value_delimiter = ',')]
+    pub(crate) batch: Vec<Share>,
+    /// At most so many nodes at once [default: a whole batch]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) concurrency: Option<u32>,
+    /// Wait so long after the first batch: 5m
+    #[arg(long, value_parser = parse_duration, requires = "batch")]
+    pub(crate) pause: Option<Duration>,
+    /// Stop when so many nodes, or such a part of all, have not succeeded [default of a rollout: 1]
+    #[arg(long, value_name = "N|P%")]
+    pub(crate) max_failures: Option<Share>,
 }
 
 /// What is to be run.
@@ -177,6 +197,69 @@ pub(crate) struct Cancel {
     /// Why
     #[arg(long, default_value = "")]
     pub(crate) reason: String,
+    /// Only on this node of the job's, by name or id (repeatable) [default: on all]
+    #[arg(long = "node", value_name = "NAME")]
+    pub(crate) nodes: Vec<String>,
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
+}
+
+/// `lictor retry`.
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    /// Only where it ran and did not succeed: not where it was denied or canceled
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// How long the new job may wait before it starts
+    #[arg(long, value_parser = parse_duration, default_value = "5m")]
+    pub(crate) valid: Duration,
+    /// Submit, print the new job's id, and leave
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Do not ask before another operator's job is signed again
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
+}
+
+/// `lictor rollout`.
+#[derive(Debug, Args)]
+pub(crate) struct Rollout {
+    #[command(subcommand)]
+    pub(crate) command: RolloutCommand,
+}
+
+/// What to do with a rollout.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RolloutCommand {
+    /// Show how a rollout stands, batch by batch, as its hub says
+    Show(JobRef),
+    /// Let a rollout go on that stopped, or that pauses; what has failed so far counts no more
+    Continue(JobRef),
+}
+
+/// `lictor release`.
+#[derive(Debug, Args)]
+pub(crate) struct Release {
+    /// The nodes of this batch of the rollout, as its hub says; they are shown before anything is signed (repeatable)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: Vec<u32>,
+    /// This node of the job's, by name or id (repeatable)
+    #[arg(long = "node", value_name = "NAME", required_unless_present = "batch")]
+    pub(crate) nodes: Vec<String>,
+    /// Do not ask for confirmation; needed with --json, which shows nothing to confirm
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// How long the release counts
+    #[arg(long, value_parser = parse_duration, default_value = "1h")]
+    pub(crate) valid: Duration,
+    /// Release as this operator instead of the configured one
+    #[arg(long = "as", value_name = "OPERATOR")]
+    pub(crate) operator: Option<Name>,
+    /// Sign with this key of the home instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<Name>,
     /// The job's id, `j_...`
     pub(crate) id: JobId,
 }

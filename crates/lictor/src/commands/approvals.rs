@@ -5,7 +5,7 @@
 //!   shown, and what does not verify cannot be approved.
 
 use lictor_client::Signer;
-use lictor_proto::doc::ApprovalFacts;
+use lictor_proto::doc::{ApprovalFacts, OpenGate};
 use serde_json::json;
 
 use crate::args::Approve;
@@ -108,12 +108,7 @@ fn question(dossier: &Dossier) -> String {
             ask.node_id, ask.bundle_version
         ));
         for gate in &ask.gates {
-            lines.push(format!(
-                "  {} of {} must approve ({})",
-                gate.n,
-                gate.group,
-                escape(&gate.policy_id)
-            ));
+            lines.push(format!("  {}", gate_text(gate)));
         }
         lines.push("  it found out:".to_owned());
         lines.extend(facts(&ask.facts));
@@ -125,6 +120,15 @@ fn question(dossier: &Dossier) -> String {
         lines.push(format!("DOES NOT HOLD: {}", escape(&refusal.to_string())));
     }
     lines.join("\n")
+}
+
+/// What a gate waits for.
+pub(crate) fn gate_text(gate: &OpenGate) -> String {
+    let id = escape(&gate.policy_id);
+    match gate.release {
+        true => format!("somebody of {} must release it on this node ({id})", gate.group),
+        false => format!("{} of {} must approve ({id})", gate.n, gate.group),
+    }
 }
 
 /// The facts as lines; as they are when they are no JSON object.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use lictor_client::target::{Chosen, choose};
 use lictor_client::{Hub, Target, TrustStore};
-use lictor_proto::api::NodeView;
+use lictor_proto::api::{NodeView, RolloutPlan};
 use lictor_proto::doc::Expect;
 use lictor_proto::{Code, NodeId};
 use lictor_trust::directory::Node;
@@ -165,26 +165,35 @@ async fn fitting(session: &Session, hub: &Hub, nodes: Vec<Node>, expect: &Expect
 }
 
 impl Choice {
-    /// Who would run it, for `--dry-run`.
-    pub(crate) async fn preview(&self, session: &Session, hub: &Hub) -> Result {
+    /// Who would run it, and in which batch of a rollout, for `--dry-run`.
+    pub(crate) async fn preview(&self, session: &Session, hub: &Hub, plan: Option<&RolloutPlan>) -> Result {
         let views = hub.nodes().await.map_err(|e| failed("list the nodes", &e))?;
         let is_there = |node: &Node| views.iter().any(|v| v.node_id == *node.id() && v.connected);
         let value = |node: &Node| {
             json!({
                 "name": node.name(), "node_id": node.id(), "labels": node.labels, "groups": node.groups,
                 "connected": is_there(node),
+                "batch": plan.map(|p| batch_of(p, node)),
             })
         };
         let values = json!({
             "event": "dry_run",
             "nodes": self.nodes.iter().map(value).collect::<Vec<_>>(),
             "expect": self.expect,
+            "plan": plan,
         });
         session.out.either(&values, || {
-            let rows: Vec<_> = self.nodes.iter().map(|n| cells(n, is_there(n))).collect();
+            let mut rows: Vec<_> = self.nodes.iter().map(|n| cells(n, is_there(n))).collect();
+            let mut head = vec!["name", "state", "labels", "groups", "id"];
+            if let Some(plan) = plan {
+                head.insert(0, "batch");
+                for (row, node) in rows.iter_mut().zip(&self.nodes) {
+                    row.insert(0, batch_of(plan, node).to_string());
+                }
+            }
             format!(
                 "{}\n{} nodes; nothing was signed",
-                table(&["name", "state", "labels", "groups", "id"], &rows),
+                table(&head, &rows),
                 rows.len()
             )
         })?;
@@ -208,6 +217,12 @@ impl Choice {
         }
         confirm::signing("Use --yes where nobody can be asked.")
     }
+}
+
+/// From 1 on.
+fn batch_of(plan: &RolloutPlan, node: &Node) -> usize {
+    let place = plan.batches.iter().position(|b| b.contains(node.id()));
+    place.map_or(0, |at| at + 1)
 }
 
 fn cells(node: &Node, is_there: bool) -> Vec<String> {

@@ -4,7 +4,7 @@ use lictor_client::{Hub, TrustStore};
 use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::{Approval, Ask, Job, Receipt, Script, Spec, Stdin, StdinWord};
+use lictor_proto::doc::{Approval, Ask, Job, Receipt, Release, Script, Spec, Stdin, StdinWord};
 use lictor_proto::{Envelope, JobId, NodeId, limits};
 use lictor_trust::directory::Node;
 use lictor_trust::{Historic, Verified};
@@ -21,6 +21,7 @@ pub(crate) struct Dossier {
     pub(crate) asks: Vec<Verified<Ask>>,
     pub(crate) receipts: Vec<Verified<Receipt>>,
     pub(crate) approvals: Vec<Verified<Approval>>,
+    pub(crate) releases: Vec<Verified<Release>>,
     /// The text of the script of the law that it names, if it is the one that was signed.
     of_bundle: Option<String>,
     /// What the hub handed over and does not hold.
@@ -80,6 +81,10 @@ impl Dossier {
             let approval = trust.verify_approval(wire, now).ok()?;
             (approval.job_digest == digest).then_some(approval)
         });
+        let releases = docs.releases.iter().filter_map(|wire| {
+            let release = trust.verify_release(wire, now).ok()?;
+            (release.job_digest == digest).then_some(release)
+        });
         let of_bundle = match (&job.spec, trust.law(now)) {
             (Spec::Script(script), Ok(law)) => law.script(script).ok().map(str::to_owned),
             (Spec::Exec(_) | Spec::Script(_), _) => None,
@@ -87,6 +92,7 @@ impl Dossier {
         Self {
             of_bundle,
             approvals: approvals.collect(),
+            releases: releases.collect(),
             wire: docs.job,
             job,
             nodes,
@@ -120,6 +126,11 @@ impl Dossier {
             .hint("`lictor job ID` lists its nodes.")),
             _ => Err(Failure::new("this job is for several nodes").hint("Name one with --node.")),
         }
+    }
+
+    /// The nodes of the job that are named.
+    pub(crate) fn named(&self, names: &[String]) -> Result<Vec<&Node>> {
+        names.iter().map(|name| self.node(Some(name))).collect()
     }
 
     /// The signed request in words, nothing of it from the hub's mouth.

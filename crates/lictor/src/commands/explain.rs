@@ -17,6 +17,7 @@ use lictor_trust::profiles::Profile;
 use serde_json::{Value, json};
 
 use crate::args::Explain;
+use crate::commands::approvals::gate_text;
 use crate::commands::{org, work};
 use crate::escape::{command_line, escape};
 use crate::exit::{self, Status};
@@ -42,6 +43,7 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result {
         node: &context,
         facts: &facts,
         approvals: &[],
+        releases: &[],
         now: Timestamp::now(),
     };
     let verdict = evaluate(&law, &question);
@@ -93,8 +95,8 @@ impl Told<'_> {
     fn outcome(&self) -> (&'static str, Vec<String>) {
         match &self.verdict.outcome {
             Outcome::Permit => ("allow", Vec::new()),
-            Outcome::BreakGlass(gates) => ("allow by break-glass", gates.iter().map(gate).collect()),
-            Outcome::Ask(gates) => ("ask", gates.iter().map(gate).collect()),
+            Outcome::BreakGlass(gates) => ("allow by break-glass", gates.iter().map(gate_text).collect()),
+            Outcome::Ask(gates) => ("ask", gates.iter().map(gate_text).collect()),
             Outcome::Deny(r) => ("deny", vec![format!("[{}] {}", r.code, escape(&r.message))]),
         }
     }
@@ -141,15 +143,6 @@ impl Told<'_> {
         }
         lines.join("\n")
     }
-}
-
-fn gate(gate: &lictor_proto::doc::OpenGate) -> String {
-    format!(
-        "{} of {} must approve ({})",
-        gate.n,
-        gate.group,
-        escape(&gate.policy_id)
-    )
 }
 
 fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId, &LawFiles)) -> Result<Job> {

@@ -35,6 +35,7 @@ use crate::commands::result::ResultLine;
 use crate::commands::said::Said;
 use crate::commands::screen::{Screen, Unwritten, piece};
 use crate::commands::watch::{LEFT, LOST_FOR, READER_GONE};
+use crate::escape::escape;
 use crate::failure::{Failure, Result};
 use crate::session::{Session, failed};
 
@@ -97,6 +98,9 @@ struct Scene<'a> {
     ended: VecDeque<(NodeId, Follower)>,
     judging: FuturesUnordered<BoxFuture<'a, Judged>>,
     told_of_approvals: bool,
+    told_of_releases: bool,
+    /// The last word about the rollout.
+    rollout: String,
     lost_at: Option<Instant>,
     /// Nothing more comes, or is listened to.
     is_read: bool,
@@ -159,6 +163,8 @@ impl<'a> FleetWatch<'a> {
             ended: VecDeque::new(),
             judging: FuturesUnordered::new(),
             told_of_approvals: false,
+            told_of_releases: false,
+            rollout: String::new(),
             lost_at: None,
             is_read: false,
             lingers_until: None,
@@ -218,7 +224,8 @@ impl<'a> FleetWatch<'a> {
     /// Whether nothing is left that is worth waiting for.
     fn is_over(&self, scene: &Scene<'_>) -> bool {
         let is_left = |row: &Row| row.end.is_none();
-        let waits = |row: &Row| is_left(row) && !(self.until == FleetUntil::Present && row.is_away());
+        let leaves = |row: &Row| self.until == FleetUntil::Present && row.is_away() || row.is_stopped();
+        let waits = |row: &Row| is_left(row) && !leaves(row);
         let judging = !scene.judging.is_empty() || !scene.ended.is_empty();
         let is_left_alone = scene.rows.values().any(is_left) && !scene.rows.values().any(waits);
         !judging && (scene.is_read || is_left_alone)
@@ -338,13 +345,38 @@ impl<'a> FleetWatch<'a> {
             scene.fleet.close(node);
             return self.unconfirmed(node, &why.into(), scene).await;
         }
-        if row.said.state == Some(ExecutionState::AwaitingApproval)
-            && !std::mem::replace(&mut scene.told_of_approvals, true)
-        {
-            let note = format!("nodes wait for approval: lictor approve {}", self.id());
-            self.session.out.note(note);
-        }
+        let (state, reason) = (row.said.state, row.said.reason.clone());
+        self.tell_of_waiting(state, reason, scene);
         Ok(())
+    }
+
+    /// What people have to do, or wait for: said once, not for each node.
+    fn tell_of_waiting(&self, state: Option<ExecutionState>, reason: Option<Refusal>, scene: &mut Scene<'a>) {
+        let (out, id) = (self.session.out, self.id());
+        match state {
+            Some(ExecutionState::AwaitingApproval) if !scene.told_of_approvals => {
+                scene.told_of_approvals = true;
+                out.note(format!("nodes wait for approval: lictor approve {id}"));
+            }
+            Some(ExecutionState::AwaitingRelease) if !scene.told_of_releases => {
+                scene.told_of_releases = true;
+                out.note(format!("nodes wait for a release: lictor release {id} --batch N"));
+            }
+            Some(ExecutionState::Held) => {
+                let Some(reason) = reason.filter(|r| r.message != scene.rollout) else {
+                    return;
+                };
+                let text = escape(&reason.message);
+                match reason.code {
+                    Code::RolloutStopped => {
+                        out.note(format!("the hub says that the rollout stopped: {text}"))
+                    }
+                    _ => out.progress(text),
+                }
+                scene.rollout = reason.message;
+            }
+            _ => {}
+        }
     }
 
     /// Lets some of those that have ended be judged, beside what goes on.
@@ -448,7 +480,7 @@ impl<'a> FleetWatch<'a> {
         };
         let out = self.session.out;
         let signer = Signer::new(self.trust, operator, key);
-        let sent = match signer.cancel(self.job, "interrupted by the person who ran it") {
+        let sent = match signer.cancel(self.job, "interrupted by the person who ran it", Vec::new()) {
             Ok(cancel) => self.hub.cancel(&self.id(), &cancel.wire).await.map(drop),
             Err(refusal) => Err(Error::Untrusted(refusal)),
         };

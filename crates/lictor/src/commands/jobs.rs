@@ -8,6 +8,7 @@ use lictor_proto::doc::{Exit, Receipt};
 use serde_json::json;
 
 use crate::args::{JobRef, JobsList};
+use crate::commands::approvals::gate_text;
 use crate::commands::dossier::Dossier;
 use crate::commands::result::word;
 use crate::commands::{attempts, limits};
@@ -54,7 +55,9 @@ pub(crate) async fn list(session: &Session, args: &JobsList) -> Result {
 fn state(one: &ExecutionView) -> String {
     let why = match one.code {
         Some(Code::NodeOffline) => " (offline)",
-        Some(Code::Canceled) if one.state == ExecutionState::Queued => " (cancel waits)",
+        Some(Code::Canceled) if matches!(one.state, ExecutionState::Queued | ExecutionState::Held) => {
+            " (cancel waits)"
+        }
         _ => "",
     };
     format!("{}{why}", one.state.as_str())
@@ -103,6 +106,7 @@ pub(crate) async fn show(session: &Session, args: &JobRef) -> Result {
         "executions": view.executions,
         "asks": dossier.asks.iter().map(|a| a.doc()).collect::<Vec<_>>(),
         "approvals": dossier.approvals.iter().map(|a| a.doc()).collect::<Vec<_>>(),
+        "releases": dossier.releases.iter().map(|r| r.doc()).collect::<Vec<_>>(),
         "receipts": receipts,
         "refused": dossier.refused,
     });
@@ -128,18 +132,21 @@ fn text(view: &JobView, dossier: &Dossier) -> String {
     }
     for ask in &dossier.asks {
         for gate in &ask.gates {
-            lines.push(format!(
-                "asks       {} of {} must approve ({})",
-                gate.n,
-                gate.group,
-                escape(&gate.policy_id)
-            ));
+            lines.push(format!("asks       {}", gate_text(gate)));
         }
     }
     for approval in &dossier.approvals {
         lines.push(format!(
             "approved   by {} at {}",
             approval.approver, approval.issued_at
+        ));
+    }
+    for release in &dossier.releases {
+        lines.push(format!(
+            "released   by {} on {} nodes at {}",
+            release.operator,
+            release.nodes.len(),
+            release.issued_at
         ));
     }
     lines.extend(dossier.receipts.iter().map(|r| receipt(r.doc())));

@@ -3,15 +3,18 @@
 use std::io::Read as _;
 
 use bytes::Bytes;
-use lictor_client::{Error, Expected, Hub, JobOptions, SignedDoc, Signer, TrustStore};
+use lictor_client::{Error, Expected, FrameStream, Hub, JobOptions, SignedDoc, Signer, TrustStore};
+use lictor_proto::api::JobView;
 use lictor_proto::doc::{Exec, Script, Spec, Stdin};
-use lictor_proto::{Code, Timestamp, limits};
+use lictor_proto::{Code, Digest, Timestamp, limits};
+use lictor_trust::directory::Node;
 use lictor_trust::{LawFiles, SecretKey};
 use serde_json::json;
 
 use crate::args::Run;
 use crate::commands::choice::{self, Choice};
 use crate::commands::fleet::{FleetUntil, FleetWatch};
+use crate::commands::rollout;
 use crate::commands::watch::{Shows, Until, Watch};
 use crate::escape::escape;
 use crate::exit::Status;
@@ -22,8 +25,9 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
     let mut choice = choice::nodes(session, &mut store, &hub, &args.targets).await?;
+    let plan = rollout::plan(&args.spread, &args.targets, &mut choice);
     if args.dry_run {
-        return choice.preview(session, &hub).await;
+        return choice.preview(session, &hub, plan.as_ref()).await;
     }
     choice.agreed(session, args.yes)?;
     let key = session.key(args.key.as_ref())?;
@@ -44,6 +48,10 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
     }
     let spec = spec(&store, args)?;
     let mut job = sign(session, &store, &key, &choice, args, (&spec, stdin.as_deref()))?;
+    if let Some(plan) = plan {
+        let submitted = rollout::submit(session, (&hub, &store), &key, (&choice.nodes, &job), plan);
+        return submitted.await?.follow(args.detach, until(args.wait)).await;
+    }
     if args.detach {
         return detach(session, &hub, &job).await;
     }
@@ -58,36 +66,71 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
         answer => answer,
     };
     let stream = stream.map_err(|e| failed("submit the job", &e))?;
-    let canceler = Some((&session.config.operator, &key));
-    if let [node] = choice.nodes.as_slice() {
-        let watch = Watch {
-            session,
-            hub: &hub,
-            expected: Expected {
-                trust: store.trust(),
-                node,
-                job: job.digest,
-            },
-            canceler,
-            until: Until::End,
-            shows: Shows::Output,
-        };
-        return watch.run(stream).await;
-    }
-    let watch = FleetWatch {
+    let submitted = Submitted {
         session,
         hub: &hub,
-        trust: store.trust(),
+        store: &store,
+        key: &key,
         nodes: &choice.nodes,
         job: job.digest,
-        canceler,
-        until: if args.wait {
-            FleetUntil::All
-        } else {
-            FleetUntil::Present
-        },
     };
-    watch.run(stream).await
+    submitted.watch(stream, until(args.wait)).await
+}
+
+fn until(wait: bool) -> FleetUntil {
+    if wait {
+        FleetUntil::All
+    } else {
+        FleetUntil::Present
+    }
+}
+
+/// A job that somebody has just handed in.
+pub(crate) struct Submitted<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) hub: &'a Hub,
+    pub(crate) store: &'a TrustStore,
+    pub(crate) key: &'a SecretKey,
+    pub(crate) nodes: &'a [Node],
+    pub(crate) job: Digest,
+}
+
+impl Submitted<'_> {
+    /// Follows it to its verified end.
+    pub(crate) async fn watch(&self, stream: FrameStream, until: FleetUntil) -> Result {
+        let (session, hub, trust) = (self.session, self.hub, self.store.trust());
+        let canceler = Some((&session.config.operator, self.key));
+        if let [node] = self.nodes {
+            let watch = Watch {
+                session,
+                hub,
+                expected: Expected {
+                    trust,
+                    node,
+                    job: self.job,
+                },
+                canceler,
+                until: Until::End,
+                shows: Shows::Output,
+            };
+            return watch.run(stream).await;
+        }
+        self.watch_all(stream, until).await
+    }
+
+    /// As [`Self::watch`], in the form for several nodes also where it is one.
+    pub(crate) async fn watch_all(&self, stream: FrameStream, until: FleetUntil) -> Result {
+        let watch = FleetWatch {
+            session: self.session,
+            hub: self.hub,
+            trust: self.store.trust(),
+            nodes: self.nodes,
+            job: self.job,
+            canceler: Some((&self.session.config.operator, self.key)),
+            until,
+        };
+        watch.run(stream).await
+    }
 }
 
 /// The work, with what the command line says about its process.
@@ -131,7 +174,7 @@ fn sign(
         profile: args.profile.clone(),
         stdin: stdin.map_or(Stdin::NONE, Stdin::bytes),
         reason: args.reason.clone(),
-        valid: args.valid,
+        valid: rollout::valid(args, store)?,
         retry_of: None,
         expect: choice.expect.clone(),
     };
@@ -140,11 +183,16 @@ fn sign(
         .map_err(|r| Failure::refused("could not sign the job", &r))
 }
 
-async fn detach(session: &Session, hub: &Hub, job: &SignedDoc) -> Result {
+pub(crate) async fn detach(session: &Session, hub: &Hub, job: &SignedDoc) -> Result {
     let view = hub
         .submit(&job.wire)
         .await
         .map_err(|e| failed("submit the job", &e))?;
+    said_submitted(session, job, &view)
+}
+
+/// Holds the hub's answer against what was handed in, and prints the job's id.
+pub(crate) fn said_submitted(session: &Session, job: &SignedDoc, view: &JobView) -> Result {
     if view.job_id != job.job_id() {
         let why = format!("it calls the job {}", escape(view.job_id.as_str()));
         return Err(Failure::new("the hub took another job than the one submitted").why(why));

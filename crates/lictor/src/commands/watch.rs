@@ -288,6 +288,13 @@ impl Watch<'_> {
             ExecutionState::AwaitingApproval => {
                 out.note(format!("waits for approval: lictor approve {}", self.id()));
             }
+            ExecutionState::AwaitingRelease => {
+                let name = self.expected.node.name();
+                out.note(format!(
+                    "waits for a release: lictor release {} --node {name}",
+                    self.id()
+                ));
+            }
             ExecutionState::Lost => out.note("the node has not been heard of for a while; still waiting"),
             ExecutionState::Queued if !message.is_empty() => out.progress(escape(message)),
             _ => {}
@@ -322,7 +329,11 @@ impl Watch<'_> {
         };
         let out = self.session.out;
         let signer = Signer::new(self.expected.trust, operator, key);
-        let sent = match signer.cancel(self.expected.job, "interrupted by the person who ran it") {
+        let sent = match signer.cancel(
+            self.expected.job,
+            "interrupted by the person who ran it",
+            Vec::new(),
+        ) {
             Ok(cancel) => self.hub.cancel(&self.id(), &cancel.wire).await.map(drop),
             Err(refusal) => Err(Error::Untrusted(refusal)),
         };

@@ -47,6 +47,10 @@ impl Execution {
         if late && matches!(outcome, Ok(_) | Err(Error::Refused(_))) {
             self.live.end(receipt);
         }
+        self.link
+            .app
+            .rollouts
+            .poke(&self.live.key.org, &self.live.key.job_id);
         let told = match outcome {
             Ok(ended) => self.acknowledge(&finished, ended).await?,
             Err(Error::Refused(why)) => {

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use lictor_audit::{Event, EventType};
+use lictor_proto::agent::Wire;
 use lictor_proto::api::ExecutionState;
-use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
-use sqlx::SqliteConnection;
+use lictor_proto::{Code, JobId, NodeId, OrgId, Timestamp};
 
 use super::SqliteStore;
+use super::documents::{documents, insert_document};
 use super::followed::{self, ExecutionColumns, read_execution};
 use super::results::{Expire, Lapse, RecordResult};
 use super::rows::{digest, ms, text, time, word};
 use super::writer::{Tx, Write};
+use crate::store::named::{canceled_nodes, is_canceled_on, releases_for};
 use crate::store::{
     DocumentRow, Durability, ExecutionKey, ExecutionRow, Executions, Followed, Inserted, JobDocument,
     JobFilter, JobRow, Jobs, Leases, Pending, Recorded, ResultRow, Step, StoreError,
@@ -94,6 +96,7 @@ impl Write for PutDocument {
     async fn apply(&self, tx: &mut Tx) -> Result<Inserted> {
         let kind = match self.doc.kind {
             JobDocument::Approval => EventType::ApprovalSubmitted,
+            JobDocument::Release => EventType::ReleaseSubmitted,
             JobDocument::Cancel => EventType::CancelSubmitted,
             // Asks and receipts come with a change of state: `Step::Asked` and `RecordResult`.
             JobDocument::Ask | JobDocument::Receipt => {
@@ -118,44 +121,24 @@ impl PutDocument {
     /// The hub has no say in whether a cancel counts: what waits stays as it is until its node answers with a
     /// receipt, and says why it waits.
     async fn mark_waiting(&self, tx: &mut Tx) -> Result<()> {
+        let named = canceled_nodes(&self.doc.wire);
+        // No name is all of them.
+        let named = (!named.is_empty()).then(|| serde_json::to_string(&named).unwrap_or_default());
         sqlx::query(
             "UPDATE executions SET code = ?3, message = ?4
-             WHERE org = ?1 AND job_id = ?2 AND state IN ('queued', 'awaiting_approval')",
+             WHERE org = ?1 AND job_id = ?2
+               AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release')
+               AND (?5 IS NULL OR node_id IN (SELECT value FROM json_each(?5)))",
         )
         .bind(self.org.as_str())
         .bind(self.job_id.as_str())
-        .bind(lictor_proto::Code::Canceled.as_str())
+        .bind(Code::Canceled.as_str())
         .bind("a signed cancel waits for the node, which decides")
+        .bind(named)
         .execute(&mut tx.conn)
         .await?;
         Ok(())
     }
-}
-
-pub(super) async fn insert_document(
-    tx: &mut Tx,
-    org: &OrgId,
-    job: &JobId,
-    doc: &DocumentRow,
-) -> Result<Inserted> {
-    let done = sqlx::query(
-        "INSERT INTO documents (org, job_id, kind, digest, node_id, wire, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-    )
-    .bind(org.as_str())
-    .bind(job.as_str())
-    .bind(doc.kind.as_str())
-    .bind(doc.digest.0.as_slice())
-    .bind(doc.node_id.as_ref().map(NodeId::as_str))
-    .bind(&doc.wire)
-    .bind(ms(tx.now))
-    .execute(&mut tx.conn)
-    .await?;
-    Ok(if done.rows_affected() == 1 {
-        Inserted::New
-    } else {
-        Inserted::Same
-    })
 }
 
 struct Advance {
@@ -179,7 +162,7 @@ impl Write for Advance {
         if !changed {
             return Ok(false);
         }
-        if let Step::Asked { digest, ask } = &self.step {
+        if let Step::Asked { digest, ask, .. } = &self.step {
             let doc = DocumentRow {
                 kind: JobDocument::Ask,
                 digest: *digest,
@@ -200,7 +183,8 @@ impl Advance {
             Step::Leased { until } => sqlx::query(
                 "UPDATE executions SET state = 'leased', lease_expires_at = ?4, code = NULL, message = ''
                  WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
-                   AND state IN ('queued', 'awaiting_approval', 'lost', 'expired') AND receipt IS NULL",
+                   AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'lost', 'expired')
+                   AND receipt IS NULL",
             )
             .bind(self.key.org.as_str())
             .bind(self.key.job_id.as_str())
@@ -210,22 +194,31 @@ impl Advance {
                 "UPDATE executions SET state = 'running', lease_expires_at = ?4, started_at = ?5,
                    code = NULL, message = ''
                  WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
-                   AND state IN ('queued', 'awaiting_approval', 'leased', 'lost', 'expired') AND receipt IS NULL",
+                   AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'lost', 'expired')
+                   AND receipt IS NULL",
             )
             .bind(self.key.org.as_str())
             .bind(self.key.job_id.as_str())
             .bind(self.key.node_id.as_str())
             .bind(ms(*until))
             .bind(ms(*started_at)),
-            Step::Asked { .. } => sqlx::query(
-                "UPDATE executions SET state = 'awaiting_approval', lease_expires_at = NULL, code = ?4, message = ''
-                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
-                   AND state IN ('queued', 'awaiting_approval', 'leased') AND receipt IS NULL",
-            )
-            .bind(self.key.org.as_str())
-            .bind(self.key.job_id.as_str())
-            .bind(self.key.node_id.as_str())
-            .bind(lictor_proto::Code::ApprovalNeeded.as_str()),
+            Step::Asked { release, .. } => {
+                let (state, code) = match release {
+                    true => (ExecutionState::AwaitingRelease, Code::ReleaseNeeded),
+                    false => (ExecutionState::AwaitingApproval, Code::ApprovalNeeded),
+                };
+                sqlx::query(
+                    "UPDATE executions SET state = ?5, lease_expires_at = NULL, code = ?4, message = ''
+                     WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
+                       AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased')
+                       AND receipt IS NULL",
+                )
+                .bind(self.key.org.as_str())
+                .bind(self.key.job_id.as_str())
+                .bind(self.key.node_id.as_str())
+                .bind(code.as_str())
+                .bind(state.as_str())
+            }
             Step::HandedBack(why) => sqlx::query(
                 "UPDATE executions SET state = 'queued', lease_expires_at = NULL, code = ?4, message = ?5
                  WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
@@ -240,7 +233,8 @@ impl Advance {
                 "UPDATE executions SET state = 'denied', lease_expires_at = NULL, code = ?4, message = ?5,
                    finished_at = ?6
                  WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
-                   AND state IN ('queued', 'awaiting_approval', 'leased') AND receipt IS NULL",
+                   AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased')
+                   AND receipt IS NULL",
             )
             .bind(self.key.org.as_str())
             .bind(self.key.job_id.as_str())
@@ -409,7 +403,7 @@ impl Executions for SqliteStore {
             "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, e.state
              FROM executions e JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
              WHERE e.org = ?1 AND e.node_id = ?2
-               AND e.state IN ('queued', 'awaiting_approval', 'leased', 'running')
+               AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running')
              ORDER BY j.created_at, j.job_id LIMIT 10000",
         )
         .bind(org.as_str())
@@ -422,14 +416,18 @@ impl Executions for SqliteStore {
             let mut job = read_job((id, d, operator, profile, expires, created, envelope))?;
             job.nodes = vec![node.clone()];
             let docs = documents(&mut conn, org, &job.job_id).await?;
-            let of = |kind| {
+            let of = |kind| -> Vec<Wire> {
                 let matching = docs.iter().filter(move |d: &&DocumentRow| d.kind == kind);
                 matching.map(|d| d.wire.clone()).collect()
             };
             pending.push(Pending {
                 state: word(&state)?,
                 approvals: of(JobDocument::Approval),
-                cancels: of(JobDocument::Cancel),
+                releases: releases_for(&of(JobDocument::Release), node),
+                cancels: of(JobDocument::Cancel)
+                    .into_iter()
+                    .filter(|wire| is_canceled_on(wire, node))
+                    .collect(),
                 job,
             });
         }
@@ -450,31 +448,4 @@ impl Leases for SqliteStore {
     async fn renew_all(&self, until: Timestamp) -> Result<()> {
         self.writer.run(RenewAll(until)).await
     }
-}
-
-async fn documents(conn: &mut SqliteConnection, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>> {
-    let rows: Vec<(String, Vec<u8>, Option<String>, String)> = sqlx::query_as(
-        "SELECT kind, digest, node_id, wire FROM documents WHERE org = ?1 AND job_id = ?2
-         ORDER BY created_at, digest",
-    )
-    .bind(org.as_str())
-    .bind(job.as_str())
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|(kind, d, node, wire)| {
-            Ok(DocumentRow {
-                kind: match kind.as_str() {
-                    "ask" => JobDocument::Ask,
-                    "approval" => JobDocument::Approval,
-                    "cancel" => JobDocument::Cancel,
-                    "receipt" => JobDocument::Receipt,
-                    other => return Err(StoreError::Corrupt(format!("document of kind {other:?}"))),
-                },
-                digest: digest(&d)?,
-                node_id: node.as_deref().map(text).transpose()?,
-                wire,
-            })
-        })
-        .collect()
 }

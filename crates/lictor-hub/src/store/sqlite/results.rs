@@ -3,7 +3,8 @@
 use lictor_audit::{Event, EventType};
 use lictor_proto::{Code, Digest, OrgId, Timestamp};
 
-use super::jobs::{insert_document, insert_job};
+use super::documents::insert_document;
+use super::jobs::insert_job;
 use super::logs::insert_segment;
 use super::rows::{digest, ms, text};
 use super::writer::{Tx, Write};
@@ -143,7 +144,7 @@ impl Write for Expire {
     async fn apply(&self, tx: &mut Tx) -> Result<Vec<ExecutionKey>> {
         let rows: Vec<(String, String, String)> = sqlx::query_as(
             "UPDATE executions SET state = 'expired', code = ?2, message = ?3, finished_at = ?1
-             WHERE job_expires_at <= ?1 AND state IN ('queued', 'awaiting_approval')
+             WHERE job_expires_at <= ?1 AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release')
              RETURNING org, job_id, node_id",
         )
         .bind(ms(self.0))

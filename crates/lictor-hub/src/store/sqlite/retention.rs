@@ -82,7 +82,7 @@ impl Swept {
                (SELECT s.org, s.job_id, s.node_id, s.from_pos FROM segments s
                 WHERE s.created_at <= ?1 AND NOT EXISTS
                   (SELECT 1 FROM executions e WHERE e.org = s.org AND e.job_id = s.job_id
-                   AND e.node_id = s.node_id AND e.state IN ('queued', 'awaiting_approval', 'leased', 'running'))
+                   AND e.node_id = s.node_id AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running'))
                 LIMIT ?2)
              RETURNING org, object",
         )
@@ -103,7 +103,7 @@ impl Swept {
         let jobs: Vec<(String, String)> = sqlx::query_as(
             "SELECT org, job_id FROM jobs j WHERE created_at <= ?1 AND expires_at <= ?1 AND NOT EXISTS
                (SELECT 1 FROM executions e WHERE e.org = j.org AND e.job_id = j.job_id
-                AND e.state IN ('queued', 'awaiting_approval', 'leased', 'running')) LIMIT ?2",
+                AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running')) LIMIT ?2",
         )
         .bind(ms(before))
         .bind(BATCH)
@@ -120,6 +120,7 @@ impl Swept {
                 .objects
                 .extend(objects.into_iter().filter_map(|(object,)| object));
             for delete in [
+                "DELETE FROM rollouts WHERE org = ?1 AND job_id = ?2",
                 "DELETE FROM documents WHERE org = ?1 AND job_id = ?2",
                 "DELETE FROM executions WHERE org = ?1 AND job_id = ?2",
                 "DELETE FROM jobs WHERE org = ?1 AND job_id = ?2",
@@ -213,7 +214,7 @@ impl Retained for SqliteStore {
     async fn open(&self) -> Result<Vec<Depth>> {
         let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
             "SELECT org, node_id, state, COUNT(*) FROM executions
-             WHERE state IN ('queued', 'awaiting_approval', 'leased', 'running') GROUP BY org, node_id, state",
+             WHERE state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running') GROUP BY org, node_id, state",
         )
         .fetch_all(&self.reads)
         .await?;

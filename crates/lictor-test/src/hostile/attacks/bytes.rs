@@ -37,6 +37,7 @@ async fn hub_floods_a_node_with_garbage() -> Result<Seen> {
         let garbage = Request::Offer(Offer {
             job: format!("{{\"n\":{n}}}"),
             approvals: vec![],
+            releases: Vec::new(),
         });
         match scene.hub.ask(&garbage).await? {
             lictor_proto::agent::Reply::Offer(OfferReply::Refused(r)) => {

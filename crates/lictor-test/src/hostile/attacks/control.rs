@@ -10,7 +10,7 @@ use lictor_audit::EventType;
 use lictor_proto::agent::{
     Ack, CancelJob, LawDocs, Offer, OfferReply, ReadOutput, Reply, Request, StdinPiece,
 };
-use lictor_proto::{Code, Digest, Envelope, limits};
+use lictor_proto::{Code, Digest, Envelope, NodeId, limits};
 
 use super::attacks;
 use crate::hostile::org::{digest, signed};
@@ -21,6 +21,7 @@ attacks! {
     hub_signs_a_cancel_itself => Some(Code::SignerUnknown),
     hub_has_somebody_cancel_who_may_not => Some(Code::NoMatch),
     hub_sends_the_cancel_of_another_job => Some(Code::NotFound),
+    hub_sends_the_cancel_of_another_node => Some(Code::WrongNode),
     hub_lets_the_lease_lapse_while_a_job_runs => None,
     hub_acknowledges_a_result_before_there_is_one => Some(Code::NotFound),
     hub_acknowledges_another_receipt => Some(Code::ResultConflict),
@@ -90,6 +91,16 @@ async fn hub_sends_the_cancel_of_another_job() -> Result<Seen> {
     refused_cancel(Code::NotFound, |scene, _| {
         let other = digest(&scene.signed(&["true"]))?;
         Ok(signed(&scene.org.cancel(other, "alice"), &["alice"]))
+    })
+    .await
+}
+
+/// The cancel is of this job, and for others of its nodes.
+async fn hub_sends_the_cancel_of_another_node() -> Result<Seen> {
+    refused_cancel(Code::WrongNode, |scene, job| {
+        let mut cancel = scene.org.cancel(job, "alice");
+        cancel.nodes = vec![NodeId::derive(&scene.org.id, &Digest::of(b"another").0)];
+        Ok(signed(&cancel, &["alice"]))
     })
     .await
 }
@@ -191,6 +202,7 @@ fn requests(bare: &str, job: Digest) -> Vec<Request> {
         Request::Offer(Offer {
             job: bare.clone(),
             approvals: vec![bare.clone()],
+            releases: Vec::new(),
         }),
         Request::Law(LawDocs {
             roots: vec![bare.clone()],

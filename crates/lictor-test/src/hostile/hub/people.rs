@@ -177,6 +177,7 @@ async fn documents(State(hub): State<Arc<HostileHub>>, Path(id): Path<String>) -
         receipts: receipts.collect(),
         asks: Vec::new(),
         approvals: Vec::new(),
+        releases: Vec::new(),
         cancels: Vec::new(),
     })
     .into_response()
@@ -197,6 +198,7 @@ impl HostileHub {
         let offer = Offer {
             job: job.clone(),
             approvals: Vec::new(),
+            releases: Vec::new(),
         };
         match self.ask(&Request::Offer(offer)).await? {
             Reply::Offer(OfferReply::Accepted | OfferReply::Denied(_)) => {}

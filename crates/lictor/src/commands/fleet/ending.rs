@@ -42,7 +42,11 @@ impl<'a> FleetWatch<'a> {
         let mut rows: Vec<&Row> = scene.rows.values().collect();
         rows.sort_by(|a, b| a.node.name().cmp(b.node.name()));
         out.remark(rows::text(rows.iter().copied()));
-        if rows.iter().any(|r| r.end.is_none()) {
+        if rows.iter().any(|r| r.is_stopped()) {
+            out.note(format!(
+                "nodes that are held have not begun: `lictor rollout continue {id}` goes on, `lictor cancel {id}` ends it"
+            ));
+        } else if rows.iter().any(|r| r.end.is_none()) {
             let waits = match self.until {
                 FleetUntil::Now => "some have not ended",
                 FleetUntil::All | FleetUntil::Present => "the job waits for those that are away",

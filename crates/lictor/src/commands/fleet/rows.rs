@@ -45,6 +45,13 @@ impl Row {
         }
     }
 
+    /// Whether it waits for a rollout that stopped, or with one for its node's word on a cancel, as far as the hub says.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let code = self.said.reason.as_ref().map(|r| r.code);
+        let stopped = matches!(code, Some(Code::RolloutStopped | Code::Canceled));
+        self.end.is_none() && self.said.state == Some(ExecutionState::Held) && stopped
+    }
+
     /// A word for how it stands.
     fn word(&self) -> String {
         match (&self.end, self.said.state) {
