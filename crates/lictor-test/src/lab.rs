@@ -82,12 +82,22 @@ impl Lab {
     /// # Errors
     /// As [`Lab::start`].
     pub fn start_again(&mut self) -> Result<()> {
+        let listen = self.options.listen;
+        self.start_at(listen.map_or("127.0.0.1:0".to_owned(), |a| a.to_string()))
+    }
+
+    /// As [`Lab::start_again`], where it listened before: other agents find it again.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub fn come_back(&mut self) -> Result<()> {
+        let before = self.url.strip_prefix("http://").context("no address")?;
+        self.start_at(before.to_owned())
+    }
+
+    fn start_at(&mut self, listen: String) -> Result<()> {
         self.program = None;
         let home = self.home.to_str().context("path is not UTF-8")?;
-        let listen = self
-            .options
-            .listen
-            .map_or("127.0.0.1:0".to_owned(), |a| a.to_string());
         let mut command = self.cli.command(&["up", "--dir", home, "--listen", &listen]);
         command
             .args(&self.options.arguments)

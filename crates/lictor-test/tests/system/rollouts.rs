@@ -170,7 +170,7 @@ fn a_rollout_goes_on_where_it_was_when_its_hub_was_killed() -> Result<()> {
         &[("web-1", "running"), ("web-2", "held"), ("web-3", "held")],
     )?;
     crew.lab.kill()?;
-    crew.lab.start_again()?;
+    crew.lab.come_back()?;
     for (name, _) in THREE {
         crew.is_there(name, true)?;
     }
