@@ -43,6 +43,10 @@ impl Kernel {
         ))
     }
 
+    pub(crate) fn own(&self) -> io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
     pub(crate) fn warm_ready(&self) -> watch::Receiver<usize> {
         watch::channel(0).1
     }
@@ -72,11 +76,11 @@ pub(crate) async fn checks(_: &Kernel) -> Vec<Check> {
     Vec::new()
 }
 
-pub(crate) fn leads_to_agent<'a>(
-    _: impl Iterator<Item = &'a str>,
-    _: BackendName,
-    _: &Path,
-) -> Option<&'a str> {
+pub(crate) fn leads_to_agent<'a>(_: impl Iterator<Item = &'a str>, _: &[PathBuf]) -> Option<&'a str> {
+    None
+}
+
+pub(crate) fn always_leads_to_agent(_: BackendName, _: &[PathBuf]) -> Option<&'static str> {
     None
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The words go into plans, receipts and heartbeats, so they are as stable as codes.
 
+mod fixes;
 mod found;
 mod reasons;
 
@@ -162,79 +163,7 @@ impl Capability {
     /// What to do where a profile wants it of a backend that lacks it.
     #[must_use]
     pub const fn fix(self, backend: Backend) -> &'static str {
-        match self {
-            Self::Pids if matches!(backend, Backend::Gvisor) => {
-                "it takes a runsc that counts them: name a newer one as `runsc` in the agent's configuration, or leave \
-                 pids out"
-            }
-            Self::MemoryOfProcess => "nothing: what is limited is what all processes have together",
-            Self::MemoryOfTree | Self::Pids | Self::CpuOfTree | Self::Cgroup => {
-                "give the agent the cgroup controllers memory, pids and cpu: `Delegate=yes` in its systemd unit, or \
-                 run it as root"
-            }
-            Self::IoOfTree => {
-                "it takes the io controller of cgroup v2: `Delegate=yes` in the agent's systemd unit, on a host that \
-                 is booted without blkio of cgroup v1"
-            }
-            Self::EgressProxy if backend.is_namespaced() => {
-                "`lictor doctor` says what the egress proxy lacks here; or leave network = \"egress\" out"
-            }
-            Self::EgressProxy => {
-                "name a backend that has a way out in the profile: bubblewrap, container or gvisor"
-            }
-            Self::NoNetwork | Self::StrictSeccomp => {
-                "name a backend that isolates in the profile: bubblewrap, or landlock"
-            }
-            Self::MountNamespace => "name bubblewrap, container or gvisor in the profile",
-            Self::Devices => "name bubblewrap, container or landlock in the profile, or leave devices out",
-            Self::HostNetwork => "only the backend \"host\" has the host's network",
-            Self::Disk => {
-                "it is memory of the job: run the agent as root, where the cgroup controller memory works, and name \
-                 bubblewrap, container, gvisor or landlock in the profile"
-            }
-            Self::HiddenPaths => "name bubblewrap, container or gvisor in the profile; or leave deny out",
-            Self::ProtectedPaths => {
-                "name bubblewrap, container or gvisor in the profile; or say protect = [], so that a job may write to hooks \
-                 and configuration of repositories too"
-            }
-            Self::OwnRoot => {
-                "name a backend that has a root of its own in the profile: bubblewrap, container or gvisor; or leave rootfs \
-                 out"
-            }
-            Self::WritableRoot => {
-                "it takes bubblewrap, an agent that is root, and Linux 6.15; or leave rootfs_writable out"
-            }
-            Self::RunAsUser => "run the agent as root, or leave run_as out of the profile",
-            Self::HiddenAgent => "show other paths, or name bubblewrap, container or gvisor in the profile",
-            Self::Suspend => {
-                "give the agent a cgroup with a freezer: `Delegate=yes` in its systemd unit, or run it as root"
-            }
-            Self::Prepared => "only bubblewrap has them; others make a sandbox when there is a job",
-            // What a backend has wherever it works; to ask another one for it is to name the wrong backend.
-            Self::ProcessTree
-            | Self::CleanStart
-            | Self::NewSession
-            | Self::UserNamespace
-            | Self::PidNamespace
-            | Self::IpcNamespace
-            | Self::UtsNamespace
-            | Self::CgroupNamespace
-            | Self::ReadOnlyRoot
-            | Self::NoNewPrivileges
-            | Self::OwnKernel
-            | Self::Seccomp
-            | Self::Landlock
-            | Self::SignalScope
-            | Self::NoSockets
-            | Self::NotForHostileCode
-            | Self::CpuTime
-            | Self::FileSize
-            | Self::OpenFiles
-            | Self::Terminal
-            | Self::KeptSandbox => {
-                "name another backend in the profile; where this one should have it, `lictor doctor` says what is missing"
-            }
-        }
+        fixes::of(self, backend)
     }
 
     /// What every namespaced backend holds.

@@ -49,6 +49,8 @@ pub struct Config {
     pub egress_proxy: Option<Vec<String>>,
     /// The agent's own directory, which no job sees; by itself the one that the store of root file systems is in.
     pub node_dir: Option<PathBuf>,
+    /// Files, directories and sockets that are the agent's own besides that and `runtime_dir`; no job sees these either.
+    pub own: Vec<PathBuf>,
     /// How much is kept of sandboxes that jobs name.
     pub kept: KeptBounds,
     /// How long a start may take. One that takes longer (a file system that does not answer, a process that another
@@ -71,6 +73,7 @@ impl Default for Config {
             runtime_dir: imp::runtime_dir(),
             egress_proxy: None,
             node_dir: None,
+            own: Vec::new(),
             kept: KeptBounds::default(),
             start_bound: Duration::from_secs(30),
         }
@@ -133,6 +136,14 @@ impl Host {
     /// Says where root file systems are; once, before the first job whose profile names one.
     pub fn use_rootfs(&self, store: Store) {
         self.inner.use_rootfs(store);
+    }
+
+    /// What is the agent's own, which no job sees: every path that leads there now.
+    ///
+    /// # Errors
+    /// When the system does not say what is mounted.
+    pub fn own_paths(&self) -> io::Result<Vec<PathBuf>> {
+        self.inner.own().map(|own| own.to_vec())
     }
 
     /// Runs a tool to its end. `watch` is asked a few times a second whether it may go on; dropped, the tool is ended.

@@ -12,7 +12,7 @@
 //! | `quota`, `overlay`, `idmap` | how much a job may write, and a root of its own to write to |
 //! | `helper` | tools that the agent has run for itself |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
-//! | `shown`, `paths`, `covers` | what sandboxes show of the host, and what of that is hidden or kept as it is |
+//! | `shown`, `paths`, `covers`, `own` | what sandboxes show of the host, what of that is hidden or kept as it is, and what is the agent's own |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp` | the backends and what they share |
 //! | `probing`, `trial` | what the probes of the backends share, and the job that looks at itself |
 //! | `checks` | what of the host all that rests on, for people |
@@ -41,7 +41,7 @@ mod landlock;
 mod mounts;
 mod oci;
 mod overlay;
-mod own_dir;
+mod own;
 mod paths;
 mod pipe;
 mod probing;
@@ -83,7 +83,7 @@ pub(crate) use kept::{
     restore as restore_kept, snapshot as snapshot_kept,
 };
 pub(crate) use kernel::Kernel;
-pub(crate) use own_dir::leads_to_agent;
+pub(crate) use own::{always_leads_to_agent, leads_to_agent};
 pub(crate) use pipe::PipeReader;
 pub(crate) use process::{cgroup_of, identify};
 pub(crate) use proxy::OWN_PROGRAM;

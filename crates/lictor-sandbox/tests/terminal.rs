@@ -365,3 +365,25 @@ async fn destroying_a_job_ends_its_terminal(bench: &Bench) {
     while !seat.look().await {}
     assert_eq!(processes_with(&mark), Vec::<String>::new());
 }
+
+/// A kernel of its own has none that stops a reader in the background: see decision 14.
+#[tokio::test]
+async fn gvisor_refuses_a_terminal_and_says_which_backends_have_one() {
+    let Some(bench) = Bench::on(Backend::Gvisor).await else {
+        return;
+    };
+    let mut sandbox = bench
+        .backend
+        .create(bench.plan(&command(&["true"])))
+        .await
+        .expect("created");
+    let refused = sandbox.exec(Stdio::Terminal(SIZE)).await.expect_err("refused");
+    let said = refused.refusal().message;
+    assert!(
+        said.contains("gvisor has none; say backend = \"container\""),
+        "{said}"
+    );
+    sandbox.destroy().await.expect("destroyed");
+    assert!(!bench.capabilities.has(lictor_sandbox::Capability::Terminal));
+    assert!(bench.run(&["true"]).await.succeeded(), "without one it starts");
+}

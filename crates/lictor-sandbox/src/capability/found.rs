@@ -1,7 +1,7 @@
 //! What a probe has found: what is held, how that is known, and of everything else why it is not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lictor_trust::profiles::Backend;
 
@@ -15,7 +15,7 @@ pub struct Capabilities {
     tried: BTreeSet<Capability>,
     why_not: BTreeMap<Capability, String>,
     engine: Option<String>,
-    agent: Option<PathBuf>,
+    agent: Vec<PathBuf>,
 }
 
 impl Capabilities {
@@ -90,17 +90,16 @@ impl Capabilities {
         self
     }
 
-    /// The agent's own directory, which no job sees.
+    /// What is the agent's own, which no job sees: every path that leads there, without links.
     #[must_use]
-    pub fn agent(&self) -> Option<&Path> {
-        self.agent.as_deref()
+    pub fn agent(&self) -> &[PathBuf] {
+        &self.agent
     }
 
-    /// The same for an agent that keeps its files in `dir`. Links on the way are followed now, and not for each job.
+    /// The same for an agent whose own these paths are.
     #[must_use]
-    pub fn of_agent_in(mut self, dir: Option<PathBuf>) -> Self {
-        // One that is not there yet is where it will be made.
-        self.agent = dir.map(|dir| dir.canonicalize().unwrap_or(dir));
+    pub fn of_agent_in(mut self, own: &[PathBuf]) -> Self {
+        self.agent = own.to_vec();
         self
     }
 

@@ -26,7 +26,9 @@ pub(super) fn by_nature(backend: Backend, capability: C) -> &'static str {
         (_, C::WritableRoot) => "only bubblewrap shows one",
         (_, C::Landlock | C::SignalScope | C::NoSockets) => "its namespaces hold that",
         (_, C::NotForHostileCode) => "it is made to hold such code",
-        (Backend::Gvisor, C::Terminal) => "it gives jobs none of the host's",
+        (Backend::Gvisor, C::Terminal) => {
+            "terminals of its kernel stop no reader in the background and tell of no hang-up, and it gives jobs none of the host's"
+        }
         (Backend::Gvisor, C::Devices) => "its kernel has none of the host's",
         _ => "it was not found to work here",
     }

@@ -128,9 +128,9 @@ impl Backend for Container {
     }
 }
 
-/// Whether something can be put over what a container shows; `None` for a root agent, which lays it out before.
+/// Whether something can be put over what a container shows; `None` where it is laid out before, and comes with that.
 async fn covers(kernel: &Arc<Kernel>, maker: &Maker) -> Option<Result<(), String>> {
-    if rustix::process::geteuid().is_root() {
+    if rustix::process::geteuid().is_root() && maker.shows_what_is_mounted_below() {
         return None;
     }
     let tried = maker.try_covers(kernel).await;

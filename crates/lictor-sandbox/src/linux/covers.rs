@@ -11,9 +11,11 @@
 mod placeholder;
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -273,12 +275,9 @@ impl Covers {
         Ok(())
     }
 
-    /// Hides the agent's own directory where a path shows it.
+    /// Hides what is the agent's own, by one of its names (`own`), where a path shows it.
     pub(super) fn hide_own(&mut self, shown: &str, writable: bool, own: &Path) -> io::Result<()> {
-        let Ok(own) = own.canonicalize() else {
-            return Ok(()); // it is not there
-        };
-        if Path::new(shown).starts_with(&own) {
+        if Path::new(shown).starts_with(own) {
             return Err(cannot(
                 shown,
                 "it is in the agent's own directory, which no job sees",
@@ -286,6 +285,9 @@ impl Covers {
         }
         let Ok(inside) = own.strip_prefix(shown) else {
             return Ok(());
+        };
+        let Some(is_dir) = is_dir_there(own, writable).map_err(|e| cannot(shown, &e.to_string()))? else {
+            return Ok(()); // nothing is there
         };
         let text = |p: &Path| {
             p.to_str()
@@ -305,8 +307,34 @@ impl Covers {
                 self.all.push(Covered { at: place, by });
             }
         }
-        let (at, by) = (text(&own)?, Cover::Empty);
+        let by = match is_dir {
+            true => Cover::Empty,
+            false => Cover::Nothing,
+        };
+        let at = text(own)?;
         self.all.push(Covered { at, by });
         Ok(())
+    }
+}
+
+/// Whether the agent's own is a directory; `None` when it is not there. Where a job could make it in its stead, it is made:
+/// who comes first says what is in it.
+fn is_dir_there(own: &Path, writable: bool) -> io::Result<Option<bool>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let look = || rustix::fs::openat2(rustix::fs::CWD, own, flags, Mode::empty(), no_links);
+    match look() {
+        Ok(found) => Ok(Some(kind_of(&found)? == FileType::Directory)),
+        Err(Errno::NOENT | Errno::NOTDIR) if !writable => Ok(None),
+        Err(Errno::NOENT) => {
+            let mut made = DirBuilder::new();
+            match made.recursive(true).mode(0o711).create(own) {
+                Ok(()) => Ok(Some(kind_of(&look()?)? == FileType::Directory)),
+                // Nor can a job, which has no rights that the agent has not.
+                Err(e) if matches!(e.kind(), PermissionDenied | ReadOnlyFilesystem) => Ok(None),
+                Err(e) => Err(e),
+            }
+        }
+        Err(e) => Err(e.into()),
     }
 }

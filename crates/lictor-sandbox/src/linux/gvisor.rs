@@ -199,7 +199,8 @@ impl Boxed for Inner {
         let filter = kernel.filter_of(spec.seccomp)?;
         let limits = self.job.rlimits(spec);
         if matches!(stdio, Stdio::Terminal(_)) {
-            let none = io::Error::new(io::ErrorKind::Unsupported, "gvisor has none for it");
+            let fix = C::Terminal.fix(BackendName::Gvisor);
+            let none = io::Error::new(io::ErrorKind::Unsupported, format!("gvisor has none; {fix}"));
             return Err(StartError::failed("give the job a terminal")(none));
         }
         let view = View::open(&kernel, spec).await;

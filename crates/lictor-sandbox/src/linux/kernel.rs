@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lictor_proto::Name;
-use lictor_proto::code::Refusal;
+use lictor_proto::code::{Code, Refusal};
 use lictor_rootfs::Store;
 use lictor_trust::profiles::{Backend, Profile, Seccomp};
 use tokio::sync::{Semaphore, watch};
@@ -16,6 +16,7 @@ use super::container::Maker;
 use super::idmap::IdMaps;
 use super::landlock::Reach;
 use super::oci::Place;
+use super::own::{Names, Own};
 use super::proxy::Proxy;
 use super::resolve::Resolver;
 use super::seccomp::Around;
@@ -29,6 +30,11 @@ use crate::work::Work;
 
 /// Threads that may open paths of profiles at once, some of which may never answer.
 const OPENERS: usize = 64;
+
+fn not_known(error: &io::Error) -> Refusal {
+    let why = format!("what of this host is the agent's own cannot be told, so nothing is shown: {error}");
+    Refusal::new(Code::StartFailed, why)
+}
 
 /// This machine.
 #[derive(Debug)]
@@ -44,6 +50,8 @@ pub(crate) struct Kernel {
     pub(super) warm: Warm,
     /// What jobs behind Landlock may reach, whatever their profile.
     pub(super) reach: Reach,
+    /// The agent's own by all its names.
+    own: Own,
     resolver: Resolver,
     /// Of the files of OCI runtimes, made when it is first needed.
     place: OnceLock<Place>,
@@ -70,6 +78,7 @@ impl Kernel {
             isolated_filter: super::seccomp::filter(Around::Nothing).map_err(|e| e.to_string()),
             warm: Warm::default(),
             reach: Reach::default(),
+            own: Own::default(),
             resolver: Resolver::default(),
             place: OnceLock::new(),
             placing: Mutex::new(()),
@@ -80,10 +89,15 @@ impl Kernel {
         })
     }
 
-    /// The agent's own directory, which no job sees.
-    pub(super) fn own_dir(&self) -> Option<std::path::PathBuf> {
+    /// Every name of what is the agent's own, which no job sees.
+    ///
+    /// # Errors
+    /// When the kernel does not say what is mounted; then nothing is shown.
+    pub(crate) fn own(&self) -> io::Result<Names> {
         let of_store = || self.rootfs.get()?.dir().parent().map(Path::to_owned);
-        self.config.node_dir.clone().or_else(of_store)
+        let node = self.config.node_dir.clone().or_else(of_store);
+        let others = self.config.own.iter().chain([&self.config.runtime_dir]);
+        self.own.names(node.into_iter().chain(others.cloned()).collect())
     }
 
     pub(crate) fn use_rootfs(&self, store: Store) {
@@ -97,10 +111,12 @@ impl Kernel {
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
         let (_, settings, backend) = profile;
-        if backend == Backend::Landlock {
+        if backend.is_unprivileged() {
             // Once more, whatever was known when the backend was chosen.
-            let alone = Capabilities::default().of_agent_in(self.own_dir());
-            keeps_from_agent(settings, backend, &alone).map_err(|e| e.refusal())?;
+            let own = self.own().map_err(|e| not_known(&e))?;
+            let covers = (backend != Backend::Landlock).then_some(Capability::HiddenAgent);
+            let found = covers.into_iter().collect::<Capabilities>().of_agent_in(&own);
+            keeps_from_agent(settings, backend, &found).map_err(|e| e.refusal())?;
         }
         let store = self.rootfs.get();
         let resolved = self

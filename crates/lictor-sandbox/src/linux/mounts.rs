@@ -62,6 +62,7 @@ pub(super) fn point_and_rights(line: &str) -> Option<(PathBuf, &str)> {
 /// A line of mountinfo.
 #[derive(Debug)]
 pub(super) struct Mounted {
+    pub(super) id: u64,
     pub(super) point: PathBuf,
     /// Of the file system: its number, its kind, and which part of it is mounted.
     pub(super) device: String,
@@ -74,17 +75,28 @@ impl Mounted {
         let field = |n: usize| line.split(' ').nth(n).map(str::to_owned);
         let (_, after) = line.split_once(" - ")?;
         Some(Self {
+            id: field(0)?.parse().ok()?,
             point: mount_point(line)?,
             device: field(2)?,
             kind: after.split(' ').next()?.to_owned(),
             root: field(3)?,
         })
     }
+
+    /// Which part of its file system is mounted.
+    pub(super) fn root_path(&self) -> PathBuf {
+        unescaped(&self.root)
+    }
 }
 
-/// The fifth field of a line of mountinfo, in which space, tab, newline and backslash are octal.
+/// Where a line of mountinfo says that something is mounted.
 fn mount_point(line: &str) -> Option<PathBuf> {
-    let field = line.split(' ').nth(4)?.as_bytes();
+    line.split(' ').nth(4).map(unescaped)
+}
+
+/// A path as mountinfo writes it: space, tab, newline and backslash are octal.
+fn unescaped(field: &str) -> PathBuf {
+    let field = field.as_bytes();
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((byte, after)) = rest.split_first() {
@@ -102,7 +114,7 @@ fn mount_point(line: &str) -> Option<PathBuf> {
             }
         }
     }
-    Some(PathBuf::from(OsString::from_vec(path)))
+    PathBuf::from(OsString::from_vec(path))
 }
 
 #[cfg(test)]
@@ -116,8 +128,11 @@ mod tests {
         let mounted = super::Mounted::of(line).expect("a line");
         assert_eq!(mounted.point, PathBuf::from(r"/mnt a\b"));
         assert_eq!(
-            [mounted.device, mounted.root, mounted.kind],
+            [&mounted.device, &mounted.root, &mounted.kind],
             ["98:0", "/mnt1", "ext3"]
         );
+        let line = r"36 35 98:0 /a\040b /mnt rw - ext3 /dev/root rw";
+        let mounted = super::Mounted::of(line).expect("a line");
+        assert_eq!((mounted.id, mounted.root_path()), (36, PathBuf::from("/a b")));
     }
 }

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -54,7 +54,7 @@ pub(super) struct Paths {
 
 impl Paths {
     /// Opens them. It may take as long as a file system takes to answer.
-    pub(super) fn open(spec: &LaunchSpec, own: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn open(spec: &LaunchSpec, own: &[PathBuf]) -> io::Result<Self> {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open_dir = |path: &Path| rustix::fs::open(path, directory, Mode::empty());
         let root = spec.rootfs.as_deref().map(open_dir).transpose()?;
@@ -86,7 +86,7 @@ impl Paths {
                 has_place(root, path, &from).map_err(|e| named(path, e))?;
             }
             let writable = option == "--bind-fd";
-            if let Some(own) = own {
+            for own in own {
                 covers.hide_own(path, writable, own)?;
             }
             for protected in spec.protect.iter().filter(|_| writable) {

@@ -39,7 +39,13 @@ pub(super) fn begin(kernel: &Kernel, backend: Backend, own: &[C]) -> Capabilitie
     if kernel.isolated_filter.is_ok() && backend.is_unprivileged() {
         found = found.and(C::StrictSeccomp);
     }
-    found.of_agent_in(kernel.own_dir())
+    match kernel.own() {
+        Ok(own) => found.of_agent_in(&own),
+        Err(e) => found.lacking(
+            C::HiddenAgent,
+            format!("what is mounted here cannot be told: {e}"),
+        ),
+    }
 }
 
 /// What a root agent can do besides.

@@ -52,10 +52,10 @@ impl Promises<'_> {
             .filter(|c| !capabilities.has(**c))
             .map(|c| Lack::new(*c, capabilities))
             .collect();
-        match agent_in_sight(self.backend, self.shown, capabilities) {
-            Some(_) if capabilities.has(Capability::HiddenAgent) => needed.push(Capability::HiddenAgent),
-            Some(lack) => lacks.push(lack),
-            None => {}
+        match agent_in_sight(self.backend, self.shown, self.own_root, capabilities) {
+            InSight::Covered => needed.push(Capability::HiddenAgent),
+            InSight::Seen(lack) => lacks.push(lack),
+            InSight::No => {}
         }
         if !lacks.is_empty() {
             let backend = self.backend;
@@ -143,20 +143,42 @@ impl Promises<'_> {
     }
 }
 
-/// What a backend would have to put something over: the agent's own directory, where a path that is shown leads there. Who
-/// shows the host as it is hides nothing.
+/// Whether a job would see what is the agent's own.
+enum InSight {
+    No,
+    /// It would, and something can be put over it.
+    Covered,
+    Seen(Lack),
+}
+
+/// Looks where the paths lead that are shown. Who shows the host as it is hides nothing.
 fn agent_in_sight(
     backend: Backend,
     (read_only, read_write): (&[String], &[String]),
+    own_root: bool,
     capabilities: &Capabilities,
-) -> Option<Lack> {
-    let own = capabilities.agent().filter(|_| backend.is_unprivileged())?;
+) -> InSight {
+    let own = capabilities.agent();
+    if !backend.is_unprivileged() {
+        return InSight::No;
+    }
+    let seen = |why| {
+        let capability = Capability::HiddenAgent;
+        let why = Some(why);
+        InSight::Seen(Lack { capability, why })
+    };
+    let always = imp::always_leads_to_agent(backend, own);
+    if let Some(path) = always.filter(|_| !own_root) {
+        return seen(format!(
+            "{path} is shown to every job and leads to the agent's own directory, so that has to lie elsewhere"
+        ));
+    }
     let named = read_only.iter().chain(read_write).map(String::as_str);
-    let path = imp::leads_to_agent(named, backend, own)?;
-    Some(Lack {
-        capability: Capability::HiddenAgent,
-        why: Some(format!("{path} is shown and leads to the agent's own directory")),
-    })
+    match imp::leads_to_agent(named, own) {
+        None => InSight::No,
+        Some(_) if capabilities.has(Capability::HiddenAgent) => InSight::Covered,
+        Some(path) => seen(format!("{path} is shown and leads to the agent's own directory")),
+    }
 }
 
 /// Whether no path that a profile shows leads to the agent's own directory where nothing can be put over that.
@@ -170,12 +192,12 @@ pub(crate) fn keeps_from_agent(
     capabilities: &Capabilities,
 ) -> Result<(), Unenforceable> {
     let shown = (&profile.read_only[..], &profile.read_write[..]);
-    match agent_in_sight(backend, shown, capabilities) {
-        Some(lack) if !capabilities.has(Capability::HiddenAgent) => {
+    match agent_in_sight(backend, shown, profile.rootfs.is_some(), capabilities) {
+        InSight::Seen(lack) => {
             let lacks = vec![lack];
             Err(Unenforceable::Missing { backend, lacks })
         }
-        _ => Ok(()),
+        InSight::No | InSight::Covered => Ok(()),
     }
 }
 
@@ -328,13 +350,13 @@ mod tests {
 
     #[test]
     fn what_leads_to_the_agents_directory_is_missing_like_anything_else_where_nothing_covers_it() {
-        let own = std::path::PathBuf::from("/nowhere/agent");
+        let own = [std::path::PathBuf::from("/nowhere/agent")];
         let without = Capability::ALL
             .into_iter()
             .filter(|c| *c != Capability::HiddenAgent);
-        let without = without.collect::<Capabilities>().of_agent_in(Some(own.clone()));
+        let without = without.collect::<Capabilities>().of_agent_in(&own);
         let all = Capability::ALL.into_iter().collect::<Capabilities>();
-        let all = all.of_agent_in(Some(own));
+        let all = all.of_agent_in(&own);
         for backend in BACKENDS {
             let mut profile = greedy(backend);
             profile.read_only = vec!["/nowhere".to_owned()];
@@ -354,6 +376,13 @@ mod tests {
             assert_eq!(can_hold(&profile, backend, &all), Ok(()));
             profile.read_only = vec!["/opt".to_owned()];
             assert_eq!(can_hold(&profile, backend, &without), Ok(()));
+            // What every sandbox shows is covered by none.
+            let all = all.clone().of_agent_in(&["/usr/lib/agent".into()]);
+            assert_eq!(can_hold(&profile, backend, &all), Ok(()), "its root is its own");
+            profile.rootfs = None;
+            profile.rootfs_writable = false;
+            let found = can_hold(&profile, backend, &all);
+            assert_eq!(found.is_err(), backend != Backend::Host, "{found:?}");
         }
     }
 

@@ -20,8 +20,8 @@ pub enum Unenforceable {
     },
     /// Its rights only add up, so that what is read-only in a writable path would be writable.
     #[error(
-        "{backend} cannot keep {path} read-only within a path that the profile makes writable; name bubblewrap in the \
-         profile, or leave one of the two out"
+        "{backend} cannot keep {path} read-only within a path that the profile makes writable; say backend = \
+         \"bubblewrap\" in the profile, or leave one of the two out"
     )]
     ReadOnlyWithin {
         /// Which backend.
@@ -30,7 +30,9 @@ pub enum Unenforceable {
         path: String,
     },
     /// A namespaced job would run as root.
-    #[error("a profile that isolates needs a run-as user who is not root; leave run_as out or name another")]
+    #[error(
+        "a profile that isolates needs a run-as user who is not root; leave run_as out, or name another: run_as = \"NAME\""
+    )]
     Root,
     /// A limit that nothing could start under.
     #[error("a start in a sandbox takes two processes for a moment; set limits.pids to 2 or more")]

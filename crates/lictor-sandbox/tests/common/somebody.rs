@@ -36,6 +36,16 @@ const WRITES_TO: &str = "LICTOR_TEST_WRITES_TO";
 
 /// The same, of a test that has something to tell: what it has written is in the file.
 pub fn as_somebody_who_writes(test: &str, to: Option<&Path>) -> bool {
+    become_somebody(test, to, ":")
+}
+
+/// The same, after root has run these lines of shell in the test's own mounts: `$at` is that user's directory, `$user` that
+/// user.
+pub fn as_somebody_after(test: &str, first: &str) -> bool {
+    become_somebody(test, None, first)
+}
+
+fn become_somebody(test: &str, to: Option<&Path>, first: &str) -> bool {
     if std::env::var_os(AS_SOMEBODY).is_some() {
         return true;
     }
@@ -64,6 +74,7 @@ pub fn as_somebody_who_writes(test: &str, to: Option<&Path>) -> bool {
         .arg(place.path())
         .args(["--exact", test, "--nocapture"])
         .env(AS_SOMEBODY, &own)
+        .env("LICTOR_TEST_FIRST", first)
         .envs(to.map(|file| (WRITES_TO, file)))
         .status();
     assert!(status.expect("unshare runs").success(), "{test} as somebody else");
@@ -77,5 +88,7 @@ echo "somebody:x:61234:61234::/tmp:/bin/sh" >> "$place/passwd"
 echo "somebody:x:61234:" >> "$place/group"
 echo "somebody:3000000:65536" | tee "$place/subuid" > "$place/subgid"
 for file in passwd group subuid subgid; do mount --bind "$place/$file" "/etc/$file"; done
+at="$place/run" user=61234
+eval "$LICTOR_TEST_FIRST"
 exec setpriv --reuid 61234 --regid 61234 --clear-groups "$place/test" "$@"
 "#;

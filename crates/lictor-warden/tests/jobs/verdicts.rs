@@ -88,8 +88,8 @@ fn the_first_backend_that_can_hold_the_profile_runs_the_job_and_the_receipt_name
             (refusal.code, refusal.message.as_str()),
             (
                 Code::Unenforceable,
-                "host cannot enforce no_network (it shows the host as it is) on this host; name a backend that isolates in the profile: \
-                 bubblewrap, or landlock"
+                "host cannot enforce no_network (it shows the host as it is) on this host; say backend = \"bubblewrap\" in the profile \
+                 (on the node: apt install bubblewrap)"
             )
         );
         let receipt = world.receipt(&finished(&mut feed, job).await.1);

@@ -1,7 +1,7 @@
 //! `lictor agent`: this machine becomes a node, and serves as one.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lictor_agent::config::{Sandbox, Transport};
 use lictor_agent::{AgentConfig, Enrolment, enroll};
@@ -63,7 +63,7 @@ fn serve(args: &ServeAgent, out: Out) -> Result {
         None => AgentConfig::new(&args.dir),
     };
     // Before any thread and any key: what starts jobs is a fork of the process as it is now.
-    let host = prepare_host(&config.sandbox, &config.dir)?;
+    let host = prepare_host(&config.sandbox, &config.dir, config.rootfs.credentials.as_deref())?;
     daemon::log(out);
     #[cfg(unix)]
     {
@@ -85,12 +85,11 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
         .doing("start")
 }
 
-/// Makes the process that starts jobs of the node whose directory is `node_dir`.
-pub(crate) fn prepare_host(set: &Sandbox, node_dir: &Path) -> Result<Host> {
-    let config = lictor_sandbox::Config {
-        node_dir: Some(node_dir.to_owned()),
-        ..host_config(set)
-    };
+/// Makes the process that starts jobs of the node whose directory is `node_dir`, whose passwords for registries are in a file.
+pub(crate) fn prepare_host(set: &Sandbox, node_dir: &Path, passwords: Option<&Path>) -> Result<Host> {
+    let mut config = host_config(set);
+    config.node_dir = Some(node_dir.to_owned());
+    config.own.extend(passwords.map(Path::to_owned));
     Host::start(config).doing("prepare for starting jobs")
 }
 
@@ -110,6 +109,8 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
         container_root: set.container_root.unwrap_or(usual.container_root),
         runtime_dir: set.runtime_dir.clone().unwrap_or(usual.runtime_dir),
         node_dir: usual.node_dir,
+        // Who gets at the daemon's socket by the agent's groups is root.
+        own: docker_socket(set).into_iter().collect(),
         kept: lictor_sandbox::KeptBounds {
             most: set.kept_most.map_or(usual.kept.most, |n| n.get()),
             bytes: set
@@ -123,9 +124,19 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
 /// The daemon that may be asked for containers; nobody looks whether there is one before it is needed.
 #[cfg(unix)]
 fn docker(set: &Sandbox) -> Option<std::sync::Arc<dyn lictor_sandbox::ContainerDaemon>> {
-    let socket = set.docker_socket.clone();
-    let socket = socket.unwrap_or_else(|| lictor_docker::USUAL_SOCKET.into());
-    Some(std::sync::Arc::new(lictor_docker::Daemon::at(socket)))
+    let daemon = docker_socket(set).map(lictor_docker::Daemon::at)?;
+    Some(std::sync::Arc::new(daemon))
+}
+
+#[cfg(unix)]
+fn docker_socket(set: &Sandbox) -> Option<PathBuf> {
+    let usual = || lictor_docker::USUAL_SOCKET.into();
+    Some(set.docker_socket.clone().unwrap_or_else(usual))
+}
+
+#[cfg(not(unix))]
+fn docker_socket(_: &Sandbox) -> Option<PathBuf> {
+    None
 }
 
 #[cfg(not(unix))]

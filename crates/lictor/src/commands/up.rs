@@ -40,7 +40,7 @@ const DAY: u64 = 86_400;
 pub(crate) fn run(args: &Up, out: Out) -> Result {
     // Before any thread: what starts jobs is a fork of the process as it is now.
     // All of the home is hidden from jobs: keys, token and the law's source lie around the agent's own directory in it.
-    let host = agent::prepare_host(&Sandbox::default(), &args.dir)?;
+    let host = agent::prepare_host(&Sandbox::default(), &args.dir, None)?;
     daemon::log(out);
     // The hub's thread; the agent has its own. More would only wake each other for a machine's own jobs.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -194,18 +194,19 @@ async fn set_apart(
 async fn open_paths(kernel: &Kernel, spec: &LaunchSpec) -> Result<Paths, StartError> {
     let failed = || StartError::failed("show what the profile names");
     if spec.read_only.is_empty() && spec.read_write.is_empty() {
-        return Paths::open(spec, None).map_err(failed());
+        return Paths::open(spec, &[]).map_err(failed());
     }
     let late = || failed()(io::ErrorKind::TimedOut.into());
     let bound = Timer::after(kernel.zygote.bound);
-    let (asked, own) = (spec.clone(), kernel.own_dir());
+    let own = kernel.own().map_err(failed())?;
+    let asked = spec.clone();
     let threads = kernel.openers.clone();
     let open = async move {
         // A thread that hangs keeps its place, so that there are never more of them than there are places.
         let place = threads.acquire_owned().await;
         let open = move || {
             let _place = place;
-            Paths::open(&asked, own.as_deref())
+            Paths::open(&asked, &own)
         };
         tokio::task::spawn_blocking(open).await
     };

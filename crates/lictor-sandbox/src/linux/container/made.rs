@@ -57,7 +57,7 @@ impl Made {
             ended: false,
             placeholders: Vec::new(),
         };
-        match made.look_over(view).await {
+        match made.look_over(maker, view).await {
             Ok(()) => Ok(made),
             Err(e) => {
                 let _ = made.end().await;
@@ -80,11 +80,15 @@ impl Made {
     }
 
     /// Whether it shows what it is to show, as it is to show it.
-    async fn look_over(&self, view: &View) -> Result<(), StartError> {
+    async fn look_over(&self, maker: &Maker, view: &View) -> Result<(), StartError> {
         let failed = StartError::failed;
-        if matches!(self.first.by, By::Podman { .. }) {
+        let covers = match maker.shows_what_is_mounted_below() {
+            true => Vec::new(),
+            false => view.covers_inside().map_err(failed("make the container"))?,
+        };
+        if matches!(self.first.by, By::Podman { .. }) || !covers.is_empty() {
+            // Who covers takes rights away first, whoever has mounted it.
             let tightened = view.tightened().map_err(failed("make the container"))?;
-            let covers = view.bare_covers().map_err(failed("make the container"))?;
             self.run(Launch {
                 namespaces: Some(self.first.fd.as_fd()),
                 tightened,

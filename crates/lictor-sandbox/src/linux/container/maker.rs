@@ -120,6 +120,15 @@ impl Maker {
         }
     }
 
+    /// Whether what was laid out on a path comes into the container with it. crun, which podman uses, mounts the path
+    /// alone where the container has users of its own (seen of 1.8), and what one engine does another version may not.
+    pub(super) const fn shows_what_is_mounted_below(&self) -> bool {
+        match self {
+            Self::Runtime(Runtime { kind: Kind::Runc, .. }) | Self::Docker(_) => true,
+            Self::Runtime(Runtime { kind: Kind::Crun, .. }) | Self::Podman(_) => false,
+        }
+    }
+
     /// What of a root file system it cannot show as it is: podman mounts files of its own into every one.
     pub(super) fn prepare(&self, view: &mut View) -> io::Result<()> {
         match self {

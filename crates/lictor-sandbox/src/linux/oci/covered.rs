@@ -1,5 +1,6 @@
-//! What is hidden or stays as it is in a container, where nothing could be laid out before: a stage takes root. There it is
-//! mounted from inside, when the container stands and before anything of the job is in it, and then looked at from outside.
+//! What is hidden or stays as it is in a container. Where it could not be laid out before (a stage takes root), or an engine shows
+//! nothing of what is mounted below a path, it is mounted from inside, when the container stands and before anything of the job is
+//! in it. However it came there, it is looked at from outside.
 
 use std::ffi::CString;
 use std::io;
@@ -19,13 +20,12 @@ const NULL: (u32, u32) = (1, 3);
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 impl View {
-    /// What is to be mounted inside, outermost first; nothing where it lies in the stage already.
+    /// What is to be mounted inside, outermost first.
     ///
     /// # Errors
     /// When what stays as it is cannot be told from something else.
-    pub(crate) fn bare_covers(&self) -> io::Result<Vec<LaunchCover>> {
-        let bare = self.stage().is_none().then_some(&self.covers.all);
-        bare.into_iter().flatten().map(launched).collect()
+    pub(crate) fn covers_inside(&self) -> io::Result<Vec<LaunchCover>> {
+        self.covers.all.iter().map(launched).collect()
     }
 
     /// Refuses what was not laid out, for engines that show it as it lies.
@@ -33,7 +33,7 @@ impl View {
     /// # Errors
     /// When there is something to cover.
     pub(super) fn is_covered(&self) -> io::Result<()> {
-        match self.bare_covers()?.is_empty() {
+        match self.stage().is_some() || self.covers.all.is_empty() {
             true => Ok(()),
             false => Err(io::Error::other(
                 "what is hidden in it takes a root agent, or podman",
@@ -46,9 +46,6 @@ impl View {
     /// # Errors
     /// Says of what that is not so.
     pub(super) fn has_its_covers(&self, root: &OwnedFd) -> io::Result<()> {
-        if self.stage().is_some() {
-            return Ok(());
-        }
         // An inner one of two at the same place is seen no more.
         let all = self.covers.all.iter().enumerate();
         let seen = all.filter(|(n, covered)| self.covers.all[n + 1..].iter().all(|c| c.at != covered.at));
@@ -107,7 +104,7 @@ fn lies(root: &OwnedFd, covered: &Covered) -> io::Result<bool> {
     Ok(is_mounted
         && match &covered.by {
             Cover::Empty => has.contains(sealed) && is_empty_memory(&at)?,
-            Cover::Nothing => has.contains(sealed) && is_null(&at)?,
+            Cover::Nothing => has.contains(sealed) && (is_null(&at)? || is_closed(&at)?),
             Cover::ReadOnly(held) => has.contains(sealed) && place_of(held)? == place_of(&at)?,
             Cover::Itself(held) => place_of(held)? == place_of(&at)?,
         })
@@ -131,6 +128,14 @@ fn is_empty_memory(at: &OwnedFd) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Whether it is the stage's file that nobody can open.
+fn is_closed(at: &OwnedFd) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(at)?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let is_empty = stat.st_size == 0 && stat.st_mode & 0o7777 == 0 && stat.st_uid == 0;
+    Ok(is_file && is_empty && rustix::fs::fstatfs(at)?.f_type as i64 == TMPFS_MAGIC)
 }
 
 fn is_null(at: &OwnedFd) -> io::Result<bool> {

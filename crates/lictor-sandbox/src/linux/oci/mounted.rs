@@ -106,7 +106,7 @@ impl View {
             return Ok(false);
         };
         // A root that could be written to is refused before; what is hidden or held is looked at there, too.
-        if at == "/" || (self.stage().is_none() && self.covers.all.iter().any(|c| c.at == at)) {
+        if at == "/" || self.covers.all.iter().any(|c| c.at == at) {
             return Ok(true);
         }
         // Of several the last one is seen.

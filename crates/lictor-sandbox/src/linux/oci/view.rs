@@ -155,7 +155,7 @@ impl View {
     /// The host's programs or a root file system, what the profile names, and the job's own directory. It may take as
     /// long as a file system takes to answer. What is held is laid out in `stage`, and what covers it; `None` when this agent
     /// cannot, and covers are mounted in the container.
-    fn of_job(spec: &LaunchSpec, own: Option<&Path>, stage: Option<&Path>) -> io::Result<Self> {
+    fn of_job(spec: &LaunchSpec, own: &[PathBuf], stage: Option<&Path>) -> io::Result<Self> {
         let paths = Paths::open(spec, own)?;
         let mut view = match (&paths.root, &spec.rootfs) {
             (Some(root), Some(tree)) => Self {
@@ -244,7 +244,7 @@ impl View {
     /// The same on a thread that may wait, and within the time that a start may take.
     pub(crate) async fn open(kernel: &Kernel, spec: &LaunchSpec) -> io::Result<Self> {
         let bound = Timer::after(kernel.zygote.bound);
-        let (asked, threads, own) = (spec.clone(), kernel.openers.clone(), kernel.own_dir());
+        let (asked, threads, own) = (spec.clone(), kernel.openers.clone(), kernel.own()?);
         let is_root = rustix::process::geteuid().is_root();
         let stage: Option<PathBuf> = is_root.then(|| kernel.place().map(Place::stage)).transpose()?;
         let open = async move {
@@ -252,7 +252,7 @@ impl View {
             let place = threads.acquire_owned().await;
             let open = move || {
                 let _place = place;
-                Self::of_job(&asked, own.as_deref(), stage.as_deref())
+                Self::of_job(&asked, &own, stage.as_deref())
             };
             tokio::task::spawn_blocking(open).await
         };

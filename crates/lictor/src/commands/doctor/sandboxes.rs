@@ -22,7 +22,11 @@ use crate::commands::rootfs::ready;
 /// Everything about running jobs here. What is missing is no fault: it may be there for the agent, which has a cgroup and
 /// a configuration of its own, or nobody may want it. Only a profile that no host can hold is wrong.
 pub(super) async fn look(node: &Node, law: Option<&Profiles>) -> Vec<Finding> {
-    let host = match Host::start(node.config.clone()) {
+    let config = lictor_sandbox::Config {
+        node_dir: node.dir.clone(),
+        ..node.config.clone()
+    };
+    let host = match Host::start(config) {
         Ok(host) => host,
         Err(e) => {
             let fix = "Run it where processes may be started.";
@@ -34,6 +38,7 @@ pub(super) async fn look(node: &Node, law: Option<&Profiles>) -> Vec<Finding> {
     // Of the cgroup that this command is in nobody wants to know where there is an agent in its own.
     let checks = checks.filter(|check| node.agent.is_none() || !check.what.starts_with("cgroup"));
     findings.extend(checks.map(|check| of_probe(check.what.to_owned(), check.found)));
+    let own = host.own_paths().unwrap_or_default();
     let mut probed = BTreeMap::new();
     for backend in host.backends() {
         let reported = node
@@ -44,8 +49,8 @@ pub(super) async fn look(node: &Node, law: Option<&Profiles>) -> Vec<Finding> {
             Some(found) => found,
             None => backend.probe().await,
         };
-        let found = found.map(|capabilities| capabilities.of_agent_in(node.dir.clone()));
-        let says = found.as_ref().map(words);
+        let found = found.map(|capabilities| capabilities.of_agent_in(&own));
+        let says = found.as_ref().map(|found| words(backend.name(), found));
         findings.push(of_probe(
             format!("sandbox {}", backend.name()),
             says.map_err(Clone::clone),
@@ -61,12 +66,15 @@ pub(super) async fn look(node: &Node, law: Option<&Profiles>) -> Vec<Finding> {
     findings
 }
 
-/// What a backend holds, and who makes its containers.
-fn words(found: &Capabilities) -> String {
-    let words = found.words().join(", ");
-    match found.engine() {
-        Some(engine) => format!("by {engine}: {words}"),
-        None => words,
+/// What a backend holds, who makes its containers, and whether jobs can have terminals, which profiles do not ask for.
+fn words(backend: Backend, found: &Capabilities) -> String {
+    let mut words = found.words().join(", ");
+    if let Some(engine) = found.engine() {
+        words = format!("by {engine}: {words}");
+    }
+    match found.has(Capability::Terminal) {
+        true => words,
+        false => format!("{words}; no terminal: {}", Capability::Terminal.fix(backend)),
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn run(dir: &Path, pulled: &PulledImage, config: Option<&Path>, out: 
         return out.either(&there, || format!("{digest} is there already"));
     }
     // Before any thread: what starts skopeo is a fork of this process as it is now.
-    let host = agent::prepare_host(&config.sandbox, &config.dir)?;
+    let host = agent::prepare_host(&config.sandbox, &config.dir, config.rootfs.credentials.as_deref())?;
     let settings = &config.rootfs;
     let import = Import {
         store: &store,
