@@ -118,6 +118,27 @@ async fn crun_holds_what_any_sandbox_must() {
 }
 
 #[tokio::test]
+async fn a_runtime_that_the_configuration_names_goes_before_the_others() {
+    for (named, engine) in [("/usr/sbin/runc", "runc"), ("/usr/bin/crun", "crun")] {
+        let config = Config {
+            oci_runtime: Some(named.into()),
+            ..Config::default()
+        };
+        let Some(bench) = Bench::on_with(Backend::Container, config).await else {
+            continue;
+        };
+        // For an agent that is not root it is podman, whatever is named.
+        let engine = if rustix::process::geteuid().is_root() {
+            engine
+        } else {
+            "podman"
+        };
+        assert_eq!(bench.capabilities.engine(), Some(engine));
+        assert!(bench.run(&["/usr/bin/true"]).await.succeeded());
+    }
+}
+
+#[tokio::test]
 async fn podman_of_root_runs_jobs_exactly() {
     runs_jobs_exactly(with(ContainerEngine::Podman)).await;
 }

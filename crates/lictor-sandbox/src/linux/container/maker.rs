@@ -33,7 +33,7 @@ impl Maker {
     pub(super) async fn choose(kernel: &Arc<Kernel>) -> Result<Self, ProbeError> {
         let is_root = rustix::process::geteuid().is_root();
         let mut reasons = Vec::new();
-        for engine in kernel.config.container_engine.candidates(is_root) {
+        for engine in candidates(&kernel.config, is_root) {
             let maker = match Self::find(engine, &kernel.config) {
                 Ok(maker) => maker,
                 Err(reason) => {
@@ -113,8 +113,7 @@ impl Maker {
     /// Its name.
     pub(super) const fn engine(&self) -> ContainerEngine {
         match self {
-            Self::Runtime(Runtime { kind: Kind::Runc, .. }) => ContainerEngine::Runc,
-            Self::Runtime(Runtime { kind: Kind::Crun, .. }) => ContainerEngine::Crun,
+            Self::Runtime(runtime) => runtime.kind.engine(),
             Self::Podman(_) => ContainerEngine::Podman,
             Self::Docker(_) => ContainerEngine::Docker,
         }
@@ -149,6 +148,15 @@ impl Maker {
             Self::Docker(docker) => docker.start(kernel, bundle, what).await,
         }
     }
+}
+
+/// In the order in which they are tried: a runtime that the configuration names goes before those that it does not.
+fn candidates(config: &Config, is_root: bool) -> Vec<ContainerEngine> {
+    let mut all = config.container_engine.candidates(is_root);
+    if let Some(named) = config.oci_runtime.as_deref().map(kind_of) {
+        all.sort_by_key(|engine| *engine != named.engine());
+    }
+    all
 }
 
 fn find_runtime(kind: Kind, config: &Config) -> Result<Runtime, ProbeError> {

@@ -16,6 +16,7 @@ use tokio::net::unix::pipe;
 
 use super::first::{self, By, First};
 use crate::backend::StartError;
+use crate::engine::ContainerEngine;
 use crate::handle::ProcessId;
 use crate::linux::keeper::Keeper;
 use crate::linux::kernel::Kernel;
@@ -35,6 +36,16 @@ const FIRST: &str = "/proc/self/fd/3";
 pub(super) enum Kind {
     Runc,
     Crun,
+}
+
+impl Kind {
+    /// The name that it goes by.
+    pub(super) const fn engine(self) -> ContainerEngine {
+        match self {
+            Self::Runc => ContainerEngine::Runc,
+            Self::Crun => ContainerEngine::Crun,
+        }
+    }
 }
 
 /// An OCI runtime of this host.
