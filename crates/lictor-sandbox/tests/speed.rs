@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use common::Bench;
 use lictor_proto::doc::Exit;
-use lictor_sandbox::Config;
+use lictor_sandbox::{Config, ContainerEngine};
 use lictor_trust::profiles::Backend;
 
 const ROUNDS: usize = 60;
@@ -87,30 +87,26 @@ async fn start_and_wait_of_true() {
             times.push(start_to_exit(bench).await);
         }
     }
-    let (base, bare) = (median(&spawn), median(&bwrap));
-    let floor = format!("posix_spawn {}", both(&spawn));
-    let peer = format!("bare bwrap {}", both(&bwrap));
     for ((name, _), times) in benches.iter().zip(&times) {
-        let (beside, goal, to) = match *name {
-            "host" => (&floor, "1.3 x", base),
-            "landlock" => (&floor, "1.5 x", base),
-            "bubblewrap, prepared" => (&floor, "2 x", base),
-            _ => (&peer, "1.2 x", bare),
+        let (peer, goal) = match *name {
+            "host" => (("posix_spawn", &spawn), "1.3 x"),
+            "landlock" => (("posix_spawn", &spawn), "1.5 x"),
+            "bubblewrap, prepared" => (("posix_spawn", &spawn), "2 x"),
+            _ => (("bare bwrap", &bwrap), "1.2 x"),
         };
-        row(name, (times, to), beside, goal);
+        row(name, times, (peer.0, peer.1), goal, "");
     }
     for (_, bench) in &mut benches {
         bench.cool_down().await;
     }
 }
 
-/// A row of the benchmark's table.
-fn row(name: &str, (times, to): (&[Duration], Duration), beside: &str, goal: &str) {
-    let ratio = |of: Duration| of.as_secs_f64() / to.as_secs_f64();
-    let (p50, p99) = (ratio(median(times)), ratio(p99(times)));
-    let us = median(times).as_micros();
+/// A row of the benchmark's table: p50 in times of the peer's p50, p99 in times of its p99; `more` stands beside the peer.
+fn row(name: &str, times: &[Duration], (peer, theirs): (&str, &[Duration]), goal: &str, more: &str) {
+    let ratio = |of: fn(&[Duration]) -> Duration| of(times).as_secs_f64() / of(theirs).as_secs_f64();
+    let (at_p50, at_p99, own, beside) = (ratio(median), ratio(p99), both(times), both(theirs));
     println!(
-        "| j | start to exit of `true`, {name} | p50 {p50:.2} x, p99 {p99:.2} x, {us} us | {beside} | {goal} |"
+        "| j | start to exit of `true`, {name} | p50 {at_p50:.2} x, p99 {at_p99:.2} x: {own} | {peer}: {beside}{more} | {goal} |"
     );
 }
 
@@ -127,7 +123,8 @@ async fn start_and_wait_of_true_beside_bare_runtimes() {
     }
     let least = oci::Bundle::make();
     let flags = ["--platform=ptrace", "--network=none", "--ignore-cgroups"];
-    for runtime in ["runc", "crun"] {
+    let engines = [("runc", ContainerEngine::Runc), ("crun", ContainerEngine::Crun)];
+    for (runtime, container_engine) in engines {
         let Some(path) = program(runtime) else { continue };
         // crun refuses hosts where both versions of cgroups are mounted; ours shows it none, and so it is measured.
         let by_itself = least.run(runtime, &[]).status().is_ok_and(|s| s.success());
@@ -142,6 +139,7 @@ async fn start_and_wait_of_true_beside_bare_runtimes() {
             &["--cgroup-manager", "disabled"]
         };
         let config = Config {
+            container_engine,
             oci_runtime: Some(path),
             ..Config::default()
         };
@@ -161,8 +159,7 @@ async fn beside(bench: &Bench, name: &str, (peer, bare): (&str, &dyn Fn() -> Dur
         ours.push(start_to_exit(bench).await);
         theirs.push(bare());
     }
-    let peer = format!("{peer}: {}", both(&theirs));
-    row(name, (&ours, median(&theirs)), &peer, "1.2 x");
+    row(name, &ours, (peer, &theirs), "1.2 x", "");
 }
 
 fn program(name: &str) -> Option<PathBuf> {
@@ -224,8 +221,20 @@ fn rounds() -> usize {
 
 #[tokio::test]
 async fn phases_of_a_start() {
-    for backend in [Backend::Host, Backend::Landlock, Backend::Bubblewrap] {
-        let Some(bench) = Bench::on(backend).await else {
+    let all = [
+        (Backend::Host, ContainerEngine::Auto),
+        (Backend::Landlock, ContainerEngine::Auto),
+        (Backend::Bubblewrap, ContainerEngine::Auto),
+        (Backend::Container, ContainerEngine::Runc),
+        (Backend::Container, ContainerEngine::Crun),
+        (Backend::Gvisor, ContainerEngine::Auto),
+    ];
+    for (backend, container_engine) in all {
+        let config = Config {
+            container_engine,
+            ..Config::default()
+        };
+        let Some(bench) = Bench::on_with(backend, config).await else {
             continue;
         };
         let exec = common::command(&["true"]);
@@ -251,7 +260,7 @@ async fn phases_of_a_start() {
             lap(4);
         }
         println!(
-            "{backend:?} plan, create, exec, wait, destroy: {:?}",
+            "{backend:?} ({container_engine:?}) plan, create, exec, wait, destroy: {:?}",
             phases.map(|times| median(&times))
         );
     }

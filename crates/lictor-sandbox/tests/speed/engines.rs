@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::common::Bench;
 use super::common::docker::{Docker, program_of_a_daemon};
-use super::{both, median, oci, program, rounds, row, spawned, start_to_exit};
+use super::{both, oci, program, rounds, row, spawned, start_to_exit};
 
 /// Of these a start takes a third of a second, or more.
 fn few() -> usize {
@@ -85,8 +85,7 @@ async fn start_and_wait_of_true_beside_podman() {
     }
     let null = fs::metadata("/dev/null").expect("a device");
     assert_eq!((null.uid(), null.gid()), (0, 0), "the machine's own is as it was");
-    let beside = format!("podman run: {}", both(&theirs));
-    row(NAME, (&ours, median(&theirs)), &beside, "1.2 x");
+    row(NAME, &ours, ("podman run", &theirs), "1.2 x", "");
 }
 
 /// podman with a storage that stays from one container to the next, as a site's does.
@@ -195,11 +194,8 @@ async fn start_and_wait_of_true_beside_docker() {
         true => "the docker command is not on this machine".to_owned(),
         false => format!("docker run: {}", both(&clients)),
     };
-    let beside = format!(
-        "create, start, wait of the same daemon: {}; {client}",
-        both(&theirs)
-    );
-    row(NAME, (&ours, median(&theirs)), &beside, "1.2 x");
+    let peer = ("create, start, wait of the same daemon", &theirs[..]);
+    row(NAME, &ours, peer, "1.2 x", &format!("; {client}"));
 }
 
 /// What of the host's it shows: place and source.

@@ -49,7 +49,7 @@ pub(crate) async fn measure(table: &mut Table, effort: &Effort) -> Result<()> {
     let what = format!("`true` on {NODES} agents of this process, to the last verified receipt");
     let figure = format!("{:?}, p99 {:?}", samples.p50(), samples.p99());
     table.row(
-        "j",
+        "k",
         &what,
         figure,
         "best public peer: 255 ms".to_owned(),
