@@ -1,4 +1,10 @@
-//! The attempts to get out, the same for every backend.
+//! What every backend has to pass: execution is exact, terminals are what programs take them for, and nobody gets out.
+//!
+//! ```text
+//!   Bench::of(backend) -> pass_all          the cases of `execution` and `terminal`, by one list
+//! ```
+//!
+//! The attempts to get out are made on a site:
 //!
 //! ```text
 //!   Site::prepare -> bait: files, sockets, shared memory and a process of the sandbox's own user, outside
@@ -15,20 +21,26 @@
 //!   behind the check that counts, and what it mounts is in a mount namespace of its own.
 //! - Nothing is sent to an address that is not this machine's own.
 
+pub mod bench;
+mod case;
 mod elsewhere;
+pub mod execution;
 mod expected;
 mod filesystem;
 mod held;
 mod kernel;
+pub mod looks;
 mod network;
 mod processes;
 mod program;
 mod resources;
 mod site;
 mod table;
+pub mod terminal;
 
 use lictor_trust::profiles::Limits;
 
+pub use case::{Case, Passing, all_for, pass_all};
 pub use elsewhere::{ELSEWHERE, Elsewhere};
 pub use expected::{Leak, judge, judge_where_limits_are_held, leaks};
 pub use held::{Column, PROVEN, table_of_capabilities};

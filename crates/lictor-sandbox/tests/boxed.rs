@@ -7,6 +7,7 @@ mod common;
 use std::io::Read as _;
 
 use common::Bench;
+use common::OnThisMachine as _;
 use lictor_trust::profiles::Backend;
 
 /// The backends that make namespaces.

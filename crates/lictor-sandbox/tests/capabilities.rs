@@ -6,6 +6,7 @@ mod common;
 
 use std::path::Path;
 
+use common::OnThisMachine as _;
 use common::docker::Docker;
 use common::somebody::{as_somebody_who_writes, own_place, written_to};
 use common::{Bench, skip, with_own_mounts};
@@ -316,7 +317,7 @@ fn probe(backend: Backend, config: Config) -> (Result<Capabilities, ProbeError>,
 #[test]
 fn what_is_said_to_be_proven_is_proven_by_a_test_that_exists() {
     let mut source = String::new();
-    for dir in ["tests", "tests/common", "tests/kept"] {
+    for dir in ["tests", "tests/common", "tests/kept", "src/conformance"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
         for entry in std::fs::read_dir(dir).expect("a directory") {
             let path = entry.expect("an entry").path();

@@ -1,13 +1,11 @@
-//! Execution is exact: the ten cases that every backend must pass, run against each.
+//! Execution is exact: the cases that every backend must pass, run against each.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/cases.rs"]
-mod cases;
 mod common;
 
-use cases::*;
 use common::machine::cannot_run;
 use common::{Bench, for_every_backend};
+use lictor_sandbox::conformance::execution::*;
 use lictor_sandbox::{Config, ContainerEngine, Host};
 use lictor_trust::profiles::Backend;
 
@@ -57,7 +55,13 @@ fn everything() -> Vec<(&'static str, Backend, Config)> {
         by(ContainerEngine::Runc),
         by(ContainerEngine::Crun),
         by(ContainerEngine::Podman),
+        by(ContainerEngine::Docker),
     ]
+}
+
+#[test]
+fn every_case_of_the_list_is_a_test_here() {
+    common::is_a_test_of_each(EXECUTION, include_str!("conformance.rs"));
 }
 
 #[tokio::test]

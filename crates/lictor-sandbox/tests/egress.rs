@@ -9,6 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
 
+use common::OnThisMachine as _;
 use common::{Bench, Outcome, processes};
 use lictor_proto::egress::{Event, Reason, Verdict};
 use lictor_sandbox::{Config, StdinSource};

@@ -1,16 +1,20 @@
 //! Containers are containers whoever makes them: the execution cases and the attempts, for each engine.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout
+)]
 
-#[path = "common/cases.rs"]
-mod cases;
 mod common;
 
 use std::os::unix::fs::MetadataExt as _;
 
 use common::Bench;
+use common::OnThisMachine as _;
 use common::docker::Docker;
 use common::somebody::{as_somebody, own_place};
-use lictor_sandbox::conformance::{Rule, Site, attempts, judge};
+use lictor_sandbox::conformance::{Rule, Site, attempts, judge, pass_all};
 use lictor_sandbox::{Config, ContainerEngine, StdinSource};
 use lictor_trust::profiles::Backend;
 
@@ -26,19 +30,7 @@ async fn runs_jobs_exactly(config: Config) {
     let Some(bench) = Bench::on_with(Backend::Container, config).await else {
         return;
     };
-    cases::keeps_output_from_before_a_timeout(&bench).await;
-    cases::ends_sessions_and_double_forks_at_a_timeout(&bench).await;
-    cases::reports_success_at_once_when_a_background_child_holds_stdout(&bench).await;
-    cases::megabyte_of_stdin_reaches_cat_and_does_not_block_true(&bench).await;
-    cases::environment_is_exactly_what_was_declared(&bench).await;
-    cases::killed_child_reports_its_signal(&bench).await;
-    cases::exit_status_137_is_no_signal(&bench).await;
-    cases::stop_ends_the_tree(&bench).await;
-    cases::destroy_leaves_nothing(&bench).await;
-    cases::cpu_time_is_measured(&bench).await;
-    cases::no_descriptor_is_inherited(&bench).await;
-    cases::changed_program_does_not_start(&bench).await;
-    cases::handle_finds_the_job_again(&bench).await;
+    pass_all(&bench, |case| println!("{case}")).await;
     leaves_nobody_beside_the_first_process(&bench).await;
     names_who_made_it(&bench);
     // crun, started by podman, gives its standard input to the container's root.

@@ -10,6 +10,7 @@
 mod common;
 
 use common::Bench;
+use common::OnThisMachine as _;
 use lictor_sandbox::conformance::{
     self, Attempt, Class, ELSEWHERE, Shape, Site, Verdict, attempts, judge, leaks,
 };

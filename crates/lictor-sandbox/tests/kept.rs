@@ -59,6 +59,7 @@ fn keeping(bench: &Bench, idle: Duration, age: Duration) -> Bench {
             ..bench.profile.clone()
         },
         host: bench.host.clone(),
+        config: bench.config.clone(),
         backend: bench.backend.clone(),
         capabilities: bench.capabilities.clone(),
         root: tempfile::tempdir().expect("a directory"),

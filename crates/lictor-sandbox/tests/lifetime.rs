@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
+use common::OnThisMachine as _;
 use common::{Bench, children, command, eventually, keepers, processes, processes_with};
 use lictor_proto::doc::Exit;
 use lictor_sandbox::{Capability, Handle, StdinSource};

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use common::OnThisMachine;
 use common::{Bench, command, processes_with, skip};
 use disk::bytes_per_second_from_and_to_a_disk_are_limited;
 use lictor_proto::doc::{Exit, LimitHit};
@@ -22,6 +23,7 @@ macro_rules! for_every_backend {
         mod host {
             $(#[tokio::test]
             async fn $case() {
+                use super::OnThisMachine as _;
                 if let Some(bench) = super::Bench::on(super::Backend::Host).await {
                     super::$case(bench).await;
                 }
@@ -30,6 +32,7 @@ macro_rules! for_every_backend {
         mod landlock {
             $(#[tokio::test]
             async fn $case() {
+                use super::OnThisMachine as _;
                 if let Some(bench) = super::Bench::on(super::Backend::Landlock).await {
                     super::$case(bench).await;
                 }
@@ -38,6 +41,7 @@ macro_rules! for_every_backend {
         mod container {
             $(#[tokio::test]
             async fn $case() {
+                use super::OnThisMachine as _;
                 if let Some(bench) = super::Bench::on(super::Backend::Container).await {
                     super::$case(bench).await;
                 }
@@ -46,6 +50,7 @@ macro_rules! for_every_backend {
         mod bubblewrap {
             $(#[tokio::test]
             async fn $case() {
+                use super::OnThisMachine as _;
                 if let Some(bench) = super::Bench::on(super::Backend::Bubblewrap).await {
                     super::$case(bench).await;
                 }
@@ -61,6 +66,7 @@ macro_rules! for_gvisor {
         mod gvisor {
             $(#[tokio::test]
             async fn $case() {
+                use super::OnThisMachine as _;
                 if let Some(bench) = super::Bench::on(super::Backend::Gvisor).await {
                     super::$case(bench).await;
                 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use common::OnThisMachine as _;
 use common::{Bench, command, eventually, processes};
 use lictor_proto::Digest;
 use lictor_rootfs::{Import, Limits, Store};

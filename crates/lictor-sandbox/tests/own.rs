@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::OnThisMachine as _;
 use common::somebody::{as_somebody_after, own_place};
 use common::{Bench, command, with_own_mounts};
 use lictor_sandbox::{Config, ContainerEngine, StdinSource, can_hold};

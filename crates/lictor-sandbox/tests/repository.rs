@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::OnThisMachine as _;
 use common::somebody::{as_somebody, here};
 use common::{Bench, for_every_sandbox};
 use lictor_trust::profiles::Backend;

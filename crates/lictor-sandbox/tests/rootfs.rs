@@ -6,6 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::OnThisMachine as _;
 use common::somebody::{as_somebody, own_place};
 use common::{Bench, command, for_every_sandbox};
 use lictor_proto::{Code, Digest};

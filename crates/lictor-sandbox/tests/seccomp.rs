@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::OnThisMachine as _;
 use common::{Bench, Outcome};
 use lictor_sandbox::can_hold;
 use lictor_trust::profiles::{Backend, Seccomp};

@@ -18,6 +18,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::Bench;
+use common::OnThisMachine as _;
 use lictor_proto::doc::Exit;
 use lictor_sandbox::{Config, ContainerEngine};
 use lictor_trust::profiles::Backend;

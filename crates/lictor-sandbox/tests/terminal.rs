@@ -3,12 +3,10 @@
 
 mod common;
 
-use std::io;
-
-use bytes::BytesMut;
-use common::{Bench, command, for_every_backend, processes_with};
-use lictor_proto::doc::{Exec, Exit};
-use lictor_sandbox::{Ended, OutputReader, Running, Sandbox, Stdio, Terminal, TerminalSize};
+use common::{Bench, OnThisMachine as _, command, for_every_backend, processes_with};
+use lictor_proto::doc::Exit;
+use lictor_sandbox::Stdio;
+use lictor_sandbox::conformance::terminal::*;
 use lictor_trust::profiles::Backend;
 
 for_every_backend![
@@ -31,91 +29,6 @@ for_every_backend![
     dropping_the_terminal_hangs_up,
     destroying_a_job_ends_its_terminal,
 ];
-
-const SIZE: TerminalSize = TerminalSize {
-    rows: 40,
-    columns: 120,
-};
-
-/// A job at its terminal.
-struct Seat {
-    sandbox: Box<dyn Sandbox>,
-    running: Option<Running>,
-    terminal: Option<Terminal>,
-    screen: Option<OutputReader>,
-    shown: String,
-}
-
-impl Seat {
-    async fn take(bench: &Bench, exec: &Exec) -> Self {
-        let mut sandbox = bench.backend.create(bench.plan(exec)).await.expect("created");
-        let mut running = sandbox.exec(Stdio::Terminal(SIZE)).await.expect("starts");
-        assert!(running.take_stderr().is_none(), "there is one stream");
-        Self {
-            terminal: running.take_terminal(),
-            screen: running.take_stdout(),
-            running: Some(running),
-            sandbox,
-            shown: String::new(),
-        }
-    }
-
-    async fn of(bench: &Bench, argv: &[&str]) -> Self {
-        let mut exec = command(argv);
-        exec.env.insert("TERM".to_owned(), "vt100".to_owned());
-        Self::take(bench, &exec).await
-    }
-
-    async fn keys(&self, keys: &str) {
-        let terminal = self.terminal.as_ref().expect("a terminal");
-        let mut left = keys.as_bytes();
-        while !left.is_empty() {
-            let written = terminal.write(left).await.expect("it takes keys");
-            left = &left[written..];
-        }
-    }
-
-    /// Reads on; whether it was the end.
-    async fn look(&mut self) -> bool {
-        let mut bytes = BytesMut::new();
-        let screen = self.screen.as_mut().expect("a screen");
-        let end = screen.read(&mut bytes, 4096).await.expect("readable") == 0;
-        self.shown.push_str(&String::from_utf8_lossy(&bytes));
-        end
-    }
-
-    async fn until(&mut self, text: &str) {
-        while !self.shown.contains(text) {
-            assert!(!self.look().await, "it ended without {text:?}: {:?}", self.shown);
-        }
-    }
-
-    async fn end(mut self) -> (Ended, String) {
-        let running = self.running.take().expect("it runs");
-        let rest = async { while !self.look().await {} };
-        let (ended, ()) = tokio::join!(running.wait(), rest);
-        self.sandbox.destroy().await.expect("destroyed");
-        (ended, self.shown)
-    }
-}
-
-async fn terminal_is_the_sessions_and_the_jobs_alone(bench: &Bench) {
-    let program = "import os,sys\n\
-        print([os.isatty(n) for n in (0,1,2)], tuple(os.get_terminal_size()))\n\
-        print(os.getsid(0)==os.getpid(), os.tcgetpgrp(0)==os.getpgrp())\n\
-        open('/dev/tty','w').write('by its name\\n')\n\
-        print('aside', file=sys.stderr)\n\
-        print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])";
-    let (ended, shown) = Seat::of(bench, &["/usr/bin/python3", "-c", program])
-        .await
-        .end()
-        .await;
-    assert_eq!(ended.exit, Some(Exit::Status(0)), "{shown}");
-    assert_eq!(
-        shown,
-        "[True, True, True] (120, 40)\r\nTrue True\r\nby its name\r\naside\r\n[0, 1, 2]\r\n"
-    );
-}
 
 /// Started by the test below as a process of its own: an agent with a job at a terminal, to be killed.
 #[tokio::test]
@@ -180,192 +93,6 @@ async fn sandboxed_jobs_cannot_load_line_disciplines() {
     }
 }
 
-async fn keys_are_read_as_lines_and_control_d_ends_them(bench: &Bench) {
-    let mut seat = Seat::of(bench, &["cat"]).await;
-    seat.keys("ö\u{7f}heard\n").await;
-    seat.until("heard\r\nheard\r\n").await;
-    seat.keys("\u{4}").await;
-    assert_eq!(seat.end().await.0.exit, Some(Exit::Status(0)));
-}
-
-async fn shell_has_job_control(bench: &Bench) {
-    let mut seat = Seat::of(bench, &["/bin/sh", "-i"]).await;
-    seat.keys("echo $((6*7)); stty size; set -m; true & wait; exit 3\n")
-        .await;
-    seat.until("42\r\n40 120\r\n").await;
-    let (ended, shown) = seat.end().await;
-    assert_eq!(ended.exit, Some(Exit::Status(3)), "{shown}");
-    assert!(!shown.contains("job control"), "{shown}");
-}
-
-async fn python_is_interactive(bench: &Bench) {
-    let mut seat = Seat::of(bench, &["/usr/bin/python3", "-q"]).await;
-    seat.until(">>> ").await;
-    seat.keys("print('4'+'2')\n").await;
-    seat.until("\n42\r\n").await;
-    seat.keys("exit(5)\n").await;
-    assert_eq!(seat.end().await.0.exit, Some(Exit::Status(5)));
-}
-
-async fn pager_shows_a_file_and_takes_keys(bench: &Bench) {
-    let mut seat = Seat::of(bench, &["less", "/etc/passwd"]).await;
-    seat.until("nobody:x:").await;
-    seat.keys("q").await;
-    assert_eq!(seat.end().await.0.exit, Some(Exit::Status(0)));
-}
-
-async fn control_c_interrupts_the_foreground(bench: &Bench) {
-    let program = "import signal\n\
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n\
-        print('up', flush=True)\n\
-        signal.sigwait([signal.SIGINT])\n\
-        print('stopped')";
-    let mut seat = Seat::of(bench, &["/usr/bin/python3", "-c", program]).await;
-    seat.until("up\r\n").await;
-    seat.keys("\u{3}").await;
-    let (ended, shown) = seat.end().await;
-    assert_eq!(ended.exit, Some(Exit::Status(0)));
-    assert!(shown.ends_with("stopped\r\n"), "{shown}");
-}
-
-async fn new_size_is_told(bench: &Bench) {
-    let program = "import os,signal\n\
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])\n\
-        print('up', flush=True)\n\
-        signal.sigwait([signal.SIGWINCH])\n\
-        print(tuple(os.get_terminal_size()))";
-    let mut seat = Seat::of(bench, &["/usr/bin/python3", "-c", program]).await;
-    seat.until("up\r\n").await;
-    let size = TerminalSize {
-        rows: 50,
-        columns: 132,
-    };
-    seat.terminal
-        .as_ref()
-        .expect("a terminal")
-        .resize(size)
-        .expect("resized");
-    seat.until("(132, 50)").await;
-    assert_eq!(seat.end().await.0.exit, Some(Exit::Status(0)));
-}
-
-async fn terminal_can_be_opened_again_and_no_other(bench: &Bench) {
-    let line = "echo a >/dev/stderr; echo b >/proc/self/fd/1; echo c >/dev/tty; read x </dev/stdin; echo $x";
-    let mut seat = Seat::of(bench, &["/bin/sh", "-c", line]).await;
-    seat.until("a\r\nb\r\nc\r\n").await;
-    seat.keys("d\n").await;
-    let (ended, shown) = seat.end().await;
-    assert_eq!(ended.exit, Some(Exit::Status(0)), "{shown}");
-    assert!(shown.ends_with("d\r\n"), "{shown}");
-    if !bench.hides() {
-        return;
-    }
-    let program = "import os\ntry: os.open(os.sys.argv[1], os.O_RDWR|os.O_NOCTTY); print('opened')\nexcept OSError: print('held')";
-    let first = Seat::of(bench, &["/bin/sh", "-c", "echo up; exec sleep 60"]).await;
-    let mut first = first;
-    first.until("up\r\n").await;
-    let handle = first.running.as_ref().expect("it runs").handle().clone();
-    let pid = handle.roots.first().expect("a keeper").pid;
-    let job = common::processes().into_iter().find(|p| p.3 == pid);
-    let name = std::fs::read_link(format!("/proc/{}/fd/0", job.expect("the job").0)).expect("its terminal");
-    let argv = ["/usr/bin/python3", "-c", program, name.to_str().expect("UTF-8")];
-    let shown = Seat::of(bench, &argv).await.end().await.1;
-    assert_eq!(shown, "held\r\n", "{}", name.display());
-    first.sandbox.destroy().await.expect("destroyed");
-}
-
-async fn terminal_is_its_users_alone(bench: &Bench) {
-    use std::os::unix::fs::MetadataExt as _;
-    let mut seat = Seat::of(bench, &["/bin/sh", "-c", "echo up; exec sleep 60"]).await;
-    seat.until("up\r\n").await;
-    let keeper = seat.running.as_ref().expect("it runs").handle().roots[0].pid;
-    let job = common::processes()
-        .into_iter()
-        .find(|p| p.3 == keeper)
-        .expect("the job")
-        .0;
-    let meta = std::fs::metadata(format!("/proc/{job}/fd/0")).expect("its terminal");
-    assert_eq!(meta.mode() & 0o7777, 0o600);
-    let status = std::fs::metadata(format!("/proc/{job}/stat")).expect("the job");
-    assert_eq!(meta.uid(), status.uid());
-    seat.sandbox.destroy().await.expect("destroyed");
-}
-
-async fn interactive_shell_that_is_stopped_ends_in_order(bench: &Bench) {
-    let mut exec = command(&["/bin/sh", "-i"]);
-    exec.grace_ms = Some(60_000);
-    let mut seat = Seat::take(bench, &exec).await;
-    seat.keys("echo u''p\n").await;
-    seat.until("up\r\n").await;
-    let switch = seat.running.as_ref().expect("it runs").stop_switch();
-    switch.stop(lictor_sandbox::StopReason::Canceled);
-    let (ended, shown) = seat.end().await;
-    assert!(!ended.killed, "{ended:?} {shown}");
-}
-
-async fn child_that_ignores_the_hang_up_is_ended_with_the_leader(bench: &Bench) {
-    let mark = format!("74.{}", std::process::id());
-    let line = format!("(trap '' HUP; exec setsid sleep {mark}) & echo up");
-    let (ended, shown) = Seat::of(bench, &["/bin/sh", "-c", &line]).await.end().await;
-    assert_eq!((ended.exit, shown.as_str()), (Some(Exit::Status(0)), "up\r\n"));
-    assert_eq!(processes_with(&mark), Vec::<String>::new());
-}
-
-async fn pasted_text_waits_for_whoever_reads_late(bench: &Bench) {
-    let line = "stty raw -echo; echo up; read x; head -c 100000 | wc -c";
-    let mut seat = Seat::of(bench, &["/bin/sh", "-c", line]).await;
-    seat.until("up").await;
-    seat.keys("\n").await;
-    seat.keys(&"x".repeat(100_000)).await;
-    seat.until("100000").await;
-    assert_eq!(seat.end().await.0.exit, Some(Exit::Status(0)));
-}
-
-async fn everything_printed_before_the_end_is_read(bench: &Bench) {
-    let program = "import sys\nsys.stdout.write('x'*78+'\\n'); sys.stdout.flush()\n\
-        for n in range(20000): sys.stdout.write('%078d\\n' % n)";
-    let seat = Seat::of(bench, &["/usr/bin/python3", "-c", program]).await;
-    let (ended, shown) = seat.end().await;
-    assert_eq!((ended.exit, shown.len()), (Some(Exit::Status(0)), 20_001 * 80));
-    assert!(shown.ends_with("19999\r\n"));
-}
-
-async fn output_goes_on_when_a_job_has_closed_its_own_for_a_moment(bench: &Bench) {
-    let line = "echo up; exec </dev/null >/dev/null 2>&1; sleep 0.2; echo later >/dev/tty";
-    let seat = Seat::of(bench, &["/bin/sh", "-c", line]).await;
-    let (ended, shown) = seat.end().await;
-    assert_eq!(ended.exit, Some(Exit::Status(0)));
-    assert_eq!(shown, "up\r\nlater\r\n");
-}
-
-async fn keys_for_a_job_that_has_ended_are_an_error(bench: &Bench) {
-    let mut seat = Seat::of(bench, &["true"]).await;
-    let terminal = seat.terminal.take().expect("a terminal");
-    seat.end().await;
-    let error = terminal.write(b"x").await.expect_err("nobody reads it");
-    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-}
-
-async fn dropping_the_terminal_hangs_up(bench: &Bench) {
-    let mut seat = Seat::of(bench, &["/bin/sh", "-c", "echo up; exec sleep 60"]).await;
-    seat.until("up\r\n").await;
-    drop((seat.terminal.take(), seat.screen.take()));
-    let ended = seat.running.take().expect("it runs").wait().await;
-    assert_eq!(ended.exit, Some(Exit::Signal(1)), "SIGHUP");
-    seat.sandbox.destroy().await.expect("destroyed");
-}
-
-async fn destroying_a_job_ends_its_terminal(bench: &Bench) {
-    let mark = format!("72.{}", std::process::id());
-    let line = format!("trap '' HUP; (setsid sleep {mark} &); echo up; sleep {mark}");
-    let mut seat = Seat::of(bench, &["/bin/sh", "-c", &line]).await;
-    seat.until("up\r\n").await;
-    seat.sandbox.destroy().await.expect("destroyed while it runs");
-    drop(seat.running.take());
-    while !seat.look().await {}
-    assert_eq!(processes_with(&mark), Vec::<String>::new());
-}
-
 /// A kernel of its own has none that stops a reader in the background: see decision 14.
 #[tokio::test]
 async fn gvisor_refuses_a_terminal_and_says_which_backends_have_one() {
@@ -386,4 +113,9 @@ async fn gvisor_refuses_a_terminal_and_says_which_backends_have_one() {
     sandbox.destroy().await.expect("destroyed");
     assert!(!bench.capabilities.has(lictor_sandbox::Capability::Terminal));
     assert!(bench.run(&["true"]).await.succeeded(), "without one it starts");
+}
+
+#[test]
+fn every_case_of_the_list_is_a_test_here() {
+    common::is_a_test_of_each(TERMINAL, include_str!("terminal.rs"));
 }

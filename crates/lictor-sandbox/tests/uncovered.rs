@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use common::OnThisMachine as _;
 use common::somebody::{as_somebody, here, own_place};
 use common::{Bench, command, for_every_sandbox};
 use lictor_sandbox::{Config, StdinSource};

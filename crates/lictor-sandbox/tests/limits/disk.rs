@@ -1,6 +1,7 @@
 //! Disks: how fast a job reads and writes them, and how much of its own places it may fill.
 
 use super::*;
+use crate::common::OnThisMachine as _;
 
 pub(super) async fn bytes_per_second_from_and_to_a_disk_are_limited(mut bench: Bench) {
     const SLOW: Duration = Duration::from_secs(3);

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::common::Bench;
 use super::common::docker::{Docker, program_of_a_daemon};
 use super::{both, oci, program, rounds, row, spawned, start_to_exit};
+use crate::common::OnThisMachine as _;
 
 /// Of these a start takes a third of a second, or more.
 fn few() -> usize {

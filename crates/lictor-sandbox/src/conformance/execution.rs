@@ -1,5 +1,7 @@
 //! Execution is exact: what every backend must pass, whoever makes its sandboxes.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+// The name of a case is what it holds, as a sentence.
+#![allow(missing_docs, clippy::expect_used)]
 
 use std::fs;
 use std::io::{Seek as _, Write as _};
@@ -7,10 +9,41 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use lictor_proto::doc::{Exit, LimitHit};
-use lictor_sandbox::{Cause, StartError, StdinSource, StopReason};
 use lictor_trust::profiles::Backend;
 
-use crate::common::{self, Bench, command, processes_with};
+use super::bench::{Bench, command};
+use super::case::{Case, cases};
+use super::looks::{own_kib, processes_with};
+use crate::backend::StartError;
+use crate::running::{Cause, StdinSource, StopReason};
+
+/// All of them.
+pub const EXECUTION: &[Case] = cases![
+    keeps_output_from_before_a_timeout,
+    ends_sessions_and_double_forks_at_a_timeout,
+    reports_success_at_once_when_a_background_child_holds_stdout,
+    megabyte_of_stdin_reaches_cat_and_does_not_block_true,
+    environment_is_exactly_what_was_declared,
+    large_output_costs_no_memory,
+    killed_child_reports_its_signal,
+    exit_status_137_is_no_signal,
+    stop_ends_the_tree,
+    grace_lets_a_job_clean_up,
+    destroy_leaves_nothing,
+    cpu_time_is_measured,
+    cpu_limit_is_told_by_its_name,
+    peak_memory_is_measured,
+    small_program_is_not_charged_with_the_agents_memory,
+    no_descriptor_is_inherited,
+    changed_program_does_not_start,
+    script_runs_with_its_interpreter,
+    handle_finds_the_job_again,
+    suspended_job_stands_still_until_it_is_resumed,
+    suspended_job_ends_at_its_time_limit_and_can_clean_up,
+    suspended_job_is_killed_by_destroy,
+    starts_once,
+    missing_program_is_not_found,
+];
 
 pub async fn keeps_output_from_before_a_timeout(bench: &Bench) {
     let mut exec = command(&["/bin/sh", "-c", "echo before; echo err >&2; exec sleep 60"]);
@@ -76,7 +109,7 @@ pub async fn environment_is_exactly_what_was_declared(bench: &Bench) {
 
 pub async fn large_output_costs_no_memory(bench: &Bench) {
     const SIZE: usize = 400_000_000;
-    let before = common::own_kib("VmRSS");
+    let before = own_kib("VmRSS");
     let exec = command(&["head", "-c", &SIZE.to_string(), "/dev/zero"]);
     let (mut sandbox, mut running) = bench.start(&exec, StdinSource::Null).await.expect("starts");
     let mut out = running.take_stdout().expect("stdout");
@@ -91,7 +124,7 @@ pub async fn large_output_costs_no_memory(bench: &Bench) {
     let (ended, total) = tokio::join!(running.wait(), count);
     sandbox.destroy().await.expect("destroyed");
     assert_eq!((ended.exit, total), (Some(Exit::Status(0)), SIZE));
-    let grown = common::own_kib("VmRSS").saturating_sub(before);
+    let grown = own_kib("VmRSS").saturating_sub(before);
     assert!(grown < 16 * 1024, "grew by {grown} KiB");
 }
 
@@ -188,7 +221,7 @@ pub async fn cpu_time_is_measured(bench: &Bench) {
 }
 
 pub async fn cpu_limit_is_told_by_its_name(bench: &Bench) {
-    let mut bench = Bench::new(bench.backend.name()).await;
+    let mut bench = bench.again().await;
     bench.profile.limits.cpu_seconds = Some(1);
     let outcome = bench.python("while True: pass").await;
     assert_eq!(outcome.ended.exit, Some(Exit::Signal(24)), "SIGXCPU");
@@ -238,7 +271,7 @@ pub async fn changed_program_does_not_start(bench: &Bench) {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("mode");
     let program = place.path().join("program");
     fs::copy("/bin/true", &program).expect("copied");
-    let mut bench = Bench::new(bench.backend.name()).await;
+    let mut bench = bench.again().await;
     if bench.hides() {
         bench
             .profile
@@ -262,7 +295,7 @@ pub async fn script_runs_with_its_interpreter(bench: &Bench) {
     let script = place.path().join("script");
     fs::write(&script, "#!/bin/sh\necho \"$1\"\n").expect("written");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("mode");
-    let mut bench = Bench::new(bench.backend.name()).await;
+    let mut bench = bench.again().await;
     if bench.hides() {
         bench
             .profile
@@ -317,7 +350,8 @@ pub async fn suspended_job_stands_still_until_it_is_resumed(bench: &Bench) {
         let before = used(sandbox.usage().await.expect("it lives"));
         // Somebody else gets the processors meanwhile.
         assert!(
-            Bench::new(bench.backend.name())
+            bench
+                .again()
                 .await
                 .python("sum(range(3000000))")
                 .await
