@@ -104,6 +104,7 @@ fn every_request() -> Vec<Request> {
             job: "{}".into(),
             approvals: Vec::new(),
             releases: Vec::new(),
+            secrets: Vec::new(),
         }),
         Request::Stdin(StdinPiece {
             sha256: job,

@@ -138,6 +138,7 @@ async fn a_job_goes_through_although_the_hub_fails_now_and_then() {
         job: "{}".into(),
         approvals: Vec::new(),
         releases: Vec::new(),
+        secrets: Vec::new(),
     });
     let orders = [offer, Request::Drain { grace_ms: 0 }];
     let orders = orders
@@ -219,6 +220,7 @@ async fn orders_in_hand_are_answered_although_a_report_failed() {
             job: "{}".into(),
             approvals: Vec::new(),
             releases: Vec::new(),
+            secrets: Vec::new(),
         }),
     };
     let state = Arc::new(Hub {

@@ -129,6 +129,8 @@ event_types! {
     LawRejected = "law_rejected", Hub, "Documents of law were refused.";
     TokenCreated = "token_created", Hub, "An API token was made.";
     TokenDeleted = "token_deleted", Hub, "An API token was deleted.";
+    SecretSet = "secret_set", Hub, "A signed secret was stored.";
+    SecretRemoved = "secret_removed", Hub, "The stored versions of a secret were deleted.";
     RequestRefused = "request_refused", Hub, "A request was refused: no valid token, or not allowed.";
     NodeEnrolled = "node_enrolled", Hub, "A node record was accepted under a grant.";
     EnrollRefused = "enroll_refused", Hub, "An enrolment was refused.";

@@ -1,22 +1,22 @@
 //! The hub's API as typed calls. What comes back is what the hub *says*; signed documents in it are checked by
 //! [`crate::trust`] and [`crate::follow`], never here.
 
+mod jobs;
+mod org;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use lictor_link::dial::HubUrl;
 use lictor_link::http::{Answer, HttpClient, RequestBody, collect, full};
 use lictor_link::tls::ClientTls;
-use lictor_proto::agent::{LawDocs, Wire};
-use lictor_proto::api::{
-    AuditLine, CreatedToken, ExecutionState, FRAMES, FollowJob, FollowNode, Health, JobDocuments, JobView,
-    NewRollout, NewToken, NodeView, Page, PendingApproval, RolloutView, TokenView, TrustPushed, TrustView,
-};
+use lictor_proto::agent::Wire;
+use lictor_proto::api::{FRAMES, Health, Page};
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::{Digest, JobId, NodeId, limits};
+use lictor_proto::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,8 @@ use crate::home::HubAddress;
 const CALL: Duration = Duration::from_secs(30);
 /// How long sending standard input may take.
 const UPLOAD: Duration = Duration::from_secs(600);
+/// Bytes in a second that a larger file has at least.
+const SLOWEST: u64 = 256 * 1024;
 /// The largest small answer: a full page of jobs with all their documents.
 const ANSWER: usize = 64 * 1024 * 1024;
 
@@ -86,263 +88,6 @@ impl Hub {
     #[must_use]
     pub fn url(&self) -> &HubUrl {
         self.http.url()
-    }
-
-    /// Submits a signed job and follows it on the same round trip.
-    ///
-    /// # Errors
-    /// [`Error`]; the hub may have taken the job when the connection broke.
-    pub async fn submit_attached(&self, job: &str) -> Result<FrameStream, Error> {
-        let mut request = self.request(
-            Method::POST,
-            "/api/v1/jobs",
-            Bytes::copy_from_slice(job.as_bytes()),
-        )?;
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
-        self.open(request).await
-    }
-
-    /// Submits a signed job; answered after the hub's synced commit.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn submit(&self, job: &str) -> Result<JobView, Error> {
-        self.post("/api/v1/jobs", job).await
-    }
-
-    /// All events and output of a job on one node, from log position `from` on.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn follow(&self, job: &JobId, node: &NodeId, from: u64) -> Result<FrameStream, Error> {
-        let path = format!("/api/v1/jobs/{job}/output?node={node}&from={from}&follow=true");
-        let mut request = self.request(Method::GET, &path, Bytes::new())?;
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
-        self.open(request).await
-    }
-
-    /// All events and output of a job on these nodes, each from a log position of its own; `follow` stays for what is
-    /// to come.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn follow_each(
-        &self,
-        job: &JobId,
-        nodes: Vec<FollowNode>,
-        follow: bool,
-    ) -> Result<FrameStream, Error> {
-        let path = format!("/api/v1/jobs/{job}/follow");
-        let body = serde_json::to_vec(&FollowJob { nodes, follow });
-        let body = body.map_err(|e| Error::Malformed(e.to_string()))?;
-        let mut request = self.request(Method::POST, &path, Bytes::from(body))?;
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
-        self.open(request).await
-    }
-
-    /// The output of one node that the hub holds now.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn output(&self, job: &JobId, node: &NodeId) -> Result<FrameStream, Error> {
-        let path = format!("/api/v1/jobs/{job}/output?node={node}&follow=false");
-        let mut request = self.request(Method::GET, &path, Bytes::new())?;
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
-        self.open(request).await
-    }
-
-    /// One page of jobs, newest first; with a state or a node, those with an execution in it or on it.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn jobs(
-        &self,
-        limit: u32,
-        cursor: Option<&str>,
-        state: Option<ExecutionState>,
-        node: Option<&NodeId>,
-    ) -> Result<Page<JobView>, Error> {
-        let mut path = page("/api/v1/jobs", limit, cursor);
-        if let Some(state) = state {
-            path.push_str(&format!("&state={}", state.as_str()));
-        }
-        if let Some(node) = node {
-            path.push_str(&format!("&node={node}"));
-        }
-        self.get(&path).await
-    }
-
-    /// One job.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn job(&self, job: &JobId) -> Result<JobView, Error> {
-        self.get(&format!("/api/v1/jobs/{job}")).await
-    }
-
-    /// Every signed document about a job.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn documents(&self, job: &JobId) -> Result<JobDocuments, Error> {
-        self.get(&format!("/api/v1/jobs/{job}/documents")).await
-    }
-
-    /// Hands in a signed cancel.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn cancel(&self, job: &JobId, cancel: &str) -> Result<JobView, Error> {
-        self.post(&format!("/api/v1/jobs/{job}/cancel"), cancel).await
-    }
-
-    /// Jobs that wait for approval.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn approvals(&self) -> Result<Vec<PendingApproval>, Error> {
-        self.all("/api/v1/approvals").await
-    }
-
-    /// Hands in a signed approval.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn approve(&self, job: &JobId, approval: &str) -> Result<JobView, Error> {
-        self.post(&format!("/api/v1/jobs/{job}/approvals"), approval)
-            .await
-    }
-
-    /// Hands in a signed release.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn release(&self, job: &JobId, release: &str) -> Result<JobView, Error> {
-        self.post(&format!("/api/v1/jobs/{job}/releases"), release).await
-    }
-
-    /// Submits a signed job to be spread over its nodes; answered after the hub's synced commit.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn submit_rollout(&self, rollout: &NewRollout) -> Result<JobView, Error> {
-        self.post_json("/api/v1/rollouts", rollout).await
-    }
-
-    /// How a rollout stands.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn rollout(&self, job: &JobId) -> Result<RolloutView, Error> {
-        self.get(&format!("/api/v1/rollouts/{job}")).await
-    }
-
-    /// Lets a rollout go on.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn continue_rollout(&self, job: &JobId) -> Result<RolloutView, Error> {
-        self.post(&format!("/api/v1/rollouts/{job}/continue"), "").await
-    }
-
-    /// All nodes of the org, with the documents that prove them.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn nodes(&self) -> Result<Vec<NodeView>, Error> {
-        self.all("/api/v1/nodes").await
-    }
-
-    /// One node.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn node(&self, node: &NodeId) -> Result<NodeView, Error> {
-        self.get(&format!("/api/v1/nodes/{node}")).await
-    }
-
-    /// Hands in a signed grant.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn push_grant(&self, grant: &str) -> Result<(), Error> {
-        let body = Bytes::copy_from_slice(grant.as_bytes());
-        self.send(Method::POST, "/api/v1/grants", body, CALL)
-            .await
-            .map(drop)
-    }
-
-    /// All law that the hub holds.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn trust(&self) -> Result<TrustView, Error> {
-        self.get("/api/v1/trust").await
-    }
-
-    /// Hands in newer law.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn push_trust(&self, docs: &LawDocs) -> Result<TrustPushed, Error> {
-        self.post_json("/api/v1/trust", docs).await
-    }
-
-    /// Sends a job's standard input ahead of it.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn put_blob(&self, digest: &Digest, content: Bytes) -> Result<(), Error> {
-        let hex = digest.to_string();
-        let path = format!("/api/v1/blobs/{}", hex.trim_start_matches("sha256:"));
-        self.send(Method::PUT, &path, content, UPLOAD).await.map(drop)
-    }
-
-    /// The org's API tokens.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn tokens(&self) -> Result<Vec<TokenView>, Error> {
-        self.all("/api/v1/tokens").await
-    }
-
-    /// Makes an API token.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn new_token(&self, token: &NewToken) -> Result<CreatedToken, Error> {
-        self.post_json("/api/v1/tokens", token).await
-    }
-
-    /// Makes an API token worthless.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
-        // Ids are made of letters and digits; anything else would reach into other paths.
-        if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return Err(Error::Malformed(format!("{id:?} is no token id")));
-        }
-        let path = format!("/api/v1/tokens/{id}");
-        self.send(Method::DELETE, &path, Bytes::new(), CALL)
-            .await
-            .map(drop)
-    }
-
-    /// One page of the hub's audit log, records after `after`, oldest first.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn audit(&self, cursor: Option<&str>) -> Result<Page<AuditLine>, Error> {
-        self.get(&page("/api/v1/audit", 1000, cursor)).await
     }
 
     /// Whether the hub answers, and which version it is.

@@ -8,6 +8,7 @@
 //! | [`home`] | the directory with configuration, keys and pinned trust |
 //! | [`hub`] | the API as typed calls |
 //! | [`follow`] | frames of one execution, held against its receipt |
+//! | [`files`] | what a job has brought from a node, as files |
 //! | [`fleet`] | frames of several executions of one job, taken apart |
 //! | [`target`] | which nodes are meant: names, globs, labels, groups |
 //! | [`rollout`] | how a job is spread over its nodes |
@@ -20,6 +21,7 @@
 
 pub mod confirm;
 pub mod error;
+pub mod files;
 pub mod fleet;
 pub mod follow;
 pub mod home;
@@ -28,6 +30,7 @@ mod lock;
 mod probe;
 pub mod receipts;
 pub mod rollout;
+pub mod secrets;
 pub mod sign;
 pub mod target;
 pub mod trust;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, NodeKind, Release, Spec, Stdin,
+    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, NodeKind, Release, SealedFor, Secret,
+    SecretUse, Spec, Stdin,
 };
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
@@ -59,6 +60,8 @@ pub struct JobOptions {
     pub retry_of: Option<Digest>,
     /// What the nodes were chosen for, and must be.
     pub expect: Expect,
+    /// The secrets that it uses, sorted by name.
+    pub secrets: Vec<SecretUse>,
 }
 
 /// What a grant confers.
@@ -113,7 +116,7 @@ impl<'a> Signer<'a> {
             spec,
             profile: options.profile,
             stdin: options.stdin,
-            secrets: Default::default(),
+            secrets: options.secrets,
             after: Default::default(),
             expect: options.expect,
             output_to: Default::default(),
@@ -187,6 +190,22 @@ impl<'a> Signer<'a> {
             min_bundle: self.min_bundle,
             issued_at: now,
             expires_at: now.plus(valid),
+        })
+    }
+
+    /// Signs a version of a secret, sealed to nodes.
+    ///
+    /// # Errors
+    /// The refusal of whichever rule it breaks.
+    pub fn secret(&self, name: &Name, version: u64, sealed: Vec<SealedFor>) -> Result<SignedDoc, Refusal> {
+        self.seal(&Secret {
+            tag: Default::default(),
+            org: self.org.clone(),
+            operator: self.operator.clone(),
+            name: name.clone(),
+            version,
+            sealed,
+            issued_at: Timestamp::now(),
         })
     }
 

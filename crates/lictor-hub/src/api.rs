@@ -13,6 +13,7 @@ mod nodes;
 mod page;
 pub mod problem;
 mod rollouts;
+mod secrets;
 mod service;
 mod streams;
 mod trust;
@@ -72,6 +73,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(trust::audit))
         .routes(routes!(trust::tokens, trust::new_token))
         .routes(routes!(trust::delete_token))
+        .routes(routes!(secrets::put, secrets::list))
+        .routes(routes!(secrets::get, secrets::delete))
         .routes(routes!(agent::grant))
         .routes(routes!(agent::enroll))
         .routes(routes!(agent::link))

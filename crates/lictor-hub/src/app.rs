@@ -15,6 +15,7 @@ pub mod orgs;
 pub mod queue;
 pub mod retention;
 pub mod rollouts;
+pub mod secrets;
 pub mod stdin;
 pub mod submit;
 pub mod views;

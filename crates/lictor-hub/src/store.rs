@@ -21,7 +21,7 @@ use lictor_proto::code::Refusal;
 use lictor_proto::doc::NodeKind;
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
-pub use contract::{Executions, Grants, Jobs, Leases, Logs, Nodes, Orgs, Store, Tokens, Trail};
+pub use contract::{Executions, Grants, Jobs, Leases, Logs, Nodes, Orgs, Secrets, Store, Tokens, Trail};
 pub use retained::{Depth, Followed, Forgotten, Keep, Quarantined, Retained};
 pub use rollouts::{RolloutRow, Rollouts, Turn};
 
@@ -316,6 +316,38 @@ pub struct SegmentRow {
     pub stderr_at: u64,
     /// The bytes.
     pub body: SegmentBody,
+}
+
+/// One version of a secret.
+#[derive(Debug, Clone)]
+pub struct SecretRow {
+    /// What it is called.
+    pub name: Name,
+    /// Which version.
+    pub version: u64,
+    /// Its digest.
+    pub digest: Digest,
+    /// Who signed it.
+    pub operator: Name,
+    /// To how many nodes it is sealed.
+    pub nodes: u32,
+    /// When it was signed.
+    pub issued_at: Timestamp,
+    /// It; empty when it was removed, or not asked for.
+    pub wire: Wire,
+}
+
+/// What became of a new version of a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is stored.
+    New,
+    /// The same was there.
+    Same,
+    /// There is this one, or a higher one, by that name.
+    Behind(u64),
+    /// The org has as many as it may.
+    Full,
 }
 
 /// A token, with the hash of its secret.

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_proto::doc::{Approval, ApprovalFacts, Cancel, Exec, Job, NodeKind, Release, Script, Spec, Stdin};
+use lictor_proto::doc::{
+    Approval, ApprovalFacts, Cancel, Collect, Exec, Fetch, Job, NodeKind, Release, Script, Spec, Stdin,
+};
 use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::parse_duration;
@@ -40,7 +42,21 @@ pub struct Case {
     pub named_script: Option<Name>,
     /// Who reads the script; `sh` when left out.
     pub interpreter: Option<Name>,
-    /// The command; needed unless `cancel` or a script.
+    /// Where a file is put on the node; in place of a command.
+    pub fetch: Option<String>,
+    /// What is brought from the node; in place of a command.
+    pub collect: Option<String>,
+    /// Bytes of that file, or the most that may be brought.
+    #[serde(default = "one_mib")]
+    pub size: u64,
+    /// Permission bits of the file that is put there; `"0644"` when left out.
+    pub mode: Option<String>,
+    /// Its owner.
+    pub owner: Option<String>,
+    /// Whether it may take the place of another.
+    #[serde(default)]
+    pub replace: bool,
+    /// The command; needed unless `cancel`, a script or files.
     #[serde(default)]
     pub argv: Vec<String>,
     /// Variables that the job sets.
@@ -65,7 +81,7 @@ pub struct Case {
     pub reason: String,
     /// Canonical path that the program is found at; the program itself when absolute, else under `/usr/bin`.
     pub program: Option<String>,
-    /// Digest of the program, as `sha256:...`.
+    /// Digest of the program, or of the file that is put on the node, as `sha256:...`.
     pub sha256: Option<Digest>,
     /// Whether the job's user could write the program.
     #[serde(default)]
@@ -186,7 +202,11 @@ fn default_kind() -> NodeKind {
 fn default_valid() -> String {
     "5m".into()
 }
-const fn one() -> u32 {
+const fn one_mib() -> u64 {
+    1 << 20
+}
+
+fn one() -> u32 {
     1
 }
 const fn ordinary_uid() -> u32 {
@@ -234,9 +254,16 @@ impl Case {
             return Err("nodes is 1 to 10000".into());
         }
         let is_script = self.script.is_some() || self.named_script.is_some();
-        let says_what = is_script || !self.argv.is_empty();
+        let carries = self.fetch.is_some() || self.collect.is_some();
+        if carries && (is_script || !self.argv.is_empty() || (self.fetch.is_some() && self.collect.is_some()))
+        {
+            return Err("a case has one of argv, a script, fetch and collect".into());
+        }
+        let says_what = carries || is_script || !self.argv.is_empty();
         if !self.cancel && (!says_what || self.profile.is_none()) {
-            return Err("a case names argv or a script, and a profile; or it is a cancel".into());
+            return Err(
+                "a case names argv, a script, fetch or collect, and a profile; or it is a cancel".into(),
+            );
         }
         if self.script.is_some() && self.named_script.is_some() {
             return Err("a case has one of script and named_script".into());
@@ -291,6 +318,26 @@ impl Case {
         let duration = |text: &String| parse_duration(text).unwrap_or_default();
         let timeout_ms = self.timeout.as_ref().map(duration).map(millis);
         let (env, sandbox, args) = (self.env.clone(), self.sandbox.clone(), self.argv.clone());
+        if let Some(to) = &self.fetch {
+            return Spec::Fetch(Fetch {
+                to: to.clone(),
+                sha256: self.sha256.unwrap_or(JOB),
+                size: self.size,
+                mode: self.mode.clone().unwrap_or_else(|| "0644".to_owned()),
+                owner: self.owner.clone(),
+                group: None,
+                replace: self.replace,
+                timeout_ms,
+                sandbox,
+            });
+        }
+        if let Some(from) = &self.collect {
+            return Spec::Collect(Collect {
+                timeout_ms,
+                sandbox,
+                ..Collect::new(from.clone(), self.size)
+            });
+        }
         let interpreter = || self.interpreter.clone().unwrap_or_else(|| name("sh"));
         let script = match (&self.script, &self.named_script) {
             (Some(text), _) => Script::new(interpreter(), text.clone(), args),

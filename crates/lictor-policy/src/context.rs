@@ -1,12 +1,16 @@
 //! Builds Cedar's context: everything signed in the job, and the facts. Approvals are never in it.
 
+mod transfer;
+
 use cedar_policy::{Context, RestrictedExpression as Value};
 use lictor_proto::Name;
 use lictor_proto::doc::{Job, Script, Spec, Stdin, StdinWord};
 use lictor_trust::profiles::Profile;
 
-use crate::facts::{Facts, ProgramFacts};
+use crate::facts::{Facts, ProgramFacts, SecretFacts};
 use crate::shell::{Action, ShellCode};
+
+pub(crate) use transfer::{collect, fetch};
 
 /// The context could not be built; the answer is then a denial.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -30,16 +34,15 @@ pub(crate) fn run(
     match &job.spec {
         Spec::Exec(exec) => command(&exec.argv, &mut pairs),
         Spec::Script(script) => {
-            let own = std::iter::once(script.interpreter.as_str().to_owned());
-            let argv: Vec<String> = own.chain(script.args.iter().cloned()).collect();
-            command(&argv, &mut pairs);
+            command(&argv_of(script), &mut pairs);
         }
+        Spec::Fetch(_) | Spec::Collect(_) => return Err(error("it runs nothing of its own")),
     }
     environment(job, facts, &mut pairs);
     found(facts, &mut pairs)?;
     terms(job, profile, &mut pairs);
     match action {
-        Action::Exec | Action::ShellOpaque { .. } => {}
+        Action::Exec | Action::ShellOpaque { .. } | Action::Fetch | Action::Collect => {}
         Action::Shell(code) => {
             put(&mut pairs, "code", text(&code.code));
             read_in_full(code, &mut pairs);
@@ -86,6 +89,60 @@ fn script((script, size): (&Script, usize), facts: &Facts, pairs: &mut Pairs) ->
     );
     put(pairs, "args", set(script.args.iter().map(String::as_str)));
     Ok(())
+}
+
+/// The context of having a job, which is judged as `action`, use a secret.
+pub(crate) fn secret(
+    job: &Job,
+    facts: &Facts,
+    used: &SecretFacts,
+    action: &str,
+) -> Result<Context, ContextError> {
+    let (argv, script) = match &job.spec {
+        Spec::Exec(exec) => (exec.argv.clone(), ""),
+        Spec::Script(script) => (argv_of(script), script.name.as_ref().map_or("", Name::as_str)),
+        // They take no secrets: a job that names some is not valid.
+        Spec::Fetch(_) | Spec::Collect(_) => (Vec::new(), ""),
+    };
+    let first = argv.first().map_or("", String::as_str);
+    let mut pairs: Pairs = Vec::with_capacity(20);
+    put(&mut pairs, "name", text(used.name.as_str()));
+    put(&mut pairs, "version", long(used.version));
+    put(&mut pairs, "set_by", text(used.set_by.as_str()));
+    put(&mut pairs, "delivery", text(used.delivery.as_str()));
+    put(&mut pairs, "action", text(action));
+    put(&mut pairs, "script", text(script));
+    put(&mut pairs, "argv0", text(first));
+    put(&mut pairs, "called", text(last_part(first)));
+    put(&mut pairs, "line", Value::new_string(line(&argv)));
+    put(&mut pairs, "program", program(&facts.program)?);
+    put(&mut pairs, "any_writable", Value::new_bool(any_writable(facts)));
+    put(&mut pairs, "network", text(&facts.network));
+    put(&mut pairs, "profile", text(facts.profile.as_str()));
+    let digest = facts.profile_digest.to_string();
+    put(&mut pairs, "profile_digest", Value::new_string(digest));
+    put(&mut pairs, "backend", text(&facts.backend));
+    put(&mut pairs, "namespaced", Value::new_bool(facts.namespaced));
+    put(
+        &mut pairs,
+        "run_as_uid",
+        Value::new_long(i64::from(facts.run_as_uid)),
+    );
+    let validity = job.expires_at.since(job.issued_at).as_millis();
+    put(&mut pairs, "validity_ms", long(validity));
+    put(&mut pairs, "nodes", long(job.nodes.len()));
+    put(&mut pairs, "reason", text(&job.reason));
+    Context::from_pairs(pairs).map_err(error)
+}
+
+/// A script as its interpreter is called.
+fn argv_of(script: &Script) -> Vec<String> {
+    let own = std::iter::once(script.interpreter.as_str().to_owned());
+    own.chain(script.args.iter().cloned()).collect()
+}
+
+fn any_writable(facts: &Facts) -> bool {
+    facts.program.writable || facts.interpreters.iter().any(|p| p.writable)
 }
 
 /// The context of ending a job.
@@ -135,8 +192,7 @@ fn found(facts: &Facts, pairs: &mut Pairs) -> Result<(), ContextError> {
         .iter()
         .map(|p| Value::new_string(p.sha256.to_string()));
     put(pairs, "interpreter_digests", Value::new_set(digests));
-    let writable = facts.program.writable || facts.interpreters.iter().any(|p| p.writable);
-    put(pairs, "any_writable", Value::new_bool(writable));
+    put(pairs, "any_writable", Value::new_bool(any_writable(facts)));
     put(pairs, "network", text(&facts.network));
     put(pairs, "profile", text(facts.profile.as_str()));
     put(

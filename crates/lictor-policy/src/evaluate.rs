@@ -17,12 +17,15 @@ use crate::shell::{Action, ScriptRead, classify, read_script};
 use crate::tally::{Leave, Poll, Signer, Vote};
 use crate::{context, environment};
 
+/// The action that is judged for each secret of a job, besides the job itself.
+const USE_SECRET: &str = "use_secret";
+
 /// What policy says, and which rules said it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// The answer.
     pub outcome: Outcome,
-    /// The action that was judged: `exec`, `shell`, `shell_opaque`, `script`, `cancel`.
+    /// The action that was judged: `exec`, `shell`, `shell_opaque`, `script`, `fetch`, `collect`, `cancel`.
     pub action: &'static str,
     /// Why a run counts as opaque, if it does; of a script why its code was not read.
     pub why_opaque: Option<&'static str>,
@@ -142,6 +145,8 @@ pub(crate) fn judge(law: &Law, inputs: &Inputs<'_>) -> Verdict {
             }),
             Err(refusal) => return Stop::from(refusal).verdict(JobKind::Script.as_str()),
         },
+        Spec::Fetch(_) => Action::Fetch,
+        Spec::Collect(_) => Action::Collect,
     };
     let mut verdict = weigh(law, inputs, &action).unwrap_or_else(|stop| stop.verdict(action.name()));
     if let Action::ShellOpaque { why } | Action::Script(ScriptRead { code: Err(why), .. }) = action {
@@ -152,8 +157,18 @@ pub(crate) fn judge(law: &Law, inputs: &Inputs<'_>) -> Verdict {
 
 fn weigh(law: &Law, inputs: &Inputs<'_>, action: &Action) -> Result<Verdict, Stop> {
     let (operator, profile) = terms(law, inputs)?;
-    let context = context::run(inputs.job, profile, inputs.facts, action).map_err(Stop::error)?;
-    let asked = rule::ask(law, action.name(), operator, inputs.node, context)?;
+    let context = match &inputs.job.spec {
+        Spec::Exec(_) | Spec::Script(_) => context::run(inputs.job, profile, inputs.facts, action),
+        Spec::Fetch(fetch) => context::fetch(fetch, (inputs.job, profile, inputs.facts)),
+        Spec::Collect(collect) => context::collect(collect, (inputs.job, profile, inputs.facts)),
+    };
+    let context = context.map_err(Stop::error)?;
+    let mut asked = rule::ask(law, action.name(), operator, inputs.node, context)?;
+    for used in &inputs.facts.secrets {
+        let context = context::secret(inputs.job, inputs.facts, used, action.name()).map_err(Stop::error)?;
+        let also = rule::ask(law, USE_SECRET, operator, inputs.node, context);
+        asked.join(also.map_err(|stop| stop.about(&format!("secret {}", used.name)))?);
+    }
     // Most jobs meet no gate, and the facts' digest costs more than the rest of a poll.
     if asked.gates.is_empty() {
         return Ok(asked.verdict(action.name(), Outcome::Permit, Vec::new()));
@@ -195,6 +210,18 @@ fn terms<'a>(law: &Law, inputs: &Inputs<'a>) -> Result<(&'a Operator, &'a Profil
             Code::PolicyError,
             "the facts were found under another profile",
         ));
+    }
+    let named = job
+        .secrets
+        .iter()
+        .map(|used| (&used.name, used.version, used.delivery));
+    let found = facts
+        .secrets
+        .iter()
+        .map(|used| (&used.name, used.version, used.delivery));
+    if !named.eq(found) {
+        let text = "the facts are about other secrets than the job's";
+        return Err(Refusal::new(Code::PolicyError, text));
     }
     environment::check(job.process().env, facts.namespaced)?;
     if let Spec::Script(script) = &job.spec {

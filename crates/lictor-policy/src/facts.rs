@@ -3,7 +3,7 @@
 //! Facts are data: the sandbox crate fills them in, policy reads them, an ask shows them, an approval may bind
 //! them. Their digest is taken over one JSON text, so that what a person looked at is what is compared.
 
-use lictor_proto::doc::{Job, Spec};
+use lictor_proto::doc::{Delivery, Job, SecretUse, Spec};
 use lictor_proto::{Digest, Name};
 use lictor_trust::profiles::Profile;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
-    /// The program that would be executed; of a script its interpreter.
+    /// The program that would be executed; of a script its interpreter; where files are carried the node's own.
     pub program: ProgramFacts,
     /// The interpreters that its `#!` lines lead to, in order; empty for a binary.
     pub interpreters: Vec<ProgramFacts>,
@@ -39,6 +39,23 @@ pub struct Facts {
     pub run_as_uid: u32,
     /// Working directory, as the job sees it.
     pub cwd: String,
+    /// The secrets that it uses, in the order of its own list; left out where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretFacts>,
+}
+
+/// A secret that a job uses, as its verified document has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretFacts {
+    /// What it is called.
+    pub name: Name,
+    /// Which version.
+    pub version: u64,
+    /// Who set it.
+    pub set_by: Name,
+    /// How it reaches the job.
+    pub delivery: Delivery,
 }
 
 /// A file that would be executed, as seen in the profile's root.
@@ -53,6 +70,18 @@ pub struct ProgramFacts {
     pub writable: bool,
 }
 
+impl SecretFacts {
+    /// One that the job's own operator has set.
+    fn assume(used: &SecretUse, job: &Job) -> Self {
+        Self {
+            name: used.name.clone(),
+            version: used.version,
+            set_by: job.operator.clone(),
+            delivery: used.delivery,
+        }
+    }
+}
+
 impl Facts {
     /// What a node would probably find, for predictions: the program under `/usr/bin` unless it is a path, not
     /// writable, an unknown digest. Nothing that acts may use it.
@@ -62,6 +91,7 @@ impl Facts {
         let called = match &job.spec {
             Spec::Exec(exec) => exec.argv.first().map_or("", String::as_str),
             Spec::Script(script) => script.interpreter.as_str(),
+            Spec::Fetch(_) | Spec::Collect(_) => "lictor",
         };
         let path = if called.contains('/') {
             called.to_owned()
@@ -91,6 +121,11 @@ impl Facts {
             rootfs_index: None,
             run_as_uid: 1000,
             cwd: process.cwd.unwrap_or("/").to_owned(),
+            secrets: job
+                .secrets
+                .iter()
+                .map(|used| SecretFacts::assume(used, job))
+                .collect(),
         }
     }
 

@@ -31,6 +31,7 @@ pub const ACTIONS: &[&str] = &[
     "shell",
     "shell_opaque",
     "script",
+    "use_secret",
     "fetch",
     "collect",
     "command",

@@ -49,6 +49,12 @@ impl Stop {
         Refusal::new(Code::PolicyError, e.to_string()).into()
     }
 
+    /// The same, with what it is about before its words.
+    pub(crate) fn about(mut self, what: &str) -> Self {
+        self.refusal.message = format!("{what}: {}", self.refusal.message);
+        self
+    }
+
     pub(crate) fn verdict(self, action: &'static str) -> Verdict {
         Verdict {
             outcome: Outcome::Deny(self.refusal),
@@ -61,6 +67,16 @@ impl Stop {
 }
 
 impl Asked {
+    /// Both must be allowed: permits of both, and the gates of either.
+    pub(crate) fn join(&mut self, also: Self) {
+        self.permits.extend(also.permits);
+        self.gates.extend(also.gates);
+        for list in [&mut self.permits, &mut self.gates] {
+            list.sort_unstable();
+            list.dedup();
+        }
+    }
+
     pub(crate) fn verdict(self, action: &'static str, outcome: Outcome, approvals: Vec<Digest>) -> Verdict {
         let mut rules = self.permits;
         match &outcome {

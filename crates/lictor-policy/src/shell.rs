@@ -33,6 +33,10 @@ pub enum Action {
     Shell(ShellCode),
     /// A script.
     Script(ScriptRead),
+    /// A file to the node.
+    Fetch,
+    /// Files from the node.
+    Collect,
     /// Something whose effect cannot be read from its arguments.
     ShellOpaque {
         /// Why, for people.
@@ -68,6 +72,8 @@ impl Action {
             Self::Exec => "exec",
             Self::Shell(_) => "shell",
             Self::Script(_) => "script",
+            Self::Fetch => "fetch",
+            Self::Collect => "collect",
             Self::ShellOpaque { .. } => "shell_opaque",
         }
     }

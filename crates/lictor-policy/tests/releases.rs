@@ -7,8 +7,7 @@ use lictor_policy::{Law, Outcome, Verdict, cases, run_cases};
 
 const OPS: &str = r#"@id("ops") permit(principal in Group::"ops", action, resource);"#;
 const GATE: &str = r#"@id("two") @approvals("2") @approvers("leads") forbid(principal, action, resource);"#;
-const RELEASE: &str =
-    r#"@id("batch") @releasers("ops") forbid(principal, action, resource) when { context.nodes > 1 };"#;
+const RELEASE: &str = r#"@id("batch") @releasers("ops") forbid(principal, action == Action::"exec", resource) when { context.nodes > 1 };"#;
 
 fn refused(policy: &str) -> String {
     let files = files_of(&org_with(&[("p", policy)]));

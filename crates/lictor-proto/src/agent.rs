@@ -80,6 +80,9 @@ pub struct Offer {
     /// Signed releases so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<Wire>,
+    /// The signed secrets that the job uses; left out until the node asks for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Wire>,
 }
 
 /// A cancel and the job that it is about.
@@ -106,6 +109,13 @@ pub enum OfferReply {
     Ask(Wire),
     /// Not now, for a reason outside the job: offer it again later. No receipt.
     Later(Refusal),
+    /// Once the rest of its input is here, of which a part has come before: from there on. No receipt.
+    Wanted {
+        /// The input.
+        sha256: Digest,
+        /// How many bytes of it are here.
+        at: u64,
+    },
     /// Never, and a signed receipt with outcome `denied` or `expired` follows as an event.
     Denied(Refusal),
     /// It is not a job for this node at all (before a signature held): no receipt, only the node's audit.

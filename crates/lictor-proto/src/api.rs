@@ -4,9 +4,11 @@
 //! signed travels as the signed envelope itself, so that whoever reads an answer can check it.
 
 mod rollouts;
+mod secrets;
 mod tokens;
 
 pub use rollouts::{NewRollout, RolloutPlan, RolloutState, RolloutView};
+pub use secrets::{SecretDocument, SecretView};
 pub use tokens::{CreatedToken, NewToken, TokenScope, TokenView};
 
 use serde::{Deserialize, Serialize};

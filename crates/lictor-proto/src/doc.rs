@@ -14,6 +14,8 @@ mod law;
 mod node;
 mod receipt;
 mod release;
+mod secret;
+mod transfer;
 mod work;
 
 pub use expect::{Expect, Unexpected};
@@ -24,10 +26,11 @@ pub use law::{
 };
 pub use node::{Grant, NodeKind, NodeRecord, Token, TokenError};
 pub use receipt::{
-    AppliedBackend, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage, UsedSandbox,
+    AppliedBackend, Artifact, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage, UsedSandbox,
 };
-
 pub use release::Release;
+pub use secret::{Delivery, PAD, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
+pub use transfer::{Collect, Fetch};
 pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};
 
 use serde::de::DeserializeOwned;

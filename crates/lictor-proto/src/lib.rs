@@ -26,6 +26,7 @@ pub mod code;
 pub mod doc;
 pub mod egress;
 pub mod envelope;
+pub mod files;
 pub mod frame;
 pub mod ids;
 pub mod json;

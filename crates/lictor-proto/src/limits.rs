@@ -40,6 +40,20 @@ pub const CLOCK_AHEAD: Duration = Duration::from_secs(60);
 pub const ROLLOUT: usize = 4 * 1024 * 1024;
 /// Standard input sent along with a job.
 pub const STDIN: u64 = 256 * 1024 * 1024;
+/// The value of a secret.
+pub const SECRET: usize = 16 * 1024;
+/// The shortest value of a secret: a shorter one cannot be told from other output, and so not be taken out of it.
+pub const SECRET_LEAST: usize = 8;
+/// Secrets that one job uses.
+pub const SECRETS: usize = 8;
+/// A file that a job carries, or all files of one that brings several.
+pub const ARTIFACT: u64 = 4 * 1024 * 1024 * 1024;
+/// What is said about the files that a job brings, besides their content.
+pub const MANIFEST: u64 = 64 * 1024 * 1024;
+/// A piece of a file that has a digest of its own.
+pub const CHUNK: usize = 5 * 1024 * 1024;
+/// A path on a node.
+pub const PATH: usize = 4095;
 /// One output frame's payload.
 pub const FRAME: usize = 256 * 1024;
 /// One message on the agent's event stream.

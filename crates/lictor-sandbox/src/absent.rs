@@ -64,6 +64,18 @@ pub(crate) async fn run_helper(
     Err(HelperError::Io(io::ErrorKind::Unsupported.into()))
 }
 
+/// Nothing is locked.
+#[derive(Debug)]
+pub(crate) struct Locked;
+
+pub(crate) fn secret_file(_: &[u8]) -> io::Result<(std::fs::File, Locked)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn give(_: &std::fs::File, _: &crate::program::User) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 pub(crate) fn helper_place(dir: &Path) -> PathBuf {
     dir.into()
 }
@@ -129,6 +141,13 @@ pub(crate) fn holds_tools() -> io::Result<()> {
 
 pub(crate) fn confine_to_dir(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn carry_files(_: &str) -> Result<(), crate::CarryError> {
+    Err(crate::CarryError::new(
+        lictor_proto::Code::TransferFailed,
+        "files are carried on Linux only",
+    ))
 }
 
 pub(crate) fn confine_to_network() -> io::Result<()> {

@@ -47,6 +47,8 @@ pub struct Config {
     /// The arguments with which the agent's own program becomes the egress proxy, whose standard input is its control
     /// socket; without them nothing has a way out.
     pub egress_proxy: Option<Vec<String>>,
+    /// Arguments of this program that make it carry files; the order is the next one.
+    pub carrier: Vec<String>,
     /// The agent's own directory, which no job sees; by itself the one that the store of root file systems is in.
     pub node_dir: Option<PathBuf>,
     /// Files, directories and sockets that are the agent's own besides that and `runtime_dir`; no job sees these either.
@@ -72,6 +74,7 @@ impl Default for Config {
             container_root: 2_147_418_112,
             runtime_dir: imp::runtime_dir(),
             egress_proxy: None,
+            carrier: vec![crate::carry::CARRY_FILES.to_owned()],
             node_dir: None,
             own: Vec::new(),
             kept: KeptBounds::default(),

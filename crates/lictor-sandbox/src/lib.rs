@@ -17,6 +17,7 @@
 mod absent;
 pub mod backend;
 pub mod capability;
+pub mod carry;
 #[cfg(all(feature = "testing", target_os = "linux"))]
 pub mod conformance;
 mod engine;
@@ -30,6 +31,7 @@ mod linux;
 pub mod plan;
 mod program;
 pub mod running;
+mod secret;
 pub mod terminal;
 mod work;
 
@@ -40,6 +42,7 @@ use linux as imp;
 
 pub use backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartError, Suspend};
 pub use capability::{Capabilities, Capability};
+pub use carry::{CARRY_FILES, CarryError, carry_files};
 pub use engine::{ContainerDaemon, ContainerEngine, LeftContainer, Wanted};
 pub use handle::{Handle, ProcessId, Recovered};
 pub use helper::{Confined, Helped, Helper, HelperError};
@@ -55,5 +58,6 @@ pub use plan::{Lack, Plan, Resolved, Unenforceable, can_hold};
 pub use running::{
     Cause, EgressClose, EgressEvents, Ended, OutputReader, Running, StdinSource, StopReason, StopSwitch,
 };
+pub use secret::SecretFile;
 pub use terminal::{Stdio, Terminal, TerminalSize};
 pub use work::Work;

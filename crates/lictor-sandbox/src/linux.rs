@@ -7,9 +7,11 @@
 //! | `supervisor`, `suspend` | time limit, end, usage; holding a job |
 //! | `streams`, `pipe`, `input`, `terminal` | output, input, or a terminal for both |
 //! | `users`, `resolve`, `view`, `reach`, `copy` | who a job runs as, which file is its program, and who could change it |
+//! | `secret` | the values of secrets, in memory alone |
 //! | `way_out`, `proxy`, `confine` | the only way out of a sandbox, the process behind it, and what keeps that to its work |
 //! | `kept`, `snapshot` | sandboxes that are there for the next job, and copies of what they hold |
 //! | `quota`, `overlay`, `idmap` | how much a job may write, and a root of its own to write to |
+//! | `files` | what carries files into and out of sandboxes: this program again, as a job's process |
 //! | `helper` | tools that the agent has run for itself |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `shown`, `paths`, `covers`, `own` | what sandboxes show of the host, what of that is hidden or kept as it is, and what is the agent's own |
@@ -28,6 +30,7 @@ mod copy;
 mod covers;
 mod entry;
 mod facts;
+mod files;
 mod gvisor;
 mod helper;
 mod host;
@@ -55,6 +58,7 @@ mod remove;
 mod resolve;
 mod script;
 mod seccomp;
+mod secret;
 mod shown;
 mod snapshot;
 mod spawn;
@@ -77,6 +81,7 @@ pub(crate) use checks::all as checks;
 pub(crate) use confine::{holds_tools, to_dir as confine_to_dir, to_network as confine_to_network};
 pub(crate) use covers::remove_left as remove_placeholders;
 pub(crate) use facts::{fingerprint, hide_memory, host_facts, runtime_dir, sync_file_system};
+pub(crate) use files::carry as carry_files;
 pub(crate) use helper::{place as helper_place, run as run_helper};
 pub(crate) use kept::{
     Claim, KeptLock, Sweep as KeptSweep, hold as hold_kept, list as list_kept, remove as remove_kept,
@@ -89,6 +94,7 @@ pub(crate) use process::{cgroup_of, identify};
 pub(crate) use proxy::OWN_PROGRAM;
 pub(crate) use recover::Recovered;
 pub(crate) use remove::remove_dir;
+pub(crate) use secret::{Locked, give, secret_file};
 pub(crate) use supervisor::Supervisor;
 pub(crate) use terminal::TerminalKeys;
 pub(crate) use trial::PROGRAM as TRIAL;

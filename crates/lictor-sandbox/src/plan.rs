@@ -39,6 +39,7 @@ use crate::capability::Capabilities;
 use crate::imp;
 use crate::kept::{Kept, KeptBounds, KeptUse};
 use crate::program::{OpenProgram, User};
+use crate::secret::SecretFile;
 
 /// A job as found out on this host before anybody judged it: its facts, and what they are about. Data without
 /// authority.
@@ -129,6 +130,9 @@ pub(crate) struct LaunchSpec {
     pub(crate) egress: Option<Rules>,
     /// Whose attempts the proxy records.
     pub(crate) job: JobId,
+    /// What keeps the values of secrets in memory; the program's files have their descriptors.
+    #[serde(skip)]
+    pub(crate) secrets: Vec<SecretFile>,
 }
 
 fn millis<S: serde::Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
@@ -181,6 +185,7 @@ impl LaunchSpec {
             kept,
             egress,
             job: JobId::from_digest(&Digest::of(dir.as_os_str().as_encoded_bytes())),
+            secrets: Vec::new(),
         }
     }
 
@@ -213,6 +218,7 @@ impl LaunchSpec {
             grace: Duration::ZERO,
             dir: self.dir.parent().unwrap_or(&self.dir).to_owned(),
             job: JobId::from_digest(&self.profile),
+            secrets: Vec::new(),
             ..self.clone()
         };
         Digest::of(&serde_json::to_vec(&place).unwrap_or_default())
@@ -300,7 +306,7 @@ impl Plan {
         let same_job = permit.job().spec == resolved.work;
         let same_facts = *permit.facts() == resolved.facts;
         let same_profile = permit.profile().digest() == resolved.facts.profile_digest;
-        if !(same_job && same_facts && same_profile) {
+        if !(same_job && same_facts && same_profile && resolved.holds_all()) {
             return Err(Unenforceable::OtherFacts);
         }
         let job = JobId::from_digest(&permit.job().digest());

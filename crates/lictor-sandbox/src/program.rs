@@ -17,6 +17,17 @@ pub(crate) struct FileIdentity {
     pub(crate) size: i64,
 }
 
+impl FileIdentity {
+    /// That of no file: what is compared with nothing.
+    pub(crate) const NONE: Self = Self {
+        dev: 0,
+        ino: 0,
+        ctime: 0,
+        ctime_nsec: 0,
+        size: 0,
+    };
+}
+
 /// How the program is executed once it has been compared with what was judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +76,10 @@ pub(crate) struct OpenProgram {
     /// Of what text the first file is, when it is a script of the job's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) script: Option<Digest>,
+    /// Whether it is the agent's own program, which no path in the sandbox leads to.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) is_own: bool,
 }
 
 impl ProgramFile {
@@ -84,6 +99,7 @@ impl OpenProgram {
             exec_by: ExecBy::Trusted,
             in_place_of_first: None,
             script: None,
+            is_own: false,
         }
     }
 }

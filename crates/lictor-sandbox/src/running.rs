@@ -20,6 +20,7 @@ use lictor_proto::egress::Event;
 
 use crate::handle::Handle;
 use crate::imp;
+use crate::secret::SecretFile;
 use crate::terminal::Terminal;
 
 /// Where standard input comes from.
@@ -29,6 +30,8 @@ pub enum StdinSource {
     Null,
     /// This file, read from its start: a file never waits for a writer, so nothing can deadlock.
     File(File),
+    /// This secret.
+    Secret(SecretFile),
 }
 
 /// Why a job is being ended from outside.

@@ -78,6 +78,11 @@ impl SecretKey {
         self.0.verifying_key().to_montgomery().to_bytes()
     }
 
+    /// The secret half of that X25519 key, wiped when dropped.
+    pub(crate) fn x25519_secret(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_scalar_bytes())
+    }
+
     /// The public half's id.
     #[must_use]
     pub fn id(&self) -> KeyId {

@@ -2,7 +2,7 @@
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{
-    Approval, Cancel, DocKind, Document, Job, Release, Revocation, RevocationKind, Stdin, StdinWord,
+    Approval, Cancel, DocKind, Document, Job, Release, Revocation, RevocationKind, Secret, Stdin, StdinWord,
 };
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, Timestamp, limits};
 
@@ -23,7 +23,7 @@ macro_rules! by_signer {
         }
     )*};
 }
-by_signer!(Job: operator, Approval: approver, Cancel: operator, Release: operator, Revocation: operator, lictor_proto::doc::Grant: operator);
+by_signer!(Job: operator, Approval: approver, Cancel: operator, Release: operator, Revocation: operator, Secret: operator, lictor_proto::doc::Grant: operator);
 
 impl OrgTrust {
     /// Verifies that exactly one key has signed, and that it is one of the operator whom the document names.
@@ -128,6 +128,20 @@ impl OrgTrust {
         Window::new(release.issued_at, release.expires_at).check(now, limits::VALIDITY)?;
         self.require(release.min_bundle)?;
         Ok(release)
+    }
+
+    /// A secret that may be used now: its signer is in the roster, and neither revoked nor expired. Whoever leaves has
+    /// known its value, so what they have set ends with them.
+    ///
+    /// # Errors
+    /// The code of whichever rule it breaks.
+    pub fn verify_secret(&self, wire: &str, system: Timestamp) -> Result<Verified<Secret>, Refusal> {
+        let now = self.now(system);
+        let (secret, _) = self.by_active::<Secret>(wire, |_| now)?;
+        if secret.issued_at > now.plus(limits::CLOCK_AHEAD) {
+            return Err(Code::IssuedInFuture.into());
+        }
+        Ok(secret)
     }
 
     /// A revocation by somebody with the right to revoke.

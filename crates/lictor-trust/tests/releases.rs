@@ -25,7 +25,8 @@ fn cancel(w: &World, nodes: Vec<NodeId>) -> Result<Verified<Cancel>, Refusal> {
 fn a_release_passes_and_every_broken_rule_has_its_code() {
     let w = World::default();
     let good = release(&w, |_| {}).unwrap();
-    let spoilt: [(Code, &str, fn(&mut Release)); 5] = [
+    type Spoil = fn(&mut Release);
+    let spoilt: [(Code, &str, Spoil); 5] = [
         (Code::SignerMismatch, "in another's name", |r| {
             r.operator = name("bob")
         }),

@@ -13,10 +13,10 @@ use lictor_trust::Verified;
 use crate::core::Core;
 use crate::journal::Step;
 use crate::journal::entry::Entry;
-use crate::journal::state::Phase;
+use crate::journal::state::{self, Phase};
 use crate::law::Held;
 use crate::live::LiveJob;
-use crate::offer::{conclude, offer};
+use crate::offer::{APPROVAL_BYTES, APPROVALS, conclude, offer};
 use crate::receipt::End;
 
 /// Takes newer law, then ends what it has revoked.
@@ -130,22 +130,66 @@ pub(crate) async fn approval(core: Arc<Core>, wire: String) -> Result<(), Refusa
         Ok(envelope) => envelope,
         Err(refusal) => return refuse_approval(&core, refusal).await,
     };
-    core.audit_always(
-        Event::new(EventType::ApprovalAccepted)
-            .with_id("job", &approval.job_digest)
-            .with_id("approval", &approval.digest())
-            .with("approver", approval.approver.as_str()),
-    )
-    .await;
+    keep(&core, &approval).await?;
     let again = Offer {
         job: envelope,
         approvals: vec![wire],
         releases: Vec::new(),
+        // Whoever has them brings them with the job.
+        secrets: Vec::new(),
     };
     // Whatever comes of it is in the journal and follows as events.
     let reply = offer(core, again).await;
     tracing::debug!(?reply, "an approved job was judged again");
     Ok(())
+}
+
+/// Keeps it with the waiting job before that is judged: where something is missing for that, such as a secret, the
+/// approval has been taken all the same, and is there when the job comes with the rest.
+async fn keep(core: &Core, approval: &Verified<Approval>) -> Result<(), Refusal> {
+    let digest = approval.job_digest;
+    let live = core.live.claim(&digest);
+    let _turn = live.turn.lock().await;
+    let waiting = core.journal.state().job(&digest).and_then(|j| with(j, approval));
+    let event = Event::new(EventType::ApprovalAccepted)
+        .with_id("job", &digest)
+        .with_id("approval", &approval.digest())
+        .with("approver", approval.approver.as_str());
+    let step = Step {
+        entries: waiting.into_iter().collect(),
+        audit: vec![event],
+        receipt: None,
+    };
+    core.journal
+        .commit(step)
+        .await
+        .map(|_| ())
+        .map_err(|e| (&e).into())
+}
+
+/// The entry of a waiting job with one more approval; none if it has that one, has as many as are kept, or waits no more.
+fn with(job: &state::Job, approval: &Verified<Approval>) -> Option<Entry> {
+    let Phase::Waiting { ask, approvals } = &job.phase else {
+        return None;
+    };
+    let is_it = |wire: &String| {
+        let envelope = Envelope::parse(wire.as_bytes(), limits::ENVELOPE);
+        envelope.is_ok_and(|e| e.digest() == approval.digest())
+    };
+    let bytes: usize = approvals.iter().map(String::len).sum();
+    let is_full = approvals.len() >= APPROVALS || bytes + approval.wire().len() > APPROVAL_BYTES;
+    if is_full || approvals.iter().any(is_it) {
+        return None;
+    }
+    let mut approvals = approvals.clone();
+    approvals.push(approval.wire().to_owned());
+    Some(Entry::Waiting {
+        job: approval.job_digest,
+        envelope: job.envelope.clone(),
+        expires_at: job.expires_at,
+        ask: ask.clone(),
+        approvals,
+    })
 }
 
 async fn refuse_approval(core: &Core, refusal: Refusal) -> Result<(), Refusal> {

@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) record: NodeRecord,
     pub(crate) kind: NodeKind,
     pub(crate) identity: SecretKey,
+    /// What secrets are sealed to.
+    pub(crate) seal: SecretKey,
     pub(crate) issuer: Issuer,
     pub(crate) journal: Journal,
     pub(crate) law: Arc<LawDesk>,

@@ -15,6 +15,7 @@ use lictor_sandbox::EgressEvents;
 use crate::core::Core;
 use crate::journal::Step;
 use crate::live::LiveJob;
+use crate::redact::Redactor;
 use crate::spool::{Spool, Writer};
 
 /// Records written in one step.
@@ -30,6 +31,7 @@ pub(crate) struct Recorder<'a> {
     pub(crate) job: Digest,
     pub(crate) spool: &'a Spool,
     pub(crate) writer: &'a Mutex<Writer>,
+    pub(crate) redactor: &'a Redactor,
 }
 
 impl Recorder<'_> {
@@ -40,6 +42,9 @@ impl Recorder<'_> {
         let mut totals = Totals::default();
         let mut heard = Vec::new();
         while events.next(&mut heard, AT_ONCE).await > 0 {
+            if !self.redactor.is_empty() {
+                heard.iter_mut().for_each(|h| redact(self.redactor, h));
+            }
             let audit: Vec<Event> = heard.iter().filter_map(|h| event(&self.job, h)).collect();
             if !audit.is_empty() && !self.commit(audit).await {
                 return Some(totals);
@@ -77,6 +82,18 @@ impl Recorder<'_> {
         drop(writer);
         if self.spool.end() > before && self.live.wants(before) {
             self.core.feeds.touch(self.job);
+        }
+    }
+}
+
+/// Whoever has a secret may try to say it by the names that it asks for.
+fn redact(redactor: &Redactor, heard: &mut Heard) {
+    if let Heard::Decision(decision) = heard {
+        for name in [&mut decision.host, &mut decision.sni].into_iter().flatten() {
+            *name = redactor.text(name);
+        }
+        if let Verdict::Denied { detail, .. } = &mut decision.verdict {
+            *detail = redactor.text(detail);
         }
     }
 }

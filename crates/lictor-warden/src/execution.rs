@@ -1,5 +1,7 @@
 //! One execution: spawn, output, end, receipt. Nothing outside can end it but a stop that somebody signed for.
 
+mod files;
+
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +27,7 @@ use crate::journal::Step;
 use crate::journal::entry::{Decision, Entry};
 use crate::live::LiveJob;
 use crate::receipt::End;
+use crate::redact::{self, Redactor};
 use crate::retry::Retry;
 use crate::spool::{self, INLINE, Keep, Spool, Writer};
 use crate::steps::{Step as Timed, StepTimes};
@@ -43,6 +46,8 @@ pub(crate) struct Execution {
     pub(crate) decision: Decision,
     pub(crate) plan: Plan,
     pub(crate) stdin: StdinSource,
+    /// Takes the values of its secrets out of what it says.
+    pub(crate) redactor: Redactor,
     pub(crate) times: StepTimes,
     /// Its place among those that run, held to the end.
     pub(crate) _place: OwnedSemaphorePermit,
@@ -58,11 +63,12 @@ pub(crate) async fn run(execution: Execution) {
         decision,
         plan,
         stdin,
+        redactor,
         mut times,
         _place,
     } = execution;
     let keep = Keep {
-        bytes: job.process().keep_bytes.unwrap_or(limits.keep).min(limits.keep),
+        bytes: job.keeps(limits.keep),
         overflow: limits.overflow,
     };
     let digest = job.digest();
@@ -79,14 +85,16 @@ pub(crate) async fn run(execution: Execution) {
                 job: digest,
                 spool,
                 writer,
+                redactor,
             };
             let (ended, output, egress) = attend(&core, running, output).await;
             times.done(Timed::Wait);
             to_remove = Some(sandbox);
-            End {
+            let end = End {
                 egress,
                 ..finished(ended, output, live.stopped())
-            }
+            };
+            files::carried(&job, end)
         }
         Err(refusal) => {
             // Nothing was written; whoever waits for output learns that none comes.
@@ -169,6 +177,7 @@ struct Output {
     job: Digest,
     spool: Arc<Spool>,
     writer: Writer,
+    redactor: Redactor,
 }
 
 /// From the first byte to the last process.
@@ -195,6 +204,7 @@ async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, sp
         job,
         spool,
         writer,
+        redactor,
     } = output;
     let writer = Mutex::new(writer);
     let pump = Pump {
@@ -203,6 +213,7 @@ async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, sp
         job,
         spool: &spool,
         writer: &writer,
+        redactor: &redactor,
     };
     let wait = async {
         let ended = running.wait().await;
@@ -220,6 +231,7 @@ async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, sp
         job,
         spool: &spool,
         writer: &writer,
+        redactor: &redactor,
     };
     let (ended, totals, (), ()) = tokio::join!(
         wait,
@@ -249,6 +261,7 @@ struct Pump<'a> {
     job: Digest,
     spool: &'a Spool,
     writer: &'a Mutex<Writer>,
+    redactor: &'a Redactor,
 }
 
 impl Pump<'_> {
@@ -261,6 +274,7 @@ impl Pump<'_> {
 
     async fn copy(&self, kind: FrameKind, reader: &mut OutputReader) -> io::Result<()> {
         let mut buffer = BytesMut::new();
+        let mut redacted = redact::Stream::of(self.redactor);
         let mut since_yield = 0;
         loop {
             // A stream that always has more would otherwise keep its time limit, and everybody else, from running.
@@ -273,18 +287,38 @@ impl Pump<'_> {
             buffer.resize(HEADER, 0);
             let read = reader.read(&mut buffer, PIECE).await?;
             if read == 0 {
+                self.without_secrets(kind, |out| redacted.end(out));
                 return Ok(());
             }
             since_yield += read;
-            let before = {
-                let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-                let before = self.spool.end();
-                writer.write(kind, Timestamp::now(), &mut buffer);
-                before
-            };
-            if self.live.wants(before) {
-                self.core.feeds.touch(self.job);
+            if self.redactor.is_empty() {
+                self.write(kind, &mut buffer);
+            } else {
+                self.without_secrets(kind, |out| redacted.push(&buffer[HEADER..], out));
             }
+        }
+    }
+
+    /// Writes what is left of output once values of secrets are taken out of it.
+    fn without_secrets(&self, kind: FrameKind, take: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = Vec::new();
+        take(&mut out);
+        for piece in out.chunks(PIECE) {
+            let mut buffer = BytesMut::zeroed(HEADER);
+            buffer.extend_from_slice(piece);
+            self.write(kind, &mut buffer);
+        }
+    }
+
+    fn write(&self, kind: FrameKind, buffer: &mut [u8]) {
+        let before = {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = self.spool.end();
+            writer.write(kind, Timestamp::now(), buffer);
+            before
+        };
+        if self.live.wants(before) {
+            self.core.feeds.touch(self.job);
         }
     }
 }
@@ -319,5 +353,6 @@ fn finished(ended: Ended, output: spool::Ended, stopped: Option<Refusal>) -> End
         usage: Some(ended.usage),
         egress: None,
         output: Some(output),
+        artifacts: Vec::new(),
     }
 }

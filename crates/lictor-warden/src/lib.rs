@@ -15,6 +15,7 @@
 //! | [`spool`] | output: counted, hashed, kept in part, readable while it is written; standard input |
 //! | [`law`] | the law held, replaced as one whole |
 //! | [`feed`] | what the node says on its own |
+//! | `redact` | takes the values of secrets out of output |
 //! | `recovery`, `housekeeping` | what a crash and what time leave to do |
 //! | [`node_dir`] | where a node's files lie |
 //!
@@ -40,6 +41,7 @@ mod presence;
 mod pulls;
 pub mod receipt;
 mod recovery;
+mod redact;
 mod retry;
 mod sandboxes;
 pub mod spool;

@@ -85,6 +85,12 @@ impl LiveJob {
         let _ = self.ended_at.set(Instant::now());
     }
 
+    /// Whether that is so.
+    #[must_use]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended_at.get().is_some()
+    }
+
     /// Whether a feed wants to hear of output that starts at this log position.
     #[must_use]
     pub(crate) fn wants(&self, position: u64) -> bool {

@@ -11,13 +11,15 @@
 //! - Before a signature holds, only the bounded envelope is parsed, and the only trace is an audit event.
 
 mod case;
+mod room;
+mod secrets;
 
 use std::sync::Arc;
 
 use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{Offer, OfferReply, Wire};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Job, Outcome, Stdin};
+use lictor_proto::doc::{Job, Outcome};
 use lictor_proto::{Code, Digest, Envelope, limits};
 use lictor_sandbox::StdinSource;
 use lictor_trust::Verified;
@@ -34,9 +36,9 @@ use crate::steps::{Step as Timed, StepTimes};
 use case::Case;
 
 /// Approvals of one job that are kept.
-const APPROVALS: usize = 64;
+pub(crate) const APPROVALS: usize = 64;
 /// Bytes of the approvals of one job that are kept: a journal entry holds them all.
-const APPROVAL_BYTES: usize = 2 * limits::ENVELOPE;
+pub(crate) const APPROVAL_BYTES: usize = 2 * limits::ENVELOPE;
 
 /// Takes an offer to its end. Runs in a task of its own: whoever brought it may go.
 pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {
@@ -50,6 +52,15 @@ pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {
         let _turn = live.turn.lock().await;
         judge(&core, digest, &live, offer, &mut times).await
     };
+    if matches!(reply, OfferReply::Accepted | OfferReply::Denied(_))
+        && let Some(input) = live.job.get().and_then(|job| job.input())
+    {
+        let mut spool = core
+            .stdin
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        spool.spent(&input.sha256);
+    }
     if !matches!(reply, OfferReply::Accepted | OfferReply::Ask(_)) {
         core.live.release(&digest, live);
     }
@@ -84,6 +95,7 @@ async fn judge(
     offer: Offer,
     times: &mut StepTimes,
 ) -> OfferReply {
+    let secrets = offer.secrets;
     let mut approvals = match known(core, &digest) {
         Known::Taken => return replayed(core, digest).await,
         Known::Waiting(approvals) => approvals,
@@ -124,8 +136,17 @@ async fn judge(
     }
     let stdin = match stdin(core, &job) {
         Ok(stdin) => stdin,
+        Err(refusal) if refusal.code == Code::StdinMissing => {
+            return match begun(core, &job) {
+                Some(reply) => reply,
+                None => later(core, &digest, refusal).await,
+            };
+        }
         Err(refusal) => return later(core, &digest, refusal).await,
     };
+    if let Err(refusal) = room::for_output(core, &job) {
+        return later(core, &digest, refusal).await;
+    }
     let acting = match held.acting(core.now()) {
         Ok(acting) => acting,
         Err(refusal) => return later(core, &digest, refusal).await,
@@ -139,8 +160,10 @@ async fn judge(
         job,
         approvals,
         releases: offer.releases,
+        secrets,
     };
-    case.decide(stdin, place, times).await
+    // What it holds on its way is large, and most of it belongs to this part only.
+    Box::pin(case.decide(stdin, place, times)).await
 }
 
 enum Known {
@@ -271,16 +294,35 @@ async fn place(core: &Core) -> Result<OwnedSemaphorePermit, Refusal> {
 }
 
 fn stdin(core: &Core, job: &Job) -> Result<StdinSource, Refusal> {
-    match &job.stdin {
-        Stdin::Bytes(wanted) if wanted.size > 0 => {
+    match job.input() {
+        Some(wanted) if wanted.size > 0 => {
             let mut spool = core
                 .stdin
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            spool.get(wanted).map(StdinSource::File)
+            spool.get(&wanted).map(StdinSource::File).or_else(|missing| {
+                if missing.code == Code::StdinMissing {
+                    spool.expect(&wanted, || room::free(core))?;
+                }
+                Err(missing)
+            })
         }
-        Stdin::Bytes(_) | Stdin::Word(_) => Ok(StdinSource::Null),
+        Some(_) | None => Ok(StdinSource::Null),
     }
+}
+
+/// Where an input goes on that broke off on its way.
+fn begun(core: &Core, job: &Job) -> Option<OfferReply> {
+    let wanted = job.input()?;
+    let spool = core
+        .stdin
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let at = spool.have(&wanted.sha256);
+    (at > 0 && at < wanted.size).then_some(OfferReply::Wanted {
+        sha256: wanted.sha256,
+        at,
+    })
 }
 
 /// Journals the end of a job that is not to be started.

@@ -2,7 +2,7 @@
 
 use lictor_audit::{Event, EventType};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{AppliedBackend, Exit, LimitHit, Outcome, Receipt, StreamSummary, Usage};
+use lictor_proto::doc::{AppliedBackend, Artifact, Exit, LimitHit, Outcome, Receipt, StreamSummary, Usage};
 use lictor_proto::egress::Totals;
 use lictor_proto::{Digest, NodeId, OrgId, Timestamp};
 use lictor_trust::SecretKey;
@@ -42,6 +42,8 @@ pub struct End {
     pub egress: Option<Totals>,
     /// Its output; `None` when nothing was started.
     pub output: Option<spool::Ended>,
+    /// Files that it has carried.
+    pub artifacts: Vec<Artifact>,
 }
 
 impl End {
@@ -58,6 +60,7 @@ impl End {
             usage: None,
             egress: None,
             output: None,
+            artifacts: Vec::new(),
         }
     }
 }
@@ -108,7 +111,7 @@ impl Issuer {
             stderr,
             egress: end.egress,
             sandbox: decision.sandbox.clone(),
-            artifacts: lictor_proto::doc::Empty,
+            artifacts: end.artifacts,
             // The journal's writer fills these in.
             node_seq: 0,
             prev: None,

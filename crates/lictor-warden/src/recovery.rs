@@ -69,6 +69,7 @@ async fn end(core: &Arc<Core>, left: Interrupted) {
         usage: None,
         egress: None,
         output: Some(output),
+        artifacts: Vec::new(),
     };
     let make = || Step {
         receipt: Some(core.issuer.draft(left.job, &left.decision, end.clone())),

@@ -57,11 +57,11 @@ pub enum StartError {
     /// No node in it.
     #[error("there is no enrolled node in this directory")]
     NotEnrolled,
-    /// The identity key cannot be used.
-    #[error("the identity key cannot be used")]
+    /// The identity key, or the one that secrets are sealed to, cannot be used.
+    #[error("the identity key, or the one that secrets are sealed to, cannot be used")]
     Key(#[from] KeyFileError),
-    /// The identity key is not the record's.
-    #[error("the identity key is not the one in the node record")]
+    /// The identity key, or the one that secrets are sealed to, is not the record's.
+    #[error("the identity key, or the one that secrets are sealed to, is not the one in the node record")]
     OtherKey,
     /// The stored trust documents do not hold.
     #[error("the stored trust documents do not hold: {0}")]
@@ -97,8 +97,10 @@ impl Warden {
         let record: NodeRecord = own(&node.record).ok_or(StartError::NotEnrolled)?;
         let grant: Grant = own(&node.grant).ok_or(StartError::NotEnrolled)?;
         let identity = keyfile::load(&dir.join("identity.key"), None)?;
+        let seal = keyfile::load(&dir.join("seal.key"), None)?;
         let node_id = NodeId::derive(&record.org, &identity.public().key);
-        if identity.public() != record.identity_key || node_id != record.node_id {
+        let own = identity.public() == record.identity_key && node_id == record.node_id;
+        if !own || seal.x25519_public() != record.seal_key {
             return Err(StartError::OtherKey);
         }
         let trust = dir.trust()?.ok_or(StartError::NotEnrolled)?;
@@ -131,6 +133,7 @@ impl Warden {
             record,
             kind: grant.kind,
             identity,
+            seal,
             issuer,
             journal,
             law: Arc::new(law),

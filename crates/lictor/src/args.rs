@@ -5,18 +5,22 @@
 
 #[cfg(feature = "agent")]
 mod agent;
+mod files;
 #[cfg(feature = "hub")]
 mod hub;
 mod jobs;
 mod org;
+mod secrets;
 mod setup;
 
 #[cfg(feature = "agent")]
 pub(crate) use agent::*;
+pub(crate) use files::*;
 #[cfg(feature = "hub")]
 pub(crate) use hub::*;
 pub(crate) use jobs::*;
 pub(crate) use org::*;
+pub(crate) use secrets::*;
 pub(crate) use setup::*;
 
 use std::path::PathBuf;
@@ -66,6 +70,8 @@ pub(crate) enum Command {
     Up(Up),
     /// Run a command or a script on a node and stream its output
     Run(Run),
+    /// Copy a file to nodes, or files from a node: one end is TARGET:/path
+    Cp(Copy),
     /// List jobs, newest first
     Jobs(JobsList),
     /// Show one job: command, state, receipt
@@ -102,6 +108,8 @@ pub(crate) enum Command {
     Org(Org),
     /// Make and revoke API tokens of the hub
     Tokens(Tokens),
+    /// Seal secrets to nodes, list and remove them; jobs use them by `lictor run --secret`
+    Secret(Secrets),
     /// Point this home at an org on a hub
     Connect(Connect),
     /// Look for what is wrong: hub, clock, versions, sandboxes, and which profiles this host can hold
@@ -113,6 +121,13 @@ pub(crate) enum Command {
     #[cfg(all(feature = "agent", unix))]
     #[command(name = EGRESS_PROXY, hide = true)]
     EgressProxy,
+    /// What an agent starts in a job's sandbox to carry files
+    #[cfg(all(feature = "agent", unix))]
+    #[command(name = lictor_sandbox::CARRY_FILES, hide = true)]
+    CarryFiles {
+        /// What to carry, as JSON
+        order: String,
+    },
     /// The control plane
     #[cfg(feature = "hub")]
     Hub(Hub),

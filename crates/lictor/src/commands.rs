@@ -9,6 +9,7 @@ mod cancel;
 mod choice;
 mod confirm;
 mod connect;
+mod cp;
 #[cfg(any(feature = "hub", feature = "agent"))]
 mod daemon;
 mod doctor;
@@ -37,6 +38,7 @@ mod said;
 #[cfg(all(feature = "agent", unix))]
 mod sandbox;
 mod screen;
+mod secrets;
 mod tokens;
 #[cfg(all(feature = "hub", feature = "agent"))]
 mod up;
@@ -69,6 +71,7 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         #[cfg(all(feature = "hub", feature = "agent"))]
         Command::Up(args) => up::run(args, out),
         Command::Run(args) => block_on(run::run(&session()?, args)),
+        Command::Cp(args) => block_on(cp::run(&session()?, args)),
         Command::Jobs(args) => block_on(jobs::list(&session()?, args)),
         Command::Job(args) => block_on(jobs::show(&session()?, args)),
         Command::Logs(args) => block_on(logs::run(&session()?, args)),
@@ -87,12 +90,15 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Keys(args) => keys::run(&home(global)?, args, out),
         Command::Org(args) => org::run(global, args, out),
         Command::Tokens(args) => block_on(tokens::run(&session()?, args)),
+        Command::Secret(args) => block_on(secrets::run(&session()?, args)),
         Command::Connect(args) => block_on(connect::run(&home(global)?, args, out)),
         Command::Doctor(args) => block_on(doctor::run(global, args, out)),
         #[cfg(feature = "agent")]
         Command::Agent(args) => agent::run(args, out),
         #[cfg(all(feature = "agent", unix))]
         Command::EgressProxy => agent::egress_proxy(),
+        #[cfg(all(feature = "agent", unix))]
+        Command::CarryFiles { order } => agent::carry_files(order),
         #[cfg(feature = "hub")]
         Command::Hub(args) => hub::run(args, out),
         Command::Completions { shell } => {

@@ -28,6 +28,15 @@ pub(crate) fn passphrase(key: &str) -> Result<String> {
     }
 }
 
+/// A new value of a secret, typed twice.
+pub(crate) fn new_value(name: &str) -> Result<String> {
+    let first = ask(&format!("Value of {name}: "))?;
+    if ask("Once more: ")? != first {
+        return Err(Failure::new("the two values differ"));
+    }
+    Ok(first)
+}
+
 /// A new passphrase, typed twice.
 pub(crate) fn new_passphrase() -> Result<String> {
     let first = ask("New passphrase: ")?;

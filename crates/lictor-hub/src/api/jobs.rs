@@ -25,7 +25,7 @@ type Reply<T> = Result<T, Trouble>;
 /// Submit a signed job. The body is the envelope. With `Accept: application/vnd.lictor.frames` the answer is the
 /// job's stream, events and output of all its nodes (see `/api/v1/stream/{id}`); otherwise
 /// 202 and a `JobView`, once the job has survived a power loss. 503 `busy` when too much waits already.
-#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs",
+#[utoipa::path(post, operation_id = "submit_job", path = "/api/v1/jobs", tag = "jobs",
     request_body(content = Envelope, content_type = "application/json", description = "the signed job (DSSE envelope)"),
     responses((status = 200, description = "the job's stream", content_type = "application/vnd.lictor.frames"),
               (status = 202, description = "done", body = JobView), (status = 422, description = "refused", body = Problem, content_type = "application/problem+json"),
@@ -58,7 +58,7 @@ pub(super) struct JobQuery {
 }
 
 /// Jobs, newest first.
-#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs",
+#[utoipa::path(get, operation_id = "list_jobs", path = "/api/v1/jobs", tag = "jobs",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query), ("state" = Option<String>, Query),
            ("node" = Option<String>, Query), ("operator" = Option<String>, Query)),
     responses((status = 200, description = "a page", body = Page<JobView>)))]
@@ -82,7 +82,7 @@ pub(super) async fn list(
 }
 
 /// One job with its executions.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(get, operation_id = "get_job", path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
     responses((status = 200, description = "done", body = JobView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
@@ -182,9 +182,9 @@ pub(super) async fn approve(
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
-/// Store standard input for a job to come, by its SHA-256 in hex.
+/// Store standard input, or a file, for a job to come, by its SHA-256 in hex.
 #[utoipa::path(put, path = "/api/v1/blobs/{sha256}", tag = "jobs", params(("sha256" = String, Path)),
-    request_body(content_type = "application/octet-stream", description = "at most 256 MiB"),
+    request_body(content_type = "application/octet-stream", description = "at most 4 GiB"),
     responses((status = 201, description = "stored"), (status = 200, description = "was there already"),
               (status = 422, description = "not what its digest says", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn put_blob(

@@ -18,7 +18,7 @@ use super::problem::Trouble;
 type Reply<T> = Result<T, Trouble>;
 
 /// Nodes, with the documents that prove them.
-#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes",
+#[utoipa::path(get, operation_id = "list_nodes", path = "/api/v1/nodes", tag = "nodes",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "a page", body = Page<NodeView>)))]
 pub(super) async fn list(
@@ -34,7 +34,7 @@ pub(super) async fn list(
 }
 
 /// One node, with the documents that prove it.
-#[utoipa::path(get, path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
+#[utoipa::path(get, operation_id = "get_node", path = "/api/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
     responses((status = 200, description = "done", body = NodeView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,

@@ -17,7 +17,7 @@ use super::problem::Trouble;
 /// Submit a signed job with the plan by which it is spread over its nodes: batches, how many at once, a pause after the
 /// first batch, and how many failures stop it. The plan is this hub's courtesy, and no node knows it. Answered once
 /// both have survived a power loss; `POST /api/v1/jobs/{id}/follow` follows it.
-#[utoipa::path(post, path = "/api/v1/rollouts", tag = "jobs",
+#[utoipa::path(post, operation_id = "submit_rollout", path = "/api/v1/rollouts", tag = "jobs",
     request_body(content = NewRollout, description = "the signed job and the plan"),
     responses((status = 202, description = "done", body = JobView), (status = 422, description = "refused", body = Problem, content_type = "application/problem+json"),
               (status = 503, description = "too much waits; `Retry-After` says when to come again", body = Problem, content_type = "application/problem+json")))]
@@ -32,7 +32,7 @@ pub(super) async fn submit(
 }
 
 /// How the rollout of a job stands.
-#[utoipa::path(get, path = "/api/v1/rollouts/{id}", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(get, operation_id = "get_rollout", path = "/api/v1/rollouts/{id}", tag = "jobs", params(("id" = String, Path)),
     responses((status = 200, description = "done", body = RolloutView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,

@@ -20,7 +20,7 @@ use super::problem::Trouble;
 type Reply<T> = Result<T, Trouble>;
 
 /// All law of the org: roots from version 1, the newest bundle and freshness statement, all revocations.
-#[utoipa::path(get, path = "/api/v1/trust", tag = "trust", responses((status = 200, description = "done", body = TrustView)))]
+#[utoipa::path(get, operation_id = "get_trust", path = "/api/v1/trust", tag = "trust", responses((status = 200, description = "done", body = TrustView)))]
 pub(super) async fn get(State(api): State<Arc<Api>>, Auth(caller): Auth) -> Reply<Json<TrustView>> {
     Ok(Json(api.app.law(&caller)?))
 }

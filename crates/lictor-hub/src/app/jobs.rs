@@ -188,7 +188,12 @@ impl App {
             Ok(release) => release,
             Err(why) => return Err(self.refuse(Some(&org.id), EventType::ReleaseRejected, why).await),
         };
-        self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
+        let (_, executions) = self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
+        let is_of_job = |node: &NodeId| executions.iter().any(|e| e.node_id == *node);
+        if let Some(other) = release.nodes.iter().find(|n| !is_of_job(n)) {
+            let why = Refusal::new(Code::WrongNode, format!("the job is not for {other}"));
+            return Err(self.refuse(Some(&org.id), EventType::ReleaseRejected, why).await);
+        }
         let doc = document(JobDocument::Release, release.digest(), wire);
         self.store.put_document(&org.id, expected, doc).await?;
         let (row, executions) = self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;

@@ -1,6 +1,6 @@
 //! Rollouts: one task for each that goes on, which looks, steps, and waits for something to happen.
 //!
-//! What comes next is decided in [`step`]; everything that has to outlive the hub is in the store, so a hub that comes
+//! What comes next is decided in [`step()`]; everything that has to outlive the hub is in the store, so a hub that comes
 //! back goes on where it was. All of it is courtesy: nodes take the job from whoever offers it, unless the law demands
 //! a signed release.
 
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lictor_proto::agent::Wire;
 use lictor_proto::api::{
     ExecutionState, JobView, NewRollout, RolloutState, RolloutView, StreamEvent, TokenScope,
 };
@@ -19,11 +20,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::step::{Next, Sight, failures, step};
-use super::submit::stdin_of;
+use super::submit::Along;
 use super::{App, Caller, Error, views};
 use crate::link::Offered;
 use crate::store::named::releases_for;
-use crate::store::{ExecutionKey, Inserted, JobDocument, JobRow, RolloutRow, Turn};
+use crate::store::{ExecutionKey, JobDocument, JobRow, RolloutRow, StoreError, Turn};
 
 /// A rollout is looked at so often at the least, for what nobody tells: who is away.
 const LOOK: Duration = Duration::from_secs(2);
@@ -76,6 +77,13 @@ impl RolloutBook {
     }
 }
 
+/// What goes along with the offers of a stored job.
+struct Papers {
+    approvals: Vec<Wire>,
+    releases: Vec<Wire>,
+    along: Along,
+}
+
 /// Why what is held waits.
 fn why(row: &RolloutRow) -> Refusal {
     let (batch, of) = (row.batch + 1, row.plan.batches.len());
@@ -113,9 +121,15 @@ impl App {
             message: String::new(),
         };
         let why = why(&row);
-        if self.store.insert_rollout(&org.id, job, row, why).await? == Inserted::New {
-            self.drive(org.id.clone(), id.clone());
-        }
+        // A caller that goes away must not leave a rollout that nobody drives.
+        let (app, org, known) = (self.clone(), org.id.clone(), id.clone());
+        let handed_in = self.tasks.spawn(async move {
+            app.store.insert_rollout(&org, job, row, why).await?;
+            // Also of one that was there: its task runs, or has nothing to do.
+            app.drive(org, known);
+            Ok::<_, Error>(())
+        });
+        handed_in.await.map_err(|_| StoreError::Closed)??;
         self.job(caller, &id).await
     }
 
@@ -172,9 +186,15 @@ impl App {
                 return Err(Refusal::new(Code::BadRequest, text).into());
             }
         }
-        self.stand(&caller.org, id, row, Vec::new()).await?;
-        self.drive(caller.org.clone(), id.clone());
-        self.rollouts.poke(&caller.org, id);
+        // As when it was handed in: not the caller's to drop.
+        let (app, org, job) = (self.clone(), caller.org.clone(), id.clone());
+        let turned = self.tasks.spawn(async move {
+            app.stand(&org, &job, row, Vec::new()).await?;
+            app.drive(org.clone(), job.clone());
+            app.rollouts.poke(&org, &job);
+            Ok::<_, Error>(())
+        });
+        turned.await.map_err(|_| StoreError::Closed)??;
         self.rollout(caller, id).await
     }
 
@@ -257,10 +277,13 @@ impl App {
             let stop = app.stop.clone();
             loop {
                 let driven = stop.run_until_cancelled(app.go(&key, &bell)).await;
-                app.rollouts.leave(&key);
                 if let Some(Err(e)) = &driven {
-                    tracing::error!(job = %key.1, error = %e.chain(), "a rollout stands still until the hub starts again");
+                    tracing::error!(job = %key.1, error = %e.chain(), "a rollout could not be looked at; it is tried again");
+                    if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+                        continue;
+                    }
                 }
+                app.rollouts.leave(&key);
                 // Who let it go on a moment ago found this task still here, and started none.
                 match driven {
                     Some(Ok(())) if app.goes_on(&key).await => match app.rollouts.enter(&key) {
@@ -274,8 +297,11 @@ impl App {
     }
 
     async fn goes_on(&self, (org, job): &(OrgId, JobId)) -> bool {
-        let row = self.store.rollout(org, job).await.ok().flatten();
-        row.is_some_and(|r| matches!(r.state, RolloutState::Running | RolloutState::Pausing))
+        match self.store.rollout(org, job).await {
+            Ok(row) => row.is_some_and(|r| matches!(r.state, RolloutState::Running | RolloutState::Pausing)),
+            // Looked at again, and said there.
+            Err(_) => true,
+        }
     }
 
     async fn go(self: &Arc<Self>, (org, job): &(OrgId, JobId), bell: &Notify) -> Result<(), Error> {
@@ -314,7 +340,9 @@ impl App {
 
     /// Lets nodes begin: what waits for them is queued, and offered where they are there.
     async fn begin(self: &Arc<Self>, org: &OrgId, job: &JobId, nodes: Vec<NodeId>) -> Result<(), Error> {
+        // All that can fail is before the turn: what is queued is not begun again, so it has to be offered.
         let (row, _) = self.store.job(org, job).await?.ok_or(Error::NotFound)?;
+        let papers = self.papers(org, &row).await?;
         let begun = self.store.turn(org, job, Turn::Begin(nodes)).await?;
         for node in &begun {
             let there = self.links.get(org, node).is_some();
@@ -322,18 +350,31 @@ impl App {
             self.tell(org, job, node.clone(), (ExecutionState::Queued, away.as_ref()))
                 .await;
         }
-        self.offer_to(org, &row, begun).await
+        self.offer_with(org, &row, &papers, begun);
+        Ok(())
     }
 
     /// Offers a stored job to those of these nodes that are there, with all that is signed about it.
     pub(super) async fn offer_to(&self, org: &OrgId, row: &JobRow, nodes: Vec<NodeId>) -> Result<(), Error> {
+        let papers = self.papers(org, row).await?;
+        self.offer_with(org, row, &papers, nodes);
+        Ok(())
+    }
+
+    async fn papers(&self, org: &OrgId, row: &JobRow) -> Result<Papers, Error> {
         let docs = self.store.documents(org, &row.job_id).await?;
         let of = |kind| {
             let matching = docs.iter().filter(move |d| d.kind == kind);
             matching.map(|d| d.wire.clone()).collect::<Vec<_>>()
         };
-        let (approvals, releases) = (of(JobDocument::Approval), of(JobDocument::Release));
-        let stdin = stdin_of(&views::read_job(&row.envelope)?);
+        Ok(Papers {
+            approvals: of(JobDocument::Approval),
+            releases: of(JobDocument::Release),
+            along: Along::of(&views::read_job(&row.envelope)?),
+        })
+    }
+
+    fn offer_with(&self, org: &OrgId, row: &JobRow, papers: &Papers, nodes: Vec<NodeId>) {
         for node_id in nodes {
             let key = ExecutionKey {
                 org: org.clone(),
@@ -342,10 +383,10 @@ impl App {
             };
             if let Some(link) = self.links.get(org, &key.node_id) {
                 let live = self.live.enter(&key);
-                let signed = (approvals.clone(), releases_for(&releases, &key.node_id));
-                link.offer(Offered::stored(row.clone(), stdin, signed, live));
+                let releases = releases_for(&papers.releases, &key.node_id);
+                let signed = (papers.approvals.clone(), releases);
+                link.offer(Offered::stored(row.clone(), papers.along.clone(), signed, live));
             }
         }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Standard input for jobs to come: streamed into storage, hashed on the way.
+//! Standard input and files for jobs to come: streamed into storage, hashed on the way.
 //!
 //! # Invariants
 //! - Memory is bounded: [`UPLOADS`] at once, each with one part in memory, and no org has all of them.
@@ -106,8 +106,8 @@ async fn receive(
     while let Some(piece) = tokio::time::timeout(SILENCE, body.next()).await.map_err(silent)? {
         let piece = piece?;
         size += piece.len() as u64;
-        if size > limits::STDIN {
-            return Err(Refusal::new(Code::TooLarge, format!("at most {} bytes", limits::STDIN)).into());
+        if size > limits::ARTIFACT {
+            return Err(Refusal::new(Code::TooLarge, format!("at most {} bytes", limits::ARTIFACT)).into());
         }
         sha2::Digest::update(&mut hash, &piece);
         upload.push(piece).await?;

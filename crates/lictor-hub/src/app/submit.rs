@@ -13,7 +13,7 @@ use std::sync::Arc;
 use lictor_audit::EventType;
 use lictor_proto::api::{JobView, StreamEvent, TokenScope};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{self, Document as _, Job, Stdin};
+use lictor_proto::doc::{self, Document as _, Job};
 use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, limits};
 use lictor_trust::Verified;
 use tokio::sync::watch;
@@ -58,7 +58,7 @@ impl App {
         let mut away = Vec::new();
         let offered = |live| Offered {
             row: shaped.row.clone(),
-            stdin: stdin_of(&shaped.job),
+            along: Along::of(&shaped.job),
             approvals: Vec::new(),
             releases: Vec::new(),
             admission: admission.clone(),
@@ -100,7 +100,12 @@ impl App {
             for live in self.lives(&org, &row) {
                 if let Some(link) = self.links.get(&org.id, &live.key.node_id) {
                     let nothing = (Vec::new(), Vec::new());
-                    link.offer(Offered::stored(row.clone(), stdin_of(&shaped.job), nothing, live));
+                    link.offer(Offered::stored(
+                        row.clone(),
+                        Along::of(&shaped.job),
+                        nothing,
+                        live,
+                    ));
                 }
             }
         }
@@ -140,9 +145,14 @@ impl App {
         for node in &job.nodes {
             self.check_node(org, node).await?;
         }
-        if let Some((sha256, _)) = stdin_of(&job) {
+        let along = Along::of(&job);
+        if let Some((sha256, _)) = along.stdin {
             let size = self.store.blob(&org.id, &sha256).await?;
             size.ok_or(Code::StdinMissing).map_err(Error::from)?;
+        }
+        for digest in &along.secrets {
+            let secret = self.store.secret_of(&org.id, digest).await?;
+            secret.ok_or(Code::SecretMissing).map_err(Error::from)?;
         }
         self.queue.take(&org.id, &job.nodes)?;
         let digest = envelope.digest();
@@ -155,7 +165,7 @@ impl App {
             created_at: Timestamp::now(),
             envelope: wire,
             nodes: job.nodes.clone(),
-            stdin: stdin_of(&job).map(|(sha256, _)| sha256),
+            stdin: along.stdin.map(|(sha256, _)| sha256),
         };
         Ok(Shaped { job, row })
     }
@@ -226,7 +236,7 @@ impl App {
                     for live in away {
                         if let Some(link) = app.links.get(&org, &live.key.node_id) {
                             let nothing = (Vec::new(), Vec::new());
-                            link.offer(Offered::stored(row.clone(), stdin_of(&job), nothing, live));
+                            link.offer(Offered::stored(row.clone(), Along::of(&job), nothing, live));
                         }
                     }
                 }
@@ -241,10 +251,22 @@ impl App {
     }
 }
 
-/// Digest and length of standard input that comes from the hub.
-pub(crate) fn stdin_of(job: &Job) -> Option<(Digest, u64)> {
-    match &job.stdin {
-        Stdin::Bytes(b) => Some((b.sha256, b.size)),
-        Stdin::Word(_) => None,
+/// What a node needs besides a job, and the hub has.
+#[derive(Debug, Clone, Default)]
+pub struct Along {
+    /// Its standard input, or the file that it puts there, if that comes from the hub: digest and size.
+    pub stdin: Option<(Digest, u64)>,
+    /// The digests of the signed secrets that it uses.
+    pub secrets: Vec<Digest>,
+}
+
+impl Along {
+    /// What this job needs.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        Self {
+            stdin: job.input().map(|input| (input.sha256, input.size)),
+            secrets: job.secrets.iter().map(|used| used.digest).collect(),
+        }
     }
 }

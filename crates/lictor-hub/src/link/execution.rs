@@ -256,8 +256,7 @@ impl Execution {
             .and_then(|j| self.link.app.orgs.get(&key.org)?.profile(&j.profile));
         let limits = profile.map_or_else(Limits::default, |p| p.limits);
         self.overflow = limits.overflow;
-        let asked = job.as_ref().and_then(|j| j.process().keep_bytes);
-        self.keep = Some(asked.unwrap_or(limits.keep).min(limits.keep));
+        self.keep = Some(job.as_ref().map_or(limits.keep, |j| j.keeps(limits.keep)));
         Ok(())
     }
 

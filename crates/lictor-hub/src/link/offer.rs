@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{NodeLink, PeerError};
 use crate::app::Error;
-use crate::app::submit::Admission;
+use crate::app::submit::{Admission, Along};
 use crate::relay::Live;
 use crate::store::named::releases_for;
 use crate::store::{JobDocument, JobRow, Step};
@@ -27,8 +27,8 @@ pub(super) const AGAIN_LAST: Duration = Duration::from_secs(30);
 pub struct Offered {
     /// The job.
     pub row: JobRow,
-    /// Its standard input, if that comes from the hub.
-    pub stdin: Option<(Digest, u64)>,
+    /// What the node needs besides.
+    pub along: Along,
     /// Signed approvals so far.
     pub approvals: Vec<Wire>,
     /// Signed releases of this node so far.
@@ -43,13 +43,13 @@ impl Offered {
     /// A job that is stored, with the approvals of it and the releases of this node.
     pub fn stored(
         row: JobRow,
-        stdin: Option<(Digest, u64)>,
+        along: Along,
         (approvals, releases): (Vec<Wire>, Vec<Wire>),
         live: Arc<Live>,
     ) -> Self {
         Self {
             row,
-            stdin,
+            along,
             approvals,
             releases,
             admission: watch::channel(Admission::Taken).1,
@@ -74,7 +74,7 @@ impl NodeLink {
         let mut again = AGAIN_FIRST;
         let mut said = None;
         // A small input costs less than a round trip to find out whether the node has it, but only once.
-        let mut ahead = offered.stdin.filter(|(_, size)| *size <= PIECE);
+        let mut ahead = offered.along.stdin.filter(|(_, size)| *size <= PIECE);
         while offered.row.expires_at > Timestamp::now() {
             let reply = {
                 let _slot = self.offers.acquire().await.map_err(|_| PeerError::Gone)?;
@@ -98,13 +98,16 @@ impl NodeLink {
                     self.asked(&offered, ask).await;
                     // An approval that came meanwhile found no execution that waits for it.
                     let (approvals, releases) = self.signed(&offered).await;
-                    if approvals.len() <= offered.approvals.len() && releases.len() <= offered.releases.len()
-                    {
+                    // Only so many releases are passed on: a new one may stand where another stood.
+                    let no_release = releases.iter().all(|r| offered.releases.contains(r));
+                    if approvals.len() <= offered.approvals.len() && no_release {
                         return Ok(());
                     }
                     (offered.approvals, offered.releases) = (approvals, releases);
                     continue;
                 }
+                // It is sent from there with the next offer.
+                Ok(OfferReply::Wanted { .. }) => {}
                 Ok(reply) => {
                     self.settle(&offered, reply).await;
                     return Ok(());
@@ -116,20 +119,33 @@ impl NodeLink {
                 }
             }
             tokio::time::sleep(again).await;
+            if self.is_held(&offered).await {
+                return Ok(());
+            }
             again = (again * 2).min(AGAIN_LAST);
         }
         Ok(())
     }
 
+    /// Whether its rollout has stopped meanwhile and taken it back; it is offered anew when that goes on.
+    async fn is_held(&self, offered: &Offered) -> bool {
+        let held = self.app.store.is_held(&offered.live.key).await;
+        held.unwrap_or_else(|e| {
+            tracing::error!(error = %Error::from(e).chain(), "whether a job is held was not read");
+            false
+        })
+    }
+
     /// Offers it, and once more at once when the node lacks something that the hub has: law, or standard input.
     async fn send(&self, offered: &Offered, ahead: Option<(Digest, u64)>) -> Result<OfferReply, PeerError> {
         if let Some((sha256, size)) = ahead {
-            self.send_stdin(&sha256, size).await?;
+            self.send_stdin(offered, (&sha256, size), 0).await?;
         }
         let offer = Offer {
             job: offered.row.envelope.clone(),
             approvals: offered.approvals.clone(),
             releases: offered.releases.clone(),
+            secrets: self.secrets(offered).await,
         };
         let held = self.held().clone();
         let mut reply = self.ask_offer(offer.clone()).await?;
@@ -142,13 +158,33 @@ impl NodeLink {
                 reply = self.ask_offer(offer.clone()).await?;
             }
         }
-        if let (OfferReply::Later(why), Some((sha256, size))) = (&reply, offered.stdin)
+        if let (OfferReply::Later(why), Some((sha256, size))) = (&reply, offered.along.stdin)
             && why.code == Code::StdinMissing
         {
-            self.send_stdin(&sha256, size).await?;
+            self.send_stdin(offered, (&sha256, size), 0).await?;
+            reply = self.ask_offer(offer.clone()).await?;
+        }
+        // The link broke while it was on its way. What does not fit the job is asked for by no honest node.
+        if let (OfferReply::Wanted { sha256, at }, Some((own, size))) = (&reply, offered.along.stdin)
+            && *sha256 == own
+            && *at < size
+        {
+            self.send_stdin(offered, (&own, size), *at).await?;
             reply = self.ask_offer(offer).await?;
         }
         Ok(reply)
+    }
+
+    /// The signed secrets of the job. What is not there any more the node asks for in vain, and says so.
+    async fn secrets(&self, offered: &Offered) -> Vec<Wire> {
+        let mut found = Vec::with_capacity(offered.along.secrets.len());
+        for digest in &offered.along.secrets {
+            match self.app.store.secret_of(&self.node.org, digest).await {
+                Ok(secret) => found.extend(secret),
+                Err(e) => tracing::error!(error = %Error::from(e).chain(), "a secret was not read"),
+            }
+        }
+        found
     }
 
     /// Every approval of the job so far, and every release of this node.
@@ -180,9 +216,18 @@ impl NodeLink {
         }
     }
 
-    async fn send_stdin(&self, sha256: &Digest, size: u64) -> Result<(), PeerError> {
-        let mut at = 0;
+    /// Sends an input from this byte on, for as long as the job may still begin.
+    async fn send_stdin(
+        &self,
+        offered: &Offered,
+        (sha256, size): (&Digest, u64),
+        from: u64,
+    ) -> Result<(), PeerError> {
+        let mut at = from;
         loop {
+            if offered.row.expires_at <= Timestamp::now() {
+                return Err(PeerError::Expired);
+            }
             let end = (at + PIECE).min(size);
             let bytes = if end == at {
                 bytes::Bytes::new()
@@ -221,7 +266,7 @@ impl NodeLink {
                 self.advance(offered, step, ExecutionState::Denied, Some(why))
                     .await;
             }
-            OfferReply::Ask(_) | OfferReply::Later(_) => {} // does not settle it
+            OfferReply::Ask(_) | OfferReply::Later(_) | OfferReply::Wanted { .. } => {} // does not settle it
         }
     }
 

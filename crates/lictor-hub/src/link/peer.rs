@@ -27,6 +27,9 @@ pub enum PeerError {
     /// The node does not speak what it should.
     #[error("protocol: {0}")]
     Protocol(String),
+    /// The job expired while its input was sent.
+    #[error("the job expired on its way")]
+    Expired,
     /// Not over this transport.
     #[error("not available over this transport")]
     Unsupported,

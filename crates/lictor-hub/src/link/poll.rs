@@ -134,10 +134,11 @@ impl PollSession {
         for work in [false, true] {
             let wanted = state.unanswered.iter();
             for (number, order) in wanted.filter(|(_, o)| is_work(&o.request) == work) {
-                if orders.len() >= ORDERS || bytes >= BYTES {
+                bytes += weight(&order.request);
+                // One alone always fits: less than what a node reads.
+                if orders.len() >= ORDERS || (bytes > BYTES && !orders.is_empty()) {
                     return orders;
                 }
-                bytes += weight(&order.request);
                 orders.push(PollOrder {
                     order: *number,
                     request: order.request.clone(),
@@ -167,7 +168,11 @@ fn weight(request: &Request) -> usize {
     match request {
         Request::Stdin(piece) => piece.bytes.len() * 4 / 3,
         Request::Law(law) => law.bundle.as_ref().map_or(0, String::len),
-        Request::Offer(offer) => offer.job.len(),
+        Request::Offer(offer) => {
+            let signed = offer.approvals.iter().chain(&offer.releases);
+            let along = signed.chain(&offer.secrets).map(String::len);
+            offer.job.len() + along.sum::<usize>()
+        }
         _ => 1024,
     }
 }
@@ -203,5 +208,23 @@ impl PollBook {
         let session = Arc::new(PollSession { link, orders });
         book.insert(node_id, session.clone());
         session
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lictor_proto::agent::Offer;
+
+    #[test]
+    fn an_offer_weighs_what_it_has_of_every_kind() {
+        let some = |bytes: usize| vec!["x".repeat(bytes)];
+        let offer = Offer {
+            job: "x".to_owned(),
+            approvals: some(10),
+            releases: some(100),
+            secrets: some(1000),
+        };
+        assert_eq!(weight(&Request::Offer(offer)), 1111);
     }
 }

@@ -21,7 +21,7 @@ use super::offer::{AGAIN_FIRST, AGAIN_LAST, Offered};
 use super::peer::{LinkPeer, NodePeer, PeerError, pieces};
 use super::{ASK, NodeLink};
 use crate::app::enrol::KnownNode;
-use crate::app::submit::stdin_of;
+use crate::app::submit::Along;
 use crate::app::{App, Error, views};
 use crate::relay::splitter::Place;
 use crate::store::Pending;
@@ -391,7 +391,7 @@ fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) {
             let live = link.app.live.enter(&link.key(&waiting.job.job_id));
             link.offer(Offered::stored(
                 waiting.job,
-                stdin_of(&job),
+                Along::of(&job),
                 (waiting.approvals, waiting.releases),
                 live,
             ));

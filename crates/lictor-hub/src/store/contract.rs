@@ -9,17 +9,28 @@ use lictor_proto::{Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 use super::{
     DocumentRow, Durability, Enrolled, ExecutionKey, ExecutionRow, Followed, GrantRow, Inserted, JobFilter,
-    JobRow, LawRow, NewNode, NodeRow, Pending, Recorded, Result, ResultRow, Retained, Rollouts, SegmentRow,
-    Step, TokenRow,
+    JobRow, LawRow, NewNode, NodeRow, Pending, Recorded, Result, ResultRow, Retained, Rollouts, SecretRow,
+    SegmentRow, Step, Stored, TokenRow,
 };
 
 /// Everything that the hub keeps in its database.
 pub trait Store:
-    Orgs + Grants + Nodes + Jobs + Executions + Leases + Logs + Tokens + Trail + Retained + Rollouts
+    Orgs + Grants + Nodes + Jobs + Executions + Leases + Logs + Secrets + Tokens + Trail + Retained + Rollouts
 {
 }
 impl<T> Store for T where
-    T: Orgs + Grants + Nodes + Jobs + Executions + Leases + Logs + Tokens + Trail + Retained + Rollouts
+    T: Orgs
+        + Grants
+        + Nodes
+        + Jobs
+        + Executions
+        + Leases
+        + Logs
+        + Secrets
+        + Tokens
+        + Trail
+        + Retained
+        + Rollouts
 {
 }
 
@@ -85,6 +96,8 @@ pub trait Jobs: Send + Sync {
 pub trait Executions: Send + Sync {
     /// One execution, as who follows it needs it.
     async fn followed(&self, key: &ExecutionKey) -> Result<Option<Followed>>;
+    /// Whether it waits for its rollout, after every step before.
+    async fn is_held(&self, key: &ExecutionKey) -> Result<bool>;
     /// Of each queued execution of a job: how many of the same node came before it and are queued too.
     async fn ahead(&self, org: &OrgId, job: &JobId) -> Result<BTreeMap<NodeId, u64>>;
     /// An execution goes on; `false` when it was beyond that already.
@@ -123,6 +136,21 @@ pub trait Logs: Send + Sync {
     ) -> Result<Inserted>;
     /// Its size, if it is there and will be for a while.
     async fn blob(&self, org: &OrgId, sha256: &Digest) -> Result<Option<u64>>;
+}
+
+/// Secrets: ciphertext, and who may have it.
+#[async_trait]
+pub trait Secrets: Send + Sync {
+    /// A new version of a secret.
+    async fn put_secret(&self, org: &OrgId, secret: SecretRow) -> Result<Stored>;
+    /// The document of that digest.
+    async fn secret_of(&self, org: &OrgId, digest: &Digest) -> Result<Option<Wire>>;
+    /// The newest version of a secret; its document is empty when it was removed.
+    async fn newest_secret(&self, org: &OrgId, name: &Name) -> Result<Option<SecretRow>>;
+    /// The newest version of each secret that was not removed, in order of name, after that one; without the documents.
+    async fn secrets(&self, org: &OrgId, after: Option<String>, limit: u32) -> Result<Vec<SecretRow>>;
+    /// Deletes all versions; their highest number stays known. `false` when there is none.
+    async fn remove_secret(&self, org: &OrgId, name: &Name) -> Result<bool>;
 }
 
 /// API tokens.

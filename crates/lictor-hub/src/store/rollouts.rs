@@ -33,7 +33,7 @@ pub enum Turn {
     Stands {
         /// How.
         row: RolloutRow,
-        /// Nodes that have been let begin and are away.
+        /// Nodes that have been let begin and have not taken it.
         hold: Vec<NodeId>,
         /// Why what is held waits.
         why: Refusal,

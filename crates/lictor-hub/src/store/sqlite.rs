@@ -10,6 +10,7 @@ mod results;
 mod retention;
 mod rollouts;
 mod rows;
+mod secrets;
 mod tokens;
 mod trail;
 mod writer;

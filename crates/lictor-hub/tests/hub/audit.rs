@@ -19,6 +19,7 @@ const READS: [&str; 1] = ["/api/v1/jobs/{id}/follow"];
 
 /// What each route that is no read writes. A new route must be put here, and played below.
 const WRITES: &[(&str, &str)] = &[
+    ("DELETE /api/v1/secrets/{name}", "secret_removed"),
     ("DELETE /api/v1/tokens/{id}", "token_deleted"),
     ("POST /api/v1/agent/answers", "job_leased"),
     ("POST /api/v1/agent/enroll", "node_enrolled"),
@@ -32,6 +33,10 @@ const WRITES: &[(&str, &str)] = &[
     ("POST /api/v1/jobs", "job_submitted"),
     ("POST /api/v1/jobs/{id}/approvals", "approval_submitted"),
     ("POST /api/v1/jobs/{id}/cancel", "cancel_submitted"),
+    ("POST /api/v1/jobs/{id}/releases", "release_submitted"),
+    ("POST /api/v1/rollouts", "rollout_turned"),
+    ("POST /api/v1/rollouts/{id}/continue", "rollout_turned"),
+    ("POST /api/v1/secrets", "secret_set"),
     ("POST /api/v1/tokens", "token_created"),
     ("POST /api/v1/trust", "law_published"),
     ("PUT /api/v1/blobs/{sha256}", "blob_stored"),
@@ -108,6 +113,15 @@ async fn every_route_that_changes_something_writes_its_event() {
     )
     .await;
 
+    let secret = org.a_secret(&node.id, "db", 1);
+    l.plays("POST /api/v1/secrets", post("/api/v1/secrets", &secret))
+        .await;
+    l.plays(
+        "DELETE /api/v1/secrets/{name}",
+        world.call(token, Method::DELETE, "/api/v1/secrets/db", ""),
+    )
+    .await;
+
     let job = org.job(&node.id, &["true"]);
     let id = JobId::from_digest(&job_digest(&job));
     l.plays("POST /api/v1/jobs", post("/api/v1/jobs", &job)).await;
@@ -129,6 +143,14 @@ async fn every_route_that_changes_something_writes_its_event() {
     l.plays("POST /api/v1/jobs/{id}/cancel", post(&path, &org.cancel(&later)))
         .await;
 
+    let path = format!("/api/v1/jobs/{later_id}/releases");
+    l.plays(
+        "POST /api/v1/jobs/{id}/releases",
+        post(&path, &org.release(&later, &node.id)),
+    )
+    .await;
+    play_rollout(l, &post).await;
+
     play_node(l, &node, &second, &job, &id).await;
     let listed: BTreeSet<String> = routes(&world)
         .await
@@ -144,6 +166,25 @@ async fn every_route_that_changes_something_writes_its_event() {
     let played: BTreeSet<String> = ledger.played.iter().map(|r| (*r).to_owned()).collect();
     assert_eq!(played, table, "and every one of them was played");
     world.hub.shutdown().await;
+}
+
+/// One that a cancel stops, and that somebody has go on all the same.
+async fn play_rollout(l: &mut Ledger<'_>, post: &impl AsyncFn(&str, &str) -> Answer) {
+    let (world, org) = (l.world, l.org);
+    let first = Node::enrol(world, org, "db-1").await;
+    let second = Node::enrol(world, org, "db-2").await;
+    let mut ids = vec![first.id.clone(), second.id.clone()];
+    let job = org.job_on(&mut ids, &["true"]);
+    let batches = ids.iter().map(|id| vec![id.clone()]).collect();
+    let body = super::rollouts::new(&job, batches, |_| {});
+    l.plays("POST /api/v1/rollouts", post("/api/v1/rollouts", &body))
+        .await;
+    let id = JobId::from_digest(&job_digest(&job));
+    let cancel = post(&format!("/api/v1/jobs/{id}/cancel"), &org.cancel(&job)).await;
+    assert!(cancel.status.is_success(), "{cancel:?}");
+    let path = format!("/api/v1/rollouts/{id}/continue");
+    l.plays("POST /api/v1/rollouts/{id}/continue", post(&path, ""))
+        .await;
 }
 
 /// A whole job in poll mode.
@@ -216,6 +257,7 @@ async fn every_refusal_of_a_change_is_recorded() {
         let path = route
             .path
             .replace("{id}", id.as_str())
+            .replace("{name}", "nothing")
             .replace("{sha256}", &"0".repeat(64));
         let what = format!("{} {path}", route.method);
         if path == "/api/v1/agent/enroll" {

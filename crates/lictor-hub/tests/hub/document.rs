@@ -20,3 +20,16 @@ fn every_schema_that_is_named_is_there() {
         assert!(schema.is_object(), "{name}");
     }
 }
+
+#[test]
+fn every_operation_has_a_name_of_its_own() {
+    let document = serde_json::to_value(lictor_hub::api::document()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.values().flat_map(|path| path.as_object().unwrap().values());
+    let mut names: Vec<&str> = operations.map(|o| o["operationId"].as_str().unwrap()).collect();
+    let all = names.len();
+    assert!(all > 20, "{all}");
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
+}

@@ -121,6 +121,9 @@ async fn keys_and_law(life: &Life) {
     let made = life.accepted(Method::POST, "/api/v1/tokens", new).await;
     let path = format!("/api/v1/tokens/{}", made["token_id"].as_str().unwrap());
     life.accepted(Method::DELETE, &path, "").await;
+    let secret = life.org.a_secret(&life.node.id, "db", 1);
+    life.accepted(Method::POST, "/api/v1/secrets", &secret).await;
+    life.accepted(Method::DELETE, "/api/v1/secrets/db", "").await;
     // A token that has been deleted, and is known to have been this org's.
     life.refused("/api/v1/tokens", "rubbish").await;
     let theirs = life.other.job(&life.node.id, &["true"]);
@@ -143,6 +146,14 @@ async fn documents(life: &Life) {
     let cancel = format!("/api/v1/jobs/{id}/cancel");
     life.refused(&cancel, &life.other.cancel(&job)).await;
     life.accepted(Method::POST, &cancel, &life.org.cancel(&job)).await;
+    let releases = format!("/api/v1/jobs/{id}/releases");
+    life.refused(&releases, &life.other.release(&job, &life.node.id))
+        .await;
+    let release = life.org.release(&job, &life.node.id);
+    life.accepted(Method::POST, &releases, &release).await;
+    let spread = life.org.job(&life.node.id, &["spread"]);
+    let body = super::rollouts::new(&spread, vec![vec![life.node.id.clone()]], |_| {});
+    life.accepted(Method::POST, "/api/v1/rollouts", &body).await;
     let hex = Digest::of(b"input").to_string().replace("sha256:", "");
     let path = format!("/api/v1/blobs/{hex}");
     life.accepted(Method::PUT, &path, "input").await;

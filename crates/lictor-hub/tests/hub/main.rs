@@ -13,6 +13,7 @@ mod offers;
 mod poll;
 mod rollouts;
 mod routes;
+mod secrets;
 mod surface;
 mod tokens;
 mod world;

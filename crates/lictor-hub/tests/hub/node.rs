@@ -22,7 +22,7 @@ use lictor_link::ws::{WsStream, connect};
 use lictor_proto::agent::stream::Message;
 use lictor_proto::agent::{Ack, CancelJob, Event, Finished, LawHeld, LogRange, OfferReply, Reply, Request};
 use lictor_proto::api::EnrollRequest;
-use lictor_proto::doc::{Ask, Empty, Exit, KeptRange, OpenGate, Outcome, Receipt, StreamSummary};
+use lictor_proto::doc::{Ask, Exit, KeptRange, OpenGate, Outcome, Receipt, StreamSummary};
 use lictor_proto::frame::{Frame, FrameKind};
 use lictor_proto::{Digest, Envelope, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::enrol::RecordOf;
@@ -240,7 +240,7 @@ impl Node {
             stderr: StreamSummary::empty(),
             egress: None,
             sandbox: None,
-            artifacts: Empty,
+            artifacts: Vec::new(),
             node_seq: seq,
             prev: (seq > 1).then(|| Digest::of(b"prev")),
             audit_head: Digest::of(b"head"),

@@ -1,12 +1,16 @@
 //! Rollouts over scripted nodes: many of them, and plans that are none.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use lictor_hub::app::Caller;
 use lictor_link::hyper::{Method, StatusCode};
-use lictor_proto::agent::Event;
-use lictor_proto::api::{NewRollout, Problem, RolloutPlan, RolloutState, RolloutView};
+use lictor_proto::agent::{Event, OfferReply, Reply, Request};
+use lictor_proto::api::{
+    ExecutionState, JobView, NewRollout, Problem, RolloutPlan, RolloutState, RolloutView, TokenScope,
+};
 use lictor_proto::{Code, JobId, NodeId};
 use tokio::task::JoinSet;
 
@@ -16,7 +20,8 @@ use super::world::{Org, World, until};
 /// The nodes of the goal.
 const MANY: usize = 200;
 
-fn new(job: &str, batches: Vec<Vec<NodeId>>, change: impl FnOnce(&mut RolloutPlan)) -> String {
+/// What is handed in: one failure stops it.
+pub(crate) fn new(job: &str, batches: Vec<Vec<NodeId>>, change: impl FnOnce(&mut RolloutPlan)) -> String {
     let mut plan = RolloutPlan {
         batches,
         concurrency: None,
@@ -91,7 +96,8 @@ async fn a_plan_that_leaves_out_doubles_or_adds_a_node_is_refused_and_nothing_is
     );
     let mut ids = vec![one.id.clone(), two.id.clone()];
     let job = org.job_on(&mut ids, &["true"]);
-    let plans: Vec<(Vec<Vec<NodeId>>, fn(&mut RolloutPlan))> = vec![
+    type Spoil = fn(&mut RolloutPlan);
+    let plans: Vec<(Vec<Vec<NodeId>>, Spoil)> = vec![
         (vec![vec![ids[0].clone()]], |_| {}),
         (vec![ids.clone(), vec![ids[0].clone()]], |_| {}),
         (vec![ids.clone(), Vec::new()], |_| {}),
@@ -116,5 +122,142 @@ async fn a_plan_that_leaves_out_doubles_or_adds_a_node_is_refused_and_nothing_is
         .call(Some(&org.secret), Method::POST, "/api/v1/rollouts", &body)
         .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    world.hub.shutdown().await;
+}
+
+/// A rollout of `true` in these batches that the hub has taken: the job, signed.
+async fn handed_in(world: &World, org: &Org, batches: Vec<Vec<NodeId>>) -> String {
+    let mut ids = batches.concat();
+    let job = org.job_on(&mut ids, &["true"]);
+    let body = new(&job, batches, |_| {});
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/rollouts", &body)
+        .await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    job
+}
+
+/// Where the job's executions stand.
+async fn states(world: &World, org: &Org, id: &JobId) -> BTreeMap<NodeId, ExecutionState> {
+    let path = format!("/api/v1/jobs/{id}");
+    let answer = world.call(Some(&org.secret), Method::GET, &path, "").await;
+    let job: JobView = serde_json::from_slice(&answer.body).unwrap();
+    let executions = job.executions.into_iter();
+    executions.map(|e| (e.node_id, e.state)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_had_no_room_when_its_rollout_stopped_is_offered_the_job_when_it_goes_on() {
+    let world = World::new().await;
+    let org = world.org("stop").await;
+    let full = Node::enrol(&world, &org, "web-1").await;
+    let bad = Node::enrol(&world, &org, "web-2").await;
+    let last = Node::enrol(&world, &org, "web-3").await;
+    let has_room = Arc::new(AtomicBool::new(false));
+    let (room, said) = (has_room.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = said.clone();
+    let answering = move |request: &Request| {
+        let is_offer = matches!(request, Request::Offer(_));
+        (is_offer && !room.load(Ordering::SeqCst)).then(|| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(Reply::Offer(OfferReply::Later(Code::TooManyJobs.into())))
+        })
+    };
+    let mut full_link = full.link_answering(&world, Box::new(answering)).await;
+    let mut bad_link = bad.link(&world).await;
+    let batches = vec![vec![full.id.clone(), bad.id.clone()], vec![last.id.clone()]];
+    let job = handed_in(&world, &org, batches).await;
+    let id = JobId::from_digest(&job_digest(&job));
+    assert_eq!(bad_link.offer().await, job);
+    until("one says later", async || said.load(Ordering::SeqCst) > 0).await;
+    bad_link.say(Event::Finished(Box::new(bad.finished(&job, b"", 1, 1))));
+    bad_link.ack_of_result().await;
+    until("the rollout stops", async || {
+        view(&world, &org, &id).await.state == RolloutState::Stopped
+    })
+    .await;
+    assert_eq!(states(&world, &org, &id).await[&full.id], ExecutionState::Held);
+
+    has_room.store(true, Ordering::SeqCst);
+    let later = tokio::time::timeout(Duration::from_secs(3), full_link.offers.recv()).await;
+    assert!(later.is_err(), "it was offered after the stop");
+    let path = format!("/api/v1/rollouts/{id}/continue");
+    let answer = world.call(Some(&org.secret), Method::POST, &path, "").await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    assert_eq!(full_link.offer().await, job);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_goes_on_after_its_store_could_not_be_read() {
+    let world = World::new().await;
+    let org = world.org("store").await;
+    let (one, two) = (
+        Node::enrol(&world, &org, "web-1").await,
+        Node::enrol(&world, &org, "web-2").await,
+    );
+    let (mut first, mut second) = (one.link(&world).await, two.link(&world).await);
+    let job = handed_in(&world, &org, vec![vec![one.id.clone()], vec![two.id.clone()]]).await;
+    assert_eq!(first.offer().await, job);
+    world.sql("ALTER TABLE rollouts RENAME TO elsewhere").await;
+    first.say(Event::Finished(Box::new(one.finished(&job, b"", 1, 0))));
+    first.ack_of_result().await;
+    // Longer than a rollout goes unlooked at.
+    let early = tokio::time::timeout(Duration::from_secs(3), second.offers.recv()).await;
+    assert!(early.is_err(), "nobody can have known that it may begin");
+    world.sql("ALTER TABLE elsewhere RENAME TO rollouts").await;
+    assert_eq!(second.offer().await, job);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_begins_also_when_who_handed_it_in_went_away() {
+    let world = World::new().await;
+    let org = world.org("gone").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let _link = node.link(&world).await;
+    let caller = Caller {
+        org: org.id.clone(),
+        scope: TokenScope::Admin,
+        token_id: "t".to_owned(),
+    };
+    for n in 0..24 {
+        let mut ids = vec![node.id.clone()];
+        let job = org.job_on(&mut ids, &["true", &n.to_string()]);
+        let new: NewRollout = serde_json::from_str(&new(&job, vec![ids], |_| {})).unwrap();
+        let patience = Duration::from_micros(250 * n);
+        // The answer is dropped at some point on its way.
+        drop(tokio::time::timeout(patience, world.hub.app().submit_rollout(&caller, new)).await);
+        let id = JobId::from_digest(&job_digest(&job));
+        let path = format!("/api/v1/jobs/{id}");
+        let stored = world.call(Some(&org.secret), Method::GET, &path, "").await;
+        if stored.status == StatusCode::NOT_FOUND {
+            continue;
+        }
+        until("it begins", async || {
+            states(&world, &org, &id).await[&node.id] != ExecutionState::Held
+        })
+        .await;
+    }
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_of_a_node_that_the_job_has_not_is_refused() {
+    let world = World::new().await;
+    let org = world.org("release").await;
+    let (one, two) = (
+        Node::enrol(&world, &org, "web-1").await,
+        Node::enrol(&world, &org, "web-2").await,
+    );
+    let job = handed_in(&world, &org, vec![vec![one.id.clone()]]).await;
+    let id = JobId::from_digest(&job_digest(&job));
+    let path = format!("/api/v1/jobs/{id}/releases");
+    let hand_in = async |release: String| world.call(Some(&org.secret), Method::POST, &path, &release).await;
+    let answer = hand_in(org.release(&job, &two.id)).await;
+    let problem: Problem = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(problem.code, Code::WrongNode);
+    let answer = hand_in(org.release(&job, &one.id)).await;
+    assert!(answer.status.is_success(), "{answer:?}");
     world.hub.shutdown().await;
 }

@@ -90,7 +90,7 @@ async fn what_is_of_one_org_does_not_exist_for_another() {
         } else {
             id.as_str().to_owned()
         };
-        let real = path.replace("{id}", &own);
+        let real = path.replace("{id}", &own).replace("{name}", "db");
         // Documents that would be taken from somebody of the org.
         let body = match () {
             () if method != Method::POST => String::new(),

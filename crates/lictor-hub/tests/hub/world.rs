@@ -10,10 +10,10 @@ use lictor_link::http::{Answer, HttpClient, full};
 use lictor_link::hyper::{Method, Request};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
-    Approval, Bundle, Cancel, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, NodeKind, Release,
-    Revocation, RevocationKind, Role, Root, RootRoles, Spec, Stdin,
+    Approval, Bundle, Cancel, Delivery, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, NodeKind,
+    Release, Revocation, RevocationKind, Role, Root, RootRoles, SealedFor, Secret, SecretUse, Spec, Stdin,
 };
-use lictor_proto::{Name, NodeId, OrgId, Timestamp};
+use lictor_proto::{Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
 use lictor_trust::sign::to_wire;
 use lictor_trust::{SecretKey, sign};
@@ -352,6 +352,37 @@ impl Org {
         self.job_of(node, exec, Stdin::bytes(input))
     }
 
+    /// A job that uses the secret `db` of this digest.
+    pub fn job_with_secret(&self, node: &NodeId, digest: Digest) -> String {
+        let mut job = self.unsigned(node, Exec::new(vec!["true".to_owned()]), Stdin::NONE);
+        job.secrets = vec![SecretUse {
+            name: name("db"),
+            version: 1,
+            digest,
+            delivery: Delivery::Memfd,
+        }];
+        wire(&job, &[&self.alice])
+    }
+
+    /// A version of a secret; what is sealed in it is nobody's to open here.
+    pub fn a_secret(&self, node: &NodeId, called: &str, version: u64) -> String {
+        let sealed = SealedFor {
+            node_id: node.clone(),
+            enc: [1; 32],
+            ciphertext: vec![0; 80],
+        };
+        let secret = Secret {
+            tag: Default::default(),
+            org: self.id.clone(),
+            operator: name("alice"),
+            name: name(called),
+            version,
+            sealed: vec![sealed],
+            issued_at: Timestamp::now(),
+        };
+        wire(&secret, &[&self.alice])
+    }
+
     fn job_of(&self, node: &NodeId, exec: Exec, stdin: Stdin) -> String {
         wire(&self.unsigned(node, exec, stdin), &[&self.alice])
     }
@@ -368,7 +399,7 @@ impl Org {
             spec: Spec::Exec(exec),
             profile: name("host"),
             stdin,
-            secrets: Empty,
+            secrets: Vec::new(),
             after: Empty,
             expect: Default::default(),
             output_to: Empty,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::{SecretUse, check_uses};
 use super::work::{JobKind, Process, Spec};
 use super::{DocKind, Document, Empty, Expect, Invalid, check_reason, check_validity, ensure, tag};
 use crate::code::Code;
@@ -38,8 +39,8 @@ pub struct Job {
     pub profile: Name,
     /// Where standard input comes from.
     pub stdin: Stdin,
-    /// Not built yet: always empty.
-    pub secrets: Empty,
+    /// The secrets that it uses, sorted by name.
+    pub secrets: Vec<SecretUse>,
     /// Not built yet: always empty.
     pub after: Empty,
     /// What its nodes were chosen for, by what they say about themselves; each holds itself against it.
@@ -131,9 +132,18 @@ impl Document for Job {
                 Invalid::limit("stdin", "at most 256 MiB")
             })?;
         }
+        let carries = matches!(self.spec, Spec::Fetch(_) | Spec::Collect(_));
+        ensure(!carries || self.stdin == Stdin::NONE, || {
+            Invalid::field("stdin", "a job that carries files reads none")
+        })?;
+        ensure(!carries || self.secrets.is_empty(), || {
+            Invalid::field("secrets", "a job that carries files uses none")
+        })?;
         ensure(self.kind == self.spec.kind(), || {
             Invalid::field("kind", "says another kind than the spec is of")
         })?;
+        let takes_stdin = self.stdin != Stdin::NONE;
+        check_uses(&self.secrets, takes_stdin, self.process().env.keys())?;
         self.spec.validate()
     }
 
@@ -156,6 +166,25 @@ impl Job {
     pub fn process(&self) -> Process<'_> {
         self.spec.process()
     }
+
+    /// The bytes that the hub has to bring before it can start: standard input, or the file.
+    #[must_use]
+    pub fn input(&self) -> Option<StdinBytes> {
+        match (&self.spec, &self.stdin) {
+            (Spec::Fetch(fetch), _) => Some(fetch.content()),
+            (_, Stdin::Bytes(bytes)) => Some(*bytes),
+            (_, Stdin::Word(_)) => None,
+        }
+    }
+
+    /// How many bytes of its output are kept, where its profile keeps so many.
+    #[must_use]
+    pub fn keeps(&self, of_profile: u64) -> u64 {
+        match &self.spec {
+            Spec::Collect(collect) => collect.keeps(),
+            _ => self.process().keep_bytes.unwrap_or(of_profile).min(of_profile),
+        }
+    }
 }
 
 /// A job as it is written: what its spec is like is known when its kind is.
@@ -173,7 +202,7 @@ struct Written {
     spec: serde_json::Value,
     profile: Name,
     stdin: Stdin,
-    secrets: Empty,
+    secrets: Vec<SecretUse>,
     after: Empty,
     expect: Expect,
     output_to: Empty,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DocKind, Document, Empty, Invalid, ensure, tag};
+use super::{DocKind, Document, Invalid, ensure, tag};
 use crate::code::Code;
 use crate::egress::Totals;
 use crate::ids::{Digest, Name, NodeId, OrgId};
@@ -68,8 +68,8 @@ pub struct Receipt {
     /// The kept sandbox that it worked in; absent where it named none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<UsedSandbox>,
-    /// Not built yet: always empty.
-    pub artifacts: Empty,
+    /// Files that it has put on the node or brought from it, as far as they are whole.
+    pub artifacts: Vec<Artifact>,
     /// This node's count of receipts, from 1, without gaps.
     pub node_seq: u64,
     /// Digest of this node's receipt before; `null` for its first.
@@ -78,6 +78,18 @@ pub struct Receipt {
     pub audit_head: Digest,
     /// The agent that wrote it.
     pub agent_version: String,
+}
+
+/// A file that a job has put on the node, or what it has brought from there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// The path on the node.
+    pub path: String,
+    /// Bytes: of the file; of what was brought those of standard output, which it is in.
+    pub size: u64,
+    /// SHA-256 of these.
+    pub sha256: Digest,
 }
 
 /// A kept sandbox, as a job found it.

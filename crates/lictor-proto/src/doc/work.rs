@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::transfer::{Collect, Fetch};
 use super::{Invalid, ensure};
 use crate::ids::{Digest, Name};
 use crate::{json, limits};
@@ -20,11 +21,15 @@ pub enum JobKind {
     Exec,
     /// A script, by an interpreter.
     Script,
+    /// A file to the node.
+    Fetch,
+    /// A file or a directory from the node.
+    Collect,
 }
 
 impl JobKind {
     /// All there are.
-    pub const ALL: &'static [Self] = &[Self::Exec, Self::Script];
+    pub const ALL: &'static [Self] = &[Self::Exec, Self::Script, Self::Fetch, Self::Collect];
 
     /// The word in a job.
     #[must_use]
@@ -32,6 +37,8 @@ impl JobKind {
         match self {
             Self::Exec => "exec",
             Self::Script => "script",
+            Self::Fetch => "fetch",
+            Self::Collect => "collect",
         }
     }
 
@@ -50,6 +57,10 @@ pub enum Spec {
     Exec(Exec),
     /// For [`JobKind::Script`].
     Script(Script),
+    /// For [`JobKind::Fetch`].
+    Fetch(Fetch),
+    /// For [`JobKind::Collect`].
+    Collect(Collect),
 }
 
 impl Spec {
@@ -59,15 +70,20 @@ impl Spec {
         match self {
             Self::Exec(_) => JobKind::Exec,
             Self::Script(_) => JobKind::Script,
+            Self::Fetch(_) => JobKind::Fetch,
+            Self::Collect(_) => JobKind::Collect,
         }
     }
 
-    /// What it says about the process that it runs. So far every kind runs one.
+    /// What it says about the process that it runs: what carries files is one too, the node's own program in the
+    /// profile's sandbox.
     #[must_use]
     pub fn process(&self) -> Process<'_> {
         match self {
             Self::Exec(exec) => exec.process(),
             Self::Script(script) => script.process(),
+            Self::Fetch(fetch) => fetch.process(),
+            Self::Collect(collect) => collect.process(),
         }
     }
 
@@ -78,6 +94,8 @@ impl Spec {
         match self {
             Self::Exec(exec) => exec.argv.clone(),
             Self::Script(script) => script.words(),
+            Self::Fetch(fetch) => fetch.words(),
+            Self::Collect(collect) => collect.words(),
         }
     }
 
@@ -85,6 +103,8 @@ impl Spec {
         Ok(match kind {
             JobKind::Exec => Self::Exec(json::from_value("spec", spec)?),
             JobKind::Script => Self::Script(json::from_value("spec", spec)?),
+            JobKind::Fetch => Self::Fetch(json::from_value("spec", spec)?),
+            JobKind::Collect => Self::Collect(json::from_value("spec", spec)?),
         })
     }
 
@@ -92,6 +112,8 @@ impl Spec {
         match self {
             Self::Exec(exec) => exec.validate(),
             Self::Script(script) => script.validate(),
+            Self::Fetch(fetch) => fetch.validate(),
+            Self::Collect(collect) => collect.validate(),
         }
     }
 }
@@ -99,6 +121,18 @@ impl Spec {
 impl From<Exec> for Spec {
     fn from(exec: Exec) -> Self {
         Self::Exec(exec)
+    }
+}
+
+impl From<Fetch> for Spec {
+    fn from(fetch: Fetch) -> Self {
+        Self::Fetch(fetch)
+    }
+}
+
+impl From<Collect> for Spec {
+    fn from(collect: Collect) -> Self {
+        Self::Collect(collect)
     }
 }
 
@@ -309,7 +343,19 @@ impl Script {
     }
 }
 
-impl Process<'_> {
+impl<'a> Process<'a> {
+    /// With this environment, everything else as the profile says.
+    pub(super) fn plain(env: &'a BTreeMap<String, String>) -> Self {
+        Self {
+            env,
+            cwd: None,
+            timeout: None,
+            grace_ms: None,
+            keep_bytes: None,
+            sandbox: None,
+        }
+    }
+
     /// Checks these, and the words that the process is started with.
     fn validate(&self, (field, words): (&'static str, &[String])) -> Result<(), Invalid> {
         let nul = |s: &str| s.contains('\0');
@@ -337,6 +383,10 @@ impl Process<'_> {
         ensure(self.cwd.is_none_or(|c| c.starts_with('/') && !nul(c)), || {
             Invalid::field("spec.cwd", "an absolute path")
         })?;
+        self.check_times()
+    }
+
+    pub(super) fn check_times(&self) -> Result<(), Invalid> {
         let possible = Duration::from_millis(1)..=limits::VALIDITY;
         ensure(self.timeout.is_none_or(|t| possible.contains(&t)), || {
             Invalid::limit("spec.timeout_ms", "1 ms to 30 days")
@@ -349,113 +399,4 @@ impl Process<'_> {
 
 #[cfg(test)]
 #[allow(clippy::expect_used)]
-mod tests {
-    use super::{Exec, JobKind, Script, Spec};
-    use crate::Digest;
-
-    const BEFORE: &str =
-        r#"{"argv":["true"],"env":{},"cwd":null,"timeout_ms":null,"grace_ms":null,"keep_bytes":null}"#;
-
-    fn read(kind: JobKind, text: &str) -> Result<Spec, String> {
-        Spec::read(kind, serde_json::from_str(text).expect("JSON"))
-    }
-
-    fn script() -> Script {
-        Script::new(
-            "sh".parse().expect("a name"),
-            "echo hi\n".into(),
-            vec!["a".into()],
-        )
-    }
-
-    /// What was signed before there were other kinds, and kept sandboxes, reads as before and is written as before.
-    #[test]
-    fn a_plain_command_is_written_as_if_there_were_nothing_else() {
-        let exec = Exec::new(vec!["true".to_owned()]);
-        let spec = Spec::Exec(exec);
-        assert_eq!(serde_json::to_string(&spec).expect("JSON"), BEFORE);
-        assert_eq!(read(JobKind::Exec, BEFORE), Ok(spec));
-        let named = BEFORE.replace("null}", "null,\"sandbox\":\"work\"}");
-        let named = read(JobKind::Exec, &named).expect("a spec");
-        assert_eq!(named.process().sandbox.map(|n| n.as_str()), Some("work"));
-    }
-
-    #[test]
-    fn an_error_in_a_spec_names_the_field() {
-        for (wrong, words) in [
-            (BEFORE.replace("argv", "agrv"), "agrv"),
-            (BEFORE.replace("{}", "{\"A\": 1}"), "spec.env.A: invalid type"),
-            (
-                BEFORE.replace("[\"true\"]", "[\"true\", 1]"),
-                "spec.argv[1]: invalid type",
-            ),
-            (
-                BEFORE.replace("\"cwd\":null,", "\"cwd\":[],"),
-                "spec.cwd: invalid type",
-            ),
-            (
-                BEFORE.replace("\"argv\":[\"true\"],", ""),
-                "spec: missing field `argv`",
-            ),
-            (
-                BEFORE.replace("null}", "null,\"sandbox\":\"../up\"}"),
-                "spec.sandbox: ",
-            ),
-        ] {
-            let error = read(JobKind::Exec, &wrong).expect_err("wrong");
-            assert!(error.contains(words), "{error}");
-        }
-        let error = read(JobKind::Script, BEFORE).expect_err("a command is no script");
-        assert!(error.contains("argv: unknown field `argv`"), "{error}");
-    }
-
-    #[test]
-    fn a_script_is_its_text_or_a_name_and_its_digest() {
-        assert_eq!(script().validate(), Ok(()));
-        let text = serde_json::to_string(&Spec::Script(script())).expect("JSON");
-        assert_eq!(read(JobKind::Script, &text), Ok(Spec::Script(script())));
-        let other = Script {
-            sha256: Digest::of(b"another"),
-            ..script()
-        };
-        let both = Script {
-            name: Some("sh".parse().expect("a name")),
-            ..script()
-        };
-        let neither = Script {
-            content: None,
-            ..script()
-        };
-        let large = Script::new(
-            "sh".parse().expect("a name"),
-            "#".repeat((1 << 20) + 1),
-            Vec::new(),
-        );
-        let nul = Script {
-            args: vec!["\0".into()],
-            ..script()
-        };
-        for (script, field) in [
-            (other, "spec.sha256"),
-            (both, "spec.content"),
-            (neither, "spec.content"),
-            (large, "spec.content"),
-            (nul, "spec.args"),
-        ] {
-            assert_eq!(script.validate().expect_err(field).field, field);
-        }
-    }
-
-    #[test]
-    fn a_script_in_words_is_not_its_text() {
-        let words = Spec::Script(script()).words();
-        assert_eq!(words.first().map(String::as_str), Some("sh"));
-        assert!(
-            words
-                .get(1)
-                .is_some_and(|w| w.starts_with("sha256:") && w.len() == 19),
-            "{words:?}"
-        );
-        assert_eq!(words.get(2).map(String::as_str), Some("a"));
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use lictor_trust::profiles::Backend;
 use rustix::pipe::PipeFlags;
 
-use super::quota;
+use super::{quota, secret};
 use crate::plan::LaunchSpec;
 use crate::running::StdinSource;
 
@@ -20,6 +20,11 @@ pub(super) async fn open(source: StdinSource, spec: &LaunchSpec) -> io::Result<O
     match source {
         StdinSource::Null if gives_away(spec) => nothing(),
         StdinSource::Null => null(),
+        StdinSource::Secret(secret) if gives_away(spec) => through_pipe(&secret.file),
+        StdinSource::Secret(secret) => {
+            secret::give(&secret.file, &spec.user)?;
+            Ok(File::open(format!("/proc/self/fd/{}", secret.file.as_raw_fd()))?.into())
+        }
         StdinSource::File(mut file) => {
             let could = spec.backend.is_unprivileged() && is_writable(&file, spec.user.uid)?;
             if could || gives_away(spec) {
@@ -41,6 +46,16 @@ fn gives_away(spec: &LaunchSpec) -> bool {
 /// A pipe whose other end is closed.
 fn nothing() -> io::Result<OwnedFd> {
     let (read, _) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    Ok(read)
+}
+
+/// A pipe with what a small file holds in it, and its other end closed.
+fn through_pipe(from: &File) -> io::Result<OwnedFd> {
+    let mut from = File::open(format!("/proc/self/fd/{}", from.as_raw_fd()))?;
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    io::copy(&mut from, &mut File::from(write))?;
+    // What is in it can be read as from any pipe.
+    rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::empty())?;
     Ok(read)
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use super::bubblewrap::Warm;
 use super::cgroup::Cgroups;
 use super::container::Maker;
+use super::files;
 use super::idmap::IdMaps;
 use super::landlock::Reach;
 use super::oci::Place;
@@ -111,17 +112,20 @@ impl Kernel {
         dir: &Path,
     ) -> Result<Resolved, Refusal> {
         let (_, settings, backend) = profile;
+        let names = self.own().map_err(|e| not_known(&e))?;
         if backend.is_unprivileged() {
             // Once more, whatever was known when the backend was chosen.
-            let own = self.own().map_err(|e| not_known(&e))?;
             let covers = (backend != Backend::Landlock).then_some(Capability::HiddenAgent);
-            let found = covers.into_iter().collect::<Capabilities>().of_agent_in(&own);
+            let found = covers.into_iter().collect::<Capabilities>().of_agent_in(&names);
             keeps_from_agent(settings, backend, &found).map_err(|e| e.refusal())?;
         }
         let store = self.rootfs.get();
-        let resolved = self
-            .resolver
-            .resolve(profile, work, dir, (&self.sandbox_user(), store));
+        let own = files::Own {
+            names: &names,
+            carrier: &self.config.carrier,
+        };
+        let around = (&self.sandbox_user(), store, own);
+        let resolved = self.resolver.resolve(profile, work, dir, around);
         resolved.map(|resolved| resolved.keeping(self.config.kept))
     }
 

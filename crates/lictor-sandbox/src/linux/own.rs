@@ -45,13 +45,13 @@ impl Own {
     /// When the kernel's list of mounts cannot be read.
     pub(super) fn names(&self, own: Vec<PathBuf>) -> io::Result<Names> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*seen {
-            Some(seen) if seen.own == own && is_the_same(&seen.mounts) => Ok(seen.names.clone()),
-            _ => {
-                let new = Seen::now(own)?;
-                Ok(seen.insert(new).names.clone())
-            }
-        }
+        // Out of its place first: the kernel tells of a change once, and if the next look fails, nothing known is left.
+        let known = seen.take().filter(|s| s.own == own && is_the_same(&s.mounts));
+        let known = match known {
+            Some(known) => known,
+            None => Seen::now(own)?,
+        };
+        Ok(seen.insert(known).names.clone())
     }
 }
 

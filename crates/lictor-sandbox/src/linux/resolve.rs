@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,9 @@ use lictor_rootfs::Store;
 use lictor_trust::profiles::{Backend, Profile};
 use sha2::{Digest as _, Sha256};
 
+use super::OWN_PROGRAM;
 use super::copy;
+use super::files::{Order, Own};
 use super::reach::{Reach, is_changeable};
 use super::remove::link_of;
 use super::script;
@@ -101,7 +103,7 @@ impl Resolver {
         (name, profile, backend): (&Name, &Profile, Backend),
         work: &Work,
         dir: &Path,
-        (sandbox, store): (&User, Option<&Store>),
+        (sandbox, store, own): (&User, Option<&Store>, Own<'_>),
     ) -> Result<Resolved, Refusal> {
         let user = user_of((profile, backend), sandbox)?;
         let kept = kept((name, profile, backend), work.process(), dir, &user)?;
@@ -114,10 +116,14 @@ impl Resolver {
         let own_facts = found.next().ok_or_else(|| not_found("no program"))?;
         let changes_user = user != users::current();
         let uid = user.uid;
-        let words = words_of(&work.spec);
+        let words = words_of(&work.spec, own)?;
         let wanted = (&words[..], work.process());
         let mut spec = LaunchSpec::new((profile, backend), wanted, (dir, kept), program, user);
         spec.changes_user = changes_user;
+        if spec.program.is_own {
+            // What a profile sets for jobs is not for the agent's own program.
+            spec.env.clear();
+        }
         spec.rootfs = view.held().map(|held| held.tree().to_owned());
         spec.hold = view.held();
         let (rootfs, rootfs_index) = view.root_facts();
@@ -135,6 +141,7 @@ impl Resolver {
             rootfs_index,
             run_as_uid: uid,
             cwd: spec.cwd.clone(),
+            secrets: Vec::new(),
         };
         Ok(Resolved {
             work: work.spec.clone(),
@@ -153,6 +160,10 @@ impl Resolver {
         let command = match &work.spec {
             Spec::Exec(exec) => exec.argv.first().map_or("", String::as_str),
             Spec::Script(script) => script.interpreter.as_str(),
+            Spec::Fetch(_) | Spec::Collect(_) => {
+                let (program, facts) = self.own_program(view, user)?;
+                return Ok((program, vec![facts]));
+            }
         };
         let asked = view.look_up(command)?;
         let mut chain = vec![self.judge(view, &asked, user)?];
@@ -166,7 +177,7 @@ impl Resolver {
             chain.push(next);
         }
         let program = match (&work.spec, work.text()) {
-            (Spec::Exec(_), _) => open_program(&mut chain),
+            (Spec::Exec(_) | Spec::Fetch(_) | Spec::Collect(_), _) => open_program(&mut chain),
             (Spec::Script(script), Some(text)) => {
                 let [interpreter] = &chain[..] else {
                     let why = format!("{asked} is itself a script");
@@ -185,6 +196,47 @@ impl Resolver {
         Ok((program, chain.into_iter().map(|j| j.facts).collect()))
     }
 
+    /// The program that carries files: this one. It needs the host's libraries, and a descriptor to be started by.
+    fn own_program(&self, view: &View<'_>, user: &User) -> Result<(OpenProgram, ProgramFacts), Refusal> {
+        let lacks = |why: &str| Refusal::new(Code::Unenforceable, why);
+        if view.held().is_some() {
+            return Err(lacks(
+                "files are not carried into and out of root filesystems of their own; name a profile without one",
+            ));
+        }
+        if view.backend() == Backend::Gvisor {
+            return Err(lacks(
+                "files are not carried into and out of gvisor; name a profile of another backend",
+            ));
+        }
+        let wrong = |e: io::Error| not_found(format!("the agent's own program: {e}"));
+        let file = File::open(OWN_PROGRAM).map_err(wrong)?;
+        let path = std::fs::read_link(OWN_PROGRAM).map_err(wrong)?;
+        let meta = file.metadata().map_err(wrong)?;
+        let identity = identity_of(&meta);
+        let sha256 = self.digest(&file, identity).map_err(wrong)?;
+        let facts = ProgramFacts {
+            path: path.to_string_lossy().into_owned(),
+            sha256,
+            writable: Reach::of(Path::new("/"), (&path, &path), user).writable,
+        };
+        let held = ProgramFile {
+            path: String::new(),
+            identity,
+            held_at: None,
+            loose: true,
+            copy: Some(Arc::new(file)),
+        };
+        let program = OpenProgram {
+            files: vec![held],
+            exec_by: ExecBy::Descriptor,
+            in_place_of_first: None,
+            script: None,
+            is_own: true,
+        };
+        Ok((program, facts))
+    }
+
     fn judge(&self, view: &View<'_>, asked: &str, user: &User) -> Result<Judged, Refusal> {
         let wrong = |e: io::Error| not_found(format!("{asked}: {e}"));
         let Seen {
@@ -196,13 +248,7 @@ impl Resolver {
         if !meta.is_file() || meta.mode() & 0o111 == 0 {
             return Err(not_found(format!("{asked}: not an executable file")));
         }
-        let identity = FileIdentity {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            ctime: meta.ctime(),
-            ctime_nsec: meta.ctime_nsec(),
-            size: i64::try_from(meta.size()).unwrap_or(i64::MAX),
-        };
+        let identity = identity_of(&meta);
         let path = canonical
             .to_str()
             .ok_or_else(|| not_found(format!("{asked}: its real path is not UTF-8")))?;
@@ -215,7 +261,7 @@ impl Resolver {
         } else {
             (self.digest(&file, identity).map_err(wrong)?, None)
         };
-        let line = line_of(copy.as_ref().map_or(file.as_fd(), AsFd::as_fd))?;
+        let line = line_of(copy.as_ref().map_or(file.as_fd(), |f| f.as_fd()))?;
         Ok(Judged {
             facts: ProgramFacts {
                 path: path.to_owned(),
@@ -233,7 +279,7 @@ impl Resolver {
         })
     }
 
-    fn digest(&self, file: &OwnedFd, identity: FileIdentity) -> io::Result<Digest> {
+    fn digest(&self, file: &impl AsRawFd, identity: FileIdentity) -> io::Result<Digest> {
         let known = || self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(digest) = known().get(&identity) {
             return Ok(digest);
@@ -259,15 +305,27 @@ impl Resolver {
     }
 }
 
+fn identity_of(meta: &std::fs::Metadata) -> FileIdentity {
+    FileIdentity {
+        dev: meta.dev(),
+        ino: meta.ino(),
+        ctime: meta.ctime(),
+        ctime_nsec: meta.ctime_nsec(),
+        size: i64::try_from(meta.size()).unwrap_or(i64::MAX),
+    }
+}
+
 /// The words that the process is started with; the first one of a script's is put in by its program.
-fn words_of(spec: &Spec) -> Vec<String> {
-    match spec {
+fn words_of(spec: &Spec, own: Own<'_>) -> Result<Vec<String>, Refusal> {
+    Ok(match spec {
         Spec::Exec(exec) => exec.argv.clone(),
         Spec::Script(script) => {
             let first = std::iter::once(script.interpreter.to_string());
             first.chain(script.args.iter().cloned()).collect()
         }
-    }
+        Spec::Fetch(fetch) => Order::put(fetch, own.names)?.words(own.carrier),
+        Spec::Collect(collect) => Order::take(collect, own.names)?.words(own.carrier),
+    })
 }
 
 /// Who a profile's jobs run as.
@@ -381,6 +439,7 @@ fn open_program(chain: &mut [Judged]) -> OpenProgram {
         exec_by,
         in_place_of_first,
         script: None,
+        is_own: false,
     }
 }
 

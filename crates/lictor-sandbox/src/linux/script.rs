@@ -43,6 +43,7 @@ pub(super) fn program(
         exec_by: ExecBy::Descriptor,
         in_place_of_first: Some(words),
         script: Some(script.sha256),
+        is_own: false,
     })
 }
 

@@ -285,7 +285,8 @@ fn failure_of(record: Record, launch: &Launch<'_>) -> StartError {
     if record.b == Step::Changed as i64 {
         let path = launch
             .files
-            .first()
+            .iter()
+            .find(|f| !f.path.is_empty())
             .map(|f| f.path.to_string_lossy().into_owned());
         return StartError::ProgramChanged {
             path: path.unwrap_or_default(),

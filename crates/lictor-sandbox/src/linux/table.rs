@@ -21,8 +21,9 @@ pub(super) const SLOTS: usize = 256;
 pub(super) const MAX_FDS: usize = 56;
 /// Most supplementary groups of a run-as user.
 pub(super) const MAX_GROUPS: usize = 64;
-/// Longest chain of files that are compared before the start: a script and its interpreters.
-pub(super) const MAX_FILES: usize = 5;
+/// Most files that are compared or held before the start: a script and its interpreters, and as many secrets as a job may
+/// have.
+pub(super) const MAX_FILES: usize = 5 + lictor_proto::limits::SECRETS;
 
 /// A file that must still be what was judged.
 #[derive(Clone, Copy)]
@@ -34,17 +35,6 @@ pub(super) struct FileCheck {
     pub(super) copy: i32,
     /// Where its descriptor stays open for the program; negative for nowhere.
     pub(super) held_at: i32,
-}
-
-impl FileIdentity {
-    /// That of no file: what is compared with nothing.
-    pub(super) const NONE: Self = Self {
-        dev: 0,
-        ino: 0,
-        ctime: 0,
-        ctime_nsec: 0,
-        size: 0,
-    };
 }
 
 impl FileCheck {

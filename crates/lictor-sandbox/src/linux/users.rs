@@ -34,6 +34,25 @@ fn with_all_groups(user: User) -> io::Result<User> {
     Ok(user)
 }
 
+/// The number of a user.
+pub(crate) fn uid_of(name: &str) -> io::Result<Option<u32>> {
+    Ok(id_in(&fs::read_to_string("/etc/passwd")?, name))
+}
+
+/// The number of a group.
+pub(crate) fn gid_of(name: &str) -> io::Result<Option<u32>> {
+    Ok(id_in(&fs::read_to_string("/etc/group")?, name))
+}
+
+/// The third field of the line that begins with this name, in either file.
+fn id_in(file: &str, name: &str) -> Option<u32> {
+    file.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then_some(())?;
+        fields.nth(1)?.parse().ok()
+    })
+}
+
 /// What a user is called.
 pub(crate) fn name_of(uid: u32) -> Option<String> {
     let passwd = fs::read_to_string("/etc/passwd").ok()?;

@@ -71,6 +71,11 @@ impl<'a> View<'a> {
         })
     }
 
+    /// Who holds it.
+    pub(super) fn backend(&self) -> Backend {
+        self.backend
+    }
+
     /// What keeps the root where it is.
     pub(super) fn held(&self) -> Option<Arc<Held>> {
         self.root.as_ref().map(|r| r.held.clone())

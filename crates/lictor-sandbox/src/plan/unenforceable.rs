@@ -40,6 +40,15 @@ pub enum Unenforceable {
     /// The profile has a way out, and no rules for it that could be read.
     #[error("the profile's egress rules cannot be used; mend its egress section and sign the law anew")]
     Rules,
+    /// A secret was to reach the job by a descriptor.
+    #[error(
+        "{backend} hands no descriptors on to a job, so a secret reaches one there as standard input only: \
+         --secret NAME=stdin, or name another backend in the profile"
+    )]
+    Descriptors {
+        /// Which backend.
+        backend: Backend,
+    },
     /// The permit is about something else than what was resolved.
     #[error("the permit is not about this program; submit the job again, for what is there now to be judged")]
     OtherFacts,

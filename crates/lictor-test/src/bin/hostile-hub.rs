@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 const LEFT_OVER: Duration = Duration::from_secs(5);
 
 fn main() -> Result<ExitCode> {
+    node::carries_files();
     // Before there are threads.
     node::host();
     let wanted = std::env::args().nth(1).unwrap_or_default();

@@ -5,12 +5,14 @@ pub mod bytes;
 pub mod client;
 pub mod control;
 pub mod enrolment;
+pub mod files;
 pub mod fleet;
 pub mod jobs;
 pub mod law;
 pub mod listing;
 pub mod releases;
 pub mod scripts;
+pub mod secrets;
 pub mod stdin;
 pub mod time;
 
@@ -35,12 +37,14 @@ pub(crate) use attacks;
 pub const FAMILIES: &[(&str, &[Attack])] = &[
     ("jobs", jobs::ATTACKS),
     ("scripts", scripts::ATTACKS),
+    ("secrets", secrets::ATTACKS),
     ("time", time::ATTACKS),
     ("law", law::ATTACKS),
     ("approvals", approvals::ATTACKS),
     ("releases", releases::ATTACKS),
     ("control", control::ATTACKS),
     ("standard input", stdin::ATTACKS),
+    ("files", files::ATTACKS),
     ("bytes", bytes::ATTACKS),
     ("enrolment", enrolment::ATTACKS),
     ("client", client::ATTACKS),

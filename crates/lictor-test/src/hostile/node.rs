@@ -20,13 +20,34 @@ use tokio_util::task::TaskTracker;
 use super::hub::PATIENCE;
 use super::org::NODE;
 
+/// What makes a program of these tests carry files: the name of a test that does nothing else.
+pub const CARRIER: [&str; 2] = ["--exact", "carries_files"];
+
+/// Carries files if that is what this process was started for; it then ends here.
+pub fn carries_files() {
+    let mut arguments = std::env::args().skip(1);
+    let is_carrier = CARRIER
+        .iter()
+        .all(|word| arguments.next().is_some_and(|a| a == *word));
+    // Whoever runs this test as a test says something else, or nothing.
+    let order = arguments.next().filter(|o| o.starts_with('{'));
+    if let (true, Some(order)) = (is_carrier, order) {
+        let done = lictor_sandbox::carry_files(&order);
+        std::process::exit(done.map_or_else(|e| e.status(), |()| 0));
+    }
+}
+
 /// What starts jobs, one for the process. Call it first in `main`, before there are threads.
 ///
 /// # Panics
 /// When this machine can't start jobs at all.
 pub fn host() -> Host {
     static HOST: OnceLock<Host> = OnceLock::new();
-    HOST.get_or_init(|| Host::start(lictor_sandbox::Config::default()).expect("the host backend starts"))
+    let config = || lictor_sandbox::Config {
+        carrier: CARRIER.map(str::to_owned).to_vec(),
+        ..lictor_sandbox::Config::default()
+    };
+    HOST.get_or_init(|| Host::start(config()).expect("the host backend starts"))
         .clone()
 }
 

@@ -268,7 +268,7 @@ impl Org {
             spec: Spec::Exec(Exec::new(argv.iter().map(|a| (*a).to_owned()).collect())),
             profile: name("host"),
             stdin: Stdin::NONE,
-            secrets: Empty,
+            secrets: Vec::new(),
             after: Empty,
             expect: Default::default(),
             output_to: Empty,

@@ -165,23 +165,56 @@ impl Scene {
     /// # Errors
     /// When there is no answer.
     pub async fn offer(&self, job: &str, approvals: &[String]) -> Result<OfferReply> {
-        self.offer_with(job, approvals, &[]).await
+        self.offer_all(job, approvals, &[], &[]).await
     }
 
     /// Offers a job with these approvals and releases.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn offer_with(
+    pub async fn offer_released(
         &self,
         job: &str,
         approvals: &[String],
         releases: &[String],
     ) -> Result<OfferReply> {
+        self.offer_all(job, approvals, releases, &[]).await
+    }
+
+    /// Offers a job with these secrets.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn offer_with(&self, job: &str, secrets: &[String]) -> Result<OfferReply> {
+        self.offer_all(job, &[], &[], secrets).await
+    }
+
+    /// Offers a job with these secrets, which must be refused with this code, and finds the code in the audit log or in the
+    /// receipt of the refusal.
+    ///
+    /// # Errors
+    /// When it is taken, or refused otherwise.
+    pub async fn refuses_with(&self, job: &str, secrets: &[String], code: Code) -> Result<Seen> {
+        let got = match self.offer_with(job, secrets).await? {
+            OfferReply::Refused(r) | OfferReply::Later(r) | OfferReply::Denied(r) => r.code,
+            other => bail!("IT GOT THROUGH: {other:?}"),
+        };
+        ensure!(got == code, "refused with {got}, not with {code}");
+        self.noted(code).await
+    }
+
+    async fn offer_all(
+        &self,
+        job: &str,
+        approvals: &[String],
+        releases: &[String],
+        secrets: &[String],
+    ) -> Result<OfferReply> {
         let offer = Offer {
             job: job.to_owned(),
             approvals: approvals.to_vec(),
             releases: releases.to_vec(),
+            secrets: secrets.to_vec(),
         };
         match self.hub.ask(&Request::Offer(offer)).await? {
             Reply::Offer(reply) => Ok(reply),

@@ -8,11 +8,19 @@ mod client;
 mod complete;
 mod control;
 mod enrolment;
+mod files;
 mod fleet;
 mod jobs;
 mod law;
 mod listing;
 mod releases;
 mod scripts;
+mod secrets;
 mod stdin;
 mod time;
+
+/// Nodes of these tests start it for jobs that carry files.
+#[test]
+fn carries_files() {
+    lictor_test::hostile::node::carries_files();
+}

@@ -14,9 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Split, SplitOptions, poll, wait_until};
+use lictor_test::{Cli, Split, SplitOptions, wait_until};
 
-use crate::steps::{FINAL, audits_hold, detached, gone, mark, receipt, seq, state};
+use crate::steps::{all_ended, audits_hold, detached, gone, mark, receipt, seq, state};
 
 /// What each job prints: 1 to this.
 const LINES: u32 = 20_000;
@@ -168,17 +168,7 @@ fn campaign(options: SplitOptions) -> Result<()> {
         accepted.len()
     );
     let cli = split.cli().clone();
-    let all_ended = || {
-        let jobs = cli.json(&["jobs", "--limit", "100000"]).ok()?;
-        let jobs = jobs.as_array()?.clone();
-        let open = |j: &&serde_json::Value| {
-            let state = j["executions"][0]["state"].as_str().unwrap_or_default();
-            !FINAL.contains(&state)
-        };
-        (jobs.iter().filter(open).count() == 0).then_some(jobs.len())
-    };
-    let known = poll("all jobs to have ended", Duration::from_secs(60), all_ended)
-        .with_context(|| cli.ok(&["jobs"]).unwrap_or_default())
+    let known = all_ended(&cli, Duration::from_secs(60))
         .with_context(|| split.agent().map(|a| a.stderr()).unwrap_or_default())?;
     ensure!(
         known >= accepted.len(),

@@ -7,7 +7,9 @@
 //! | `fleet` | one job on several nodes, and on those that are away |
 //! | `rollouts` | batches, stop rules, releases, retry, cancels of some nodes |
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
+//! | `files` | files to nodes and from them, links in their way, full disks and kills in the middle |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
+//! | `secrets` | how they reach a job, and that no output and no disk has them |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -28,6 +30,7 @@ mod contract;
 mod demo;
 mod egress;
 mod exact;
+mod files;
 mod fleet;
 mod follow;
 mod kills;
@@ -41,4 +44,5 @@ mod rootfs;
 mod roots;
 mod sandbox;
 mod scripts;
+mod secrets;
 mod steps;

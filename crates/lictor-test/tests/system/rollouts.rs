@@ -279,9 +279,15 @@ fn a_job_begins_only_where_it_was_released_and_a_cancel_ends_what_waits_for_that
     )?;
     let unasked = crew.cli().run(&["release", "--batch", "1", &id])?;
     assert_eq!(unasked.code()?, 125, "nobody was asked");
-    let asked = crew.cli().run(&["release", "--json", "--batch", "1", &id])?;
+    let asked = crew.cli().run(&["release", "--json", "--node", "web-1", &id])?;
     assert!(asked.stderr.contains("nobody is shown"), "{}", asked.stderr);
-    let shown = crew.cli().ok(&["release", "--yes", "--batch", "1", &id])?;
+    // A hub that calls all of them batch 1 would have them all released.
+    for unseen in ["--yes", "--json"] {
+        let refused = crew.cli().run(&["release", unseen, "--batch", "1", &id])?;
+        assert_eq!(refused.code()?, 125, "{unseen}");
+        assert!(refused.stderr.contains("the hub's word"), "{}", refused.stderr);
+    }
+    let shown = crew.cli().ok(&["release", "--yes", "--node", "web-1", &id])?;
     ensure!(shown.contains("on 1 of its 3 nodes: web-1"), "{shown}");
     let second = [
         ("web-1", "succeeded"),

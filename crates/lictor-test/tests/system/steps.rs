@@ -78,6 +78,20 @@ pub(crate) fn ended(cli: &Cli, id: &str) -> Result<String> {
     reach(cli, id, &FINAL, SOON)
 }
 
+/// Waits until every job that the hub knows has ended; gives how many there are.
+pub(crate) fn all_ended(cli: &Cli, patience: Duration) -> Result<usize> {
+    let ended = || {
+        let jobs = cli.json(&["jobs", "--limit", "100000"]).ok()?;
+        let jobs = jobs.as_array()?;
+        let is_open = |job: &Value| {
+            let state = job["executions"][0]["state"].as_str().unwrap_or_default();
+            !FINAL.contains(&state)
+        };
+        (!jobs.iter().any(is_open)).then_some(jobs.len())
+    };
+    poll("all jobs to have ended", patience, ended).with_context(|| cli.ok(&["jobs"]).unwrap_or_default())
+}
+
 /// The verified receipt of a job, from `lictor job --json`.
 pub(crate) fn receipt(cli: &Cli, id: &str) -> Result<Value> {
     let job = cli.json(&["job", id])?;

@@ -301,7 +301,7 @@ fn finish(n: u8) -> Step {
                 stderr: StreamSummary::empty(),
                 egress: None,
                 sandbox: None,
-                artifacts: lictor_proto::doc::Empty,
+                artifacts: Vec::new(),
                 node_seq: 0,
                 prev: None,
                 audit_head: Digest::of(b""),

@@ -15,6 +15,7 @@ use lictor_trust::sign::{sign, to_wire};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
+use super::secrets::{Brought, Unusable};
 use super::{APPROVAL_BYTES, APPROVALS, conclude, later};
 use crate::core::Core;
 use crate::execution::{Execution, run};
@@ -38,6 +39,8 @@ pub(super) struct Case<'a> {
     pub(super) approvals: Vec<Wire>,
     /// What the hub brings with this offer; it keeps them, and brings them again.
     pub(super) releases: Vec<Wire>,
+    /// The signed secrets that came with it.
+    pub(super) secrets: Vec<Wire>,
 }
 
 impl Case<'_> {
@@ -58,10 +61,19 @@ impl Case<'_> {
             Some(Awaited::Later(refusal)) => return later(self.core, &self.digest, refusal).await,
             Some(Awaited::Denied(refusal)) => return self.deny(Outcome::Denied, refusal.into()).await,
         }
+        let brought = match Brought::verify(self.core, self.held, &self.job, &self.secrets) {
+            Ok(brought) => brought,
+            Err(Unusable::Later(refusal)) => return later(self.core, &self.digest, refusal).await,
+            Err(Unusable::Denied(refusal)) => return self.deny(Outcome::Denied, refusal.into()).await,
+        };
         let resolved = match self.look_at_program(profile).await {
             Ok(resolved) => resolved,
             Err(Unresolved::Later(refusal)) => return later(self.core, &self.digest, refusal).await,
             Err(Unresolved::Denied(outcome, refusal)) => return self.deny(outcome, refusal.into()).await,
+        };
+        let resolved = match resolved.with_secrets(brought.uses()) {
+            Ok(resolved) => resolved,
+            Err(refusal) => return self.deny(Outcome::Denied, refusal.into()).await,
         };
         times.done(Timed::Facts);
         let counted = self.verified_approvals().await;
@@ -86,11 +98,20 @@ impl Case<'_> {
             Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
         };
         let mut decision = recorded(&permit, &resolved);
-        let plan = match self.core.sandboxes.plan(*permit, resolved) {
-            Ok(plan) => plan,
+        let planned = brought.open(self.core, &self.job).and_then(|mut opened| {
+            let resolved = resolved.hold(std::mem::take(&mut opened.held))?;
+            Ok((self.core.sandboxes.plan(*permit, resolved)?, opened))
+        });
+        let (plan, opened) = match planned {
+            Ok(planned) => planned,
             Err(refusal) => {
                 decision.backend = None;
-                let end = End::unstarted(Outcome::Denied, refusal);
+                // What this machine could not do is no verdict on the job.
+                let outcome = match refusal.code {
+                    Code::StartFailed => Outcome::Failed,
+                    _ => Outcome::Denied,
+                };
+                let end = End::unstarted(outcome, refusal);
                 let wire = self.job.wire().to_owned();
                 return conclude(self.core, self.digest, wire, &self.job, decision, end).await;
             }
@@ -127,7 +148,8 @@ impl Case<'_> {
             limits: profile.limits.clone(),
             decision,
             plan,
-            stdin,
+            stdin: opened.stdin.map_or(stdin, StdinSource::Secret),
+            redactor: opened.redactor,
             times: *times,
             _place: place,
         };
@@ -193,6 +215,18 @@ impl Case<'_> {
         let event = match &self.job.spec {
             Spec::Exec(_) => event,
             Spec::Script(script) => event.with_id("script", &script.sha256),
+            Spec::Fetch(fetch) => event.with_id("sha256", &fetch.sha256),
+            Spec::Collect(_) => event,
+        };
+        let secrets: Vec<String> = self
+            .job
+            .secrets
+            .iter()
+            .map(|s| format!("{} {}", s.name, s.version))
+            .collect();
+        let event = match secrets.as_slice() {
+            [] => event,
+            some => event.with("secrets", some),
         };
         let event = match &decision.sandbox {
             Some(used) => event

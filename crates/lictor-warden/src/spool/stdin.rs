@@ -21,6 +21,10 @@ use super::positioned::create;
 const COUNT: usize = 256;
 /// Most bytes held at once.
 const BYTES: u64 = 4 * limits::STDIN;
+/// Larger files that come or are here at once.
+const LARGE: usize = 8;
+/// What stays free on the disk besides what jobs bring and take.
+pub(crate) const SPARE: u64 = 256 * 1024 * 1024;
 /// How long an input that nobody touches is kept.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -29,6 +33,10 @@ const IDLE: Duration = Duration::from_secs(600);
 pub struct StdinSpool {
     dir: PathBuf,
     inputs: HashMap<Digest, Input>,
+    /// Files that verified jobs wait for and that are larger than any standard input: only those may come.
+    large: HashMap<Digest, u64>,
+    /// What other inputs that verified jobs wait for have at most.
+    small: HashMap<Digest, u64>,
 }
 
 #[derive(Debug)]
@@ -37,6 +45,8 @@ struct Input {
     size: u64,
     hash: Sha256,
     whole: bool,
+    /// The last job that asked for it has it, or needs it no more.
+    spent: bool,
     touched: Instant,
 }
 
@@ -53,6 +63,8 @@ impl StdinSpool {
         Ok(Self {
             dir: dir.to_owned(),
             inputs: HashMap::new(),
+            large: HashMap::new(),
+            small: HashMap::new(),
         })
     }
 
@@ -69,7 +81,9 @@ impl StdinSpool {
             return Ok(());
         }
         let len = piece.bytes.len() as u64;
-        if piece.at.saturating_add(len) > limits::STDIN {
+        let known = self.large.get(&id).or_else(|| self.small.get(&id));
+        let most = known.copied().unwrap_or(limits::STDIN);
+        if piece.at.saturating_add(len) > most {
             self.drop_input(&id);
             return Err(Refusal::new(Code::LimitExceeded, "too much standard input"));
         }
@@ -105,7 +119,8 @@ impl StdinSpool {
     /// taken, and the hub sends it again.
     fn make_room(&mut self, inputs: usize, len: u64) -> Result<(), Refusal> {
         loop {
-            let held: u64 = self.inputs.values().map(|i| i.size).sum();
+            let small = self.inputs.iter().filter(|(id, _)| !self.large.contains_key(*id));
+            let held: u64 = small.map(|(_, i)| i.size).sum();
             if self.inputs.len() + inputs <= COUNT && held.saturating_add(len) <= BYTES {
                 return Ok(());
             }
@@ -121,6 +136,68 @@ impl StdinSpool {
         }
     }
 
+    /// How much of an input is here.
+    #[must_use]
+    pub fn have(&self, id: &Digest) -> u64 {
+        self.inputs.get(id).map_or(0, |i| i.size)
+    }
+
+    /// Says what a verified job waits for: no more of it may come then, and so much may, also where that is more than any
+    /// standard input. Larger files that no job waits for make room for it, oldest first. `free` says what the disk has
+    /// left, and is asked again after each: while a job has a file open, its room does not come back.
+    ///
+    /// # Errors
+    /// `DiskFull`, or `LimitExceeded` when as many come as may.
+    pub fn expect(&mut self, wanted: &StdinBytes, free: impl Fn() -> u64) -> Result<(), Refusal> {
+        if wanted.size <= limits::STDIN {
+            if self.small.len() < COUNT {
+                let most = self.small.entry(wanted.sha256).or_default();
+                *most = wanted.size.max(*most);
+            }
+            return Ok(());
+        }
+        if self.large.get(&wanted.sha256) == Some(&wanted.size) {
+            return Ok(());
+        }
+        while let Err(refusal) = self.has_room(wanted, free()) {
+            let spent = self.inputs.iter().filter(|(id, i)| {
+                i.whole && i.spent && self.large.contains_key(*id) && **id != wanted.sha256
+            });
+            let oldest = spent.min_by_key(|(_, i)| i.touched).map(|(id, _)| *id);
+            self.drop_input(&oldest.ok_or(refusal)?);
+        }
+        self.large.insert(wanted.sha256, wanted.size);
+        Ok(())
+    }
+
+    fn has_room(&self, wanted: &StdinBytes, free: u64) -> Result<(), Refusal> {
+        let coming = self
+            .large
+            .iter()
+            .map(|(id, size)| size.saturating_sub(self.have(id)));
+        if free
+            < coming
+                .sum::<u64>()
+                .saturating_add(wanted.size)
+                .saturating_add(SPARE)
+        {
+            let why = format!("a file of {} bytes is to come, and {free} are free", wanted.size);
+            return Err(Refusal::new(Code::DiskFull, why));
+        }
+        if self.large.len() >= LARGE {
+            let why = "too many large files come at once";
+            return Err(Refusal::new(Code::LimitExceeded, why));
+        }
+        Ok(())
+    }
+
+    /// A job that named this input has it, or will never start: it may go once its room is needed.
+    pub fn spent(&mut self, id: &Digest) {
+        if let Some(input) = self.inputs.get_mut(id) {
+            input.spent = true;
+        }
+    }
+
     fn start(&mut self, id: Digest) -> Result<(), Refusal> {
         let file = create(&self.path(&id)).map_err(|e| disk(&e))?;
         self.inputs.insert(
@@ -130,6 +207,7 @@ impl StdinSpool {
                 size: 0,
                 hash: Sha256::new(),
                 whole: false,
+                spent: false,
                 touched: Instant::now(),
             },
         );
@@ -148,6 +226,7 @@ impl StdinSpool {
             return Err(Code::StdinMismatch.into());
         }
         input.touched = Instant::now();
+        input.spent = false;
         File::open(path).map_err(|e| disk(&e))
     }
 
@@ -162,9 +241,15 @@ impl StdinSpool {
         for id in idle {
             self.drop_input(&id);
         }
+        // Whatever was expected and is not here will be expected again when its job is offered.
+        let inputs = &self.inputs;
+        self.large.retain(|id, _| inputs.contains_key(id));
+        self.small.retain(|id, _| inputs.contains_key(id));
     }
 
     fn drop_input(&mut self, id: &Digest) {
+        self.large.remove(id);
+        self.small.remove(id);
         if self.inputs.remove(id).is_some()
             && let Err(e) = std::fs::remove_file(self.path(id))
         {
@@ -272,6 +357,65 @@ mod tests {
         }
         let refused = spool.take(&piece(b"one more", 0, 2));
         assert_eq!(refused.err().map(|r| r.code), Some(Code::LimitExceeded));
+    }
+
+    #[test]
+    fn a_larger_file_comes_only_for_a_job_that_waits_for_it_and_where_there_is_room() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
+        let whole = vec![7; 16];
+        let large = StdinBytes {
+            sha256: Digest::of(&whole),
+            size: limits::STDIN + 1,
+        };
+        let mut beyond = piece(&whole, 0, 16);
+        beyond.at = limits::STDIN - 15;
+        let code = |r: Result<_, Refusal>| r.err().map(|r: Refusal| r.code);
+        assert_eq!(code(spool.take(&beyond)), Some(Code::LimitExceeded));
+        assert_eq!(code(spool.expect(&large, || large.size)), Some(Code::DiskFull));
+        assert_eq!(spool.expect(&large, || u64::MAX), Ok(()));
+        // It may come now, from its beginning.
+        assert_eq!(code(spool.take(&beyond)), Some(Code::BadRequest));
+        let mut over = beyond.clone();
+        over.at += 1;
+        assert_eq!(code(spool.take(&over)), Some(Code::LimitExceeded));
+    }
+
+    #[test]
+    fn large_files_that_no_job_waits_for_make_room_oldest_first() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
+        let large = |n: usize| StdinBytes {
+            sha256: Digest::of(format!("file {n}").as_bytes()),
+            size: limits::STDIN + 1,
+        };
+        let code = |r: Result<_, Refusal>| r.err().map(|r: Refusal| r.code);
+        for n in 0..LARGE {
+            assert_eq!(spool.expect(&large(n), || u64::MAX), Ok(()));
+            let bytes = format!("file {n}");
+            assert_eq!(spool.take(&piece(bytes.as_bytes(), 0, bytes.len())), Ok(()));
+        }
+        let next = spool.expect(&large(LARGE), || u64::MAX);
+        assert_eq!(code(next), Some(Code::LimitExceeded), "jobs wait for all of them");
+        for n in [3, 1, 2] {
+            spool.spent(&large(n).sha256);
+        }
+        assert_eq!(spool.expect(&large(LARGE), || u64::MAX), Ok(()));
+        let here = |spool: &StdinSpool, n: usize| spool.have(&large(n).sha256) > 0;
+        assert!(here(&spool, 0), "a job waits for it");
+        assert!(!here(&spool, 1) && here(&spool, 2) && here(&spool, 3));
+        // Room on the disk is made in the same way, and no more of it than is needed.
+        let dir = spool.dir.clone();
+        let files = || std::fs::read_dir(&dir).expect("lists").count() as u64;
+        let free = || if files() < LARGE as u64 - 1 { u64::MAX } else { 0 };
+        assert_eq!(spool.expect(&large(LARGE + 1), free), Ok(()));
+        assert!(!here(&spool, 2) && here(&spool, 3));
+        assert_eq!(
+            code(spool.expect(&large(LARGE + 2), || 0)),
+            Some(Code::DiskFull),
+            "nothing is left that may go"
+        );
+        assert!(here(&spool, 0));
     }
 
     #[test]

@@ -98,6 +98,10 @@ async fn first_life(world: &mut World) {
     let (_, o) = world.sign_job(&world.job("mallory", &["true"]));
     assert!(matches!(offer(&warden, o).await, OfferReply::Denied(_)));
 
+    let (_, mut o) = world.signed(&["true"]);
+    o.releases.push("{}".to_owned());
+    assert_eq!(offer(&warden, o).await, OfferReply::Accepted, "it needs none");
+
     let (job, o) = world.sign_job(&world.job("carol", &["true"]));
     assert!(matches!(offer(&warden, o).await, OfferReply::Ask(_)));
     let by_nobody = Request::Approval("{}".to_owned());
@@ -151,6 +155,7 @@ async fn flood(world: &World, warden: &Warden) {
                 job: "{".to_owned(),
                 approvals: vec![],
                 releases: Vec::new(),
+                secrets: vec![],
             };
             assert!(matches!(offer(warden, garbage).await, OfferReply::Refused(_)));
         }

@@ -231,7 +231,7 @@ impl World {
             spec: Spec::Exec(Exec::new(argv.iter().map(|a| (*a).to_owned()).collect())),
             profile: name("small"),
             stdin: Stdin::NONE,
-            secrets: Empty,
+            secrets: Vec::new(),
             after: Empty,
             expect: Default::default(),
             output_to: Empty,
@@ -248,10 +248,12 @@ impl World {
         let job = wire(job, seed_of(job.operator.as_str()));
         let digest = Envelope::parse(job.as_bytes(), 1 << 20).unwrap().digest();
         let approvals = Vec::new();
+        let secrets = Vec::new();
         let offer = Offer {
             job,
             approvals,
             releases: Vec::new(),
+            secrets,
         };
         (digest, offer)
     }

@@ -226,6 +226,7 @@ fn what_is_not_signed_for_this_node_is_refused_without_a_receipt() {
             job: "{".to_owned(),
             approvals: vec![],
             releases: Vec::new(),
+            secrets: vec![],
         };
         assert_eq!(code(offer(&warden, garbage).await), Code::EnvelopeMalformed);
         let refused = world.audit().iter().filter(|k| *k == "offer_refused").count();

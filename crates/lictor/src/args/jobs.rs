@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+
+use super::{UsedSecret, used_secret};
 use lictor_client::Target;
 use lictor_client::rollout::Share;
 use lictor_proto::{JobId, Name};
@@ -30,6 +32,9 @@ pub(crate) struct Run {
     /// Send standard input along; it is read to its end before the job is signed
     #[arg(long)]
     pub(crate) stdin: bool,
+    /// Use this secret: NAME or NAME=memfd, whose path is in LICTOR_SECRET_NAME, or NAME=stdin (repeatable)
+    #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
+    pub(crate) secrets: Vec<UsedSecret>,
     /// Submit, print the job's id, and leave
     #[arg(long, short)]
     pub(crate) detach: bool,
@@ -242,7 +247,8 @@ pub(crate) enum RolloutCommand {
 /// `lictor release`.
 #[derive(Debug, Args)]
 pub(crate) struct Release {
-    /// The nodes of this batch of the rollout, as its hub says; they are shown before anything is signed (repeatable)
+    /// The nodes of this batch of the rollout, as its hub says; they are shown before anything is signed, so neither --yes
+    /// nor --json goes with it (repeatable)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: Vec<u32>,
     /// This node of the job's, by name or id (repeatable)

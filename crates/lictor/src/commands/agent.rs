@@ -98,6 +98,7 @@ pub(crate) fn host_config(set: &Sandbox) -> lictor_sandbox::Config {
     let usual = lictor_sandbox::Config::default();
     lictor_sandbox::Config {
         egress_proxy: cfg!(unix).then(|| vec![crate::args::EGRESS_PROXY.to_owned()]),
+        carrier: usual.carrier,
         sandbox_uid: set.uid.unwrap_or(usual.sandbox_uid),
         sandbox_gid: set.gid.unwrap_or(usual.sandbox_gid),
         bwrap: set.bwrap.clone().unwrap_or(usual.bwrap),
@@ -158,6 +159,18 @@ pub(crate) fn egress_proxy() -> Result {
             .hint("Agents start it themselves, when a job's profile has an egress section.")
     })?;
     Ok(Status::OK)
+}
+
+/// Carries files, as a job's process.
+#[cfg(unix)]
+pub(crate) fn carry_files(order: &str) -> Result {
+    match lictor_sandbox::carry_files(order) {
+        Ok(()) => Ok(Status::OK),
+        Err(e) => {
+            let status = u8::try_from(e.status()).unwrap_or(crate::exit::OWN_ERROR);
+            Err(Failure::new(e.to_string()).code(e.code()).exit(status))
+        }
+    }
 }
 
 /// Runs the agent until `stop`, and drains it.

@@ -4,7 +4,9 @@ use lictor_client::{Hub, TrustStore};
 use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::{Approval, Ask, Job, Receipt, Release, Script, Spec, Stdin, StdinWord};
+use lictor_proto::doc::{
+    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Script, Spec, Stdin, StdinWord,
+};
 use lictor_proto::{Envelope, JobId, NodeId, limits};
 use lictor_trust::directory::Node;
 use lictor_trust::{Historic, Verified};
@@ -87,7 +89,7 @@ impl Dossier {
         });
         let of_bundle = match (&job.spec, trust.law(now)) {
             (Spec::Script(script), Ok(law)) => law.script(script).ok().map(str::to_owned),
-            (Spec::Exec(_) | Spec::Script(_), _) => None,
+            (Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) | Spec::Collect(_), _) => None,
         };
         Self {
             of_bundle,
@@ -160,6 +162,12 @@ impl Dossier {
             Spec::Script(script) => {
                 lines.splice(4..4, about(script));
             }
+            Spec::Fetch(fetch) => {
+                lines.splice(4..4, about_fetch(fetch));
+            }
+            Spec::Collect(collect) => {
+                lines.splice(4..4, about_collect(collect));
+            }
         }
         if let Some(cwd) = process.cwd {
             lines.push(format!("directory  {}", escape(cwd)));
@@ -169,6 +177,13 @@ impl Dossier {
         }
         for (name, value) in process.env {
             lines.push(format!("env        {}={}", escape(name), escape(value)));
+        }
+        for used in &job.secrets {
+            let how = used.delivery.as_str();
+            lines.push(format!(
+                "secret     {} version {} as {how}, {}",
+                used.name, used.version, used.digest
+            ));
         }
         if let Some(timeout) = process.timeout {
             lines.push(format!("timeout    {timeout:?}"));
@@ -197,7 +212,7 @@ impl Dossier {
     /// The text of the script that it runs; of one of the bundle only if the law held here has the one that was signed.
     pub(crate) fn text(&self) -> Option<String> {
         match &self.job.spec {
-            Spec::Exec(_) => None,
+            Spec::Exec(_) | Spec::Fetch(_) | Spec::Collect(_) => None,
             Spec::Script(script) => script.content.clone().or_else(|| self.of_bundle.clone()),
         }
     }
@@ -214,9 +229,31 @@ impl Dossier {
                     .code(Code::ScriptMismatch)
                     .why(why))
             }
-            Spec::Exec(_) | Spec::Script(_) => Ok(()),
+            Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) | Spec::Collect(_) => Ok(()),
         }
     }
+}
+
+fn about_fetch(fetch: &Fetch) -> Vec<String> {
+    let or_own = |who: &Option<String>| who.as_deref().map_or("the profile's user".to_owned(), escape);
+    vec![
+        format!("puts       {}", escape(&fetch.to)),
+        format!("content    {} bytes, {}", fetch.size, fetch.sha256),
+        format!("mode       {}", escape(&fetch.mode)),
+        format!("owner      {}", or_own(&fetch.owner)),
+        format!("group      {}", or_own(&fetch.group)),
+        match fetch.replace {
+            true => "replaces   a file that is there".to_owned(),
+            false => "replaces   nothing".to_owned(),
+        },
+    ]
+}
+
+fn about_collect(collect: &Collect) -> Vec<String> {
+    vec![
+        format!("brings     {}, and all below it", escape(&collect.from)),
+        format!("at most    {} bytes", collect.max_bytes),
+    ]
 }
 
 fn about(script: &Script) -> Vec<String> {

@@ -33,6 +33,7 @@ async fn watch(session: &Session, args: &EgressWatch) -> Result {
         canceler: None,
         until: Until::End,
         shows: Shows::WayOut,
+        into: None,
     };
     watch.run(stream).await
 }

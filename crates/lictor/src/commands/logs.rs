@@ -60,6 +60,7 @@ pub(crate) async fn run(session: &Session, args: &Follow) -> Result {
             Until::Now { receipt_seen }
         },
         shows: Shows::Output,
+        into: None,
     };
     watch.run(stream.map_err(unread)?).await
 }

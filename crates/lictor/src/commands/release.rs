@@ -1,8 +1,8 @@
 //! `lictor release`: an operator's signature that a job may begin on some of its nodes.
 //!
 //! # Invariants
-//! - A batch is what the hub says it is, so it is turned into nodes of the signed job, and these are shown before anything
-//!   is signed; the signature is over the nodes.
+//! - A batch is what the hub says it is, so it is turned into nodes of the signed job, and somebody is shown these and asked
+//!   before anything is signed; the signature is over the nodes.
 
 use lictor_client::Signer;
 use lictor_proto::{NodeId, Timestamp};
@@ -16,6 +16,13 @@ use crate::failure::{Failure, Result};
 use crate::session::{Session, failed};
 
 pub(crate) async fn run(session: &Session, args: &Release) -> Result {
+    let unseen = args.yes || session.out.is_json();
+    if unseen && !args.batch.is_empty() {
+        return Err(
+            Failure::new("nothing was signed: which nodes a batch has is the hub's word, and nobody is shown them and asked")
+                .hint("Name the nodes with --node; or use --batch without --yes and --json, look at them and answer."),
+        );
+    }
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
     let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
@@ -49,7 +56,7 @@ pub(crate) async fn run(session: &Session, args: &Release) -> Result {
             names.join(", ")
         ))?;
         if !args.yes {
-            confirm::signing("Look at it with `lictor job ID`, then use --yes.")?;
+            confirm::signing("Look at it with `lictor job ID`, then use --yes with --node.")?;
         }
     }
     let key = session.key(args.key.as_ref().or(args.operator.as_ref()))?;

@@ -3,12 +3,12 @@
 //! # Invariants
 //! - Whether it succeeded is what a verified receipt says. Where there is none it may still run, and is not signed again.
 
-use lictor_client::{JobOptions, Signer};
+use lictor_client::{Hub, JobOptions, Signer, TrustStore};
 use lictor_proto::NodeId;
-use lictor_proto::doc::Outcome;
+use lictor_proto::doc::{Job, Outcome, SecretUse};
 use lictor_trust::directory::Node;
 
-use crate::args::Retry;
+use crate::args::{Retry, UsedSecret};
 use crate::commands::confirm;
 use crate::commands::dossier::Dossier;
 use crate::commands::fleet::FleetUntil;
@@ -30,6 +30,7 @@ pub(crate) async fn run(session: &Session, args: &Retry) -> Result {
     }
     let key = session.key(None)?;
     let old = &dossier.job;
+    let secrets = secrets(session, (&hub, &store), old, &nodes).await?;
     let options = JobOptions {
         nodes: nodes.iter().map(|n| n.id().clone()).collect(),
         profile: old.profile.clone(),
@@ -38,6 +39,7 @@ pub(crate) async fn run(session: &Session, args: &Retry) -> Result {
         valid: args.valid,
         retry_of: Some(old.digest()),
         expect: old.expect.clone(),
+        secrets,
     };
     let job = Signer::new(store.trust(), &session.config.operator, &key)
         .job(old.spec.clone(), options)
@@ -61,6 +63,26 @@ pub(crate) async fn run(session: &Session, args: &Retry) -> Result {
         job: job.digest,
     };
     submitted.watch(stream, FleetUntil::Present).await
+}
+
+/// The secrets of the same names, each in the version that is the newest now: a value that was changed since is not used again.
+async fn secrets(
+    session: &Session,
+    (hub, store): (&Hub, &TrustStore),
+    old: &Job,
+    nodes: &[Node],
+) -> Result<Vec<SecretUse>> {
+    let wanted: Vec<_> = old.secrets.iter().map(UsedSecret::of).collect();
+    let uses = super::secrets::uses(session, (hub, store), &wanted, nodes).await?;
+    for (new, old) in uses.iter().zip(&old.secrets) {
+        if new.version != old.version {
+            let text = format!("secret {} version {}", new.name, new.version);
+            session
+                .out
+                .note(format!("uses {text}; the job before had version {}", old.version));
+        }
+    }
+    Ok(uses)
 }
 
 /// Where it did not succeed, by verified receipts; says of which nodes there is none.

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use bytes::Bytes;
 use lictor_client::{Error, Expected, FrameStream, Hub, JobOptions, SignedDoc, Signer, TrustStore};
 use lictor_proto::api::JobView;
-use lictor_proto::doc::{Exec, Script, Spec, Stdin};
+use lictor_proto::doc::{Exec, Script, SecretUse, Spec, Stdin};
 use lictor_proto::{Code, Digest, Timestamp, limits};
 use lictor_trust::directory::Node;
 use lictor_trust::{LawFiles, SecretKey};
@@ -47,7 +47,9 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
             .map_err(|e| failed("send standard input", &e))?;
     }
     let spec = spec(&store, args)?;
-    let mut job = sign(session, &store, &key, &choice, args, (&spec, stdin.as_deref()))?;
+    let mut secrets = super::secrets::uses(session, (&hub, &store), &args.secrets, &choice.nodes).await?;
+    let work = (&spec, stdin.as_deref(), secrets.as_slice());
+    let mut job = sign(session, &store, &key, &choice, args, work)?;
     if let Some(plan) = plan {
         let submitted = rollout::submit(session, (&hub, &store), &key, (&choice.nodes, &job), plan);
         return submitted.await?.follow(args.detach, until(args.wait)).await;
@@ -60,7 +62,9 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
         Err(Error::Refused(r)) if r.code == Code::NodeUnknown => {
             session.refresh(&mut store, &hub).await?;
             choice = choice::nodes(session, &mut store, &hub, &args.targets).await?;
-            job = sign(session, &store, &key, &choice, args, (&spec, stdin.as_deref()))?;
+            secrets = super::secrets::uses(session, (&hub, &store), &args.secrets, &choice.nodes).await?;
+            let work = (&spec, stdin.as_deref(), secrets.as_slice());
+            job = sign(session, &store, &key, &choice, args, work)?;
             hub.submit_attached(&job.wire).await
         }
         answer => answer,
@@ -112,6 +116,7 @@ impl Submitted<'_> {
                 canceler,
                 until: Until::End,
                 shows: Shows::Output,
+                into: None,
             };
             return watch.run(stream).await;
         }
@@ -158,6 +163,8 @@ fn spec(store: &TrustStore, args: &Run) -> Result<Spec> {
             timeout_ms: timeout,
             ..script
         }),
+        // Of another command, which says these things by itself.
+        other @ (Spec::Fetch(_) | Spec::Collect(_)) => other,
     })
 }
 
@@ -167,7 +174,7 @@ fn sign(
     key: &SecretKey,
     choice: &Choice,
     args: &Run,
-    (spec, stdin): (&Spec, Option<&[u8]>),
+    (spec, stdin, secrets): (&Spec, Option<&[u8]>, &[SecretUse]),
 ) -> Result<SignedDoc> {
     let options = JobOptions {
         nodes: choice.nodes.iter().map(|n| n.id().clone()).collect(),
@@ -177,6 +184,7 @@ fn sign(
         valid: rollout::valid(args, store)?,
         retry_of: None,
         expect: choice.expect.clone(),
+        secrets: secrets.to_vec(),
     };
     Signer::new(store.trust(), &session.config.operator, key)
         .job(spec.clone(), options)

@@ -8,12 +8,14 @@
 //!
 //! What is stored so far is read and judged in the same way, only that a job which goes on has no receipt yet.
 
+mod inlet;
+
 use std::time::{Duration, Instant};
 
 use lictor_client::follow::Item;
 use lictor_client::receipts::Noted;
 use lictor_client::{
-    Compared, Confirmed, Error, Expected, Follower, FrameStream, Hub, Outcome, ReceiptTracker, Signer,
+    Compared, Confirmed, Error, Expected, Follower, FrameStream, Hub, Outcome, ReceiptTracker, Signer, Stream,
 };
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::{Code, Refusal};
@@ -32,6 +34,7 @@ use crate::escape::escape;
 use crate::exit::{self, Status};
 use crate::failure::{Failure, Result};
 use crate::session::{Session, failed};
+pub(crate) use inlet::Inlet;
 
 /// How long a lost hub is waited for.
 pub(crate) const LOST_FOR: Duration = Duration::from_secs(120);
@@ -49,6 +52,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) canceler: Option<(&'a Name, &'a SecretKey)>,
     pub(crate) until: Until,
     pub(crate) shows: Shows,
+    /// Where standard output goes in place of the screen.
+    pub(crate) into: Option<&'a Inlet<'a>>,
 }
 
 /// What of an execution is shown. All of it is read and judged in either case.
@@ -224,6 +229,19 @@ impl Watch<'_> {
         screen: &mut Screen,
         said: &mut Said,
     ) -> std::result::Result<(), Unwritten> {
+        if let Some(inlet) = self.into {
+            match item {
+                Item::Output {
+                    stream: Stream::Stdout,
+                    at,
+                    bytes,
+                    ..
+                } => return inlet.take(at, &bytes).map_err(Unwritten::Failed),
+                // It is told at the end whether anything is.
+                Item::Missing { .. } => return Ok(()),
+                _ => {}
+            }
+        }
         match item {
             Item::Output { .. } if self.shows == Shows::WayOut => Ok(()),
             Item::Missing { stdout, stderr } if self.shows == Shows::WayOut => {
@@ -349,6 +367,9 @@ impl Watch<'_> {
                 let line = ResultLine::confirmed(self.id(), &confirmed);
                 self.last_line(screen, &line).await?;
                 self.remarks(&confirmed);
+                if let Some(inlet) = self.into {
+                    inlet.judged(confirmed.output == Compared::Whole);
+                }
                 Ok(match (self.until, self.shows) {
                     (Until::End, Shows::Output) => Status::of(&confirmed.receipt),
                     (Until::Now { .. }, _) | (_, Shows::WayOut) => Status::OK,

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! # Invariants
-//! - Once too many have failed nothing begins any more, in the middle of a batch as well.
+//! - Once too many have failed nothing begins any more, in the middle of a batch as well. Once nothing is held it has
+//!   ended, and there is nothing left to stop.
 //! - A node that is away does not hold up the others of its batch; a batch of which nobody has ended holds up the next.
 
 use std::collections::BTreeMap;
@@ -78,8 +79,12 @@ pub(crate) fn step(row: &RolloutRow, sight: &Sight<'_>) -> Next {
             row.plan.max_failures
         );
         let stopped = stands(RolloutState::Stopped, row.batch, None, text);
-        let back = sight.standing.keys().filter(|n| away(n)).cloned().collect();
-        return Next::Stand(stopped, back);
+        // Who is there and has no room now would begin later.
+        let queued = sight
+            .standing
+            .iter()
+            .filter(|(_, s)| **s == ExecutionState::Queued);
+        return Next::Stand(stopped, queued.map(|(n, _)| n.clone()).collect());
     }
     let next = || stands(RolloutState::Running, row.batch + 1, None, String::new());
     if row.state == RolloutState::Pausing {
@@ -239,6 +244,20 @@ mod tests {
         assert_eq!(on.0, RolloutState::Running, "somebody's will is no failure");
         let stopped = row(|r| r.state = RolloutState::Stopped);
         assert_eq!(next(&stopped, [OK, H, H, H, H, H], &[]), Next::Wait(None));
+    }
+
+    #[test]
+    fn a_stop_takes_back_what_no_node_has_taken_yet_and_nothing_else() {
+        let n = nodes();
+        let last = row(|r| r.batch = 2);
+        let standing = [OK, OK, S::Failed, S::Queued, S::Leased, H];
+        let Next::Stand(stopped, back) = next(&last, standing, &[]) else {
+            panic!("it does not stop");
+        };
+        assert_eq!(stopped.state, RolloutState::Stopped);
+        assert_eq!(back, n[3..4], "a node that is there, and said later");
+        let asked = [OK, OK, S::Failed, S::AwaitingRelease, S::Running, H];
+        assert_eq!(stands(next(&last, asked, &[])), (RolloutState::Stopped, 2, 0));
     }
 
     #[test]

@@ -58,6 +58,19 @@ pub(super) async fn read(reads: &SqlitePool, key: &ExecutionKey) -> Result<Optio
     }))
 }
 
+/// Whether it waits for its rollout.
+pub(super) async fn is_held(reads: &SqlitePool, key: &ExecutionKey) -> Result<bool> {
+    let held: Option<(i64,)> = sqlx::query_as(
+        "SELECT 1 FROM executions WHERE org = ?1 AND job_id = ?2 AND node_id = ?3 AND state = 'held'",
+    )
+    .bind(key.org.as_str())
+    .bind(key.job_id.as_str())
+    .bind(key.node_id.as_str())
+    .fetch_optional(reads)
+    .await?;
+    Ok(held.is_some())
+}
+
 /// What is queued before this job's executions, node by node.
 pub(super) async fn ahead(reads: &SqlitePool, org: &OrgId, job: &JobId) -> Result<BTreeMap<NodeId, u64>> {
     let rows: Vec<(String, i64)> = sqlx::query_as(

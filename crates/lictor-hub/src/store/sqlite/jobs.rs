@@ -384,6 +384,10 @@ impl Executions for SqliteStore {
         followed::read(&self.reads, key).await
     }
 
+    async fn is_held(&self, key: &ExecutionKey) -> Result<bool> {
+        followed::is_held(self.settled().await?, key).await
+    }
+
     async fn ahead(&self, org: &OrgId, job: &JobId) -> Result<BTreeMap<NodeId, u64>> {
         followed::ahead(self.settled().await?, org, job).await
     }

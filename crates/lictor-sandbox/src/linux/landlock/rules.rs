@@ -183,6 +183,16 @@ pub(super) async fn ruleset(kernel: &Kernel, spec: &LaunchSpec) -> io::Result<Ow
     for (at, stat, access) in &named {
         rules.allow(at, stat, *access)?;
     }
+    if spec.program.is_own {
+        // No path that the profile shows leads to it.
+        for file in spec.program.files.iter().filter_map(|f| f.copy.as_ref()) {
+            add(
+                ruleset.as_fd(),
+                file.as_fd(),
+                AccessFs::Execute | AccessFs::ReadFile,
+            )?;
+        }
+    }
     rules.allow_path(&spec.dir, all)?;
     if spec.workspace() != spec.dir {
         rules.allow_path(&spec.workspace(), all)?;

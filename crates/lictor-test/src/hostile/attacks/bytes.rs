@@ -38,6 +38,7 @@ async fn hub_floods_a_node_with_garbage() -> Result<Seen> {
             job: format!("{{\"n\":{n}}}"),
             approvals: vec![],
             releases: Vec::new(),
+            secrets: vec![],
         });
         match scene.hub.ask(&garbage).await? {
             lictor_proto::agent::Reply::Offer(OfferReply::Refused(r)) => {

@@ -203,6 +203,7 @@ fn requests(bare: &str, job: Digest) -> Vec<Request> {
             job: bare.clone(),
             approvals: vec![bare.clone()],
             releases: Vec::new(),
+            secrets: vec![bare.clone()],
         }),
         Request::Law(LawDocs {
             roots: vec![bare.clone()],

@@ -56,7 +56,7 @@ async fn refused(code: Code, forge: impl FnOnce(&Scene, &str) -> Result<String>)
 }
 
 async fn waits(scene: &Scene, job: &str, releases: &[String]) -> Result<()> {
-    let reply = scene.offer_with(job, &[], releases).await?;
+    let reply = scene.offer_released(job, &[], releases).await?;
     let OfferReply::Ask(ask) = reply else {
         anyhow::bail!("IT GOT THROUGH: {reply:?}");
     };
@@ -67,7 +67,9 @@ async fn waits(scene: &Scene, job: &str, releases: &[String]) -> Result<()> {
 
 async fn begins(scene: &Scene, job: &str) -> Result<()> {
     let honest = release(scene, job, "bob", |_| {})?;
-    let reply = scene.offer_with(job, &[], &[honest.clone()]).await?;
+    let reply = scene
+        .offer_released(job, &[], std::slice::from_ref(&honest))
+        .await?;
     ensure!(reply == OfferReply::Accepted, "released, it is {reply:?}");
     let finished = scene.succeeded(job).await?;
     let receipt = scene.receipt(&finished)?;
@@ -146,7 +148,7 @@ async fn hub_begins_a_released_job_twice() -> Result<Seen> {
     let job = scene.signed(&["true"]);
     begins(&scene, &job).await?;
     let honest = release(&scene, &job, "bob", |_| {})?;
-    let again = scene.offer_with(&job, &[], &[honest]).await?;
+    let again = scene.offer_released(&job, &[], &[honest]).await?;
     ensure!(again == OfferReply::Known, "offered again, it is {again:?}");
     scene.noted(Code::Replayed).await
 }

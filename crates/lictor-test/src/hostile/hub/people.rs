@@ -199,6 +199,7 @@ impl HostileHub {
             job: job.clone(),
             approvals: Vec::new(),
             releases: Vec::new(),
+            secrets: Vec::new(),
         };
         match self.ask(&Request::Offer(offer)).await? {
             Reply::Offer(OfferReply::Accepted | OfferReply::Denied(_)) => {}

@@ -1,0 +1,116 @@
+//! The context of carrying files. Paths are judged as they are signed: no link is followed on the node, and there is one
+//! spelling of each, so what a rule says of a path holds for the file.
+
+use cedar_policy::Context;
+use lictor_proto::Name;
+use lictor_proto::doc::{Collect, Fetch, Job};
+use lictor_trust::profiles::Profile;
+
+use super::{ContextError, Pairs, error, last_part, long, put, set, text};
+use crate::facts::Facts;
+
+/// What every job that carries files says, and what it would run in.
+type Around<'a> = (&'a Job, &'a Profile, &'a Facts);
+
+/// The context of putting a file on the node.
+pub(crate) fn fetch(fetch: &Fetch, around: Around<'_>) -> Result<Context, ContextError> {
+    let mut pairs = about(&fetch.to, fetch.size, around);
+    let bits = fetch.mode_bits().unwrap_or(0o777);
+    put(&mut pairs, "sha256", text(&fetch.sha256.to_string()));
+    put(&mut pairs, "source", text("hub"));
+    put(&mut pairs, "mode", text(&fetch.mode));
+    put(
+        &mut pairs,
+        "executable",
+        super::Value::new_bool(bits & 0o111 != 0),
+    );
+    put(
+        &mut pairs,
+        "owner",
+        text(fetch.owner.as_deref().unwrap_or_default()),
+    );
+    put(
+        &mut pairs,
+        "group",
+        text(fetch.group.as_deref().unwrap_or_default()),
+    );
+    put(&mut pairs, "replace", super::Value::new_bool(fetch.replace));
+    Context::from_pairs(pairs).map_err(error)
+}
+
+/// The context of bringing files from the node.
+pub(crate) fn collect(collect: &Collect, around: Around<'_>) -> Result<Context, ContextError> {
+    let mut pairs = about(&collect.from, collect.max_bytes, around);
+    for unknown in ["sha256", "source", "mode", "owner", "group"] {
+        put(&mut pairs, unknown, text(""));
+    }
+    for not in ["executable", "replace"] {
+        put(&mut pairs, not, super::Value::new_bool(false));
+    }
+    Context::from_pairs(pairs).map_err(error)
+}
+
+fn about(path: &str, size: u64, (job, profile, facts): Around<'_>) -> Pairs {
+    let process = job.process();
+    let mut pairs: Pairs = Vec::with_capacity(30);
+    put(&mut pairs, "path", text(path));
+    put(&mut pairs, "name", text(last_part(path)));
+    put(&mut pairs, "below", set(above(path).into_iter()));
+    put(&mut pairs, "size", long(size));
+    put(&mut pairs, "network", text(&facts.network));
+    put(&mut pairs, "profile", text(facts.profile.as_str()));
+    put(&mut pairs, "backend", text(&facts.backend));
+    put(&mut pairs, "namespaced", super::Value::new_bool(facts.namespaced));
+    put(
+        &mut pairs,
+        "run_as_uid",
+        super::Value::new_long(i64::from(facts.run_as_uid)),
+    );
+    put(
+        &mut pairs,
+        "sandbox",
+        text(process.sandbox.map_or("", Name::as_str)),
+    );
+    put(
+        &mut pairs,
+        "timeout_ms",
+        long(process.timeout.unwrap_or(profile.limits.timeout).as_millis()),
+    );
+    put(
+        &mut pairs,
+        "validity_ms",
+        long(job.expires_at.since(job.issued_at).as_millis()),
+    );
+    put(
+        &mut pairs,
+        "delay_ms",
+        long(job.not_before.since(job.issued_at).as_millis()),
+    );
+    put(&mut pairs, "nodes", long(job.nodes.len()));
+    put(
+        &mut pairs,
+        "retry",
+        super::Value::new_bool(job.retry_of.is_some()),
+    );
+    put(&mut pairs, "reason", text(&job.reason));
+    pairs
+}
+
+/// Every directory that a path lies in.
+fn above(path: &str) -> Vec<&str> {
+    let ends = path
+        .match_indices('/')
+        .map(|(at, _)| if at == 0 { "/" } else { &path[..at] });
+    ends.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::above;
+
+    #[test]
+    fn a_path_lies_in_every_directory_above_it_and_not_in_itself() {
+        assert_eq!(above("/srv/app/file"), ["/", "/srv", "/srv/app"]);
+        assert_eq!(above("/file"), ["/"]);
+    }
+}

@@ -1,0 +1,103 @@
+//! The value of a secret on its way to a job: in memory alone, sealed, never swapped out.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use lictor_policy::facts::SecretFacts;
+use lictor_proto::Name;
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc::SecretUse;
+use lictor_trust::profiles::Backend;
+
+use crate::imp;
+use crate::plan::{Resolved, Unenforceable};
+use crate::program::{ExecBy, FileIdentity, ProgramFile};
+
+/// The first descriptor of secrets. Those below are of what interpreters read.
+const FIRST: u32 = 8;
+
+/// A value in a file that has no name, is locked in memory, can be changed by nobody, and goes with the last process that
+/// holds it.
+#[derive(Debug, Clone)]
+pub struct SecretFile {
+    pub(crate) file: Arc<File>,
+    _locked: Arc<imp::Locked>,
+}
+
+impl SecretFile {
+    /// This value.
+    ///
+    /// # Errors
+    /// The system's: above all when so much may not be locked in memory.
+    pub fn new(value: &[u8]) -> io::Result<Self> {
+        let (file, locked) = imp::secret_file(value)?;
+        Ok(Self {
+            file: Arc::new(file),
+            _locked: Arc::new(locked),
+        })
+    }
+}
+
+impl Resolved {
+    /// The same job with secrets: what policy is told of them, with who has set each, and where the job finds them.
+    /// Their values follow by [`Resolved::hold`].
+    ///
+    /// # Errors
+    /// `unenforceable` where the backend hands no descriptors on.
+    pub fn with_secrets<'a>(
+        mut self,
+        uses: impl IntoIterator<Item = (&'a SecretUse, &'a Name)>,
+    ) -> Result<Self, Refusal> {
+        let mut number = FIRST;
+        for (used, set_by) in uses {
+            self.facts.secrets.push(SecretFacts {
+                name: used.name.clone(),
+                version: used.version,
+                set_by: set_by.clone(),
+                delivery: used.delivery,
+            });
+            let Some(variable) = used.variable() else { continue };
+            if self.spec.backend == Backend::Gvisor {
+                let backend = self.spec.backend;
+                return Err(Unenforceable::Descriptors { backend }.refusal());
+            }
+            self.spec.env.insert(variable, format!("/dev/fd/{number}"));
+            number += 1;
+        }
+        self.facts.env_names = self.spec.env.keys().cloned().collect();
+        Ok(self)
+    }
+
+    /// Takes the values of those secrets that have a variable, in their order. No plan is made without them.
+    ///
+    /// # Errors
+    /// When the files cannot be given to the job's user.
+    pub fn hold(mut self, values: Vec<SecretFile>) -> Result<Self, Refusal> {
+        let failed = |e| Refusal::new(Code::StartFailed, format!("cannot hand over a secret: {e}"));
+        let program = &mut self.spec.program;
+        for (number, value) in (FIRST..).zip(&values) {
+            imp::give(&value.file, &self.spec.user).map_err(failed)?;
+            let held = ProgramFile {
+                path: String::new(),
+                identity: FileIdentity::NONE,
+                held_at: Some(number),
+                loose: true,
+                copy: Some(value.file.clone()),
+            };
+            // The program is the first of them or the last.
+            match program.exec_by {
+                ExecBy::Descriptor => program.files.insert(0, held),
+                ExecBy::Path | ExecBy::Trusted => program.files.push(held),
+            }
+        }
+        self.spec.secrets = values;
+        Ok(self)
+    }
+
+    /// Whether it holds as many values as the facts speak of.
+    pub(crate) fn holds_all(&self) -> bool {
+        let variable = |s: &&SecretFacts| s.delivery != lictor_proto::doc::Delivery::Stdin;
+        self.facts.secrets.iter().filter(variable).count() == self.spec.secrets.len()
+    }
+}

@@ -1,0 +1,38 @@
+//! Files that are not what somebody signed, or go elsewhere.
+
+use lictor_test::hostile::holds;
+
+#[test]
+fn hub_swaps_a_file() {
+    holds("hub_swaps_a_file");
+}
+
+#[test]
+fn hub_cuts_a_file_short() {
+    holds("hub_cuts_a_file_short");
+}
+
+#[test]
+fn hub_brings_a_file_that_never_ends() {
+    holds("hub_brings_a_file_that_never_ends");
+}
+
+#[test]
+fn hub_leaves_a_file_out() {
+    holds("hub_leaves_a_file_out");
+}
+
+#[test]
+fn hub_changes_where_a_file_goes() {
+    holds("hub_changes_where_a_file_goes");
+}
+
+#[test]
+fn hub_brings_a_file_again() {
+    holds("hub_brings_a_file_again");
+}
+
+#[test]
+fn hub_has_a_larger_file_come_that_nobody_waits_for() {
+    holds("hub_has_a_larger_file_come_that_nobody_waits_for");
+}

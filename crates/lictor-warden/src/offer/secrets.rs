@@ -1,0 +1,146 @@
+//! The secrets of a job: exactly the documents that it was signed for, opened once policy has allowed it.
+//!
+//! ```text
+//! bytes -> named by the job? -> signed, and for this node? -> (verdict) -> opened -> in memory, redacted from output
+//!              |                        |                                    |
+//!            Later                Later, Denied                            Denied
+//! ```
+//!
+//! # Invariants
+//! - Which document is opened is decided by the digest in the signed job; the hub chooses nothing.
+//! - No value is in memory before policy has allowed its use, none is ever written to a disk, and no value is in the
+//!   words of any refusal.
+
+use lictor_proto::agent::Wire;
+use lictor_proto::code::Refusal;
+use lictor_proto::doc::{DocKind, Job, Secret, SecretUse, Spec};
+use lictor_proto::{Code, Envelope, Name};
+use lictor_sandbox::SecretFile;
+use lictor_trust::seal::{self, Bound};
+use lictor_trust::{SecretKey, Verified};
+use zeroize::Zeroizing;
+
+use crate::core::Core;
+use crate::law::Held;
+use crate::redact::Redactor;
+
+/// The documents of a job's secrets, in its own order.
+pub(super) struct Brought(Vec<(SecretUse, Verified<Secret>)>);
+
+/// Why they cannot be used.
+pub(super) enum Unusable {
+    /// Something that whoever brought them can mend.
+    Later(Refusal),
+    /// For good.
+    Denied(Refusal),
+}
+
+/// The values of a job's secrets.
+pub(super) struct Opened {
+    /// Those that reach the job by a descriptor.
+    pub(super) held: Vec<SecretFile>,
+    /// The one that is its standard input.
+    pub(super) stdin: Option<SecretFile>,
+    /// What takes them out of its output.
+    pub(super) redactor: Redactor,
+}
+
+impl Brought {
+    /// Finds each secret of the job among what came with it, and verifies it.
+    pub(super) fn verify(core: &Core, held: &Held, job: &Job, wires: &[Wire]) -> Result<Self, Unusable> {
+        let mut brought = Vec::new();
+        for wire in wires {
+            let envelope = Envelope::parse(wire.as_bytes(), DocKind::Secret.limit());
+            let envelope = envelope.map_err(|e| Unusable::Later(Refusal::new(e.code(), e.to_string())))?;
+            let digest = envelope.digest();
+            if !job.secrets.iter().any(|used| used.digest == digest) {
+                return Err(Unusable::Later(Code::SecretMismatch.into()));
+            }
+            brought.push((digest, wire));
+        }
+        let mut found = Vec::new();
+        for used in &job.secrets {
+            let Some((_, wire)) = brought.iter().find(|(digest, _)| *digest == used.digest) else {
+                let text = format!("secret {} version {} has not arrived", used.name, used.version);
+                return Err(Unusable::Later(Refusal::new(Code::SecretMissing, text)));
+            };
+            let secret = held.trust.verify_secret(wire, core.now()).map_err(|refusal| {
+                let refusal = about(&used.name, refusal);
+                match refusal.code {
+                    Code::KeyRevoked | Code::OperatorRevoked | Code::KeyExpired => Unusable::Denied(refusal),
+                    // The signature is no part of the digest: whoever carries it can spoil it, and bring it whole.
+                    _ => Unusable::Later(refusal),
+                }
+            })?;
+            if secret.name != used.name || secret.version != used.version {
+                let text = format!("secret {}: the digest is of another name or version", used.name);
+                return Err(Unusable::Denied(Refusal::new(Code::SecretMismatch, text)));
+            }
+            if secret.sealed_for(&core.issuer.node_id).is_none() {
+                let refusal = about(&used.name, Code::SecretNotForNode.into());
+                return Err(Unusable::Denied(refusal));
+            }
+            found.push((used.clone(), secret));
+        }
+        Ok(Self(found))
+    }
+
+    /// Each use, and who has set the secret.
+    pub(super) fn uses(&self) -> impl Iterator<Item = (&SecretUse, &Name)> {
+        self.0.iter().map(|(used, secret)| (used, &secret.operator))
+    }
+
+    /// Opens them all. Only for a job that policy has allowed.
+    pub(super) fn open(&self, core: &Core, job: &Job) -> Result<Opened, Refusal> {
+        let mut opened = Opened {
+            held: Vec::new(),
+            stdin: None,
+            redactor: Redactor::default(),
+        };
+        for (used, secret) in &self.0 {
+            let value = value(secret, core, &core.seal)?;
+            if is_exposed(job, &value) {
+                return Err(about(&used.name, Code::SecretExposed.into()));
+            }
+            let file = SecretFile::new(&value);
+            let failed = |e| {
+                Refusal::new(
+                    Code::StartFailed,
+                    format!("cannot keep secret {}: {e}", used.name),
+                )
+            };
+            let file = file.map_err(failed)?;
+            match used.variable() {
+                Some(_) => opened.held.push(file),
+                None => opened.stdin = Some(file),
+            }
+            opened.redactor.add(&used.name, &value);
+        }
+        Ok(opened)
+    }
+}
+
+fn value(secret: &Secret, core: &Core, key: &SecretKey) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let sealed = secret.sealed_for(&core.issuer.node_id);
+    let sealed = sealed.ok_or_else(|| about(&secret.name, Code::SecretNotForNode.into()))?;
+    seal::open(sealed, Bound::of(secret), key)
+}
+
+fn about(name: &Name, refusal: Refusal) -> Refusal {
+    Refusal::new(refusal.code, format!("secret {name}: {}", refusal.message))
+}
+
+/// Whether the job says the value itself: then it is in everybody's lists of processes, in the journal and at the hub.
+fn is_exposed(job: &Job, value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    let holds = |text: &String| {
+        let bytes = text.as_bytes();
+        bytes.len() >= value.len() && memchr::memmem::find(bytes, value).is_some()
+    };
+    let in_work = match &job.spec {
+        Spec::Exec(exec) => exec.argv.iter().any(holds),
+        Spec::Script(script) => script.args.iter().chain(&script.content).any(holds),
+        Spec::Fetch(_) | Spec::Collect(_) => job.spec.words().iter().any(holds),
+    };
+    in_work || job.process().env.values().any(holds) || holds(&job.reason)
+}

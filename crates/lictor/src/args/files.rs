@@ -1,0 +1,103 @@
+//! Arguments of `lictor cp`.
+
+use std::time::Duration;
+
+use clap::Args;
+use lictor_proto::{Name, limits};
+use lictor_trust::profiles::{parse_duration, parse_size};
+
+use super::Targets;
+use crate::failure::{Failure, Result};
+
+/// `lictor cp`.
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// Sandbox profile of the org's law; it decides where files may be, and whose they are
+    #[arg(long, short, default_value = "host")]
+    pub(crate) profile: Name,
+    /// Permission bits of a file that is put on nodes: 0644 [default: those that it has here]
+    #[arg(long, value_name = "BITS")]
+    pub(crate) mode: Option<String>,
+    /// Its owner and group there: app, app:app, :app, by name or number [default: the user that the profile's jobs run as]
+    #[arg(long, value_name = "USER[:GROUP]", value_parser = owner)]
+    pub(crate) owner: Option<Owner>,
+    /// Put it in the place of a file that is there
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Most that is brought from a node, all files together: 100MiB, 4GiB
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB")]
+    pub(crate) max_bytes: u64,
+    /// Wall time after which it is given up: 30s, 10m, 2h [default: the profile's]
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Put it in, or bring it from, this kept sandbox of the profile
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sandbox: Option<Name>,
+    /// How long the job may wait before it starts, and a file be on its way: 30m, 6h [default: 5m, and 1s more for each
+    /// 256 KiB that go to a node; never more than the law's max_job_validity]
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) valid: Option<Duration>,
+    /// Why, for people and for policy
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// Sign with this key of the home instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<Name>,
+    /// Do not ask before a file is put on several nodes that a pattern means
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// A file of this machine, or TARGET:/path: one node, and there a file or a directory
+    pub(crate) from: String,
+    /// TARGET:/path: nodes, in the words of `lictor run`, and the path there; or a place on this machine
+    pub(crate) to: String,
+}
+
+impl Copy {
+    pub(crate) fn timeout_ms(&self) -> Option<u64> {
+        self.timeout
+            .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Whose a file is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Owner {
+    pub(crate) user: Option<String>,
+    pub(crate) group: Option<String>,
+}
+
+fn owner(text: &str) -> std::result::Result<Owner, String> {
+    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    if user.is_empty() && group.is_empty() {
+        return Err("USER, USER:GROUP or :GROUP".to_owned());
+    }
+    Ok(Owner {
+        user: some(user),
+        group: some(group),
+    })
+}
+
+fn size(text: &str) -> std::result::Result<u64, String> {
+    match parse_size(text) {
+        Ok(size) if (1..=limits::ARTIFACT).contains(&size) => Ok(size),
+        Ok(_) => Err("1 byte to 4GiB".to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+impl Targets {
+    /// The nodes that one word means.
+    pub(crate) fn of(text: &str) -> Result<Self> {
+        let target = text
+            .parse()
+            .map_err(|e| Failure::new(format!("{text} is no target")).because(&e))?;
+        Ok(Self {
+            targets: vec![target],
+            all: false,
+            except: Vec::new(),
+            facts: Vec::new(),
+            skip_unproven: false,
+        })
+    }
+}

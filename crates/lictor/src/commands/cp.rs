@@ -1,0 +1,115 @@
+//! `lictor cp`: one file to nodes, or a file or a directory from a node.
+//!
+//! ```text
+//! to nodes    digest -> upload to the hub -> signed job -> followed to its verified end
+//! from one    signed job -> its output into a file -> held against the receipt -> unpacked -> its place
+//! ```
+
+mod from;
+mod to;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lictor_client::TrustStore;
+use lictor_proto::Timestamp;
+
+use crate::args::Copy;
+use crate::exit::Status;
+use crate::failure::{Failure, Result};
+use crate::session::Session;
+
+/// How long a job may wait for its node, unless it is said.
+const VALID: Duration = Duration::from_secs(300);
+/// Bytes in a second at which a file comes to its node at least. The node has all of it before the job starts, so
+/// the job has to be valid for that long.
+const SLOWEST: u64 = 256 * 1024;
+
+/// One end of a copy.
+enum End {
+    Here(PathBuf),
+    /// Targets, and a path on them.
+    There(String, String),
+}
+
+pub(crate) async fn run(session: &Session, args: &Copy) -> Result {
+    match (end(&args.from), end(&args.to)) {
+        (End::Here(file), End::There(targets, path)) => to::run(session, args, &file, (&targets, path)).await,
+        (End::There(node, path), End::Here(place)) => from::run(session, args, (&node, path), &place).await,
+        (End::Here(_), End::Here(_)) => Err(Failure::new("neither end of the copy is on a node")
+            .hint("Write it as TARGET:/path, as in `lictor cp ./file web-1:/srv/app/file`.")),
+        (End::There(..), End::There(..)) => Err(Failure::new("both ends of the copy are on nodes")
+            .hint("Copy it here first, then to the other node.")),
+    }
+}
+
+/// How long the job is valid that carries so many bytes to nodes.
+fn valid(args: &Copy, size: u64, store: &TrustStore) -> Result<Duration> {
+    if let Some(valid) = args.valid {
+        return Ok(valid);
+    }
+    let law = store.trust().law(Timestamp::now());
+    let law = law.map_err(|r| Failure::refused("the pinned law is not in force", &r))?;
+    Ok(usually_valid(size, law.fleet.max_job_validity))
+}
+
+fn usually_valid(size: u64, most: Duration) -> Duration {
+    (VALID + Duration::from_secs(size / SLOWEST)).min(most)
+}
+
+/// What begins with a target, a colon and a slash is on nodes. A file here that looks so is named with `./` before it.
+fn end(text: &str) -> End {
+    match text.split_once(":/") {
+        Some((targets, path)) if !targets.is_empty() && !targets.starts_with(['.', '/']) => {
+            End::There(targets.to_owned(), format!("/{path}"))
+        }
+        _ => End::Here(text.into()),
+    }
+}
+
+/// The last part of a path on a node.
+fn name_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// That nothing went wrong, as a status.
+fn is_ok(status: Status) -> bool {
+    status == Status::OK
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{End, end, usually_valid};
+
+    #[test]
+    fn a_larger_file_is_given_more_time_but_no_more_than_the_law_gives() {
+        let day = Duration::from_secs(24 * 3600);
+        for (size, seconds) in [(0, 300), (1 << 10, 300), (1 << 30, 4396), (4 << 30, 16_684)] {
+            assert_eq!(usually_valid(size, day), Duration::from_secs(seconds), "{size}");
+        }
+        let hour = Duration::from_secs(3600);
+        assert_eq!(usually_valid(4 << 30, hour), hour);
+    }
+
+    #[test]
+    fn a_target_stands_before_a_colon_and_a_slash() {
+        for (text, target, path) in [
+            ("web-1:/srv/file", "web-1", "/srv/file"),
+            (
+                "role=web,region!=eu:/srv/a:/b",
+                "role=web,region!=eu",
+                "/srv/a:/b",
+            ),
+        ] {
+            assert!(
+                matches!(end(text), End::There(t, p) if t == target && p == path),
+                "{text}"
+            );
+        }
+        for here in ["file", "./web-1:/x", "/srv/a:/b", "C:file", ":/x"] {
+            assert!(matches!(end(here), End::Here(_)), "{here}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A file or a directory of a node to this machine.
+//!
+//! # Invariants
+//! - Nothing is at its place here before the receipt and all of what it signs has been verified.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Seek as _};
+use std::path::{Path, PathBuf};
+
+use lictor_client::files::{Unpacked, unpack};
+use lictor_client::{Expected, JobOptions, Signer};
+use lictor_proto::doc::{Collect, Stdin};
+use lictor_proto::files::MAGIC;
+use lictor_proto::{JobId, limits};
+use serde_json::json;
+
+use super::{is_ok, name_of};
+use crate::args::{Copy, Targets};
+use crate::commands::choice;
+use crate::commands::watch::{Inlet, Shows, Until, Watch};
+use crate::escape::escape;
+use crate::exit::Status;
+use crate::failure::{Doing as _, Failure, Result};
+use crate::session::{Session, failed};
+
+/// Entries that are named one by one.
+const NAMED: usize = 20;
+
+pub(super) async fn run(
+    session: &Session,
+    args: &Copy,
+    (target, path): (&str, String),
+    place: &Path,
+) -> Result {
+    let hub = session.hub()?;
+    let mut store = session.fresh_trust(&hub).await?;
+    let choice = choice::nodes(session, &mut store, &hub, &Targets::of(target)?).await?;
+    let [node] = choice.nodes.as_slice() else {
+        return Err(Failure::new("files are brought from one node at a time")
+            .hint("Name one node, and a directory of its own for each."));
+    };
+    let to = vacant(place, name_of(&path))?;
+    let key = session.key(args.key.as_ref())?;
+    let collect = Collect {
+        timeout_ms: args.timeout_ms(),
+        sandbox: args.sandbox.clone(),
+        ..Collect::new(path, args.max_bytes)
+    };
+    let options = JobOptions {
+        nodes: vec![node.id().clone()],
+        profile: args.profile.clone(),
+        stdin: Stdin::NONE,
+        reason: args.reason.clone(),
+        valid: super::valid(args, 0, &store)?,
+        retry_of: None,
+        expect: choice.expect.clone(),
+        secrets: Vec::new(),
+    };
+    let job = Signer::new(store.trust(), &session.config.operator, &key)
+        .job(collect, options)
+        .map_err(|r| Failure::refused("could not sign the job", &r))?;
+    let aside = Aside::make(&to, &job.job_id())?;
+    let inlet = Inlet::new(&aside.file, most_output(args.max_bytes));
+    let watch = Watch {
+        session,
+        hub: &hub,
+        expected: Expected {
+            trust: store.trust(),
+            node,
+            job: job.digest,
+        },
+        canceler: Some((&session.config.operator, &key)),
+        until: Until::End,
+        shows: Shows::Output,
+        into: Some(&inlet),
+    };
+    let stream = hub
+        .submit_attached(&job.wire)
+        .await
+        .map_err(|e| failed("submit the job", &e))?;
+    let status = watch.run(stream).await?;
+    if !is_ok(status) {
+        return Ok(status);
+    }
+    if !inlet.is_whole() {
+        // Whoever reads slower than it is written is shown less of it; what is stored is whole.
+        let stored = hub.follow(&job.job_id(), node.id(), 0).await;
+        let stored = stored.map_err(|e| failed("read what was stored", &e))?;
+        let status = watch.run(stored).await?;
+        if !is_ok(status) || !inlet.is_whole() {
+            return Err(
+                Failure::new("not all of it came, though the node has signed for it")
+                    .hint("`lictor logs ID` says what the hub still has; then copy it again."),
+            );
+        }
+    }
+    let unpacked = aside.unpack(&to, args.max_bytes)?;
+    tell(session, &unpacked, &to)?;
+    Ok(Status::OK)
+}
+
+/// Bytes of output that a job may write which brings so many.
+fn most_output(max_bytes: u64) -> u64 {
+    max_bytes
+        .saturating_add(limits::MANIFEST)
+        .saturating_add(MAGIC.len() as u64)
+}
+
+/// Where it goes: into a directory that is there, or to a name that is not.
+fn vacant(place: &Path, name: &str) -> Result<PathBuf> {
+    let to = if place.is_dir() {
+        place.join(name)
+    } else {
+        place.to_owned()
+    };
+    if fs::symlink_metadata(&to).is_ok() {
+        return Err(Failure::new(format!("{} is there already", to.display()))
+            .hint("Nothing is overwritten here; move it away, or name another place."));
+    }
+    Ok(to)
+}
+
+/// Places beside the last one, for what is not verified yet.
+struct Aside {
+    file: File,
+    stream: PathBuf,
+    tree: PathBuf,
+}
+
+impl Aside {
+    fn make(to: &Path, job: &JobId) -> Result<Self> {
+        let dir = match to.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        };
+        let stream = dir.join(format!(".lictor-{job}.part"));
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options
+            .open(&stream)
+            .doing(format!("make {}", stream.display()))?;
+        Ok(Self {
+            file,
+            stream,
+            tree: dir.join(format!(".lictor-{job}.tree")),
+        })
+    }
+
+    /// Makes files of it, and gives them their name.
+    fn unpack(&self, to: &Path, max_bytes: u64) -> Result<Unpacked> {
+        let mut stream = self.file.try_clone().doing("read what came")?;
+        stream.rewind().doing("read what came")?;
+        let unpacked = unpack(
+            BufReader::with_capacity(256 * 1024, stream),
+            &self.tree,
+            max_bytes,
+        );
+        let unpacked =
+            unpacked.map_err(|e| Failure::new("what the node signed could not be unpacked").because(&e))?;
+        if fs::symlink_metadata(to).is_ok() {
+            return Err(Failure::new(format!("{} is there by now", to.display())));
+        }
+        fs::rename(&self.tree, to).doing(format!("give it its name, {}", to.display()))?;
+        Ok(unpacked)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.stream);
+        let _ = fs::remove_file(&self.tree).or_else(|_| fs::remove_dir_all(&self.tree));
+    }
+}
+
+fn tell(session: &Session, unpacked: &Unpacked, to: &Path) -> Result<()> {
+    let out = session.out;
+    if out.is_json() {
+        let links: Vec<_> = unpacked
+            .links
+            .iter()
+            .map(|(p, t)| json!({ "path": p, "target": t }))
+            .collect();
+        let skipped: Vec<_> = unpacked
+            .skipped
+            .iter()
+            .map(|(p, w)| json!({ "path": p, "why": w }))
+            .collect();
+        let line = json!({
+            "event": "unpacked", "to": to.to_string_lossy(), "files": unpacked.files, "bytes": unpacked.bytes,
+            "links": links, "skipped": skipped,
+        });
+        return out.either(&line, String::new);
+    }
+    out.note(format!(
+        "{} files, {} bytes: {}",
+        unpacked.files,
+        unpacked.bytes,
+        to.display()
+    ));
+    for (path, target) in unpacked.links.iter().take(NAMED) {
+        out.note(format!(
+            "a link, not made: {} -> {}",
+            escape(path),
+            escape(target)
+        ));
+    }
+    for (path, why) in unpacked.skipped.iter().take(NAMED) {
+        let why = serde_json::to_value(why).unwrap_or_default();
+        let why = why.as_str().unwrap_or_default().replace('_', " ");
+        out.note(format!("left out ({why}): {}", escape(path)));
+    }
+    let more = (unpacked.links.len() + unpacked.skipped.len()).saturating_sub(2 * NAMED);
+    if more > 0 {
+        out.note(format!("and more of these; --json names all: {more}"));
+    }
+    Ok(())
+}
