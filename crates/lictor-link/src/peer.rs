@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::LinkError;
 use crate::h2::{self, BODY_STREAMS};
-use crate::http::{Answer, collect};
+use crate::http::Answer;
 
 /// A link, as its asking side holds it. Cheap to clone.
 #[derive(Clone)]
@@ -78,9 +78,7 @@ impl Peer {
     ) -> Result<Answer, LinkError> {
         let work = async {
             let response = self.send(method, path, body).await?;
-            let status = response.status();
-            let body = collect(response.into_body(), limit).await?;
-            Ok(Answer { status, body })
+            Answer::collect(response, limit).await
         };
         tokio::time::timeout(deadline, work)
             .await

@@ -348,8 +348,15 @@ async fn take_ack(core: &Core, ack: Ack) -> Result<(), Refusal> {
                 None => None,
             };
             match held {
-                // Acknowledged before.
-                None => Ok(()),
+                // Acknowledged before, unless it waits in the archive.
+                None => match core.archive.receipt_of(&job) {
+                    None => Ok(()),
+                    Some(archived) if archived != receipt => Err(Refusal::new(
+                        Code::ResultConflict,
+                        "another receipt than the one that was sent",
+                    )),
+                    Some(_) => acknowledge_archived(core, job, receipt).await,
+                },
                 Some((digest, _)) if digest != receipt => Err(Refusal::new(
                     Code::ResultConflict,
                     "another receipt than the one that was sent",
@@ -376,6 +383,22 @@ async fn take_ack(core: &Core, ack: Ack) -> Result<(), Refusal> {
             }
         }
     }
+}
+
+/// The hub has a result that had been given up for so long.
+async fn acknowledge_archived(core: &Core, job: Digest, receipt: Digest) -> Result<(), Refusal> {
+    let event = Event::new(EventType::ResultAcknowledged)
+        .with_id("job", &job)
+        .with_id("receipt", &receipt)
+        .with("archived", true);
+    let step = Step {
+        audit: vec![event],
+        ..Step::default()
+    };
+    core.journal.commit(step).await.map_err(|e| Refusal::from(&e))?;
+    core.archive
+        .remove(&job)
+        .map_err(|e| Refusal::new(Code::Internal, format!("the archive: {e}")))
 }
 
 /// A piece of standard input.

@@ -15,6 +15,8 @@
 //! | `egress` | the only way out of a sandbox, and its records |
 //! | `roots` | the org's own keys change hands |
 //! | `apart` | hub and agent as processes that stop, crash and come back |
+//! | `limits` | limits that a job met, and those of org and token |
+//! | `archive` | results that no hub took for a week |
 //! | `network` | a cable that is cut, half open, or long |
 //! | `demo` | the demo, ended in the middle |
 //! | `kills` | SIGKILL at random moments (`LICTOR_KILLS=200` for the nightly size) |
@@ -25,6 +27,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod apart;
+mod archive;
 mod commands;
 mod contract;
 mod demo;
