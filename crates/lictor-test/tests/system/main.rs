@@ -46,3 +46,4 @@ mod sandbox;
 mod scripts;
 mod secrets;
 mod steps;
+mod transfers;
