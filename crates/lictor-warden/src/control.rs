@@ -403,15 +403,21 @@ async fn acknowledge_archived(core: &Core, job: Digest, receipt: Digest) -> Resu
 
 /// A piece of standard input.
 pub(crate) async fn stdin(core: Arc<Core>, piece: StdinPiece) -> Result<(), Refusal> {
-    let taken = {
-        let mut spool = core
-            .stdin
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        spool.take(&piece)
-    };
+    let sha256 = piece.sha256;
+    let spooling = core.clone();
+    // On a thread that may wait for the disk: files of gigabytes come this way.
+    let taken = tokio::task::spawn_blocking(move || {
+        let spool = spooling.stdin.lock();
+        spool
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take(&piece)
+    });
+    let taken = taken
+        .await
+        .map_err(|e| Refusal::new(Code::Internal, e.to_string()))
+        .flatten();
     if let Err(refusal) = &taken {
-        let event = Event::new(EventType::StdinRefused).with_id("sha256", &piece.sha256);
+        let event = Event::new(EventType::StdinRefused).with_id("sha256", &sha256);
         core.audit(event.refused(refusal)).await;
     }
     taken

@@ -11,6 +11,7 @@
 //! - Before a signature holds, only the bounded envelope is parsed, and the only trace is an audit event.
 
 mod case;
+mod input;
 mod room;
 mod secrets;
 
@@ -21,7 +22,6 @@ use lictor_proto::agent::{Offer, OfferReply, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Job, Outcome};
 use lictor_proto::{Code, Digest, Envelope, limits};
-use lictor_sandbox::StdinSource;
 use lictor_trust::Verified;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -134,10 +134,10 @@ async fn judge(
         // It waited for a place meanwhile, and the job that left it was to be the last.
         return later(core, &digest, Code::Draining.into()).await;
     }
-    let stdin = match stdin(core, &job) {
+    let stdin = match input::of(core, &job).await {
         Ok(stdin) => stdin,
         Err(refusal) if refusal.code == Code::StdinMissing => {
-            return match begun(core, &job) {
+            return match input::begun(core, &job) {
                 Some(reply) => reply,
                 None => later(core, &digest, refusal).await,
             };
@@ -291,38 +291,6 @@ async fn place(core: &Core) -> Result<OwnedSemaphorePermit, Refusal> {
         Ok(Ok(place)) => Ok(place),
         Ok(Err(_)) | Err(_) => Err(too_many()),
     }
-}
-
-fn stdin(core: &Core, job: &Job) -> Result<StdinSource, Refusal> {
-    match job.input() {
-        Some(wanted) if wanted.size > 0 => {
-            let mut spool = core
-                .stdin
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            spool.get(&wanted).map(StdinSource::File).or_else(|missing| {
-                if missing.code == Code::StdinMissing {
-                    spool.expect(&wanted, || room::free(core))?;
-                }
-                Err(missing)
-            })
-        }
-        Some(_) | None => Ok(StdinSource::Null),
-    }
-}
-
-/// Where an input goes on that broke off on its way.
-fn begun(core: &Core, job: &Job) -> Option<OfferReply> {
-    let wanted = job.input()?;
-    let spool = core
-        .stdin
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let at = spool.have(&wanted.sha256);
-    (at > 0 && at < wanted.size).then_some(OfferReply::Wanted {
-        sha256: wanted.sha256,
-        at,
-    })
 }
 
 /// Journals the end of a job that is not to be started.

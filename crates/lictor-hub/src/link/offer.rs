@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_audit::{Event, EventType};
-use lictor_proto::agent::{Offer, OfferReply, Reply, Request, StdinPiece, Wire};
+use lictor_proto::agent::{Offer, OfferReply, Reply, Request, Wire};
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, Timestamp};
 use tokio::sync::watch;
 
+use super::input::PIECE;
 use super::{NodeLink, PeerError};
 use crate::app::Error;
 use crate::app::running::Turn;
@@ -18,8 +19,6 @@ use crate::relay::Live;
 use crate::store::named::releases_for;
 use crate::store::{JobDocument, JobRow, Step};
 
-/// Bytes of standard input per piece.
-const PIECE: u64 = 1024 * 1024;
 /// Between two offers of a job that the node cannot take now.
 pub(super) const AGAIN_FIRST: Duration = Duration::from_millis(500);
 pub(super) const AGAIN_LAST: Duration = Duration::from_secs(30);
@@ -252,43 +251,6 @@ impl NodeLink {
             other => Err(PeerError::Protocol(format!(
                 "an offer was answered with {other:?}"
             ))),
-        }
-    }
-
-    /// Sends an input from this byte on, for as long as the job may still begin.
-    async fn send_stdin(
-        &self,
-        offered: &Offered,
-        (sha256, size): (&Digest, u64),
-        from: u64,
-    ) -> Result<(), PeerError> {
-        let mut at = from;
-        loop {
-            if offered.row.expires_at <= Timestamp::now() {
-                return Err(PeerError::Expired);
-            }
-            let end = (at + PIECE).min(size);
-            let bytes = if end == at {
-                bytes::Bytes::new()
-            } else {
-                let piece = self.app.objects.stdin(&self.node.org, sha256, at..end).await;
-                piece.map_err(|e| PeerError::Protocol(e.chain()))?
-            };
-            let piece = StdinPiece {
-                sha256: *sha256,
-                at,
-                last: end == size,
-                bytes: bytes.to_vec(),
-            };
-            // Few at once: pieces that the node does not read must not fill the connection's window.
-            let _upload = self.uploads.acquire().await.map_err(|_| PeerError::Gone)?;
-            if let Reply::Refused(why) = self.peer.ask(Request::Stdin(piece)).await? {
-                return Err(PeerError::Protocol(format!("standard input: {why}")));
-            }
-            at = end;
-            if at == size {
-                return Ok(());
-            }
         }
     }
 

@@ -49,3 +49,4 @@ mod sandbox;
 mod scripts;
 mod secrets;
 mod steps;
+mod transfers;

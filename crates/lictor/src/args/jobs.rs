@@ -307,8 +307,46 @@ pub(crate) struct Explain {
     /// By the law in this org directory instead of the pinned law
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) what: What,
+    /// Whether this file may be put on the node: its path there
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["script", "named_script", "command"])]
+    pub(crate) fetch: Option<String>,
+    /// Whether this file, or all below this directory, may be brought from the node
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["fetch", "script", "named_script", "command"])]
+    pub(crate) collect: Option<String>,
+    /// Bytes of that file, or the most that is brought: 100MiB
+    #[arg(long, value_name = "SIZE", value_parser = lictor_trust::profiles::parse_size, default_value = "1MiB")]
+    pub(crate) size: u64,
+    /// Permission bits of the file that is put there
+    #[arg(long, value_name = "BITS", default_value = "0644")]
+    pub(crate) mode: String,
+    /// The text of this file, or of standard input (`-`), as a script. What follows `--` are its arguments
+    #[arg(long, value_name = "FILE", conflicts_with = "named_script")]
+    pub(crate) script: Option<String>,
+    /// This script of the law. What follows `--` are its arguments
+    #[arg(long, value_name = "NAME")]
+    pub(crate) named_script: Option<Name>,
+    /// Who reads the script [default: what its #! line names]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interpreter: Option<Name>,
+    /// The program and its arguments, after `--`
+    #[arg(
+        last = true,
+        required_unless_present_any = ["script", "named_script", "fetch", "collect"],
+        value_name = "CMD"
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+impl Explain {
+    /// What would be run, where it is a program or a script.
+    pub(crate) fn what(&self) -> What {
+        What {
+            script: self.script.clone(),
+            named_script: self.named_script.clone(),
+            interpreter: self.interpreter.clone(),
+            command: self.command.clone(),
+        }
+    }
 }
 
 /// `lictor profiles`.
