@@ -147,10 +147,10 @@ impl Told<'_> {
 
 fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId, &LawFiles)) -> Result<Job> {
     let now = Timestamp::now();
-    let env = args.env.iter().cloned().collect();
+    let (env, terms) = (args.env.iter().cloned().collect(), args.terms.of_job());
     let spec = match work::of(&args.what, || Ok(law.clone()))? {
-        Spec::Exec(exec) => Spec::Exec(Exec { env, ..exec }),
-        Spec::Script(script) => Spec::Script(Script { env, ..script }),
+        Spec::Exec(exec) => Spec::Exec(Exec { env, terms, ..exec }),
+        Spec::Script(script) => Spec::Script(Script { env, terms, ..script }),
         other @ (Spec::Fetch(_) | Spec::Collect(_)) => other,
     };
     Ok(Job {
@@ -216,6 +216,8 @@ fn assume(name: &Name, profile: &Profile, spec: &Spec) -> Facts {
         rootfs: profile.rootfs,
         rootfs_index: None,
         run_as_uid: 0,
+        run_as_gid: None,
+        run_as_groups: Vec::new(),
         cwd: profile.cwd.clone().unwrap_or_else(|| "/workspace".to_owned()),
         secrets: Vec::new(),
     }
