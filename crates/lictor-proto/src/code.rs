@@ -144,6 +144,7 @@ codes! {
     FactsChanged = "facts_changed", "What was approved is not what would run now.", "Look at the difference and have it approved again.";
     VariableRefused = "variable_refused", "The environment sets a loader or interpreter variable outside a namespaced profile.", "Run it in a sandbox profile, or leave the variable out.";
     InterpreterRefused = "interpreter_refused", "What the profile's root has under the interpreter's name is not an interpreter of that name.", "The message has the path; if it may be one, list it in the profile's `interpreters`.";
+    RunAsRefused = "run_as_refused", "The profile does not let jobs choose this user or group.", "Name one that the profile lists in `run_as_users` or `run_as_groups`, or leave --user and --group out.";
     ScriptUnknown = "script_unknown", "The bundle has no script of this name.", "Add it under scripts/ and push the bundle, or send the script itself.";
     ScriptMismatch = "script_mismatch", "The bundle's script of this name is not the one that the job was signed for.", "Look at what changed, then sign the job again.";
     SelfApproval = "self_approval", "Nobody approves a job of their own.", "Ask somebody else.";

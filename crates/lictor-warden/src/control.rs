@@ -110,7 +110,7 @@ pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, 
     };
     let decision = core.refusing(word, &job.profile, Vec::new());
     let end = End::unstarted(outcome, why);
-    conclude(core, *digest, envelope, &job, decision, end).await;
+    conclude(core, *digest, envelope, job.expires_at, decision, end).await;
     true
 }
 
@@ -291,7 +291,7 @@ async fn end_canceled(
     if fresh {
         let decision = core.refusing("denied", &job.profile, Vec::new());
         let end = End::unstarted(Outcome::Canceled, why);
-        return match conclude(core, digest, envelope, &job, decision, end).await {
+        return match conclude(core, digest, envelope, job.expires_at, decision, end).await {
             OfferReply::Later(failed) => Err(failed),
             _ => Ok(()),
         };

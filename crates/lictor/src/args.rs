@@ -12,6 +12,7 @@ mod jobs;
 mod org;
 mod secrets;
 mod setup;
+mod terms;
 
 #[cfg(feature = "agent")]
 pub(crate) use agent::*;
@@ -22,6 +23,7 @@ pub(crate) use jobs::*;
 pub(crate) use org::*;
 pub(crate) use secrets::*;
 pub(crate) use setup::*;
+pub(crate) use terms::*;
 
 use std::path::PathBuf;
 
@@ -69,7 +71,7 @@ pub(crate) enum Command {
     #[cfg(all(feature = "hub", feature = "agent"))]
     Up(Up),
     /// Run a command or a script on a node and stream its output
-    Run(Run),
+    Run(Box<Run>),
     /// Copy a file to nodes, or files from a node: one end is TARGET:/path
     Cp(Copy),
     /// List jobs, newest first

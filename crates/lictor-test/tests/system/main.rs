@@ -9,6 +9,7 @@
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `files` | files to nodes and from them, links in their way, full disks and kills in the middle |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
+//! | `terms` | user, group, umask and limits of a job's own |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
@@ -49,4 +50,5 @@ mod sandbox;
 mod scripts;
 mod secrets;
 mod steps;
+mod terms;
 mod transfers;

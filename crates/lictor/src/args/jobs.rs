@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{UsedSecret, used_secret};
+use super::{Terms, UsedSecret, used_secret};
 use lictor_client::Target;
 use lictor_client::rollout::Share;
 use lictor_proto::{JobId, Name};
@@ -47,6 +47,8 @@ pub(crate) struct Run {
     /// Sign with this key of the home instead of the configured one
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<Name>,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
     #[command(flatten)]
     pub(crate) spread: Spread,
     #[command(flatten)]
@@ -301,6 +303,8 @@ pub(crate) struct Explain {
     /// With this variable set (repeatable)
     #[arg(long = "env", short = 'e', value_name = "K=V", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
     /// As this operator instead of the configured one
     #[arg(long = "as", value_name = "OPERATOR")]
     pub(crate) operator: Option<Name>,

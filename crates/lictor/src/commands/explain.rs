@@ -172,7 +172,7 @@ fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId
 }
 
 fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
-    let env = args.env.iter().cloned().collect();
+    let (env, terms) = (args.env.iter().cloned().collect(), args.terms.of_job());
     Ok(match (&args.fetch, &args.collect) {
         (Some(to), _) => Spec::Fetch(Fetch {
             to: to.clone(),
@@ -187,8 +187,8 @@ fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
         }),
         (None, Some(from)) => Spec::Collect(Collect::new(from.clone(), args.size)),
         (None, None) => match work::of(&args.what(), || Ok(law.clone()))? {
-            Spec::Exec(exec) => Spec::Exec(Exec { env, ..exec }),
-            Spec::Script(script) => Spec::Script(Script { env, ..script }),
+            Spec::Exec(exec) => Spec::Exec(Exec { env, terms, ..exec }),
+            Spec::Script(script) => Spec::Script(Script { env, terms, ..script }),
             other @ (Spec::Fetch(_) | Spec::Collect(_)) => other,
         },
     })
@@ -234,6 +234,8 @@ fn assume(name: &Name, profile: &Profile, spec: &Spec) -> Facts {
         rootfs: profile.rootfs,
         rootfs_index: None,
         run_as_uid: 0,
+        run_as_gid: None,
+        run_as_groups: Vec::new(),
         cwd: profile.cwd.clone().unwrap_or_else(|| "/workspace".to_owned()),
         secrets: Vec::new(),
     }
