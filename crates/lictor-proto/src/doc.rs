@@ -17,6 +17,7 @@ mod release;
 mod secret;
 mod transfer;
 mod work;
+mod workspace;
 
 pub use expect::{Expect, Unexpected};
 pub use job::{Approval, ApprovalFacts, Ask, Cancel, Job, OpenGate, Stdin, StdinBytes, StdinWord};
@@ -32,6 +33,7 @@ pub use release::Release;
 pub use secret::{Delivery, PAD, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
 pub use transfer::{Collect, Fetch};
 pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};
+pub use workspace::{Operation, Workspace};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

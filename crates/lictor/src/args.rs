@@ -12,6 +12,7 @@ mod jobs;
 mod org;
 mod secrets;
 mod setup;
+mod workspaces;
 
 #[cfg(feature = "agent")]
 pub(crate) use agent::*;
@@ -22,6 +23,7 @@ pub(crate) use jobs::*;
 pub(crate) use org::*;
 pub(crate) use secrets::*;
 pub(crate) use setup::*;
+pub(crate) use workspaces::*;
 
 use std::path::PathBuf;
 
@@ -72,6 +74,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Copy a file to nodes, or files from a node: one end is TARGET:/path
     Cp(Copy),
+    /// See and change the workspaces of a node: what jobs with --sandbox NAME leave for the next
+    Workspace(Workspaces),
     /// List jobs, newest first
     Jobs(JobsList),
     /// Show one job: command, state, receipt

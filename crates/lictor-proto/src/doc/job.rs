@@ -132,12 +132,12 @@ impl Document for Job {
                 Invalid::limit("stdin", "at most 256 MiB")
             })?;
         }
-        let carries = matches!(self.spec, Spec::Fetch(_) | Spec::Collect(_));
-        ensure(!carries || self.stdin == Stdin::NONE, || {
-            Invalid::field("stdin", "a job that carries files reads none")
+        let is_own = matches!(self.spec, Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_));
+        ensure(!is_own || self.stdin == Stdin::NONE, || {
+            Invalid::field("stdin", "a job of this kind reads none")
         })?;
-        ensure(!carries || self.secrets.is_empty(), || {
-            Invalid::field("secrets", "a job that carries files uses none")
+        ensure(!is_own || self.secrets.is_empty(), || {
+            Invalid::field("secrets", "a job of this kind uses none")
         })?;
         ensure(self.kind == self.spec.kind(), || {
             Invalid::field("kind", "says another kind than the spec is of")

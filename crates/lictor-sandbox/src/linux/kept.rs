@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lictor_proto::Timestamp;
 use lictor_trust::profiles::size_in_words;
@@ -26,7 +27,7 @@ pub(crate) use self::sweep::{Sweep, hold};
 use super::job::make_dir;
 use super::remove::{link_of, remove_dir};
 use crate::backend::StartError;
-use crate::kept::{Kept, KeptUse, Room, Which};
+use crate::kept::{Kept, KeptUse, Purpose, Room, Which};
 use crate::plan::LaunchSpec;
 
 /// Times that one may be found to be on its way out before that is an error.
@@ -41,6 +42,8 @@ pub(crate) struct Claim {
     dir: PathBuf,
     about: About,
     is_new: bool,
+    /// Whether it has been removed meanwhile.
+    is_gone: AtomicBool,
     /// Holds the lock.
     lock: Arc<OwnedFd>,
 }
@@ -50,7 +53,13 @@ impl Claim {
     pub(crate) fn take(kept: &Kept, spec: &LaunchSpec, now: Timestamp) -> Result<Self, StartError> {
         let failed = StartError::failed;
         let above = kept.dir.parent().unwrap_or(&kept.dir);
+        let unknown = || StartError::Unknown {
+            name: kept.which.name.to_string(),
+        };
         for _ in 0..TRIES {
+            if kept.purpose != Purpose::Work && fs::symlink_metadata(&kept.dir).is_err() {
+                return Err(unknown());
+            }
             make_if_missing(above).map_err(failed("make the kept sandbox"))?;
             match make_if_missing(&kept.dir) {
                 // A sweep has just found the place empty.
@@ -61,7 +70,9 @@ impl Claim {
                 Lock::Held(lock) => lock,
                 Lock::Busy => {
                     let name = kept.which.name.to_string();
-                    return Err(StartError::Busy { name });
+                    let about = About::read(&kept.dir).ok().flatten();
+                    let job = about.and_then(|about| about.holder);
+                    return Err(StartError::Busy { name, job });
                 }
                 Lock::Gone => continue,
             };
@@ -69,7 +80,9 @@ impl Claim {
             let is_new = known.is_none();
             let about = match known.map(|about| about.not_ahead_of(now)) {
                 Some(about) if about.which == kept.which && !about.is_over(now) => {
-                    enough_room(&about, &kept.room)?;
+                    if kept.purpose != Purpose::Reduce {
+                        enough_room(&about, &kept.room)?;
+                    }
                     About {
                         limits: kept.limits,
                         used_at: now,
@@ -80,6 +93,7 @@ impl Claim {
                     put_aside(&kept.dir).map_err(failed("put an old sandbox aside"))?;
                     continue;
                 }
+                None if kept.purpose != Purpose::Work => return Err(unknown()),
                 None => begin(kept, spec, now)?,
             };
             let about = About {
@@ -94,6 +108,7 @@ impl Claim {
                 dir: kept.dir.clone(),
                 about,
                 is_new,
+                is_gone: AtomicBool::new(false),
                 lock: Arc::new(lock),
             });
         }
@@ -103,6 +118,14 @@ impl Claim {
     /// Its directory, and the lock for whoever works there beside the job.
     pub(super) fn share(&self) -> (PathBuf, Arc<OwnedFd>) {
         (self.dir.clone(), self.lock.clone())
+    }
+
+    /// Takes its name away: whoever claims one of that name begins anew. What it held is there to be removed, by the caller
+    /// or by a sweep.
+    pub(super) fn give_up(&self) -> io::Result<PathBuf> {
+        let aside = put_aside(&self.dir)?;
+        self.is_gone.store(true, Ordering::SeqCst);
+        Ok(aside)
     }
 
     /// What a receipt says about it.
@@ -116,6 +139,9 @@ impl Claim {
 
     /// Lets others have it; its idle time begins now. Looks through all that it holds.
     pub(crate) fn let_go(mut self) {
+        if self.is_gone.load(Ordering::SeqCst) {
+            return;
+        }
         // Where the clock was put back meanwhile, what was said at the claim is later.
         self.about.used_at = Timestamp::now().max(self.about.used_at);
         self.about.holder = None;

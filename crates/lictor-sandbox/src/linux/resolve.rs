@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::OWN_PROGRAM;
 use super::copy;
-use super::files::{Order, Own};
+use super::files::{self, Own};
 use super::reach::{Reach, is_changeable};
 use super::remove::link_of;
 use super::script;
@@ -107,6 +107,7 @@ impl Resolver {
     ) -> Result<Resolved, Refusal> {
         let user = user_of((profile, backend), sandbox)?;
         let kept = kept((name, profile, backend), work.process(), dir, &user)?;
+        let kept = kept.map(|kept| kept.wanted_by(&work.spec));
         for device in &profile.devices {
             is_device(device)?;
         }
@@ -116,7 +117,7 @@ impl Resolver {
         let own_facts = found.next().ok_or_else(|| not_found("no program"))?;
         let changes_user = user != users::current();
         let uid = user.uid;
-        let words = words_of(&work.spec, own)?;
+        let words = files::words_of(&work.spec, (name, dir), own)?;
         let wanted = (&words[..], work.process());
         let mut spec = LaunchSpec::new((profile, backend), wanted, (dir, kept), program, user);
         spec.changes_user = changes_user;
@@ -160,7 +161,7 @@ impl Resolver {
         let command = match &work.spec {
             Spec::Exec(exec) => exec.argv.first().map_or("", String::as_str),
             Spec::Script(script) => script.interpreter.as_str(),
-            Spec::Fetch(_) | Spec::Collect(_) => {
+            Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => {
                 let (program, facts) = self.own_program(view, user)?;
                 return Ok((program, vec![facts]));
             }
@@ -177,7 +178,6 @@ impl Resolver {
             chain.push(next);
         }
         let program = match (&work.spec, work.text()) {
-            (Spec::Exec(_) | Spec::Fetch(_) | Spec::Collect(_), _) => open_program(&mut chain),
             (Spec::Script(script), Some(text)) => {
                 let [interpreter] = &chain[..] else {
                     let why = format!("{asked} is itself a script");
@@ -192,21 +192,22 @@ impl Resolver {
                 })?
             }
             (Spec::Script(_), None) => return Err(Code::ScriptUnknown.into()),
+            (_, _) => open_program(&mut chain),
         };
         Ok((program, chain.into_iter().map(|j| j.facts).collect()))
     }
 
-    /// The program that carries files: this one. It needs the host's libraries, and a descriptor to be started by.
+    /// The program that carries files and looks after workspaces: this one. It needs the host's libraries, and a descriptor to be started by.
     fn own_program(&self, view: &View<'_>, user: &User) -> Result<(OpenProgram, ProgramFacts), Refusal> {
         let lacks = |why: &str| Refusal::new(Code::Unenforceable, why);
         if view.held().is_some() {
             return Err(lacks(
-                "files are not carried into and out of root filesystems of their own; name a profile without one",
+                "the node's own program, which carries files and looks after workspaces, does not run in root filesystems of their own; name a profile without one",
             ));
         }
         if view.backend() == Backend::Gvisor {
             return Err(lacks(
-                "files are not carried into and out of gvisor; name a profile of another backend",
+                "the node's own program, which carries files and looks after workspaces, does not run in gvisor; name a profile of another backend",
             ));
         }
         let wrong = |e: io::Error| not_found(format!("the agent's own program: {e}"));
@@ -313,19 +314,6 @@ fn identity_of(meta: &std::fs::Metadata) -> FileIdentity {
         ctime_nsec: meta.ctime_nsec(),
         size: i64::try_from(meta.size()).unwrap_or(i64::MAX),
     }
-}
-
-/// The words that the process is started with; the first one of a script's is put in by its program.
-fn words_of(spec: &Spec, own: Own<'_>) -> Result<Vec<String>, Refusal> {
-    Ok(match spec {
-        Spec::Exec(exec) => exec.argv.clone(),
-        Spec::Script(script) => {
-            let first = std::iter::once(script.interpreter.to_string());
-            first.chain(script.args.iter().cloned()).collect()
-        }
-        Spec::Fetch(fetch) => Order::put(fetch, own.names)?.words(own.carrier),
-        Spec::Collect(collect) => Order::take(collect, own.names)?.words(own.carrier),
-    })
 }
 
 /// Who a profile's jobs run as.

@@ -10,6 +10,7 @@
 //! | `files` | files to nodes and from them, links in their way, full disks and kills in the middle |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
+//! | `workspaces` | what jobs leave for the next, seen and changed from afar |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -46,3 +47,4 @@ mod sandbox;
 mod scripts;
 mod secrets;
 mod steps;
+mod workspaces;

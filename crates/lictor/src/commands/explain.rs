@@ -151,7 +151,7 @@ fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId
     let spec = match work::of(&args.what, || Ok(law.clone()))? {
         Spec::Exec(exec) => Spec::Exec(Exec { env, ..exec }),
         Spec::Script(script) => Spec::Script(Script { env, ..script }),
-        other @ (Spec::Fetch(_) | Spec::Collect(_)) => other,
+        other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
     };
     Ok(Job {
         tag: Default::default(),
@@ -180,7 +180,7 @@ fn assume(name: &Name, profile: &Profile, spec: &Spec) -> Facts {
     let program = match spec {
         Spec::Exec(exec) => exec.argv.first().cloned().unwrap_or_default(),
         Spec::Script(script) => script.interpreter.to_string(),
-        Spec::Fetch(_) | Spec::Collect(_) => "lictor".to_owned(),
+        Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => "lictor".to_owned(),
     };
     let path = if program.contains('/') {
         program
