@@ -33,7 +33,7 @@ pub use release::Release;
 pub use secret::{Delivery, PAD, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
 pub use transfer::{Collect, Fetch};
 pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};
-pub use workspace::{Operation, Workspace};
+pub use workspace::{DiffTerms, GitCommit, Operation, Workspace};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -11,7 +11,7 @@ use std::io;
 use async_trait::async_trait;
 use lictor_proto::Name;
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::Usage;
+use lictor_proto::doc::{GitCommit, Usage};
 use lictor_trust::profiles::Backend as BackendName;
 
 use crate::capability::Capabilities;
@@ -128,6 +128,9 @@ pub trait Snapshot: Send + Sync {
     /// # Errors
     /// As above; what could not be removed is nobody's any more, and removed later.
     async fn remove(&self) -> io::Result<()>;
+
+    /// Says that this has been cloned into it: it is remembered, where no job can change it.
+    fn cloned(&self, git: &GitCommit);
 }
 
 /// A backend that cannot be used here.

@@ -12,7 +12,7 @@ use crate::imp;
 pub const CARRY_FILES: &str = "carry-files";
 
 /// What it ends with, and what that means.
-const STATUSES: [(i32, Code); 10] = [
+const STATUSES: [(i32, Code); 11] = [
     (71, Code::TransferFailed),
     (72, Code::DestinationRefused),
     (73, Code::DestinationExists),
@@ -23,6 +23,7 @@ const STATUSES: [(i32, Code); 10] = [
     (78, Code::SourceMissing),
     (79, Code::SourceTooLarge),
     (80, Code::SandboxUnknown),
+    (81, Code::GitFailed),
 ];
 
 /// Why a file was not carried.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::{Operation, Spec};
+use lictor_proto::doc::{GitCommit, Operation, Spec};
 use lictor_proto::{Digest, Name, Timestamp};
 use lictor_trust::profiles::{Backend, Persist};
 use serde::{Deserialize, Serialize};
@@ -124,8 +124,13 @@ impl Kept {
     pub(crate) fn wanted_by(self, spec: &Spec) -> Self {
         let purpose = match spec {
             Spec::Workspace(workspace) => match workspace.operation {
+                Operation::Clone => Purpose::Work,
                 Operation::Snapshot => Purpose::Add,
-                Operation::List | Operation::Show | Operation::Restore | Operation::Remove => Purpose::Reduce,
+                Operation::List
+                | Operation::Show
+                | Operation::Diff
+                | Operation::Restore
+                | Operation::Remove => Purpose::Reduce,
             },
             Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) | Spec::Collect(_) => Purpose::Work,
         };
@@ -174,6 +179,8 @@ pub struct KeptSandbox {
     pub snapshots: Vec<Name>,
     /// The job that works there, by its id.
     pub held_by: Option<String>,
+    /// What was cloned into it.
+    pub git: Option<GitCommit>,
 }
 
 /// Why something could not be done with a kept sandbox.

@@ -11,6 +11,9 @@
 //!   looked at and used.
 //! - The agent's own directory is entered by neither.
 
+mod clone;
+mod diff;
+mod git;
 mod known;
 mod put;
 mod take;
@@ -35,6 +38,10 @@ pub(super) enum Order {
     Put(put::Put),
     /// Files become standard output.
     Take(take::Take),
+    /// A commit becomes the files of a workspace.
+    Clone(clone::Clone),
+    /// What of these is not as in a commit becomes standard output.
+    Diff(diff::Diff),
     /// This is standard output.
     Say(String),
     /// There is no such workspace.
@@ -113,13 +120,20 @@ impl Order {
     }
 }
 
-/// The words that the process of a job is started with, under the profile of this name, with a directory of its own; the
-/// first one of a script's is put in by its program.
-pub(super) fn words_of(
-    spec: &Spec,
-    (profile, dir): (&Name, &Path),
-    own: Own<'_>,
-) -> Result<Vec<String>, Refusal> {
+/// Where a job is to run.
+pub(super) struct Place<'a> {
+    /// Its profile's name.
+    pub(super) profile: &'a Name,
+    /// Its own directory, on the host.
+    pub(super) dir: &'a Path,
+    /// The kept directory that it works in, as it sees it; nothing where it names none.
+    pub(super) workspace: String,
+    /// Whether its way out is the proxy.
+    pub(super) has_proxy: bool,
+}
+
+/// The words that the process of a job is started with; the first one of a script's is put in by its program.
+pub(super) fn words_of(spec: &Spec, place: &Place<'_>, own: Own<'_>) -> Result<Vec<String>, Refusal> {
     Ok(match spec {
         Spec::Exec(exec) => exec.argv.clone(),
         Spec::Script(script) => {
@@ -128,7 +142,7 @@ pub(super) fn words_of(
         }
         Spec::Fetch(fetch) => Order::put(fetch, own.names)?.words(own.carrier),
         Spec::Collect(collect) => Order::take(collect, own.names)?.words(own.carrier),
-        Spec::Workspace(workspace) => known::order(workspace, (profile, dir))?.words(own.carrier),
+        Spec::Workspace(workspace) => known::order(workspace, place)?.words(own.carrier),
     })
 }
 
@@ -164,6 +178,8 @@ pub(crate) fn carry(order: &str) -> Result<(), CarryError> {
     match order {
         Order::Put(put) => put.carry_out(std::io::stdin().lock()),
         Order::Take(take) => take.carry_out(std::io::stdout().lock()),
+        Order::Clone(clone) => clone.carry_out(std::io::stdin().lock()),
+        Order::Diff(diff) => diff.carry_out(std::io::stdout().lock()),
         Order::Say(text) => {
             use std::io::Write as _;
             let mut out = std::io::stdout().lock();

@@ -14,10 +14,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lictor_proto::Timestamp;
+use lictor_proto::doc::GitCommit;
 use lictor_trust::profiles::size_in_words;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
@@ -44,6 +45,8 @@ pub(crate) struct Claim {
     is_new: bool,
     /// Whether it has been removed meanwhile.
     is_gone: AtomicBool,
+    /// What has been cloned into it meanwhile.
+    cloned: OnceLock<GitCommit>,
     /// Holds the lock.
     lock: Arc<OwnedFd>,
 }
@@ -109,6 +112,7 @@ impl Claim {
                 about,
                 is_new,
                 is_gone: AtomicBool::new(false),
+                cloned: OnceLock::new(),
                 lock: Arc::new(lock),
             });
         }
@@ -118,6 +122,11 @@ impl Claim {
     /// Its directory, and the lock for whoever works there beside the job.
     pub(super) fn share(&self) -> (PathBuf, Arc<OwnedFd>) {
         (self.dir.clone(), self.lock.clone())
+    }
+
+    /// Remembers what was cloned into it, once its job lets go of it.
+    pub(super) fn cloned(&self, git: &GitCommit) {
+        let _ = self.cloned.set(git.clone());
     }
 
     /// Takes its name away: whoever claims one of that name begins anew. What it held is there to be removed, by the caller
@@ -145,6 +154,9 @@ impl Claim {
         // Where the clock was put back meanwhile, what was said at the claim is later.
         self.about.used_at = Timestamp::now().max(self.about.used_at);
         self.about.holder = None;
+        if let Some(git) = self.cloned.take() {
+            self.about.git = Some(git);
+        }
         let shut = shut(&self.dir.join("workspace"));
         self.about.bytes = measure(&self.dir);
         if let Err(error) = shut.and(self.about.write(&self.dir)) {
@@ -180,6 +192,7 @@ fn begin(kept: &Kept, spec: &LaunchSpec, now: Timestamp) -> Result<About, StartE
         used_at: now,
         bytes: 0,
         holder: None,
+        git: None,
     };
     about.write(&kept.dir).map_err(failed())?;
     Ok(about)

@@ -20,7 +20,7 @@ use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{Exec, Process, Spec};
 use lictor_proto::{Digest, Name};
 use lictor_rootfs::Store;
-use lictor_trust::profiles::{Backend, Profile};
+use lictor_trust::profiles::{Backend, Network, Profile};
 use sha2::{Digest as _, Sha256};
 
 use super::OWN_PROGRAM;
@@ -117,7 +117,17 @@ impl Resolver {
         let own_facts = found.next().ok_or_else(|| not_found("no program"))?;
         let changes_user = user != users::current();
         let uid = user.uid;
-        let words = files::words_of(&work.spec, (name, dir), own)?;
+        let place = files::Place {
+            profile: name,
+            dir,
+            workspace: match &kept {
+                Some(_) if backend.is_namespaced() => "/workspace".to_owned(),
+                Some(kept) => kept.workspace().to_string_lossy().into_owned(),
+                None => String::new(),
+            },
+            has_proxy: profile.network == Network::Egress,
+        };
+        let words = files::words_of(&work.spec, &place, own)?;
         let wanted = (&words[..], work.process());
         let mut spec = LaunchSpec::new((profile, backend), wanted, (dir, kept), program, user);
         spec.changes_user = changes_user;
@@ -125,6 +135,7 @@ impl Resolver {
             // What a profile sets for jobs is not for the agent's own program.
             spec.env.clear();
         }
+        spec.narrow_for(&work.spec)?;
         spec.rootfs = view.held().map(|held| held.tree().to_owned());
         spec.hold = view.held();
         let (rootfs, rootfs_index) = view.root_facts();

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use lictor_proto::Name;
+use lictor_proto::doc::GitCommit;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid,
 };
@@ -78,6 +79,12 @@ impl Snapshot for Job {
         let aside = claim.give_up()?;
         let removed = tokio::task::spawn_blocking(move || remove_dir(&aside));
         removed.await.map_err(io::Error::other)?
+    }
+
+    fn cloned(&self, git: &GitCommit) {
+        if let Some(claim) = self.plan.claimed() {
+            claim.cloned(git);
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
 //! | `workspaces` | what jobs leave for the next, seen and changed from afar |
+//! | `clones` | commits of repositories in workspaces, and what jobs make of them |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -26,6 +27,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod apart;
+mod clones;
 mod commands;
 mod contract;
 mod demo;

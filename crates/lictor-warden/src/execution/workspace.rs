@@ -4,7 +4,7 @@ use std::io::{Error, ErrorKind};
 
 use lictor_proto::Code;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Exit, Job, Operation, Outcome, Spec};
+use lictor_proto::doc::{Artifact, Exit, Job, LimitHit, Operation, Outcome, Spec};
 use lictor_sandbox::{CarryError, Sandbox};
 
 use crate::receipt::End;
@@ -25,16 +25,38 @@ pub(super) async fn done(job: &Job, sandbox: &dyn Sandbox, end: End) -> End {
     let name = workspace.snapshot.as_ref();
     let worked = match (workspace.operation, sandbox.snapshots(), name) {
         (Operation::List | Operation::Show, _, _) => Ok(()),
+        (Operation::Diff, _, _) => return whole(end),
+        (Operation::Clone, Some(kept), _) => {
+            workspace.git.iter().for_each(|git| kept.cloned(git));
+            Ok(())
+        }
         (Operation::Snapshot, Some(kept), Some(name)) => kept.snapshot(name).await,
         (Operation::Restore, Some(kept), Some(name)) => kept.restore(name).await,
         (Operation::Remove, Some(kept), _) => kept.remove().await,
-        (Operation::Snapshot | Operation::Restore | Operation::Remove, _, _) => {
+        (Operation::Clone | Operation::Snapshot | Operation::Restore | Operation::Remove, _, _) => {
             Err(ErrorKind::Unsupported.into())
         }
     };
     match worked {
         Ok(()) => end,
         Err(e) => failed(end, refusal(workspace.operation, &e)),
+    }
+}
+
+/// A patch is worth nothing unless all of it was kept.
+fn whole(end: End) -> End {
+    let is_kept = !end.limits_hit.contains(&LimitHit::Output);
+    let Some(stream) = end.output.as_ref().map(|o| &o.stdout).filter(|_| is_kept) else {
+        return failed(end, Code::DiskFull.into());
+    };
+    let artifact = Artifact {
+        path: "/workspace".to_owned(),
+        size: stream.bytes,
+        sha256: stream.sha256,
+    };
+    End {
+        artifacts: vec![artifact],
+        ..end
     }
 }
 

@@ -1,5 +1,6 @@
 //! Arguments of `lictor workspace`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -47,6 +48,32 @@ pub(crate) enum WorkspaceCommand {
     Show {
         #[command(flatten)]
         one: Workspace,
+    },
+    /// Bring a commit of a repository into an empty one, which is made if need be
+    Clone {
+        #[command(flatten)]
+        one: Workspace,
+        /// https://HOST/PATH; the profile's egress has to list the host
+        url: String,
+        /// The commit's full id, 40 hexadecimal digits
+        commit: String,
+        /// Show this secret to the host when it asks: USER:PASSWORD, or a token
+        #[arg(long, value_name = "SECRET")]
+        credential: Option<Name>,
+    },
+    /// Print what of its files is not as in the commit that was cloned, as a patch, new files included
+    Diff {
+        #[command(flatten)]
+        one: Workspace,
+        /// Into this file, up to 1 GiB [default: to standard output, up to 1 MiB]
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+        /// Also new files that .gitignore leaves out
+        #[arg(long)]
+        ignored: bool,
+        /// Against this commit, by its full id, in place of the one that was cloned
+        #[arg(long, value_name = "COMMIT")]
+        against: Option<String>,
     },
     /// Copy what one holds, kept and removed with it
     Snapshot {

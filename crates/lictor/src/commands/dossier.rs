@@ -264,6 +264,20 @@ fn about_workspace(workspace: &Workspace) -> Vec<String> {
     let snapshot = workspace.snapshot.as_ref();
     let mut lines = vec![format!("workspace  {} {name}", workspace.operation.as_str())];
     lines.extend(snapshot.map(|name| format!("snapshot   {name}")));
+    if let Some(git) = &workspace.git {
+        lines.push(format!("clones     {}", escape(&git.url)));
+        lines.push(format!("commit     {}", escape(&git.commit)));
+    }
+    if let Some(diff) = &workspace.diff {
+        let against = diff.against.as_deref().unwrap_or("the commit that was cloned");
+        let ignored = if diff.ignored {
+            ", ignored files included"
+        } else {
+            ""
+        };
+        lines.push(format!("against    {}{ignored}", escape(against)));
+        lines.push(format!("at most    {} bytes", diff.max_bytes));
+    }
     lines
 }
 

@@ -1,14 +1,16 @@
 //! `lictor workspace`: what a node keeps by name between jobs, seen and changed from here, by signed jobs.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
 
 use lictor_client::{JobOptions, Signer};
-use lictor_proto::doc::{Operation, Stdin, Workspace};
+use lictor_proto::Name;
+use lictor_proto::doc::{Delivery, DiffTerms, GitCommit, Operation, Stdin, Workspace};
 use lictor_trust::profiles::size_in_words;
 use serde_json::{Value, json};
 
-use crate::args::{Targets, WorkspaceCommand, Workspaces};
+use crate::args::{Targets, UsedSecret, WorkspaceCommand, Workspaces};
 use crate::commands::bring::Asked;
 use crate::commands::choice;
 use crate::commands::watch::Inlet;
@@ -20,6 +22,10 @@ use crate::session::Session;
 
 /// Bytes that are read of a list.
 const LIST: u64 = 1 << 20;
+/// Bytes of a patch that is shown.
+const INLINE: u64 = 1 << 20;
+/// And of one that goes into a file.
+const WHOLE: u64 = 1 << 30;
 
 pub(crate) async fn run(session: &Session, args: &Workspaces) -> Result {
     let (node, work) = work(args);
@@ -30,6 +36,7 @@ pub(crate) async fn run(session: &Session, args: &Workspaces) -> Result {
         return Err(Failure::new("a workspace is on one node").hint("Name one node."));
     };
     let key = session.key(args.terms.key.as_ref())?;
+    let credential = credential(&args.command);
     let options = JobOptions {
         nodes: vec![node.id().clone()],
         profile: args.terms.profile.clone(),
@@ -38,9 +45,9 @@ pub(crate) async fn run(session: &Session, args: &Workspaces) -> Result {
         valid: args.terms.valid,
         retry_of: None,
         expect: choice.expect.clone(),
-        secrets: Vec::new(),
+        secrets: super::secrets::uses(session, (&hub, &store), &credential, &choice.nodes).await?,
     };
-    let operation = work.operation;
+    let most = work.diff.as_ref().map_or(LIST, |diff| diff.max_bytes);
     let job = Signer::new(store.trust(), &session.config.operator, &key)
         .job(work, options)
         .map_err(|r| Failure::refused("could not sign the job", &r))?;
@@ -52,34 +59,99 @@ pub(crate) async fn run(session: &Session, args: &Workspaces) -> Result {
         key: &key,
     };
     let mut answer = session.scratch().doing("make a file for the answer")?;
-    let inlet = Inlet::new(&answer, LIST);
+    let inlet = Inlet::new(&answer, most);
     let status = asked.bring(&job, &inlet).await?;
-    if status == Status::OK && operation.looks() {
-        tell(session, &mut answer)?;
+    if status != Status::OK {
+        return Ok(status);
+    }
+    match &args.command {
+        WorkspaceCommand::Ls { .. } | WorkspaceCommand::Show { .. } => tell(session, &mut answer)?,
+        WorkspaceCommand::Diff { to, .. } => hand_over(session, &mut answer, to.as_deref())?,
+        _ => {}
     }
     Ok(status)
 }
 
 /// The node and what is asked of it.
 fn work(args: &Workspaces) -> (&str, Workspace) {
-    let (operation, node, name, snapshot) = match &args.command {
-        WorkspaceCommand::Ls { node } => (Operation::List, node, None, None),
-        WorkspaceCommand::Show { one } => (Operation::Show, &one.node, Some(&one.name), None),
-        WorkspaceCommand::Snapshot { one, snapshot } => {
-            (Operation::Snapshot, &one.node, Some(&one.name), Some(snapshot))
+    use WorkspaceCommand as Command;
+    let of = |operation, one: &crate::args::Workspace| Workspace::new(operation, Some(one.name.clone()));
+    let (node, work) = match &args.command {
+        Command::Ls { node } => (node, Workspace::new(Operation::List, None)),
+        Command::Show { one } => (&one.node, of(Operation::Show, one)),
+        Command::Clone { one, url, commit, .. } => {
+            let git = GitCommit {
+                url: url.clone(),
+                commit: commit.clone(),
+            };
+            let work = Workspace {
+                git: Some(git),
+                ..of(Operation::Clone, one)
+            };
+            (&one.node, work)
         }
-        WorkspaceCommand::Restore { one, snapshot } => {
-            (Operation::Restore, &one.node, Some(&one.name), Some(snapshot))
+        Command::Diff {
+            one,
+            to,
+            ignored,
+            against,
+        } => {
+            let terms = DiffTerms {
+                max_bytes: if to.is_some() { WHOLE } else { INLINE },
+                ignored: *ignored,
+                against: against.clone(),
+            };
+            let work = Workspace {
+                diff: Some(terms),
+                ..of(Operation::Diff, one)
+            };
+            (&one.node, work)
         }
-        WorkspaceCommand::Rm { one } => (Operation::Remove, &one.node, Some(&one.name), None),
+        Command::Snapshot { one, snapshot } => (&one.node, with(snapshot, of(Operation::Snapshot, one))),
+        Command::Restore { one, snapshot } => (&one.node, with(snapshot, of(Operation::Restore, one))),
+        Command::Rm { one } => (&one.node, of(Operation::Remove, one)),
     };
     let timeout = args.terms.timeout;
-    let work = Workspace {
-        snapshot: snapshot.cloned(),
-        timeout_ms: timeout.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-        ..Workspace::new(operation, name.cloned())
+    let timeout_ms = timeout.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    (node, Workspace { timeout_ms, ..work })
+}
+
+fn with(snapshot: &Name, work: Workspace) -> Workspace {
+    Workspace {
+        snapshot: Some(snapshot.clone()),
+        ..work
+    }
+}
+
+/// The secret that a clone shows to its host.
+fn credential(command: &WorkspaceCommand) -> Vec<UsedSecret> {
+    let name = match command {
+        WorkspaceCommand::Clone { credential, .. } => credential.clone(),
+        _ => None,
     };
-    (node, work)
+    let used = name.map(|name| UsedSecret {
+        name,
+        delivery: Delivery::Stdin,
+    });
+    used.into_iter().collect()
+}
+
+/// A patch that the node has signed, to where it was wanted.
+fn hand_over(session: &Session, answer: &mut File, to: Option<&Path>) -> Result<()> {
+    answer.rewind().doing("read the patch")?;
+    let Some(to) = to else {
+        let mut out = std::io::stdout().lock();
+        let written = std::io::copy(answer, &mut out).and_then(|_| out.flush());
+        return written.doing("write to standard output");
+    };
+    let doing = || format!("write {}", to.display());
+    let mut file = File::create_new(to).doing(doing())?;
+    let bytes = std::io::copy(answer, &mut file).doing(doing())?;
+    file.sync_all().doing(doing())?;
+    let line = json!({ "event": "patch", "to": to.to_string_lossy(), "bytes": bytes });
+    session
+        .out
+        .either(&line, || format!("{bytes} bytes: {}", to.display()))
 }
 
 /// What the node has signed that it knows.
@@ -103,6 +175,7 @@ fn tell(session: &Session, answer: &mut File) -> Result<()> {
             "until",
             "in use by",
             "snapshots",
+            "commit",
         ];
         let rows: Vec<_> = all.iter().map(row).collect();
         table(&head, &rows)
@@ -122,5 +195,6 @@ fn row(one: &Value) -> Vec<String> {
         word("until"),
         word("held_by"),
         snapshots.join(", "),
+        escape(one["git"]["commit"].as_str().unwrap_or_default()),
     ]
 }
