@@ -96,7 +96,7 @@ impl Job {
 
     /// Whether no process of it lives.
     fn is_still(&self) -> bool {
-        self.tree().is_ok_and(|t| t.processes().is_empty())
+        !self.tree().is_ok_and(|t| !t.processes().is_empty())
     }
 
     async fn with_kept(&self, work: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) -> io::Result<()> {

@@ -13,6 +13,11 @@ fn hub_has_another_workspace_removed() {
 }
 
 #[test]
+fn hub_has_another_commit_cloned() {
+    holds("hub_has_another_commit_cloned");
+}
+
+#[test]
 fn hub_has_a_workspace_removed_again() {
     holds("hub_has_a_workspace_removed_again");
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use lictor_proto::agent::OfferReply;
-use lictor_proto::doc::{Exec, Operation, Spec, Workspace};
+use lictor_proto::doc::{Exec, GitCommit, Operation, Spec, Workspace};
 use lictor_proto::{Code, Envelope, limits};
 
 use super::attacks;
@@ -13,6 +13,7 @@ attacks! {
     hub_turns_a_look_at_a_workspace_into_its_removal => Some(Code::SignatureInvalid),
     hub_has_another_workspace_removed => Some(Code::SignatureInvalid),
     hub_has_a_workspace_removed_again => Some(Code::Replayed),
+    hub_has_another_commit_cloned => Some(Code::SignatureInvalid),
 }
 
 fn job(scene: &Scene, spec: Spec) -> String {
@@ -87,5 +88,27 @@ async fn hub_has_a_workspace_removed_again() -> Result<Seen> {
     );
     let seen = scene.noted(Code::Replayed).await?;
     is_there(&scene, "shop").await?;
+    Ok(seen)
+}
+
+/// Another commit, and another place for it to come from. The honest one is obeyed: it tries, and finds nobody there.
+async fn hub_has_another_commit_cloned() -> Result<Seen> {
+    const URL: &str = "http://127.0.0.1:1/shop.git";
+    let scene = Scene::set().await?;
+    let commit = "0123456789abcdef".repeat(3)[..40].to_owned();
+    let work = Workspace {
+        git: Some(GitCommit {
+            url: URL.to_owned(),
+            commit: commit.clone(),
+        }),
+        ..Workspace::new(Operation::Clone, Some(name("shop")))
+    };
+    let honest = job(&scene, Spec::Workspace(work));
+    altered(&scene, &honest, (URL, "http://127.0.0.1:1/evil.git")).await?;
+    let seen = altered(&scene, &honest, (commit.as_str(), &"f".repeat(40))).await?;
+    ensure!(
+        scene.offer(&honest, &[]).await? == OfferReply::Accepted,
+        "the honest one is not taken"
+    );
     Ok(seen)
 }
