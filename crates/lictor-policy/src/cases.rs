@@ -3,12 +3,12 @@
 //! A case names who asks for what, where, and what must come of it. What is left out has a plain default, so that a
 //! case says only what it is about. Facts are assumed, not found: a case tests the policy, not a machine.
 
+mod work;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_proto::doc::{
-    Approval, ApprovalFacts, Cancel, Collect, Exec, Fetch, Job, NodeKind, Release, Script, Spec, Stdin,
-};
+use lictor_proto::doc::{Approval, ApprovalFacts, Cancel, Job, NodeKind, Release, Stdin, Workspace};
 use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::parse_duration;
@@ -46,6 +46,8 @@ pub struct Case {
     pub fetch: Option<String>,
     /// What is brought from the node; in place of a command.
     pub collect: Option<String>,
+    /// What is done with a workspace, as the spec of a job has it; in place of a command.
+    pub workspace: Option<Workspace>,
     /// Bytes of that file, or the most that may be brought.
     #[serde(default = "one_mib")]
     pub size: u64,
@@ -254,15 +256,20 @@ impl Case {
             return Err("nodes is 1 to 10000".into());
         }
         let is_script = self.script.is_some() || self.named_script.is_some();
-        let carries = self.fetch.is_some() || self.collect.is_some();
-        if carries && (is_script || !self.argv.is_empty() || (self.fetch.is_some() && self.collect.is_some()))
-        {
-            return Err("a case has one of argv, a script, fetch and collect".into());
+        let others = [
+            self.fetch.is_some(),
+            self.collect.is_some(),
+            self.workspace.is_some(),
+        ];
+        let others = others.into_iter().filter(|is_there| *is_there).count();
+        if others > 1 || (others == 1 && (is_script || !self.argv.is_empty())) {
+            return Err("a case has one of argv, a script, fetch, collect and workspace".into());
         }
-        let says_what = carries || is_script || !self.argv.is_empty();
+        let says_what = others == 1 || is_script || !self.argv.is_empty();
         if !self.cancel && (!says_what || self.profile.is_none()) {
             return Err(
-                "a case names argv, a script, fetch or collect, and a profile; or it is a cancel".into(),
+                "a case names argv, a script, fetch, collect or workspace, and a profile; or it is a cancel"
+                    .into(),
             );
         }
         if self.script.is_some() && self.named_script.is_some() {
@@ -312,55 +319,6 @@ impl Case {
             now,
         };
         evaluate(law, &question)
-    }
-
-    fn spec(&self, files: &LawFiles) -> Spec {
-        let duration = |text: &String| parse_duration(text).unwrap_or_default();
-        let timeout_ms = self.timeout.as_ref().map(duration).map(millis);
-        let (env, sandbox, args) = (self.env.clone(), self.sandbox.clone(), self.argv.clone());
-        if let Some(to) = &self.fetch {
-            return Spec::Fetch(Fetch {
-                to: to.clone(),
-                sha256: self.sha256.unwrap_or(JOB),
-                size: self.size,
-                mode: self.mode.clone().unwrap_or_else(|| "0644".to_owned()),
-                owner: self.owner.clone(),
-                group: None,
-                replace: self.replace,
-                timeout_ms,
-                sandbox,
-            });
-        }
-        if let Some(from) = &self.collect {
-            return Spec::Collect(Collect {
-                timeout_ms,
-                sandbox,
-                ..Collect::new(from.clone(), self.size)
-            });
-        }
-        let interpreter = || self.interpreter.clone().unwrap_or_else(|| name("sh"));
-        let script = match (&self.script, &self.named_script) {
-            (Some(text), _) => Script::new(interpreter(), text.clone(), args),
-            (None, Some(name)) => {
-                let text = files.scripts.get(name.as_str()).map_or("", String::as_str);
-                let bound = (name.clone(), Digest::of(text.as_bytes()));
-                Script::of_bundle(interpreter(), bound, args)
-            }
-            (None, None) => {
-                return Spec::Exec(Exec {
-                    env,
-                    sandbox,
-                    timeout_ms,
-                    ..Exec::new(args)
-                });
-            }
-        };
-        Spec::Script(Script {
-            env,
-            sandbox,
-            timeout_ms,
-            ..script
-        })
     }
 
     fn job(&self, files: &LawFiles, now: Timestamp) -> Job {

@@ -1,6 +1,7 @@
 //! Builds Cedar's context: everything signed in the job, and the facts. Approvals are never in it.
 
 mod transfer;
+mod workspace;
 
 use cedar_policy::{Context, RestrictedExpression as Value};
 use lictor_proto::Name;
@@ -11,6 +12,7 @@ use crate::facts::{Facts, ProgramFacts, SecretFacts};
 use crate::shell::{Action, ShellCode};
 
 pub(crate) use transfer::{collect, fetch};
+pub(crate) use workspace::workspace;
 
 /// The context could not be built; the answer is then a denial.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,14 +38,16 @@ pub(crate) fn run(
         Spec::Script(script) => {
             command(&argv_of(script), &mut pairs);
         }
-        Spec::Fetch(_) | Spec::Collect(_) => return Err(error("it runs nothing of its own")),
+        Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => {
+            return Err(error("it runs nothing of its own"));
+        }
     }
     environment(job, facts, &mut pairs);
     found(facts, &mut pairs)?;
     terms(job, profile, &mut pairs);
     chosen(job, profile, &mut pairs)?;
     match action {
-        Action::Exec | Action::ShellOpaque { .. } | Action::Fetch | Action::Collect => {}
+        Action::Exec | Action::ShellOpaque { .. } | Action::Fetch | Action::Collect | Action::Workspace => {}
         Action::Shell(code) => {
             put(&mut pairs, "code", text(&code.code));
             read_in_full(code, &mut pairs);
@@ -103,7 +107,7 @@ pub(crate) fn secret(
         Spec::Exec(exec) => (exec.argv.clone(), ""),
         Spec::Script(script) => (argv_of(script), script.name.as_ref().map_or("", Name::as_str)),
         // They take no secrets: a job that names some is not valid.
-        Spec::Fetch(_) | Spec::Collect(_) => (Vec::new(), ""),
+        Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => (Vec::new(), ""),
     };
     let first = argv.first().map_or("", String::as_str);
     let mut pairs: Pairs = Vec::with_capacity(20);

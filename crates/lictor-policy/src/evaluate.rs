@@ -147,6 +147,7 @@ pub(crate) fn judge(law: &Law, inputs: &Inputs<'_>) -> Verdict {
         },
         Spec::Fetch(_) => Action::Fetch,
         Spec::Collect(_) => Action::Collect,
+        Spec::Workspace(_) => Action::Workspace,
     };
     let mut verdict = weigh(law, inputs, &action).unwrap_or_else(|stop| stop.verdict(action.name()));
     if let Action::ShellOpaque { why } | Action::Script(ScriptRead { code: Err(why), .. }) = action {
@@ -161,6 +162,7 @@ fn weigh(law: &Law, inputs: &Inputs<'_>, action: &Action) -> Result<Verdict, Sto
         Spec::Exec(_) | Spec::Script(_) => context::run(inputs.job, profile, inputs.facts, action),
         Spec::Fetch(fetch) => context::fetch(fetch, (inputs.job, profile, inputs.facts)),
         Spec::Collect(collect) => context::collect(collect, (inputs.job, profile, inputs.facts)),
+        Spec::Workspace(workspace) => context::workspace(workspace, (inputs.job, profile, inputs.facts)),
     };
     let context = context.map_err(Stop::error)?;
     let mut asked = rule::ask(law, action.name(), operator, inputs.node, context)?;

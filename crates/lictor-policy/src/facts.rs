@@ -97,7 +97,7 @@ impl Facts {
         let called = match &job.spec {
             Spec::Exec(exec) => exec.argv.first().map_or("", String::as_str),
             Spec::Script(script) => script.interpreter.as_str(),
-            Spec::Fetch(_) | Spec::Collect(_) => "lictor",
+            Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => "lictor",
         };
         let path = if called.contains('/') {
             called.to_owned()

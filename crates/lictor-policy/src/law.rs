@@ -34,6 +34,7 @@ pub const ACTIONS: &[&str] = &[
     "use_secret",
     "fetch",
     "collect",
+    "workspace",
     "command",
     "terminal",
     "file_read",

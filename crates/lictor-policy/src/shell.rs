@@ -37,6 +37,8 @@ pub enum Action {
     Fetch,
     /// Files from the node.
     Collect,
+    /// Something done with a workspace.
+    Workspace,
     /// Something whose effect cannot be read from its arguments.
     ShellOpaque {
         /// Why, for people.
@@ -74,6 +76,7 @@ impl Action {
             Self::Script(_) => "script",
             Self::Fetch => "fetch",
             Self::Collect => "collect",
+            Self::Workspace => "workspace",
             Self::ShellOpaque { .. } => "shell_opaque",
         }
     }

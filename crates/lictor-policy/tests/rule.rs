@@ -446,3 +446,37 @@ fn warnings_name_what_is_no_boundary() {
     assert!(by_policy["opaque"].iter().any(|w| w.contains("namespaced")));
     assert!(by_policy["tight"][0].contains("exactly 2"));
 }
+
+#[test]
+fn a_case_about_a_workspace_is_judged_as_a_job_would_be() {
+    let rule = r#"@id("pay-stays") forbid(principal, action == Action::"workspace", resource)
+        when { context.sandbox == "pay" && context.operation == "remove" };
+        @id("ours") forbid(principal, action == Action::"workspace", resource)
+        when { context.operation == "clone" } unless { context.git_host == "git.example.org" };"#;
+    let law = [("p", OPS), ("q", rule)];
+    let of = |work: &str| {
+        let text = format!("argv = []\nworkspace = {{ {work} }}");
+        verdict(&law, &text)
+    };
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    for allowed in [
+        "operation = \"list\"".to_owned(),
+        "operation = \"remove\", sandbox = \"shop\"".to_owned(),
+        "operation = \"show\", sandbox = \"pay\"".to_owned(),
+        format!(
+            "operation = \"clone\", sandbox = \"a\", git = {{ url = \"https://git.example.org/a\", commit = \"{commit}\" }}"
+        ),
+    ] {
+        assert!(matches!(of(&allowed).outcome, Outcome::Permit), "{allowed}");
+    }
+    for denied in [
+        "operation = \"remove\", sandbox = \"pay\"".to_owned(),
+        format!(
+            "operation = \"clone\", sandbox = \"a\", git = {{ url = \"https://evil.example.org/a\", commit = \"{commit}\" }}"
+        ),
+    ] {
+        assert_eq!(code(&of(&denied)), Code::Forbidden, "{denied}");
+    }
+    let both = "[[case]]\nname='x'\noperator='a'\nprofile='host'\nexpect='deny'\nargv=['x']\nworkspace={operation='list'}\n";
+    assert!(cases::parse("x.toml", both).is_err());
+}

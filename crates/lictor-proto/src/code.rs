@@ -168,6 +168,7 @@ codes! {
     SourceRefused = "source_refused", "The path cannot be collected: a link or a special file is on the way, or it is the agent's own.", "Standard error has the path; name the real one.";
     SourceMissing = "source_missing", "There is nothing at the path, or the profile's jobs may not read it.", "Check the path, and as whom the profile's jobs run.";
     SourceTooLarge = "source_too_large", "There is more than the job may bring.", "Raise --max-bytes, or name less.";
+    GitFailed = "git_failed", "git could not do its part.", "Standard error has what git says: whether it is installed, what it could not reach, what is missing.";
     TransferFailed = "transfer_failed", "The file could not be carried.", "Standard error has the system's reason.";
     TimedOut = "timed_out", "The wall time limit was reached and the process tree was ended.", "Raise --timeout if it needs longer.";
     Canceled = "canceled", "A signed cancel ended the job.", "Nothing.";

@@ -18,6 +18,7 @@ mod secret;
 mod terms;
 mod transfer;
 mod work;
+mod workspace;
 
 pub use expect::{Expect, Unexpected};
 pub use job::{Approval, ApprovalFacts, Ask, Cancel, Job, OpenGate, Stdin, StdinBytes, StdinWord};
@@ -34,6 +35,7 @@ pub use secret::{Delivery, PAD, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
 pub use terms::{LimitName, Terms};
 pub use transfer::{Collect, Fetch};
 pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};
+pub use workspace::{DiffTerms, GitCommit, Operation, Workspace};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -11,7 +11,7 @@ use std::io;
 use async_trait::async_trait;
 use lictor_proto::Name;
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::Usage;
+use lictor_proto::doc::{GitCommit, Usage};
 use lictor_trust::profiles::Backend as BackendName;
 
 use crate::capability::Capabilities;
@@ -107,7 +107,7 @@ pub trait Suspend: Send + Sync {
 }
 
 /// Snapshots of a kept sandbox: files, directories and links of what its jobs work in, with owners, modes and times. They
-/// are removed with it. One copy is at most a million entries, 64 GiB, and 200 directories deep.
+/// are removed with it. One copy is at most a million entries, 64 GiB, and 200 directories deep; there are 16 at most.
 #[async_trait]
 pub trait Snapshot: Send + Sync {
     /// Copies what it holds now; another one of that name is replaced when the copy is complete.
@@ -122,6 +122,15 @@ pub trait Snapshot: Send + Sync {
     /// # Errors
     /// As above; `NotFound` when there is none of that name.
     async fn restore(&self, name: &Name) -> io::Result<()>;
+
+    /// Removes it, with its snapshots, for good: there is none of its name then. Only after the end of the job's program.
+    ///
+    /// # Errors
+    /// As above; what could not be removed is nobody's any more, and removed later.
+    async fn remove(&self) -> io::Result<()>;
+
+    /// Says that this has been cloned into it: it is remembered, where no job can change it.
+    fn cloned(&self, git: &GitCommit);
 }
 
 /// A backend that cannot be used here.
@@ -153,8 +162,16 @@ pub enum StartError {
         source: io::Error,
     },
     /// Another job works in the kept sandbox that this one names.
-    #[error("another job works in the sandbox {name}")]
+    #[error("{} works in the sandbox {name}", .job.as_deref().unwrap_or("another job"))]
     Busy {
+        /// Its name.
+        name: String,
+        /// That job, by its id, where it is known.
+        job: Option<String>,
+    },
+    /// The job names a kept sandbox to do something with it, and there is none.
+    #[error("the profile has no kept sandbox {name} here")]
+    Unknown {
         /// Its name.
         name: String,
     },
@@ -184,6 +201,7 @@ impl StartError {
                 Refusal::new(Code::StartFailed, format!("cannot {step}: {source}"))
             }
             Self::Busy { .. } => Refusal::new(Code::SandboxBusy, self.to_string()),
+            Self::Unknown { .. } => Refusal::new(Code::SandboxUnknown, self.to_string()),
             Self::Full { why } => {
                 let fix = "on the node, `lictor agent sandbox ls` shows them and `rm NAME` makes room";
                 Refusal::new(Code::SandboxLimit, format!("{why}; {fix}"))

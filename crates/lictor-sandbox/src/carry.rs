@@ -12,7 +12,7 @@ use crate::imp;
 pub const CARRY_FILES: &str = "carry-files";
 
 /// What it ends with, and what that means.
-const STATUSES: [(i32, Code); 9] = [
+const STATUSES: [(i32, Code); 11] = [
     (71, Code::TransferFailed),
     (72, Code::DestinationRefused),
     (73, Code::DestinationExists),
@@ -22,6 +22,8 @@ const STATUSES: [(i32, Code); 9] = [
     (77, Code::SourceRefused),
     (78, Code::SourceMissing),
     (79, Code::SourceTooLarge),
+    (80, Code::SandboxUnknown),
+    (81, Code::GitFailed),
 ];
 
 /// Why a file was not carried.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc::{GitCommit, Operation, Spec};
 use lictor_proto::{Digest, Name, Timestamp};
 use lictor_trust::profiles::{Backend, Persist};
 use serde::{Deserialize, Serialize};
@@ -41,9 +42,23 @@ pub(crate) struct Kept {
     /// Its directory.
     pub(crate) dir: PathBuf,
     pub(crate) limits: Limits,
+    /// What for; what the job says has it.
+    #[serde(skip)]
+    pub(crate) purpose: Purpose,
     /// How much there may be; the profile's digest and the node's own settings have it.
     #[serde(skip)]
     pub(crate) room: Room,
+}
+
+/// What a job wants a sandbox for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To work there: it is made if need be, and there has to be room.
+    Work,
+    /// To keep more of it: it has to be there, with room.
+    Add,
+    /// To keep no more than there is: it has to be there.
+    Reduce,
 }
 
 /// How long it is kept, in milliseconds.
@@ -95,12 +110,31 @@ impl Kept {
                 idle_ms: millis(persist.idle),
                 age_ms: millis(persist.age),
             },
+            purpose: Purpose::Work,
             room: Room {
                 of_profile: persist.most,
                 of_one: persist.bytes,
                 of_node: KeptBounds::default(),
             },
         }
+    }
+
+    /// The same for this work.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn wanted_by(self, spec: &Spec) -> Self {
+        let purpose = match spec {
+            Spec::Workspace(workspace) => match workspace.operation {
+                Operation::Clone => Purpose::Work,
+                Operation::Snapshot => Purpose::Add,
+                Operation::List
+                | Operation::Show
+                | Operation::Diff
+                | Operation::Restore
+                | Operation::Remove => Purpose::Reduce,
+            },
+            Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) | Spec::Collect(_) => Purpose::Work,
+        };
+        Self { purpose, ..self }
     }
 
     /// Where its jobs work.
@@ -145,6 +179,8 @@ pub struct KeptSandbox {
     pub snapshots: Vec<Name>,
     /// The job that works there, by its id.
     pub held_by: Option<String>,
+    /// What was cloned into it.
+    pub git: Option<GitCommit>,
 }
 
 /// Why something could not be done with a kept sandbox.

@@ -11,6 +11,7 @@
 //!   plan, one start. A probe makes one of its own, for one fixed program that looks at itself.
 //! - What the profile names and the backend lacks is an error, never left out.
 
+mod narrow;
 mod promises;
 mod unenforceable;
 

@@ -22,7 +22,7 @@ impl Work {
     pub fn of(spec: &Spec, files: &LawFiles) -> Result<Self, Refusal> {
         let of_bundle = match spec {
             Spec::Script(script) if script.content.is_none() => Some(files.script(script)?.into()),
-            Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) | Spec::Collect(_) => None,
+            _ => None,
         };
         let spec = spec.clone();
         Ok(Self { spec, of_bundle })
@@ -39,7 +39,7 @@ impl Work {
         match (&self.spec, &self.of_bundle) {
             (Spec::Script(_), Some(text)) => Some(text),
             (Spec::Script(script), None) => script.content.as_deref(),
-            (Spec::Exec(_) | Spec::Fetch(_) | Spec::Collect(_), _) => None,
+            (_, _) => None,
         }
     }
 }

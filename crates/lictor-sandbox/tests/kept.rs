@@ -165,7 +165,7 @@ async fn one_job_at_a_time_has_it(bench: &Bench) {
     out.read(&mut bytes::BytesMut::new(), 64).await.expect("readable");
     let exec = in_sandbox("work", "cat here");
     let busy = bench.start(&exec, StdinSource::Null).await.err();
-    let Some(StartError::Busy { name }) = &busy else {
+    let Some(StartError::Busy { name, .. }) = &busy else {
         panic!("{busy:?}")
     };
     assert_eq!(name, "work");

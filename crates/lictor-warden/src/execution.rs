@@ -1,6 +1,7 @@
 //! One execution: spawn, output, end, receipt. Nothing outside can end it but a stop that somebody signed for.
 
 mod files;
+mod workspace;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -89,12 +90,13 @@ pub(crate) async fn run(execution: Execution) {
             };
             let (ended, output, egress) = attend(&core, running, output).await;
             times.done(Timed::Wait);
-            to_remove = Some(sandbox);
             let end = End {
                 egress,
                 ..finished(ended, output, live.stopped())
             };
-            files::carried(&job, end)
+            let end = workspace::done(&job, &*sandbox, files::carried(&job, end)).await;
+            to_remove = Some(sandbox);
+            end
         }
         Err(refusal) => {
             // Nothing was written; whoever waits for output learns that none comes.

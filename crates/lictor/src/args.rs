@@ -13,6 +13,7 @@ mod org;
 mod secrets;
 mod setup;
 mod terms;
+mod workspaces;
 
 #[cfg(feature = "agent")]
 pub(crate) use agent::*;
@@ -24,6 +25,7 @@ pub(crate) use org::*;
 pub(crate) use secrets::*;
 pub(crate) use setup::*;
 pub(crate) use terms::*;
+pub(crate) use workspaces::*;
 
 use std::path::PathBuf;
 
@@ -74,6 +76,8 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// Copy a file to nodes, or files from a node: one end is TARGET:/path
     Cp(Copy),
+    /// See and change the workspaces of a node: what jobs with --sandbox NAME leave for the next
+    Workspace(Workspaces),
     /// List jobs, newest first
     Jobs(JobsList),
     /// Show one job: command, state, receipt

@@ -7,6 +7,7 @@ mod approvals;
 mod archive;
 mod attempts;
 mod audit;
+mod bring;
 mod cancel;
 mod choice;
 mod confirm;
@@ -46,6 +47,7 @@ mod tokens;
 mod up;
 mod watch;
 mod work;
+mod workspace;
 
 use clap::CommandFactory as _;
 use lictor_proto::{Code, Name};
@@ -74,6 +76,7 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Up(args) => up::run(args, out),
         Command::Run(args) => block_on(run::run(&session()?, args)),
         Command::Cp(args) => block_on(cp::run(&session()?, args)),
+        Command::Workspace(args) => block_on(workspace::run(&session()?, args)),
         Command::Jobs(args) => block_on(jobs::list(&session()?, args)),
         Command::Job(args) => block_on(jobs::show(&session()?, args)),
         Command::Logs(args) => block_on(logs::run(&session()?, args)),

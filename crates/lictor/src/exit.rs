@@ -37,9 +37,10 @@ impl Status {
             None => Self(OWN_ERROR),
         };
         match receipt.outcome {
-            Outcome::Succeeded | Outcome::Failed => of_exit(),
-            Outcome::Canceled => match receipt.exit {
-                // A command that caught the signal and exited 0 was still canceled.
+            Outcome::Succeeded => of_exit(),
+            Outcome::Failed | Outcome::Canceled => match receipt.exit {
+                // A command that caught the signal and exited 0 was still canceled, and what the node did after the end of
+                // its own program can fail as well.
                 Some(Exit::Status(0)) => Self(OWN_ERROR),
                 _ => of_exit(),
             },

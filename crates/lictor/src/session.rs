@@ -112,6 +112,19 @@ impl Session {
     }
 
     /// The key that signs: the one named, else the configured one.
+    /// A file of this process alone, which is gone with it.
+    pub(crate) fn scratch(&self) -> std::io::Result<std::fs::File> {
+        let path = self
+            .home
+            .trust_dir()
+            .join(format!(".answer-{}", std::process::id()));
+        let mut options = std::fs::File::options();
+        options.read(true).write(true).create(true).truncate(true);
+        let file = options.open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(file)
+    }
+
     pub(crate) fn key(&self, named: Option<&lictor_proto::Name>) -> Result<SecretKey> {
         keys::load(&self.home, named.unwrap_or(&self.config.key))
     }

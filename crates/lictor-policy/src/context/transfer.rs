@@ -10,7 +10,7 @@ use super::{ContextError, Pairs, error, last_part, long, put, set, text};
 use crate::facts::Facts;
 
 /// What every job that carries files says, and what it would run in.
-type Around<'a> = (&'a Job, &'a Profile, &'a Facts);
+pub(super) type Around<'a> = (&'a Job, &'a Profile, &'a Facts);
 
 /// The context of putting a file on the node.
 pub(crate) fn fetch(fetch: &Fetch, around: Around<'_>) -> Result<Context, ContextError> {
@@ -50,50 +50,48 @@ pub(crate) fn collect(collect: &Collect, around: Around<'_>) -> Result<Context, 
     Context::from_pairs(pairs).map_err(error)
 }
 
-fn about(path: &str, size: u64, (job, profile, facts): Around<'_>) -> Pairs {
-    let process = job.process();
+fn about(path: &str, size: u64, around: Around<'_>) -> Pairs {
     let mut pairs: Pairs = Vec::with_capacity(30);
+    surround(&mut pairs, around);
+    let sandbox = around.0.process().sandbox.map_or("", Name::as_str);
+    put(&mut pairs, "sandbox", text(sandbox));
     put(&mut pairs, "path", text(path));
     put(&mut pairs, "name", text(last_part(path)));
     put(&mut pairs, "below", set(above(path).into_iter()));
     put(&mut pairs, "size", long(size));
-    put(&mut pairs, "network", text(&facts.network));
-    put(&mut pairs, "profile", text(facts.profile.as_str()));
-    put(&mut pairs, "backend", text(&facts.backend));
-    put(&mut pairs, "namespaced", super::Value::new_bool(facts.namespaced));
+    pairs
+}
+
+/// Where a job of the node's own program would run, and on what terms.
+pub(super) fn surround(pairs: &mut Pairs, (job, profile, facts): Around<'_>) {
+    let process = job.process();
+    put(pairs, "network", text(&facts.network));
+    put(pairs, "profile", text(facts.profile.as_str()));
+    put(pairs, "backend", text(&facts.backend));
+    put(pairs, "namespaced", super::Value::new_bool(facts.namespaced));
     put(
-        &mut pairs,
+        pairs,
         "run_as_uid",
         super::Value::new_long(i64::from(facts.run_as_uid)),
     );
     put(
-        &mut pairs,
-        "sandbox",
-        text(process.sandbox.map_or("", Name::as_str)),
-    );
-    put(
-        &mut pairs,
+        pairs,
         "timeout_ms",
         long(process.timeout.unwrap_or(profile.limits.timeout).as_millis()),
     );
     put(
-        &mut pairs,
+        pairs,
         "validity_ms",
         long(job.expires_at.since(job.issued_at).as_millis()),
     );
     put(
-        &mut pairs,
+        pairs,
         "delay_ms",
         long(job.not_before.since(job.issued_at).as_millis()),
     );
-    put(&mut pairs, "nodes", long(job.nodes.len()));
-    put(
-        &mut pairs,
-        "retry",
-        super::Value::new_bool(job.retry_of.is_some()),
-    );
-    put(&mut pairs, "reason", text(&job.reason));
-    pairs
+    put(pairs, "nodes", long(job.nodes.len()));
+    put(pairs, "retry", super::Value::new_bool(job.retry_of.is_some()));
+    put(pairs, "reason", text(&job.reason));
 }
 
 /// Every directory that a path lies in.

@@ -179,7 +179,9 @@ fn code_that_builds_or_hides_commands_is_opaque() {
                 read.commands.is_empty() && code.trim_start_matches('#').trim().len() < 6,
                 "{code}: {read:?}"
             ),
-            Action::Exec | Action::Script(_) | Action::Fetch | Action::Collect => panic!("{code}"),
+            Action::Exec | Action::Script(_) | Action::Fetch | Action::Collect | Action::Workspace => {
+                panic!("{code}")
+            }
         }
     }
 }
@@ -399,7 +401,9 @@ fn a_number_sign_is_a_comment_only_where_shells_take_it_for_one() {
         match sh(code) {
             Action::Shell(read) => assert!(read.commands.contains("id"), "{code}"),
             Action::ShellOpaque { .. } => {}
-            Action::Exec | Action::Script(_) | Action::Fetch | Action::Collect => panic!("{code}"),
+            Action::Exec | Action::Script(_) | Action::Fetch | Action::Collect | Action::Workspace => {
+                panic!("{code}")
+            }
         }
     }
 }

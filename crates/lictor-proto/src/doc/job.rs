@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::secret::{SecretUse, check_uses};
+use super::secret::{Delivery, SecretUse, check_uses};
 use super::work::{JobKind, Process, Spec};
 use super::{DocKind, Document, Empty, Expect, Invalid, check_reason, check_validity, ensure, tag};
 use crate::code::Code;
@@ -132,12 +132,27 @@ impl Document for Job {
                 Invalid::limit("stdin", "at most 256 MiB")
             })?;
         }
-        let carries = matches!(self.spec, Spec::Fetch(_) | Spec::Collect(_));
-        ensure(!carries || self.stdin == Stdin::NONE, || {
-            Invalid::field("stdin", "a job that carries files reads none")
+        let is_own = matches!(self.spec, Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_));
+        ensure(!is_own || self.stdin == Stdin::NONE, || {
+            Invalid::field("stdin", "a job of this kind reads none")
         })?;
-        ensure(!carries || self.secrets.is_empty(), || {
-            Invalid::field("secrets", "a job that carries files uses none")
+        let may_use = match &self.spec {
+            Spec::Workspace(workspace) if workspace.takes_credential() => {
+                matches!(
+                    &self.secrets[..],
+                    [] | [SecretUse {
+                        delivery: Delivery::Stdin,
+                        ..
+                    }]
+                )
+            }
+            _ => !is_own || self.secrets.is_empty(),
+        };
+        ensure(may_use, || {
+            Invalid::field(
+                "secrets",
+                "a job of this kind uses none; one that clones by https: one, as its standard input",
+            )
         })?;
         ensure(self.kind == self.spec.kind(), || {
             Invalid::field("kind", "says another kind than the spec is of")
@@ -182,6 +197,7 @@ impl Job {
     pub fn keeps(&self, of_profile: u64) -> u64 {
         match &self.spec {
             Spec::Collect(collect) => collect.keeps(),
+            Spec::Workspace(workspace) => workspace.keeps().unwrap_or(of_profile),
             _ => self.process().keep_bytes.unwrap_or(of_profile).min(of_profile),
         }
     }

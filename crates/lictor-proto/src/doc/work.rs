@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::terms::Terms;
 use super::transfer::{Collect, Fetch};
+use super::workspace::Workspace;
 use super::{Invalid, ensure};
 use crate::ids::{Digest, Name};
 use crate::{json, limits};
@@ -26,11 +27,19 @@ pub enum JobKind {
     Fetch,
     /// A file or a directory from the node.
     Collect,
+    /// Something done with a workspace.
+    Workspace,
 }
 
 impl JobKind {
     /// All there are.
-    pub const ALL: &'static [Self] = &[Self::Exec, Self::Script, Self::Fetch, Self::Collect];
+    pub const ALL: &'static [Self] = &[
+        Self::Exec,
+        Self::Script,
+        Self::Fetch,
+        Self::Collect,
+        Self::Workspace,
+    ];
 
     /// The word in a job.
     #[must_use]
@@ -40,6 +49,7 @@ impl JobKind {
             Self::Script => "script",
             Self::Fetch => "fetch",
             Self::Collect => "collect",
+            Self::Workspace => "workspace",
         }
     }
 
@@ -62,6 +72,8 @@ pub enum Spec {
     Fetch(Fetch),
     /// For [`JobKind::Collect`].
     Collect(Collect),
+    /// For [`JobKind::Workspace`].
+    Workspace(Workspace),
 }
 
 impl Spec {
@@ -73,11 +85,12 @@ impl Spec {
             Self::Script(_) => JobKind::Script,
             Self::Fetch(_) => JobKind::Fetch,
             Self::Collect(_) => JobKind::Collect,
+            Self::Workspace(_) => JobKind::Workspace,
         }
     }
 
-    /// What it says about the process that it runs: what carries files is one too, the node's own program in the
-    /// profile's sandbox.
+    /// What it says about the process that it runs: what carries files, or looks after a workspace, is one too, the node's
+    /// own program in the profile's sandbox.
     #[must_use]
     pub fn process(&self) -> Process<'_> {
         match self {
@@ -85,6 +98,7 @@ impl Spec {
             Self::Script(script) => script.process(),
             Self::Fetch(fetch) => fetch.process(),
             Self::Collect(collect) => collect.process(),
+            Self::Workspace(workspace) => workspace.process(),
         }
     }
 
@@ -97,6 +111,7 @@ impl Spec {
             Self::Script(script) => script.words(),
             Self::Fetch(fetch) => fetch.words(),
             Self::Collect(collect) => collect.words(),
+            Self::Workspace(workspace) => workspace.words(),
         }
     }
 
@@ -106,6 +121,7 @@ impl Spec {
             JobKind::Script => Self::Script(json::from_value("spec", spec)?),
             JobKind::Fetch => Self::Fetch(json::from_value("spec", spec)?),
             JobKind::Collect => Self::Collect(json::from_value("spec", spec)?),
+            JobKind::Workspace => Self::Workspace(json::from_value("spec", spec)?),
         })
     }
 
@@ -115,6 +131,7 @@ impl Spec {
             Self::Script(script) => script.validate(),
             Self::Fetch(fetch) => fetch.validate(),
             Self::Collect(collect) => collect.validate(),
+            Self::Workspace(workspace) => workspace.validate(),
         }
     }
 }
@@ -134,6 +151,12 @@ impl From<Fetch> for Spec {
 impl From<Collect> for Spec {
     fn from(collect: Collect) -> Self {
         Self::Collect(collect)
+    }
+}
+
+impl From<Workspace> for Spec {
+    fn from(workspace: Workspace) -> Self {
+        Self::Workspace(workspace)
     }
 }
 

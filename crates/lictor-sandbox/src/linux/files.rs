@@ -1,4 +1,4 @@
-//! What carries files: this program again, as a job's process in the job's sandbox.
+//! What carries files, and says what is known of workspaces: this program again, as a job's process in the job's sandbox.
 //!
 //! ```text
 //!   agent:   Order::put | Order::take -> argv       (owner and group looked up, the agent's own directory named)
@@ -11,16 +11,20 @@
 //!   looked at and used.
 //! - The agent's own directory is entered by neither.
 
+mod clone;
+mod diff;
+mod git;
+mod known;
 mod put;
 mod take;
 mod walk;
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use lictor_proto::Code;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Collect, Fetch};
+use lictor_proto::doc::{Collect, Fetch, Spec};
+use lictor_proto::{Code, Name};
 use serde::{Deserialize, Serialize};
 
 use super::users;
@@ -34,6 +38,14 @@ pub(super) enum Order {
     Put(put::Put),
     /// Files become standard output.
     Take(take::Take),
+    /// A commit becomes the files of a workspace.
+    Clone(clone::Clone),
+    /// What of these is not as in a commit becomes standard output.
+    Diff(diff::Diff),
+    /// This is standard output.
+    Say(String),
+    /// There is no such workspace.
+    Lack(String),
 }
 
 /// A directory that is not entered.
@@ -108,6 +120,32 @@ impl Order {
     }
 }
 
+/// Where a job is to run.
+pub(super) struct Place<'a> {
+    /// Its profile's name.
+    pub(super) profile: &'a Name,
+    /// Its own directory, on the host.
+    pub(super) dir: &'a Path,
+    /// The kept directory that it works in, as it sees it; nothing where it names none.
+    pub(super) workspace: String,
+    /// Whether its way out is the proxy.
+    pub(super) has_proxy: bool,
+}
+
+/// The words that the process of a job is started with; the first one of a script's is put in by its program.
+pub(super) fn words_of(spec: &Spec, place: &Place<'_>, own: Own<'_>) -> Result<Vec<String>, Refusal> {
+    Ok(match spec {
+        Spec::Exec(exec) => exec.argv.clone(),
+        Spec::Script(script) => {
+            let first = std::iter::once(script.interpreter.to_string());
+            first.chain(script.args.iter().cloned()).collect()
+        }
+        Spec::Fetch(fetch) => Order::put(fetch, own.names)?.words(own.carrier),
+        Spec::Collect(collect) => Order::take(collect, own.names)?.words(own.carrier),
+        Spec::Workspace(workspace) => known::order(workspace, place)?.words(own.carrier),
+    })
+}
+
 /// The number of a user or group, which may be a number already.
 fn id(name: &str, of: impl Fn(&str) -> std::io::Result<Option<u32>>) -> Result<u32, Refusal> {
     // -1 means "as it is" to the kernel.
@@ -140,5 +178,14 @@ pub(crate) fn carry(order: &str) -> Result<(), CarryError> {
     match order {
         Order::Put(put) => put.carry_out(std::io::stdin().lock()),
         Order::Take(take) => take.carry_out(std::io::stdout().lock()),
+        Order::Clone(clone) => clone.carry_out(std::io::stdin().lock()),
+        Order::Diff(diff) => diff.carry_out(std::io::stdout().lock()),
+        Order::Say(text) => {
+            use std::io::Write as _;
+            let mut out = std::io::stdout().lock();
+            let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            said.map_err(|e| CarryError::new(Code::TransferFailed, format!("standard output: {e}")))
+        }
+        Order::Lack(why) => Err(CarryError::new(Code::SandboxUnknown, why)),
     }
 }

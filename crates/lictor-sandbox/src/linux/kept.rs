@@ -14,9 +14,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lictor_proto::Timestamp;
+use lictor_proto::doc::GitCommit;
 use lictor_trust::profiles::size_in_words;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
@@ -26,7 +28,7 @@ pub(crate) use self::sweep::{Sweep, hold};
 use super::job::make_dir;
 use super::remove::{link_of, remove_dir};
 use crate::backend::StartError;
-use crate::kept::{Kept, KeptUse, Room, Which};
+use crate::kept::{Kept, KeptUse, Purpose, Room, Which};
 use crate::plan::LaunchSpec;
 
 /// Times that one may be found to be on its way out before that is an error.
@@ -41,6 +43,10 @@ pub(crate) struct Claim {
     dir: PathBuf,
     about: About,
     is_new: bool,
+    /// Whether it has been removed meanwhile.
+    is_gone: AtomicBool,
+    /// What has been cloned into it meanwhile.
+    cloned: OnceLock<GitCommit>,
     /// Holds the lock.
     lock: Arc<OwnedFd>,
 }
@@ -50,7 +56,13 @@ impl Claim {
     pub(crate) fn take(kept: &Kept, spec: &LaunchSpec, now: Timestamp) -> Result<Self, StartError> {
         let failed = StartError::failed;
         let above = kept.dir.parent().unwrap_or(&kept.dir);
+        let unknown = || StartError::Unknown {
+            name: kept.which.name.to_string(),
+        };
         for _ in 0..TRIES {
+            if kept.purpose != Purpose::Work && fs::symlink_metadata(&kept.dir).is_err() {
+                return Err(unknown());
+            }
             make_if_missing(above).map_err(failed("make the kept sandbox"))?;
             match make_if_missing(&kept.dir) {
                 // A sweep has just found the place empty.
@@ -61,7 +73,9 @@ impl Claim {
                 Lock::Held(lock) => lock,
                 Lock::Busy => {
                     let name = kept.which.name.to_string();
-                    return Err(StartError::Busy { name });
+                    let about = About::read(&kept.dir).ok().flatten();
+                    let job = about.and_then(|about| about.holder);
+                    return Err(StartError::Busy { name, job });
                 }
                 Lock::Gone => continue,
             };
@@ -69,7 +83,9 @@ impl Claim {
             let is_new = known.is_none();
             let about = match known.map(|about| about.not_ahead_of(now)) {
                 Some(about) if about.which == kept.which && !about.is_over(now) => {
-                    enough_room(&about, &kept.room)?;
+                    if kept.purpose != Purpose::Reduce {
+                        enough_room(&about, &kept.room)?;
+                    }
                     About {
                         limits: kept.limits,
                         used_at: now,
@@ -80,6 +96,7 @@ impl Claim {
                     put_aside(&kept.dir).map_err(failed("put an old sandbox aside"))?;
                     continue;
                 }
+                None if kept.purpose != Purpose::Work => return Err(unknown()),
                 None => begin(kept, spec, now)?,
             };
             let about = About {
@@ -94,6 +111,8 @@ impl Claim {
                 dir: kept.dir.clone(),
                 about,
                 is_new,
+                is_gone: AtomicBool::new(false),
+                cloned: OnceLock::new(),
                 lock: Arc::new(lock),
             });
         }
@@ -103,6 +122,19 @@ impl Claim {
     /// Its directory, and the lock for whoever works there beside the job.
     pub(super) fn share(&self) -> (PathBuf, Arc<OwnedFd>) {
         (self.dir.clone(), self.lock.clone())
+    }
+
+    /// Remembers what was cloned into it, once its job lets go of it.
+    pub(super) fn cloned(&self, git: &GitCommit) {
+        let _ = self.cloned.set(git.clone());
+    }
+
+    /// Takes its name away: whoever claims one of that name begins anew. What it held is there to be removed, by the caller
+    /// or by a sweep.
+    pub(super) fn give_up(&self) -> io::Result<PathBuf> {
+        let aside = put_aside(&self.dir)?;
+        self.is_gone.store(true, Ordering::SeqCst);
+        Ok(aside)
     }
 
     /// What a receipt says about it.
@@ -116,9 +148,15 @@ impl Claim {
 
     /// Lets others have it; its idle time begins now. Looks through all that it holds.
     pub(crate) fn let_go(mut self) {
+        if self.is_gone.load(Ordering::SeqCst) {
+            return;
+        }
         // Where the clock was put back meanwhile, what was said at the claim is later.
         self.about.used_at = Timestamp::now().max(self.about.used_at);
         self.about.holder = None;
+        if let Some(git) = self.cloned.take() {
+            self.about.git = Some(git);
+        }
         let shut = shut(&self.dir.join("workspace"));
         self.about.bytes = measure(&self.dir);
         if let Err(error) = shut.and(self.about.write(&self.dir)) {
@@ -154,6 +192,7 @@ fn begin(kept: &Kept, spec: &LaunchSpec, now: Timestamp) -> Result<About, StartE
         used_at: now,
         bytes: 0,
         holder: None,
+        git: None,
     };
     about.write(&kept.dir).map_err(failed())?;
     Ok(about)

@@ -20,12 +20,12 @@ use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{Exec, Process, Spec};
 use lictor_proto::{Digest, Name};
 use lictor_rootfs::Store;
-use lictor_trust::profiles::{Backend, Profile};
+use lictor_trust::profiles::{Backend, Network, Profile};
 use sha2::{Digest as _, Sha256};
 
 use super::OWN_PROGRAM;
 use super::copy;
-use super::files::{Order, Own};
+use super::files::{self, Own};
 use super::reach::{Reach, is_changeable};
 use super::remove::link_of;
 use super::script;
@@ -109,6 +109,7 @@ impl Resolver {
         let limits = profile.limits_for(work.process().terms)?;
         let user = whom::runs((profile, backend), work.process().terms, sandbox)?;
         let kept = kept((name, profile, backend), work.process(), dir, &user)?;
+        let kept = kept.map(|kept| kept.wanted_by(&work.spec));
         for device in &profile.devices {
             is_device(device)?;
         }
@@ -119,7 +120,17 @@ impl Resolver {
         let changes_user = user != users::current();
         let uid = user.uid;
         let (run_as_gid, run_as_groups) = whom::told(work.process().terms, &user);
-        let words = words_of(&work.spec, own)?;
+        let place = files::Place {
+            profile: name,
+            dir,
+            workspace: match &kept {
+                Some(_) if backend.is_namespaced() => "/workspace".to_owned(),
+                Some(kept) => kept.workspace().to_string_lossy().into_owned(),
+                None => String::new(),
+            },
+            has_proxy: profile.network == Network::Egress,
+        };
+        let words = files::words_of(&work.spec, &place, own)?;
         let wanted = (&words[..], work.process());
         let mut spec = LaunchSpec::new((profile, backend), wanted, (dir, kept), program, user);
         spec.changes_user = changes_user;
@@ -128,6 +139,7 @@ impl Resolver {
             // What a profile sets for jobs is not for the agent's own program.
             spec.env.clear();
         }
+        spec.narrow_for(&work.spec)?;
         spec.rootfs = view.held().map(|held| held.tree().to_owned());
         spec.hold = view.held();
         let (rootfs, rootfs_index) = view.root_facts();
@@ -166,7 +178,7 @@ impl Resolver {
         let command = match &work.spec {
             Spec::Exec(exec) => exec.argv.first().map_or("", String::as_str),
             Spec::Script(script) => script.interpreter.as_str(),
-            Spec::Fetch(_) | Spec::Collect(_) => {
+            Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => {
                 let (program, facts) = self.own_program(view, user)?;
                 return Ok((program, vec![facts]));
             }
@@ -183,7 +195,6 @@ impl Resolver {
             chain.push(next);
         }
         let program = match (&work.spec, work.text()) {
-            (Spec::Exec(_) | Spec::Fetch(_) | Spec::Collect(_), _) => open_program(&mut chain),
             (Spec::Script(script), Some(text)) => {
                 let [interpreter] = &chain[..] else {
                     let why = format!("{asked} is itself a script");
@@ -198,21 +209,22 @@ impl Resolver {
                 })?
             }
             (Spec::Script(_), None) => return Err(Code::ScriptUnknown.into()),
+            (_, _) => open_program(&mut chain),
         };
         Ok((program, chain.into_iter().map(|j| j.facts).collect()))
     }
 
-    /// The program that carries files: this one. It needs the host's libraries, and a descriptor to be started by.
+    /// The program that carries files and looks after workspaces: this one. It needs the host's libraries, and a descriptor to be started by.
     fn own_program(&self, view: &View<'_>, user: &User) -> Result<(OpenProgram, ProgramFacts), Refusal> {
         let lacks = |why: &str| Refusal::new(Code::Unenforceable, why);
         if view.held().is_some() {
             return Err(lacks(
-                "files are not carried into and out of root filesystems of their own; name a profile without one",
+                "the node's own program, which carries files and looks after workspaces, does not run in root filesystems of their own; name a profile without one",
             ));
         }
         if view.backend() == Backend::Gvisor {
             return Err(lacks(
-                "files are not carried into and out of gvisor; name a profile of another backend",
+                "the node's own program, which carries files and looks after workspaces, does not run in gvisor; name a profile of another backend",
             ));
         }
         let wrong = |e: io::Error| not_found(format!("the agent's own program: {e}"));
@@ -319,19 +331,6 @@ fn identity_of(meta: &std::fs::Metadata) -> FileIdentity {
         ctime_nsec: meta.ctime_nsec(),
         size: i64::try_from(meta.size()).unwrap_or(i64::MAX),
     }
-}
-
-/// The words that the process is started with; the first one of a script's is put in by its program.
-fn words_of(spec: &Spec, own: Own<'_>) -> Result<Vec<String>, Refusal> {
-    Ok(match spec {
-        Spec::Exec(exec) => exec.argv.clone(),
-        Spec::Script(script) => {
-            let first = std::iter::once(script.interpreter.to_string());
-            first.chain(script.args.iter().cloned()).collect()
-        }
-        Spec::Fetch(fetch) => Order::put(fetch, own.names)?.words(own.carrier),
-        Spec::Collect(collect) => Order::take(collect, own.names)?.words(own.carrier),
-    })
 }
 
 /// The kept sandbox that a job names.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use lictor_proto::Name;
+use lictor_proto::doc::GitCommit;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid,
 };
@@ -27,6 +28,8 @@ use crate::backend::Snapshot;
 
 /// Directories in directories that are copied.
 const DEPTH: u32 = 200;
+/// Snapshots of one sandbox.
+const SNAPSHOTS: usize = 16;
 
 /// How much one copy may be.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +70,22 @@ impl Snapshot for Job {
         let name = name.clone();
         self.with_kept(move |dir| load(dir, &name)).await
     }
+
+    async fn remove(&self) -> io::Result<()> {
+        if !self.has_started() || !self.is_still() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let claim = self.plan.claimed().ok_or(io::ErrorKind::Unsupported)?;
+        let aside = claim.give_up()?;
+        let removed = tokio::task::spawn_blocking(move || remove_dir(&aside));
+        removed.await.map_err(io::Error::other)?
+    }
+
+    fn cloned(&self, git: &GitCommit) {
+        if let Some(claim) = self.plan.claimed() {
+            claim.cloned(git);
+        }
+    }
 }
 
 impl Job {
@@ -75,9 +94,14 @@ impl Job {
         self.plan.claimed().map(|_| self as &dyn Snapshot)
     }
 
+    /// Whether no process of it lives.
+    fn is_still(&self) -> bool {
+        !self.tree().is_ok_and(|t| !t.processes().is_empty())
+    }
+
     async fn with_kept(&self, work: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) -> io::Result<()> {
         let claim = self.plan.claimed().ok_or(io::ErrorKind::Unsupported)?;
-        if self.tree().is_ok_and(|t| !t.processes().is_empty()) {
+        if !self.is_still() {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         let (dir, lock): (PathBuf, _) = claim.share();
@@ -97,6 +121,10 @@ pub(super) fn save(sandbox: &Path, name: &Name) -> io::Result<()> {
         && e.kind() != io::ErrorKind::AlreadyExists
     {
         return Err(e);
+    }
+    if names(sandbox).iter().filter(|other| *other != name).count() >= SNAPSHOTS {
+        let why = format!("there are {SNAPSHOTS} snapshots already; make this one under the name of another");
+        return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
     }
     replace(
         &sandbox.join("workspace"),

@@ -15,6 +15,7 @@ pub mod scripts;
 pub mod secrets;
 pub mod stdin;
 pub mod time;
+pub mod workspaces;
 
 use super::Attack;
 
@@ -45,6 +46,7 @@ pub const FAMILIES: &[(&str, &[Attack])] = &[
     ("control", control::ATTACKS),
     ("standard input", stdin::ATTACKS),
     ("files", files::ATTACKS),
+    ("workspaces", workspaces::ATTACKS),
     ("bytes", bytes::ATTACKS),
     ("enrolment", enrolment::ATTACKS),
     ("client", client::ATTACKS),

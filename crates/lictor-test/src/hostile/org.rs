@@ -47,13 +47,19 @@ forbid (principal == Operator::"carol", action in [Action::"exec", Action::"shel
 forbid (principal == Operator::"dave", action in [Action::"exec", Action::"shell", Action::"shell_opaque"], resource);
 "#;
 
-/// A profile that keeps next to nothing of a job's output.
+/// A profile that keeps next to nothing of a job's output, and one that keeps workspaces.
 const NARROW: &str = r#"
 [profiles.narrow]
 backend = "host"
 run_as = "agent"
 network = "host"
 limits = { keep = "4KiB" }
+
+[profiles.keeps]
+backend = "host"
+run_as = "agent"
+network = "host"
+persist = {}
 "#;
 
 /// Operator, kind, groups, and how many keys. The founder, alice, comes with the demo's own roster.

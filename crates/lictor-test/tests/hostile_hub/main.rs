@@ -18,6 +18,7 @@ mod scripts;
 mod secrets;
 mod stdin;
 mod time;
+mod workspaces;
 
 /// Nodes of these tests start it for jobs that carry files.
 #[test]

@@ -11,6 +11,8 @@
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `terms` | user, group, umask and limits of a job's own |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
+//! | `workspaces` | what jobs leave for the next, seen and changed from afar |
+//! | `clones` | commits of repositories in workspaces, and what jobs make of them |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -29,6 +31,7 @@
 
 mod apart;
 mod archive;
+mod clones;
 mod commands;
 mod contract;
 mod demo;
@@ -52,3 +55,4 @@ mod secrets;
 mod steps;
 mod terms;
 mod transfers;
+mod workspaces;

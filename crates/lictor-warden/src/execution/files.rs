@@ -9,7 +9,7 @@ use crate::receipt::End;
 /// The end of such a job; that of any other as it is.
 pub(super) fn carried(job: &Job, end: End) -> End {
     let artifact = match &job.spec {
-        Spec::Exec(_) | Spec::Script(_) => return end,
+        Spec::Exec(_) | Spec::Script(_) | Spec::Workspace(_) => return end,
         Spec::Fetch(fetch) => Artifact {
             path: fetch.to.clone(),
             size: fetch.size,

@@ -213,7 +213,7 @@ impl Case<'_> {
             .with("rules", decision.policy_ids.as_slice())
             .with("break_glass", decision.break_glass);
         let event = match &self.job.spec {
-            Spec::Exec(_) => event,
+            Spec::Exec(_) | Spec::Workspace(_) => event,
             Spec::Script(script) => event.with_id("script", &script.sha256),
             Spec::Fetch(fetch) => event.with_id("sha256", &fetch.sha256),
             Spec::Collect(_) => event,

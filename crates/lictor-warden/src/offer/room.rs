@@ -43,6 +43,10 @@ fn fits(most: u64, promised: u64, free: u64) -> Result<(), Refusal> {
 fn most_kept(job: &Job) -> Option<u64> {
     match &job.spec {
         Spec::Collect(collect) => Some(collect.max_bytes.saturating_add(limits::MANIFEST)),
+        Spec::Workspace(workspace) => {
+            let diff = workspace.diff.as_ref()?;
+            Some(diff.max_bytes.saturating_add(limits::MANIFEST))
+        }
         Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) => None,
     }
 }

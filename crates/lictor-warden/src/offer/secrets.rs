@@ -140,7 +140,7 @@ fn is_exposed(job: &Job, value: &[u8]) -> bool {
     let in_work = match &job.spec {
         Spec::Exec(exec) => exec.argv.iter().any(holds),
         Spec::Script(script) => script.args.iter().chain(&script.content).any(holds),
-        Spec::Fetch(_) | Spec::Collect(_) => job.spec.words().iter().any(holds),
+        Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => job.spec.words().iter().any(holds),
     };
     in_work || job.process().env.values().any(holds) || holds(&job.reason)
 }

@@ -5,9 +5,9 @@ use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Script, Spec, Stdin, StdinWord, Terms,
+    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Script, Spec, Stdin, StdinWord, Terms, Workspace,
 };
-use lictor_proto::{Envelope, JobId, NodeId, limits};
+use lictor_proto::{Envelope, JobId, Name, NodeId, limits};
 use lictor_trust::directory::Node;
 use lictor_trust::{Historic, Verified};
 
@@ -89,7 +89,7 @@ impl Dossier {
         });
         let of_bundle = match (&job.spec, trust.law(now)) {
             (Spec::Script(script), Ok(law)) => law.script(script).ok().map(str::to_owned),
-            (Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) | Spec::Collect(_), _) => None,
+            (_, _) => None,
         };
         Self {
             of_bundle,
@@ -168,6 +168,9 @@ impl Dossier {
             Spec::Collect(collect) => {
                 lines.splice(4..4, about_collect(collect));
             }
+            Spec::Workspace(workspace) => {
+                lines.splice(4..4, about_workspace(workspace));
+            }
         }
         if let Some(cwd) = process.cwd {
             lines.push(format!("directory  {}", escape(cwd)));
@@ -213,7 +216,7 @@ impl Dossier {
     /// The text of the script that it runs; of one of the bundle only if the law held here has the one that was signed.
     pub(crate) fn text(&self) -> Option<String> {
         match &self.job.spec {
-            Spec::Exec(_) | Spec::Fetch(_) | Spec::Collect(_) => None,
+            Spec::Exec(_) | Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => None,
             Spec::Script(script) => script.content.clone().or_else(|| self.of_bundle.clone()),
         }
     }
@@ -230,7 +233,7 @@ impl Dossier {
                     .code(Code::ScriptMismatch)
                     .why(why))
             }
-            Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) | Spec::Collect(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 }
@@ -275,6 +278,28 @@ fn about_collect(collect: &Collect) -> Vec<String> {
         format!("brings     {}, and all below it", escape(&collect.from)),
         format!("at most    {} bytes", collect.max_bytes),
     ]
+}
+
+fn about_workspace(workspace: &Workspace) -> Vec<String> {
+    let name = workspace.sandbox.as_ref().map_or("", Name::as_str);
+    let snapshot = workspace.snapshot.as_ref();
+    let mut lines = vec![format!("workspace  {} {name}", workspace.operation.as_str())];
+    lines.extend(snapshot.map(|name| format!("snapshot   {name}")));
+    if let Some(git) = &workspace.git {
+        lines.push(format!("clones     {}", escape(&git.url)));
+        lines.push(format!("commit     {}", escape(&git.commit)));
+    }
+    if let Some(diff) = &workspace.diff {
+        let against = diff.against.as_deref().unwrap_or("the commit that was cloned");
+        let ignored = if diff.ignored {
+            ", ignored files included"
+        } else {
+            ""
+        };
+        lines.push(format!("against    {}{ignored}", escape(against)));
+        lines.push(format!("at most    {} bytes", diff.max_bytes));
+    }
+    lines
 }
 
 fn about(script: &Script) -> Vec<String> {

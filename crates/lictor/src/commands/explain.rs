@@ -189,7 +189,7 @@ fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
         (None, None) => match work::of(&args.what(), || Ok(law.clone()))? {
             Spec::Exec(exec) => Spec::Exec(Exec { env, terms, ..exec }),
             Spec::Script(script) => Spec::Script(Script { env, terms, ..script }),
-            other @ (Spec::Fetch(_) | Spec::Collect(_)) => other,
+            other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
         },
     })
 }
@@ -198,7 +198,7 @@ fn assume(name: &Name, profile: &Profile, spec: &Spec) -> Facts {
     let program = match spec {
         Spec::Exec(exec) => exec.argv.first().cloned().unwrap_or_default(),
         Spec::Script(script) => script.interpreter.to_string(),
-        Spec::Fetch(_) | Spec::Collect(_) => "lictor".to_owned(),
+        Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => "lictor".to_owned(),
     };
     let path = if program.contains('/') {
         program

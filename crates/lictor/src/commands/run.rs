@@ -166,7 +166,7 @@ fn spec(store: &TrustStore, args: &Run) -> Result<Spec> {
             ..script
         }),
         // Of another command, which says these things by itself.
-        other @ (Spec::Fetch(_) | Spec::Collect(_)) => other,
+        other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
     })
 }
 

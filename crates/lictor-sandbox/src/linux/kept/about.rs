@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lictor_proto::Timestamp;
+use lictor_proto::doc::GitCommit;
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,9 @@ pub(super) struct About {
     /// The directory of the job that has it, by its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holder: Option<String>,
+    /// What was cloned into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) git: Option<GitCommit>,
 }
 
 impl About {

@@ -40,6 +40,7 @@ fn describe(dir: &Path, key: String, about: About) -> io::Result<KeptSandbox> {
         bytes: about.bytes,
         snapshots: copies::names(dir),
         held_by,
+        git: about.git,
     })
 }
 

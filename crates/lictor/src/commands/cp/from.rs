@@ -8,7 +8,7 @@ use std::io::{BufReader, Seek as _};
 use std::path::{Path, PathBuf};
 
 use lictor_client::files::{Unpacked, unpack};
-use lictor_client::{Expected, JobOptions, Signer};
+use lictor_client::{JobOptions, Signer};
 use lictor_proto::doc::{Collect, Stdin};
 use lictor_proto::files::MAGIC;
 use lictor_proto::{JobId, limits};
@@ -16,12 +16,13 @@ use serde_json::json;
 
 use super::{is_ok, name_of};
 use crate::args::{Copy, Targets};
+use crate::commands::bring::Asked;
 use crate::commands::choice;
-use crate::commands::watch::{Inlet, Shows, Until, Watch};
+use crate::commands::watch::Inlet;
 use crate::escape::escape;
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
-use crate::session::{Session, failed};
+use crate::session::Session;
 
 /// Entries that are named one by one.
 const NAMED: usize = 20;
@@ -61,38 +62,16 @@ pub(super) async fn run(
         .map_err(|r| Failure::refused("could not sign the job", &r))?;
     let aside = Aside::make(&to, &job.job_id())?;
     let inlet = Inlet::new(&aside.file, most_output(args.max_bytes));
-    let watch = Watch {
+    let asked = Asked {
         session,
         hub: &hub,
-        expected: Expected {
-            trust: store.trust(),
-            node,
-            job: job.digest,
-        },
-        canceler: Some((&session.config.operator, &key)),
-        until: Until::End,
-        shows: Shows::Output,
-        into: Some(&inlet),
+        store: &store,
+        node,
+        key: &key,
     };
-    let stream = hub
-        .submit_attached(&job.wire)
-        .await
-        .map_err(|e| failed("submit the job", &e))?;
-    let status = watch.run(stream).await?;
+    let status = asked.bring(&job, &inlet).await?;
     if !is_ok(status) {
         return Ok(status);
-    }
-    if !inlet.is_whole() {
-        // Whoever reads slower than it is written is shown less of it; what is stored is whole.
-        let stored = hub.follow(&job.job_id(), node.id(), 0).await;
-        let stored = stored.map_err(|e| failed("read what was stored", &e))?;
-        let status = watch.run(stored).await?;
-        if !is_ok(status) || !inlet.is_whole() {
-            return Err(
-                Failure::new("not all of it came, though the node has signed for it")
-                    .hint("`lictor logs ID` says what the hub still has; then copy it again."),
-            );
-        }
     }
     let unpacked = aside.unpack(&to, args.max_bytes)?;
     tell(session, &unpacked, &to)?;
