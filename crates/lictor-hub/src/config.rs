@@ -1,5 +1,7 @@
 //! The hub's configuration: one TOML file, unknown keys refused. `docs/config/hub.toml` is the example.
 
+pub mod s3;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -11,6 +13,7 @@ use serde::Deserialize;
 
 use crate::app::limits::{Limits, OrgLimits, Rate};
 use crate::app::retention::Retention;
+use s3::S3Config;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -54,6 +57,9 @@ pub struct HubConfig {
     /// Executions of one node that may wait; more are refused with `queue_full`.
     #[serde(default = "default_queue_node")]
     pub max_queued_per_node: u64,
+    /// MiB of inputs and files for jobs that are stored for one org; more are refused.
+    #[serde(default = "default_stored")]
+    pub max_stored_mib_per_org: u64,
     /// Hours that standard input is kept which no valid job names.
     #[serde(default = "default_stdin_hours")]
     pub keep_stdin_hours: u64,
@@ -63,6 +69,9 @@ pub struct HubConfig {
     /// Days that ended jobs are kept, with their receipts; 0 is for ever.
     #[serde(default)]
     pub keep_jobs_days: u64,
+    /// A bucket for logs and inputs; files below `dir` when left out.
+    #[serde(default)]
+    pub s3: Option<S3Config>,
 }
 
 /// What is otherwise for one org; what is not named is as for all.
@@ -90,6 +99,9 @@ fn default_rate() -> NonZeroU32 {
 }
 fn default_burst() -> NonZeroU32 {
     const { NonZeroU32::new(4000).unwrap() }
+}
+fn default_stored() -> u64 {
+    100 * 1024
 }
 fn default_queue_org() -> u64 {
     100_000
@@ -155,6 +167,8 @@ impl HubConfig {
             keep_stdin_hours: default_stdin_hours(),
             keep_logs_days: 0,
             keep_jobs_days: 0,
+            max_stored_mib_per_org: default_stored(),
+            s3: None,
         }
     }
 
@@ -166,6 +180,12 @@ impl HubConfig {
         let config: Self = toml::from_str(text)?;
         if config.max_connections == 0 {
             return Err(ConfigError::Invalid("max_connections must be at least 1"));
+        }
+        if config.max_stored_mib_per_org == 0 || config.max_stored_mib_per_org > 1 << 30 {
+            return Err(ConfigError::Invalid("max_stored_mib_per_org is 1 to 2^30"));
+        }
+        if let Some(s3) = &config.s3 {
+            s3.check()?;
         }
         if config.keep_stdin_hours == 0 {
             return Err(ConfigError::Invalid("keep_stdin_hours must be at least 1"));
@@ -208,6 +228,9 @@ impl HubConfig {
         let mut config = Self::parse(&text)?;
         if let Some(base) = path.parent() {
             config.dir = base.join(&config.dir);
+            if let Some(s3) = &mut config.s3 {
+                s3.credentials = base.join(&s3.credentials);
+            }
         }
         Ok(config)
     }

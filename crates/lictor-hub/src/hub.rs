@@ -16,7 +16,7 @@ use crate::app::rollouts::RolloutBook;
 use crate::app::running::RunningBook;
 use crate::app::stdin::StdinGate;
 use crate::app::{App, Error, Objects, OrgBook, Times, TokenBook};
-use crate::config::HubConfig;
+use crate::config::{ConfigError, HubConfig};
 use crate::link::Registry;
 use crate::listener::{Listener, Patience, Plain};
 use crate::relay::LiveBook;
@@ -36,6 +36,12 @@ pub enum StartError {
     /// The keys cannot be read or made.
     #[error("TLS keys: {0}")]
     Keys(String),
+    /// The bucket of the configuration cannot be used.
+    #[error("the bucket of the configuration cannot be used")]
+    Bucket(#[source] Error),
+    /// The configuration names something that cannot be used.
+    #[error("configuration")]
+    Config(#[from] ConfigError),
     /// The database cannot be opened.
     #[error("database")]
     Store(#[from] StoreError),
@@ -78,11 +84,19 @@ impl Hub {
         names.push("localhost".to_owned());
         let keys = tls::open(&dir.join("tls"), &names)?;
         let writer = TaskTracker::new();
+        let objects = match &config.s3 {
+            None => Objects::local(&dir.join("objects"))?,
+            Some(s3) => {
+                let bucket = Objects::s3(s3, s3.keys()?).map_err(StartError::Bucket)?;
+                bucket.try_out().await.map_err(StartError::Bucket)?;
+                bucket
+            }
+        };
         let store = SqliteStore::open(&dir.join("hub.db"), &writer).await?;
         let app = Arc::new(App {
             store: Arc::new(store),
-            objects: Objects::local(&dir.join("objects"))?,
-            stdin: StdinGate::default(),
+            objects,
+            stdin: StdinGate::new(config.max_stored_mib_per_org << 20),
             retention: config.retention(),
             queue: QueueBook::new(config.limits()),
             running: RunningBook::new(config.limits()),

@@ -4,7 +4,7 @@
 //! [`Split`] hub and agent as processes of their own; a [`Cli`] runs commands
 //! the way a person does; a [`Program`] is any process that is watched while it runs and ended when it is dropped;
 //! a [`Cable`] is a pair of network namespaces whose connection can be cut, lengthened and made to swallow packets;
-//! [`hostile`] is a hub that lies on purpose, and everything that it tries.
+//! a [`Bucket`] is a server that speaks S3; [`hostile`] is a hub that lies on purpose, and everything that it tries.
 //!
 //! # Invariants
 //! - Every wait has a deadline and says what it waited for.
@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod binary;
+mod bucket;
 mod cable;
 mod cli;
 pub mod hostile;
@@ -25,6 +26,7 @@ mod split;
 mod wait;
 
 pub use binary::{lictor, sibling, workspace_root};
+pub use bucket::Bucket;
 pub use cable::{Cable, Netns};
 pub use cli::{Cli, Done};
 pub use lab::{Lab, LabOptions};

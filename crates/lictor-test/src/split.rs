@@ -132,10 +132,8 @@ impl Split {
         let config = self.home.join("split-hub.toml");
         let dir = self.home.join("hub");
         let (listen, lease) = (self.listen, self.lease_seconds);
-        let text = format!(
-            "dir = {dir:?}\nlisten = \"{listen}\"\nlease_seconds = {lease}\n{}",
-            self.hub_settings
-        );
+        let more = &self.hub_settings;
+        let text = format!("dir = {dir:?}\nlisten = \"{listen}\"\nlease_seconds = {lease}\n{more}");
         fs::write(&config, text)?;
         let config = config.to_str().context("path is not UTF-8")?;
         let mut program = Program::start(self.cli.command(&["hub", "serve", "--config", config]))?;

@@ -1,15 +1,20 @@
-//! Log segments and standard input in object storage; local files by default, synced before anything counts.
+//! Log segments and standard input in object storage; local files by default, synced before anything counts, or a bucket
+//! that speaks S3.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use lictor_proto::{Digest, OrgId};
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt as _};
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt as _, RetryConfig};
 
 use super::Error;
+use crate::config::s3::{S3Config, S3Keys};
 use crate::relay::Chunk;
 use crate::relay::splitter::Place;
 use crate::store::{ExecutionKey, SegmentBody, SegmentRow};
@@ -19,6 +24,8 @@ pub const SEGMENT: usize = 4 * 1024 * 1024;
 /// A packed segment up to this size lives in its row: most logs are small, and a row costs no file.
 const INLINE: usize = 64 * 1024;
 const ZSTD_LEVEL: i32 = 1;
+/// How long a bucket is tried again.
+const S3_PATIENCE: Duration = Duration::from_secs(60);
 /// Standard input is stored in parts of this size; object stores take none below 5 MiB but the last.
 const PART: usize = 5 * 1024 * 1024;
 
@@ -35,6 +42,57 @@ impl Objects {
         std::fs::create_dir_all(dir).map_err(|e| Error::Internal(format!("{}: {e}", dir.display())))?;
         let files = LocalFileSystem::new_with_prefix(dir)?.with_fsync(true);
         Ok(Self(Arc::new(files)))
+    }
+
+    /// A bucket.
+    ///
+    /// # Errors
+    /// When the settings make no sense.
+    pub fn s3(config: &S3Config, keys: S3Keys) -> Result<Self, Error> {
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&config.bucket)
+            .with_region(&config.region)
+            .with_access_key_id(keys.access_key_id)
+            .with_secret_access_key(keys.secret_access_key)
+            .with_retry(RetryConfig {
+                max_retries: 5,
+                retry_timeout: S3_PATIENCE,
+                ..RetryConfig::default()
+            });
+        if let Some(token) = keys.session_token {
+            builder = builder.with_token(token);
+        }
+        if let Some(endpoint) = &config.endpoint {
+            // What is not Amazon's has the bucket in the path.
+            builder = builder
+                .with_endpoint(endpoint)
+                .with_virtual_hosted_style_request(false)
+                .with_allow_http(endpoint.starts_with("http://"));
+        }
+        let bucket = builder.build()?;
+        Ok(match config.prefix.as_str() {
+            "" => Self(Arc::new(bucket)),
+            prefix => Self(Arc::new(PrefixStore::new(bucket, prefix))),
+        })
+    }
+
+    /// Writes, reads and deletes something small: what cannot be used is told at the start, and not by the first log.
+    ///
+    /// # Errors
+    /// [`Error::Objects`]; [`Error::Internal`] when what comes back is another thing.
+    pub async fn try_out(&self) -> Result<(), Error> {
+        let (path, text) = (
+            ObjectPath::from("lictor-hub-started"),
+            Bytes::from_static(b"lictor"),
+        );
+        self.0.put(&path, text.clone().into()).await?;
+        let back = self.0.get(&path).await?.bytes().await?;
+        if back != text {
+            return Err(Error::Internal(
+                "object storage gives other bytes than it was given".to_owned(),
+            ));
+        }
+        self.delete(&path).await
     }
 
     /// Packs contiguous chunks into a segment and puts it where it belongs; a large one is stored when this

@@ -3,6 +3,7 @@
 //! # Invariants
 //! - Memory is bounded: [`UPLOADS`] at once, each with one part in memory, and no org has all of them.
 //! - Nothing is there under a digest that is not its own.
+//! - No org has more stored than it may: that is looked at once more before an input counts, one at a time of each org.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,15 +32,28 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The turns of uploads.
 pub struct StdinGate {
     turns: Semaphore,
-    of_orgs: Mutex<HashMap<OrgId, Arc<Semaphore>>>,
+    of_orgs: Mutex<HashMap<OrgId, Turns>>,
+    /// Bytes that one org may have stored.
+    most: u64,
     /// Held shared while a file and its row are made, and alone while both are deleted: a file that has just come
     /// again is not deleted with the row of its former self.
     pub(super) sweeping: RwLock<()>,
 }
 
-impl Default for StdinGate {
-    fn default() -> Self {
+/// The turns of one org.
+#[derive(Clone)]
+struct Turns {
+    uploads: Arc<Semaphore>,
+    /// Held by the one that ends.
+    ending: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl StdinGate {
+    /// So many bytes may be stored for one org.
+    #[must_use]
+    pub fn new(most: u64) -> Self {
         Self {
+            most,
             turns: Semaphore::new(UPLOADS),
             of_orgs: Mutex::default(),
             sweeping: RwLock::default(),
@@ -51,13 +65,26 @@ impl Default for StdinGate {
 type Turn<'a> = (OwnedSemaphorePermit, SemaphorePermit<'a>);
 
 impl StdinGate {
+    fn of(&self, org: &OrgId) -> Turns {
+        let mut orgs = self.of_orgs.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = orgs.entry(org.clone()).or_insert_with(|| Turns {
+            uploads: Arc::new(Semaphore::new(OF_ORG)),
+            ending: Arc::default(),
+        });
+        turns.clone()
+    }
+
+    /// What an org that has so much may still store.
+    fn room(&self, stored: u64) -> Room {
+        Room {
+            left: self.most.saturating_sub(stored),
+            most: self.most,
+        }
+    }
+
     /// The org's turn first: who waits for it keeps nobody else waiting.
     async fn turn(&self, org: &OrgId) -> Result<Turn<'_>, AcquireError> {
-        let of_org = {
-            let mut orgs = self.of_orgs.lock().unwrap_or_else(PoisonError::into_inner);
-            let turns = orgs.entry(org.clone());
-            turns.or_insert_with(|| Arc::new(Semaphore::new(OF_ORG))).clone()
-        };
+        let of_org = self.of(org).uploads;
         Ok((of_org.acquire_owned().await?, self.turns.acquire().await?))
     }
 }
@@ -80,14 +107,23 @@ impl App {
             let why = format!("{OF_ORG} uploads of this org, or {UPLOADS} in all, are under way");
             return Err(Refusal::new(Code::Busy, why).into());
         };
+        let room = self.stdin.room(self.store.blob_bytes(&caller.org, sha256).await?);
         let mut upload = self.objects.upload(&caller.org, sha256).await?;
-        let size = match receive(&mut upload, sha256, &mut body).await {
+        let size = match receive(&mut upload, sha256, room, &mut body).await {
             Ok(size) => size,
             Err(e) => {
                 upload.abort().await;
                 return Err(e);
             }
         };
+        let ending = self.stdin.of(&caller.org).ending;
+        let _alone = ending.lock().await;
+        // Others have ended meanwhile.
+        let room = self.stdin.room(self.store.blob_bytes(&caller.org, sha256).await?);
+        if let Err(full) = room.takes(size) {
+            upload.abort().await;
+            return Err(full.into());
+        }
         let _kept = self.stdin.sweeping.read().await;
         upload.finish().await?;
         let keep_until = Timestamp::now().plus(self.retention.stdin);
@@ -95,9 +131,30 @@ impl App {
     }
 }
 
+/// What may still be stored for an org.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    left: u64,
+    most: u64,
+}
+
+impl Room {
+    fn takes(self, size: u64) -> Result<(), Refusal> {
+        if size <= self.left {
+            return Ok(());
+        }
+        let why = format!(
+            "{} of the {} bytes that this org may have stored are left; inputs that no valid job names go by themselves",
+            self.left, self.most
+        );
+        Err(Refusal::new(Code::LimitExceeded, why))
+    }
+}
+
 async fn receive(
     upload: &mut Upload,
     sha256: &Digest,
+    room: Room,
     body: &mut (impl Stream<Item = Result<Bytes, Error>> + Send + Unpin),
 ) -> Result<u64, Error> {
     let mut hash = sha2::Sha256::default();
@@ -109,6 +166,7 @@ async fn receive(
         if size > limits::ARTIFACT {
             return Err(Refusal::new(Code::TooLarge, format!("at most {} bytes", limits::ARTIFACT)).into());
         }
+        room.takes(size)?;
         sha2::Digest::update(&mut hash, &piece);
         upload.push(piece).await?;
     }
@@ -136,11 +194,34 @@ mod tests {
         let first = futures_util::stream::iter([Ok(Bytes::from_static(b"first"))]);
         let mut body = first.chain(futures_util::stream::pending());
         let began = tokio::time::Instant::now();
-        let refused = receive(&mut upload, &whole, &mut body).await;
+        let room = Room { left: 100, most: 100 };
+        let refused = receive(&mut upload, &whole, room, &mut body).await;
         assert!(matches!(refused, Err(Error::Refused(why)) if why.code == Code::Timeout));
         assert_eq!(began.elapsed(), SILENCE);
         upload.abort().await;
         assert_eq!(files_below(dir.path()), 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_comes_than_an_org_may_have_stored() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let objects = super::super::Objects::local(dir.path()).expect("a place");
+        let whole = Digest::of(b"first and second");
+        for (left, fits) in [(16, true), (15, false), (0, false)] {
+            let mut upload = objects.upload(&org("one"), &whole).await.expect("begins");
+            let pieces = [
+                Ok(Bytes::from_static(b"first")),
+                Ok(Bytes::from_static(b" and second")),
+            ];
+            let mut body = futures_util::stream::iter(pieces);
+            let room = Room { left, most: 100 };
+            let taken = receive(&mut upload, &whole, room, &mut body).await;
+            assert_eq!(taken.is_ok(), fits, "{left}");
+            if let Err(Error::Refused(why)) = taken {
+                assert_eq!(why.code, Code::LimitExceeded);
+            }
+            upload.abort().await;
+        }
     }
 
     fn files_below(dir: &std::path::Path) -> usize {
@@ -151,7 +232,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_org_whose_turns_are_taken_keeps_no_other_waiting() {
-        let gate = StdinGate::default();
+        let gate = StdinGate::new(100);
         let mut taken = Vec::new();
         for _ in 0..OF_ORG {
             taken.push(gate.turn(&org("one")).await.expect("a turn"));

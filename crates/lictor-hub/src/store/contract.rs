@@ -136,6 +136,8 @@ pub trait Logs: Send + Sync {
     ) -> Result<Inserted>;
     /// Its size, if it is there and will be for a while.
     async fn blob(&self, org: &OrgId, sha256: &Digest) -> Result<Option<u64>>;
+    /// Bytes of all that is stored for an org but this one.
+    async fn blob_bytes(&self, org: &OrgId, but: &Digest) -> Result<u64>;
 }
 
 /// Secrets: ciphertext, and who may have it.

@@ -44,6 +44,7 @@ mod kills;
 mod law;
 mod limits;
 mod network;
+mod objects;
 mod pull;
 mod registry;
 mod rollouts;

@@ -7,12 +7,12 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lictor_proto::Digest;
-use lictor_test::{Cable, Cli, Split, SplitOptions, can_make_namespaces, skip, wait_until};
+use lictor_test::{Cable, Cli, Lab, LabOptions, Split, SplitOptions, can_make_namespaces, skip, wait_until};
 use tempfile::TempDir;
 
 use crate::steps::{SOON, audits_hold};
@@ -216,4 +216,116 @@ fn what_is_brought_goes_on_where_it_was_when_the_cable_was_cut() -> Result<()> {
         "{stored} bytes are stored of {LARGE}"
     );
     audits_hold(split.cli())
+}
+
+#[test]
+fn several_files_go_and_come_by_one_command_each_by_a_job_of_its_own() -> Result<()> {
+    let lab = Lab::start()?;
+    let (_dir, at) = place()?;
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("path");
+    for (name, content) in [("a", "first"), ("b", "second")] {
+        fs::write(at.join(name), content)?;
+    }
+    for dir in ["there", "back", "other"] {
+        fs::create_dir(at.join(dir))?;
+    }
+    let (a, b) = (text(&at.join("a"))?, text(&at.join("b"))?);
+    let into = format!("{}/", there(&at.join("there"))?);
+    lab.cli().ok(&["cp", &a, &b, &into])?;
+    ensure!(fs::read(at.join("there/a"))? == b"first" && fs::read(at.join("there/b"))? == b"second");
+    let (from_a, from_b) = (there(&at.join("there/a"))?, there(&at.join("there/b"))?);
+    lab.cli()
+        .ok(&["cp", &from_a, &from_b, &text(&at.join("back"))?])?;
+    ensure!(fs::read(at.join("back/a"))? == b"first" && fs::read(at.join("back/b"))? == b"second");
+    // One that is refused keeps none of the others back, and is told by the status.
+    fs::write(at.join("c"), "third")?;
+    let some = lab.cli().run(&["cp", &a, &text(&at.join("c"))?, &into])?;
+    ensure!(
+        some.code()? == 73 && fs::read(at.join("there/c"))? == b"third",
+        "{}",
+        some.stderr
+    );
+    // What cannot be meant is said before anything goes.
+    fs::write(at.join("other/a"), "another")?;
+    let place = there(&at.join("there"))?;
+    for (words, says) in [
+        (vec![&a, &b, &place], "go into a directory"),
+        (
+            vec![&a, &text(&at.join("other/a"))?, &into],
+            "two of them are called a",
+        ),
+        (vec![&a, &from_b, &into], "both ends"),
+    ] {
+        let all: Vec<&str> = std::iter::once("cp")
+            .chain(words.iter().map(|w| w.as_str()))
+            .collect();
+        let done = lab.cli().run(&all)?;
+        ensure!(
+            done.code()? == 125 && done.stderr.contains(says),
+            "{says}: {}",
+            done.stderr
+        );
+    }
+    ensure!(fs::read(at.join("there/a"))? == b"first");
+    audits_hold(lab.cli())
+}
+
+/// A small file system, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_node_with_a_small_disk_brings_what_it_has_room_for_and_says_so_of_the_rest() -> Result<()> {
+    let (_dir, at) = place()?;
+    if fs::metadata("/proc/self")?.uid() != 0 {
+        eprintln!("skipped: only root makes a small file system");
+        return Ok(());
+    }
+    let small = at.join("small");
+    fs::create_dir(&small)?;
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=480m,mode=0755", "tmpfs"])
+        .arg(&small)
+        .status()?;
+    ensure!(mount.success(), "it cannot be mounted");
+    let mounted = Mounted(small.clone());
+    let lab = Lab::start_with(LabOptions {
+        dir: Some(small.join("home")),
+        ..LabOptions::default()
+    })?;
+    let file = at.join("here");
+    fs::write(&file, "little")?;
+    let take = |most: &str, to: &str| {
+        let to = at.join(to);
+        let to = to.to_str().context("path")?;
+        lab.cli().run(&[
+            "cp",
+            "--json",
+            "--valid",
+            "4s",
+            "--max-bytes",
+            most,
+            &there(&file)?,
+            to,
+        ])
+    };
+    let much = take("1GiB", "much")?;
+    ensure!(
+        much.code()? != 0 && much.text().contains("disk_full") && !at.join("much").exists(),
+        "{}\n{}",
+        much.text(),
+        much.stderr
+    );
+    let little = take("8MiB", "little")?;
+    ensure!(little.code()? == 0, "{}\n{}", little.text(), little.stderr);
+    ensure!(fs::read(at.join("little"))? == b"little");
+    audits_hold(lab.cli())?;
+    drop(lab);
+    drop(mounted);
+    Ok(())
 }

@@ -46,8 +46,9 @@ pub(crate) struct Copy {
     /// Do not ask before a file is put on several nodes that a pattern means
     #[arg(long, short)]
     pub(crate) yes: bool,
-    /// A file of this machine, or TARGET:/path: one node, and there a file or a directory
-    pub(crate) from: String,
+    /// Files of this machine, or TARGET:/path: one node, and there a file or a directory
+    #[arg(required = true)]
+    pub(crate) from: Vec<String>,
     /// TARGET:/path: nodes, in the words of `lictor run`, and the path there; or a place on this machine
     pub(crate) to: String,
 }

@@ -1,6 +1,8 @@
-//! `lictor cp`: one file to nodes, or a file or a directory from a node.
+//! `lictor cp`: files to nodes, or files and directories from nodes.
 //!
 //! ```text
+//! Each file is a job of its own, one after the other.
+//!
 //! to nodes    digest -> upload to the hub -> signed job -> followed to its verified end
 //! from one    signed job -> its output into a file -> held against the receipt -> unpacked -> its place
 //! ```
@@ -33,14 +35,43 @@ enum End {
 }
 
 pub(crate) async fn run(session: &Session, args: &Copy) -> Result {
-    match (end(&args.from), end(&args.to)) {
-        (End::Here(file), End::There(targets, path)) => to::run(session, args, &file, (&targets, path)).await,
-        (End::There(node, path), End::Here(place)) => from::run(session, args, (&node, path), &place).await,
-        (End::Here(_), End::Here(_)) => Err(Failure::new("neither end of the copy is on a node")
-            .hint("Write it as TARGET:/path, as in `lictor cp ./file web-1:/srv/app/file`.")),
-        (End::There(..), End::There(..)) => Err(Failure::new("both ends of the copy are on nodes")
-            .hint("Copy it here first, then to the other node.")),
+    match end(&args.to) {
+        End::There(targets, path) => {
+            let files = args.from.iter().map(|from| match end(from) {
+                End::Here(file) => Ok(file),
+                End::There(..) => Err(Failure::new("both ends of the copy are on nodes")
+                    .hint("Copy it here first, then to the other node.")),
+            });
+            let files = files.collect::<Result<Vec<_>>>()?;
+            to::run(session, args, &files, (&targets, path)).await
+        }
+        End::Here(place) => {
+            let sources = args.from.iter().map(|from| match end(from) {
+                End::There(node, path) => Ok((node, path)),
+                End::Here(_) => Err(Failure::new("neither end of the copy is on a node")
+                    .hint("Write it as TARGET:/path, as in `lictor cp ./file web-1:/srv/app/file`.")),
+            });
+            let sources = sources.collect::<Result<Vec<_>>>()?;
+            from::run(session, args, &sources, &place).await
+        }
     }
+}
+
+/// The first status that says that something went wrong: what comes after it is copied all the same.
+fn worst(so_far: Status, next: Status) -> Status {
+    if is_ok(so_far) { next } else { so_far }
+}
+
+/// That no two have one name.
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Result {
+    let mut seen = std::collections::HashSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(Failure::new(format!("two of them are called {name}"))
+                .hint("Copy one of them under another name, by itself."));
+        }
+    }
+    Ok(Status::OK)
 }
 
 /// How long the job is valid that carries so many bytes to nodes.

@@ -173,4 +173,14 @@ impl Logs for SqliteStore {
                 .await?;
         Ok(row.map(|(size,)| size.unsigned_abs()))
     }
+
+    async fn blob_bytes(&self, org: &OrgId, but: &Digest) -> Result<u64> {
+        let (bytes,): (i64,) =
+            sqlx::query_as("SELECT COALESCE(SUM(size), 0) FROM blobs WHERE org = ?1 AND sha256 <> ?2")
+                .bind(org.as_str())
+                .bind(but.0.as_slice())
+                .fetch_one(&self.reads)
+                .await?;
+        Ok(bytes.unsigned_abs())
+    }
 }

@@ -14,7 +14,7 @@ use lictor_proto::files::MAGIC;
 use lictor_proto::{JobId, limits};
 use serde_json::json;
 
-use super::{is_ok, name_of};
+use super::{distinct, is_ok, name_of, worst};
 use crate::args::{Copy, Targets};
 use crate::commands::bring::Asked;
 use crate::commands::choice;
@@ -27,12 +27,28 @@ use crate::session::Session;
 /// Entries that are named one by one.
 const NAMED: usize = 20;
 
+/// Every source by a job of its own, one after the other.
 pub(super) async fn run(
     session: &Session,
     args: &Copy,
-    (target, path): (&str, String),
+    sources: &[(String, String)],
     place: &Path,
 ) -> Result {
+    if sources.len() > 1 && !place.is_dir() {
+        return Err(Failure::new(format!("{} is no directory", place.display()))
+            .hint("Several files go into a directory, which has to be there."));
+    }
+    distinct(sources.iter().map(|(_, path)| name_of(path)))?;
+    let places = sources.iter().map(|(_, path)| vacant(place, name_of(path)));
+    let places = places.collect::<Result<Vec<_>>>()?;
+    let mut status = Status::OK;
+    for ((target, path), to) in sources.iter().zip(places) {
+        status = worst(status, bring(session, args, (target, path.clone()), to).await?);
+    }
+    Ok(status)
+}
+
+async fn bring(session: &Session, args: &Copy, (target, path): (&str, String), to: PathBuf) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
     let choice = choice::nodes(session, &mut store, &hub, &Targets::of(target)?).await?;
@@ -40,7 +56,6 @@ pub(super) async fn run(
         return Err(Failure::new("files are brought from one node at a time")
             .hint("Name one node, and a directory of its own for each."));
     };
-    let to = vacant(place, name_of(&path))?;
     let key = session.key(args.key.as_ref())?;
     let collect = Collect {
         timeout_ms: args.timeout_ms(),

@@ -2,101 +2,146 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lictor_client::files::Hash;
-use lictor_client::{Error, Expected, JobOptions, Signer};
+use lictor_client::{Error, Expected, Hub, JobOptions, SignedDoc, Signer, TrustStore};
 use lictor_proto::doc::{Fetch, Stdin};
 use lictor_proto::{Code, Digest, limits};
+use lictor_trust::SecretKey;
 
 use crate::args::{Copy, Targets};
-use crate::commands::choice;
+use crate::commands::choice::{self, Choice};
 use crate::commands::fleet::{FleetUntil, FleetWatch};
 use crate::commands::watch::{Shows, Until, Watch};
+use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::session::{Session, failed};
+
+use super::{distinct, name_of, worst};
 
 /// Bytes read at once.
 const PIECE: usize = 256 * 1024;
 
+/// Every file by a job of its own, one after the other.
 pub(super) async fn run(
     session: &Session,
     args: &Copy,
-    file: &Path,
+    files: &[PathBuf],
     (targets, path): (&str, String),
 ) -> Result {
+    if files.len() > 1 && !path.ends_with('/') {
+        return Err(Failure::new("several files go into a directory")
+            .hint("Write it with a `/` at its end, as in `lictor cp a b web-1:/srv/app/`."));
+    }
+    let places: Vec<String> = files.iter().map(|file| destination(path.clone(), file)).collect();
+    distinct(places.iter().map(|place| name_of(place)))?;
+    let contents = files.iter().map(|file| Content::of(file));
+    let contents = contents.collect::<Result<Vec<_>>>()?;
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
     let choice = choice::nodes(session, &mut store, &hub, &Targets::of(targets)?).await?;
     choice.agreed(session, args.yes)?;
-    let key = session.key(args.key.as_ref())?;
-    let content = Content::of(file)?;
-    let (sha256, size) = (content.sha256, content.size);
-    if size > 0 {
-        session.out.progress(format!("sending {size} bytes to the hub"));
-    }
-    let again = content.pieces()?;
-    hub.put_file(&sha256, size, again)
-        .await
-        .map_err(|e| failed("send the file to the hub", &e))?;
-    let fetch = Fetch {
-        to: destination(path, file),
-        sha256,
-        size,
-        mode: args.mode.clone().unwrap_or_else(|| content.mode.clone()),
-        owner: args.owner.as_ref().and_then(|o| o.user.clone()),
-        group: args.owner.as_ref().and_then(|o| o.group.clone()),
-        replace: args.replace,
-        timeout_ms: args.timeout_ms(),
-        sandbox: args.sandbox.clone(),
-    };
-    let options = JobOptions {
-        nodes: choice.nodes.iter().map(|n| n.id().clone()).collect(),
-        profile: args.profile.clone(),
-        stdin: Stdin::NONE,
-        reason: args.reason.clone(),
-        valid: super::valid(args, size, &store)?,
-        retry_of: None,
-        expect: choice.expect.clone(),
-        secrets: Vec::new(),
-    };
-    let job = Signer::new(store.trust(), &session.config.operator, &key)
-        .job(fetch, options)
-        .map_err(|r| Failure::refused("could not sign the job", &r))?;
-    let stream = hub.submit_attached(&job.wire).await.map_err(|e| match e {
-        Error::Refused(r) if r.code == Code::StdinMissing => {
-            Failure::refused("the hub has lost the file that it was sent", &r)
-        }
-        e => failed("submit the job", &e),
-    })?;
-    let canceler = Some((&session.config.operator, &key));
-    if let [node] = choice.nodes.as_slice() {
-        let watch = Watch {
-            session,
-            hub: &hub,
-            expected: Expected {
-                trust: store.trust(),
-                node,
-                job: job.digest,
-            },
-            canceler,
-            until: Until::End,
-            shows: Shows::Output,
-            into: None,
-        };
-        return watch.run(stream).await;
-    }
-    let watch = FleetWatch {
+    let copying = Copying {
         session,
+        args,
         hub: &hub,
-        trust: store.trust(),
-        nodes: &choice.nodes,
-        job: job.digest,
-        canceler,
-        until: FleetUntil::Present,
+        store: &store,
+        choice: &choice,
+        key: session.key(args.key.as_ref())?,
     };
-    watch.run(stream).await
+    let mut status = Status::OK;
+    for (content, to) in contents.iter().zip(places) {
+        status = worst(status, copying.file(content, to).await?);
+    }
+    Ok(status)
+}
+
+/// What holds for every file.
+struct Copying<'a> {
+    session: &'a Session,
+    args: &'a Copy,
+    hub: &'a Hub,
+    store: &'a TrustStore,
+    choice: &'a Choice,
+    key: SecretKey,
+}
+
+impl Copying<'_> {
+    async fn file(&self, content: &Content<'_>, to: String) -> Result {
+        let (session, hub) = (self.session, self.hub);
+        let (sha256, size) = (content.sha256, content.size);
+        if size > 0 {
+            session.out.progress(format!("sending {size} bytes to the hub"));
+        }
+        let again = content.pieces()?;
+        hub.put_file(&sha256, size, again)
+            .await
+            .map_err(|e| failed("send the file to the hub", &e))?;
+        let job = self.sign(content, to)?;
+        let stream = hub.submit_attached(&job.wire).await.map_err(|e| match e {
+            Error::Refused(r) if r.code == Code::StdinMissing => {
+                Failure::refused("the hub has lost the file that it was sent", &r)
+            }
+            e => failed("submit the job", &e),
+        })?;
+        let canceler = Some((&session.config.operator, &self.key));
+        if let [node] = self.choice.nodes.as_slice() {
+            let watch = Watch {
+                session,
+                hub,
+                expected: Expected {
+                    trust: self.store.trust(),
+                    node,
+                    job: job.digest,
+                },
+                canceler,
+                until: Until::End,
+                shows: Shows::Output,
+                into: None,
+            };
+            return watch.run(stream).await;
+        }
+        let watch = FleetWatch {
+            session,
+            hub,
+            trust: self.store.trust(),
+            nodes: &self.choice.nodes,
+            job: job.digest,
+            canceler,
+            until: FleetUntil::Present,
+        };
+        watch.run(stream).await
+    }
+
+    fn sign(&self, content: &Content<'_>, to: String) -> Result<SignedDoc> {
+        let args = self.args;
+        let fetch = Fetch {
+            to,
+            sha256: content.sha256,
+            size: content.size,
+            mode: args.mode.clone().unwrap_or_else(|| content.mode.clone()),
+            owner: args.owner.as_ref().and_then(|o| o.user.clone()),
+            group: args.owner.as_ref().and_then(|o| o.group.clone()),
+            replace: args.replace,
+            timeout_ms: args.timeout_ms(),
+            sandbox: args.sandbox.clone(),
+        };
+        let options = JobOptions {
+            nodes: self.choice.nodes.iter().map(|n| n.id().clone()).collect(),
+            profile: args.profile.clone(),
+            stdin: Stdin::NONE,
+            reason: args.reason.clone(),
+            valid: super::valid(args, content.size, self.store)?,
+            retry_of: None,
+            expect: self.choice.expect.clone(),
+            secrets: Vec::new(),
+        };
+        Signer::new(self.store.trust(), &self.session.config.operator, &self.key)
+            .job(fetch, options)
+            .map_err(|r| Failure::refused("could not sign the job", &r))
+    }
 }
 
 /// A path that ends with `/` is a directory, in which the file has the name that it has here.
