@@ -13,13 +13,14 @@
 mod case;
 mod room;
 mod secrets;
+pub(crate) mod standing;
 
 use std::sync::Arc;
 
 use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{Offer, OfferReply, Wire};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Job, Outcome};
+use lictor_proto::doc::{DocKind, FiredWire, Job, Outcome};
 use lictor_proto::{Code, Digest, Envelope, limits};
 use lictor_sandbox::StdinSource;
 use lictor_trust::Verified;
@@ -42,15 +43,43 @@ pub(crate) const APPROVAL_BYTES: usize = 2 * limits::ENVELOPE;
 
 /// Takes an offer to its end. Runs in a task of its own: whoever brought it may go.
 pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {
-    let mut times = StepTimes::start();
-    let digest = match digest_of(&offer.job) {
-        Ok(digest) => digest,
+    let envelope = match read(&offer.job) {
+        Ok(envelope) => envelope,
         Err(refusal) => return refused(&core, refusal, None).await,
     };
+    let digest = envelope.digest();
+    if envelope.payload_type == DocKind::Schedule.payload_type() {
+        return standing::take(&core, digest, offer.job).await;
+    }
+    through(core, digest, offer, By::Signature).await
+}
+
+/// A firing of a schedule that is kept here: the same way as a job that was offered, to the same end.
+pub(crate) async fn fire(core: Arc<Core>, digest: Digest, firing: &FiredWire) -> OfferReply {
+    let offer = Offer {
+        job: firing.to_wire(),
+        approvals: Vec::new(),
+        releases: Vec::new(),
+        secrets: Vec::new(),
+    };
+    through(core, digest, offer, By::Clock).await
+}
+
+/// What a job comes by. Only the node's own clock fires schedules: no request from outside can name [`By::Clock`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// A signature over it, in an offer.
+    Signature,
+    /// A time of a schedule.
+    Clock,
+}
+
+async fn through(core: Arc<Core>, digest: Digest, offer: Offer, by: By) -> OfferReply {
+    let mut times = StepTimes::start();
     let live = core.live.claim(&digest);
     let reply = {
         let _turn = live.turn.lock().await;
-        judge(&core, digest, &live, offer, &mut times).await
+        judge(&core, digest, &live, (offer, by), &mut times).await
     };
     if matches!(reply, OfferReply::Accepted | OfferReply::Denied(_))
         && let Some(input) = live.job.get().and_then(|job| job.input())
@@ -67,10 +96,8 @@ pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {
     reply
 }
 
-fn digest_of(wire: &str) -> Result<Digest, Refusal> {
-    Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE)
-        .map(|e| e.digest())
-        .map_err(|e| Refusal::new(e.code(), e.to_string()))
+fn read(wire: &str) -> Result<Envelope, Refusal> {
+    Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE).map_err(|e| Refusal::new(e.code(), e.to_string()))
 }
 
 async fn refused(core: &Core, refusal: Refusal, job: Option<&Digest>) -> OfferReply {
@@ -92,7 +119,7 @@ async fn judge(
     core: &Arc<Core>,
     digest: Digest,
     live: &Arc<LiveJob>,
-    offer: Offer,
+    (offer, by): (Offer, By),
     times: &mut StepTimes,
 ) -> OfferReply {
     let secrets = offer.secrets;
@@ -106,7 +133,7 @@ async fn judge(
         return later(core, &digest, Code::Draining.into()).await;
     }
     let held = core.law.current();
-    let job = match verify(core, &held, &offer.job) {
+    let job = match verify(core, &held, &offer.job, by) {
         Ok(job) => job,
         Err(Unverified::Refused(refusal)) => return refused(core, refusal, Some(&digest)).await,
         Err(Unverified::Later(refusal)) => return later(core, &digest, refusal).await,
@@ -202,14 +229,15 @@ enum Unverified {
     Denied(Outcome, Refusal, Box<Job>),
 }
 
-fn verify(core: &Core, held: &Held, wire: &str) -> Result<Verified<Job>, Unverified> {
+fn verify(core: &Core, held: &Held, wire: &str, by: By) -> Result<Verified<Job>, Unverified> {
     let _span = tracing::debug_span!("verify").entered();
     let now = core.now();
     held.acting(now).map_err(Unverified::Later)?;
-    let job = held
-        .trust
-        .verify_job(wire, now)
-        .map_err(|refusal| sort(core, held, wire, refusal))?;
+    let job = match by {
+        By::Signature => held.trust.verify_job(wire, now),
+        By::Clock => held.trust.verify_firing(wire, now),
+    };
+    let job = job.map_err(|refusal| sort(core, held, wire, refusal))?;
     job.check_node(&core.issuer.node_id)
         .map_err(Unverified::Refused)?;
     if job.expires_at <= core.journal.state().pruned_until() {
@@ -250,6 +278,7 @@ fn sort(core: &Core, held: &Held, wire: &str, refusal: Refusal) -> Unverified {
         Code::ValidityTooLong
         | Code::KindUnsupported
         | Code::JobRevoked
+        | Code::ScheduleRevoked
         | Code::OperatorRevoked
         | Code::KeyRevoked
         | Code::KeyExpired => Outcome::Denied,
@@ -331,9 +360,10 @@ pub(crate) async fn conclude(
     digest: Digest,
     envelope: Wire,
     job: &Job,
-    decision: Decision,
+    mut decision: Decision,
     end: End,
 ) -> OfferReply {
+    decision.fired = job.fired();
     let refusal = end.why.clone().unwrap_or_else(|| Code::Internal.into());
     let draft = core.issuer.draft(digest, &decision, end);
     let step = Step {

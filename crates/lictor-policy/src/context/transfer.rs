@@ -92,6 +92,8 @@ fn about(path: &str, size: u64, (job, profile, facts): Around<'_>) -> Pairs {
         "retry",
         super::Value::new_bool(job.retry_of.is_some()),
     );
+    // A schedule carries no files.
+    put(&mut pairs, "scheduled", super::Value::new_bool(false));
     put(&mut pairs, "reason", text(&job.reason));
     pairs
 }

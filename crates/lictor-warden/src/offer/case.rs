@@ -93,7 +93,13 @@ impl Case<'_> {
         };
         times.done(Timed::Authorise);
         let permit = match verdict {
+            // Nobody stands by a firing who could answer for what is broken.
+            Verdict::Permit(permit) if permit.break_glass() && self.job.fired().is_some() => {
+                let gates = permit.broken_gates().iter().map(|g| g.policy_id.clone());
+                return self.gated(gates.collect()).await;
+            }
             Verdict::Permit(permit) => permit,
+            Verdict::Ask(asked) if self.job.fired().is_some() => return self.gated(asked.policy_ids).await,
             Verdict::Ask(asked) => return self.ask(asked, counted).await,
             Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
         };
@@ -259,6 +265,12 @@ impl Case<'_> {
         conclude(self.core, self.digest, wire, &self.job, decision, end).await
     }
 
+    /// A firing that somebody would have to look at first.
+    async fn gated(self, policy_ids: Vec<String>) -> OfferReply {
+        let refusal = Refusal::plain(Code::ScheduleGated);
+        self.deny(Outcome::Denied, Denial { refusal, policy_ids }).await
+    }
+
     /// Approvals that hold now, one per document; the others leave an audit event.
     async fn verified_approvals(&self) -> Vec<Verified<Approval>> {
         let mut counted: Vec<Verified<Approval>> = Vec::new();
@@ -395,6 +407,7 @@ fn recorded(permit: &Permit, resolved: &Resolved) -> Decision {
         policy_ids: permit.policy_ids().to_vec(),
         approvals: permit.approvals().to_vec(),
         break_glass: permit.break_glass(),
+        fired: permit.job().fired(),
         facts_digest: Some(resolved.facts().digest()),
         profile: permit.profile_name().clone(),
         backend: Some(resolved.facts().backend.clone()),

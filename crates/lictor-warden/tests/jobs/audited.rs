@@ -31,14 +31,18 @@ impl Ahead {
 
 /// Events that a disk is needed for which is full: `a_full_disk_loses_nothing_and_works_again_when_there_is_room`
 /// asserts them in the journal's own tests. And those of the egress proxy, which is a process of the real program: see
-/// `egress` in the system tests; and those of fetching a root, which is one too: see `pull` there.
-const ELSEWHERE: [EventType; 6] = [
+/// `egress` in the system tests; and those of fetching a root, which is one too: see `pull` there. Those of schedules are
+/// asserted in `schedules`, beside this.
+const ELSEWHERE: [EventType; 9] = [
     EventType::DiskFull,
     EventType::EgressAllowed,
     EventType::EgressDenied,
     EventType::EgressEnded,
     EventType::RootfsFetched,
     EventType::RootfsFetchFailed,
+    EventType::ScheduleTaken,
+    EventType::ScheduleMissed,
+    EventType::ScheduleEnded,
 ];
 
 #[test]
