@@ -108,6 +108,9 @@ event_types! {
     EgressEnded = "egress_ended", Agent, "A connection out of a sandbox ended.";
     JobExpired = "job_expired", Agent, "A waiting job was not started while it was valid.";
     JobInterrupted = "job_interrupted", Agent, "The agent had gone down while a job ran; what was left of it was ended.";
+    ScheduleTaken = "schedule_taken", Agent, "A signed schedule was verified and is kept; the node fires it by itself.";
+    ScheduleMissed = "schedule_missed", Agent, "Times of a schedule passed and are not made up for.";
+    ScheduleEnded = "schedule_ended", Agent, "A schedule ended, with a signed receipt, and fires no more.";
     StdinRefused = "stdin_refused", Agent, "A piece of standard input was refused.";
     ApprovalAccepted = "approval_accepted", Agent, "A signed approval verified and is kept with its job.";
     ApprovalRefused = "approval_refused", Agent, "An approval was refused.";

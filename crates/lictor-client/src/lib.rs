@@ -43,6 +43,6 @@ pub use follow::{Compared, Doubt, Follower, Item, Stream};
 pub use home::{Config, Home, HomeError, HubAddress};
 pub use hub::{FrameStream, Hub};
 pub use receipts::{Noted, ReceiptTracker};
-pub use sign::{GrantOptions, JobOptions, SignedDoc, Signer};
+pub use sign::{GrantOptions, JobOptions, Recurrence, SignedDoc, Signer};
 pub use target::Target;
 pub use trust::TrustStore;

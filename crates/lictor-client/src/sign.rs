@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, NodeKind, Release, SealedFor, Secret,
-    SecretUse, Spec, Stdin,
+    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, Missed, NodeKind, Overlap, Release,
+    Schedule, SealedFor, Secret, SecretUse, Spec, Stdin,
 };
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
@@ -62,6 +62,23 @@ pub struct JobOptions {
     pub expect: Expect,
     /// The secrets that it uses, sorted by name.
     pub secrets: Vec<SecretUse>,
+}
+
+/// When a job is to be done again and again.
+#[derive(Debug, Clone)]
+pub struct Recurrence {
+    /// A cron expression.
+    pub cron: String,
+    /// An IANA time zone.
+    pub tz: String,
+    /// Over how long its nodes are spread.
+    pub jitter: Duration,
+    /// What becomes of missed times.
+    pub missed: Missed,
+    /// What becomes of times that come too early.
+    pub overlap: Overlap,
+    /// How long after its time a firing may begin.
+    pub start_within: Duration,
 }
 
 /// What a grant confers.
@@ -126,6 +143,49 @@ impl<'a> Signer<'a> {
             issued_at: now,
             not_before: now,
             expires_at: now.plus(options.valid),
+            origin: Default::default(),
+        })
+    }
+
+    /// Signs a schedule: the job again and again, for as long as its options say that it is valid. It has no standard
+    /// input and no secrets, and tries nothing again.
+    ///
+    /// # Errors
+    /// The refusal of whichever rule it breaks, or [`Code::Internal`] without randomness.
+    pub fn schedule(
+        &self,
+        work: impl Into<Spec>,
+        options: JobOptions,
+        when: Recurrence,
+    ) -> Result<SignedDoc, Refusal> {
+        let spec = work.into();
+        let mut nonce = vec![0; 16];
+        getrandom::fill(&mut nonce)
+            .map_err(|e| Refusal::new(Code::Internal, format!("no randomness: {e}")))?;
+        let now = Timestamp::now();
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        self.seal(&Schedule {
+            tag: Default::default(),
+            org: self.org.clone(),
+            operator: self.operator.clone(),
+            nonce,
+            nodes: sorted(options.nodes),
+            kind: spec.kind(),
+            spec,
+            profile: options.profile,
+            secrets: Default::default(),
+            expect: options.expect,
+            reason: options.reason,
+            cron: when.cron,
+            tz: when.tz,
+            jitter_ms: millis(when.jitter),
+            missed: when.missed,
+            overlap: when.overlap,
+            start_within_ms: millis(when.start_within),
+            min_bundle: self.min_bundle,
+            issued_at: now,
+            not_before: now,
+            ends_at: now.plus(options.valid),
         })
     }
 

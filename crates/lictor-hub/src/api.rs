@@ -13,6 +13,7 @@ mod nodes;
 mod page;
 pub mod problem;
 mod rollouts;
+mod schedules;
 mod secrets;
 mod service;
 mod streams;
@@ -62,6 +63,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(rollouts::submit))
         .routes(routes!(rollouts::get))
         .routes(routes!(rollouts::go_on))
+        .routes(routes!(schedules::submit, schedules::list))
+        .routes(routes!(schedules::firings))
         .routes(routes!(jobs::put_blob))
         .routes(routes!(streams::stream))
         .routes(routes!(streams::output))

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use lictor_proto::agent::{Heartbeat, Wire};
 use lictor_proto::api::{ExecutionState, TokenScope};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::NodeKind;
+use lictor_proto::doc::{NodeKind, Origin};
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 pub use contract::{Executions, Grants, Jobs, Leases, Logs, Nodes, Orgs, Secrets, Store, Tokens, Trail};
@@ -159,6 +159,8 @@ pub struct JobRow {
     pub nodes: Vec<NodeId>,
     /// Digest of its standard input, when a job comes in; what is stored is read from the envelope.
     pub stdin: Option<Digest>,
+    /// Which signed document it is of, when it comes in; what is stored is read from the envelope.
+    pub origin: Origin,
 }
 
 /// An execution.
@@ -382,6 +384,15 @@ pub struct JobCursor {
     pub job_id: JobId,
 }
 
+/// Jobs of a kind of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// Schedules.
+    Schedules,
+    /// Firings of this schedule.
+    FiringsOf(JobId),
+}
+
 /// Which jobs.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
@@ -391,6 +402,8 @@ pub struct JobFilter {
     pub node: Option<NodeId>,
     /// Of this operator.
     pub operator: Option<Name>,
+    /// Schedules, or what was fired of one; all jobs otherwise.
+    pub listed: Option<Listed>,
     /// Page start.
     pub after: Option<JobCursor>,
     /// Page size.

@@ -8,7 +8,7 @@
 //!   arrived proves only who signed it.
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Cancel, Job, OpenGate, Release};
+use lictor_proto::doc::{Cancel, Job, OpenGate, Origin, Release};
 use lictor_proto::{Code, Digest, KeyId, Name, Timestamp};
 use lictor_trust::profiles::Profile;
 use lictor_trust::{LawFiles, Verified};
@@ -270,6 +270,10 @@ fn leave(release: &Verified<Release>) -> Leave<'_> {
 /// What held when the job arrived, and may not hold any more.
 fn still_holds(ask: &Authorise<'_>) -> Result<(), Refusal> {
     let job = &ask.job;
+    if job.origin == Origin::Schedule {
+        let text = "a schedule is no job; only its firings are";
+        return Err(Refusal::new(Code::WrongType, text));
+    }
     job.check_node(&ask.node.id)?;
     if ask.law.version() < job.min_bundle {
         let text = format!(

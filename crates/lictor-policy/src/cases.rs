@@ -8,7 +8,9 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_proto::doc::{Approval, ApprovalFacts, Cancel, Job, NodeKind, Release, Stdin, Workspace};
+use lictor_proto::doc::{
+    Approval, ApprovalFacts, Cancel, Job, NodeKind, Origin, Release, Stdin, Workspace,
+};
 use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::parse_duration;
@@ -81,6 +83,9 @@ pub struct Case {
     /// The job's reason.
     #[serde(default)]
     pub reason: String,
+    /// Whether it is the firing of a schedule.
+    #[serde(default)]
+    pub scheduled: bool,
     /// Canonical path that the program is found at; the program itself when absolute, else under `/usr/bin`.
     pub program: Option<String>,
     /// Digest of the program, or of the file that is put on the node, as `sha256:...`.
@@ -324,11 +329,7 @@ impl Case {
     fn job(&self, files: &LawFiles, now: Timestamp) -> Job {
         let spec = self.spec(files);
         let duration = |text: &String| parse_duration(text).unwrap_or_default();
-        let operator = if self.cancel {
-            self.requester.as_ref()
-        } else {
-            None
-        };
+        let operator = self.requester.as_ref().filter(|_| self.cancel);
         Job {
             tag: Default::default(),
             org: OrgId::from_root(&JOB),
@@ -356,6 +357,7 @@ impl Case {
             issued_at: now,
             not_before: now,
             expires_at: now.plus(duration(&self.valid)),
+            origin: Origin::assumed(self.scheduled),
         }
     }
 

@@ -247,6 +247,7 @@ fn terms(job: &Job, profile: &Profile, pairs: &mut Pairs) {
     );
     put(pairs, "nodes", long(job.nodes.len()));
     put(pairs, "retry", Value::new_bool(job.retry_of.is_some()));
+    put(pairs, "scheduled", Value::new_bool(job.fired().is_some()));
     put(pairs, "reason", text(&job.reason));
     put(pairs, "sandbox", text(process.sandbox.map_or("", Name::as_str)));
     let (word, size, sha256) = match &job.stdin {

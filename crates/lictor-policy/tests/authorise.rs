@@ -98,6 +98,7 @@ impl Org {
             issued_at: self.now,
             not_before: self.now,
             expires_at: self.now.plus(Duration::from_secs(300)),
+            origin: Default::default(),
         }
     }
 

@@ -4,10 +4,12 @@
 //! signed travels as the signed envelope itself, so that whoever reads an answer can check it.
 
 mod rollouts;
+mod schedules;
 mod secrets;
 mod tokens;
 
 pub use rollouts::{NewRollout, RolloutPlan, RolloutState, RolloutView};
+pub use schedules::ScheduleView;
 pub use secrets::{SecretDocument, SecretView};
 pub use tokens::{CreatedToken, NewToken, TokenScope, TokenView};
 
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::{Heartbeat, Wire};
 use crate::code::Code;
-use crate::doc::{JobKind, NodeKind, Outcome};
+use crate::doc::{Fired, JobKind, NodeKind, Outcome};
 use crate::ids::{Digest, JobId, Name, NodeId, OrgId};
 use crate::time::Timestamp;
 
@@ -169,6 +171,12 @@ pub struct JobView {
     pub expires_at: Timestamp,
     /// When the hub took it.
     pub created_at: Timestamp,
+    /// Of a schedule: when it fires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleView>,
+    /// Of a firing: which schedule, and which of its times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<Fired>,
     /// One per node.
     pub executions: Vec<ExecutionView>,
 }

@@ -77,6 +77,7 @@ codes! {
     NodeRevoked = "node_revoked", "The node has been revoked.", "Enrol the machine anew if it should be trusted again.";
     GrantRevoked = "grant_revoked", "The grant has been revoked.", "Make a new grant.";
     JobRevoked = "job_revoked", "The job has been revoked.", "Nothing; it will never start.";
+    ScheduleRevoked = "schedule_revoked", "The schedule has been revoked.", "Nothing; it never fires again.";
     RightMissing = "right_missing", "The operator lacks the right that this document needs.", "Give the right in roster.toml or fleet.toml, or have somebody with it sign.";
     // Binding
     WrongOrg = "wrong_org", "The document is bound to another org.", "Check which org you are acting for.";
@@ -127,6 +128,9 @@ codes! {
     SecretOlder = "secret_older", "The hub serves an older version of a secret than this home has seen.", "Somebody serves old secrets; look at the hub, or set the secret again.";
     SecretConflict = "secret_conflict", "Two secrets carry the same name and version.", "Set it again, which takes the next version, and find out who set two.";
     SecretExposed = "secret_exposed", "The job's own words or variables hold the value of a secret that it uses.", "Read the value where the node puts it, in place of writing it into the job.";
+    ScheduleOverlap = "schedule_overlap", "The firing before it still ran, and the schedule says that such times are left out.", "Have it fire less often, give the work a shorter --timeout, or sign the schedule with --overlap wait.";
+    ScheduleMissed = "schedule_missed", "A time of the schedule passed while it could not be fired.", "Sign the schedule with --missed once if the last missed time is to be made up for.";
+    ScheduleGated = "schedule_gated", "Policy wants approvals or a release for this, and a schedule can have none.", "Run it with `lictor run`, which people can approve; or change the policy for what is scheduled.";
     TooManyJobs = "too_many_jobs", "The node runs as many jobs as it may.", "It is tried again by itself.";
     SandboxBusy = "sandbox_busy", "Another job works in the kept sandbox that this one names.", "It is tried again by itself.";
     SandboxLimit = "sandbox_limit", "The node keeps as many sandboxes, or as much in them, as it may.", "Remove some on the node: `lictor agent sandbox ls` and `rm NAME`; or raise persist.most or persist.bytes in the profile, or the agent's `[sandbox]` settings kept_most and kept_gib.";

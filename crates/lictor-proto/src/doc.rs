@@ -14,6 +14,7 @@ mod law;
 mod node;
 mod receipt;
 mod release;
+mod schedule;
 mod secret;
 mod terms;
 mod transfer;
@@ -31,6 +32,7 @@ pub use receipt::{
     AppliedBackend, Artifact, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage, UsedSandbox,
 };
 pub use release::Release;
+pub use schedule::{Fired, FiredWire, Missed, Origin, Overlap, Schedule};
 pub use secret::{Delivery, PAD, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
 pub use terms::{LimitName, Terms};
 pub use transfer::{Collect, Fetch};
@@ -102,7 +104,7 @@ impl DocKind {
     pub const fn limit(self) -> usize {
         match self {
             Self::Bundle => limits::BUNDLE_ENVELOPE,
-            Self::Job => limits::JOB_ENVELOPE,
+            Self::Job | Self::Schedule => limits::JOB_ENVELOPE,
             _ => limits::ENVELOPE,
         }
     }

@@ -13,6 +13,7 @@
 //! | [`envelope`] | DSSE envelope and its PAE |
 //! | [`webauthn`] | what a passkey signs, as types; refused so far |
 //! | [`doc`] | one type per signed document |
+//! | [`timetable`] | cron expressions with time zones |
 //! | [`code`] | every stable refusal and error code, with a sentence and a hint |
 //! | [`frame`] | the output frame: spool, link, segment and follower share it |
 //! | [`egress`] | rules, commands and records of the egress proxy |
@@ -34,6 +35,7 @@ pub mod limits;
 #[cfg(feature = "openapi")]
 mod openapi;
 pub mod time;
+pub mod timetable;
 pub mod webauthn;
 
 pub use code::Code;

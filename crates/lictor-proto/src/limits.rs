@@ -8,6 +8,8 @@ pub const ENVELOPE: usize = 1024 * 1024;
 pub const BUNDLE_ENVELOPE: usize = 8 * 1024 * 1024;
 /// Largest envelope of a job: a script, as base64 of JSON, and then some.
 pub const JOB_ENVELOPE: usize = 2 * 1024 * 1024;
+/// A schedule's envelope with a nominal time beside it.
+pub const FIRED_WIRE: usize = 2 * JOB_ENVELOPE;
 /// A script, in a job or in a bundle that jobs name it of.
 pub const SCRIPT: usize = 1024 * 1024;
 /// Most signatures on one envelope.
@@ -34,6 +36,12 @@ pub const RECORDS_KEPT: usize = 2 * NODES;
 pub const REASON: usize = 1024;
 /// Longest validity of a job, approval or grant.
 pub const VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A cron expression.
+pub const CRON: usize = 256;
+/// How far the firings of a schedule may be spread over its nodes.
+pub const JITTER: Duration = Duration::from_secs(6 * 3600);
+/// How long a firing of a schedule may wait to begin.
+pub const START_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How far ahead of a node's clock a document may be dated.
 pub const CLOCK_AHEAD: Duration = Duration::from_secs(60);
 /// A rollout as it is handed in: its job, and which of ten thousand nodes begins when.

@@ -20,6 +20,9 @@ const MAX_MS: u64 = 253_402_207_200_000;
 pub struct TimeError;
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00.000Z.
+    pub const START: Self = Self(0);
+
     /// The system clock, now.
     #[must_use]
     pub fn now() -> Self {

@@ -114,6 +114,7 @@ impl Operator {
             issued_at: now,
             not_before: now,
             expires_at: now.plus(Duration::from_secs(300)),
+            origin: Default::default(),
         })
     }
 

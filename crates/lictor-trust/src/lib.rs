@@ -37,6 +37,7 @@ pub mod revocation;
 mod root;
 pub mod roster;
 pub mod rotation;
+mod schedules;
 pub mod seal;
 pub mod sign;
 mod unread;

@@ -2,7 +2,8 @@
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{
-    Approval, Cancel, DocKind, Document, Job, Release, Revocation, RevocationKind, Secret, Stdin, StdinWord,
+    Approval, Cancel, DocKind, Document, FiredWire, Job, Release, Revocation, RevocationKind, Schedule,
+    Secret, Stdin, StdinWord,
 };
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, Timestamp, limits};
 
@@ -23,7 +24,7 @@ macro_rules! by_signer {
         }
     )*};
 }
-by_signer!(Job: operator, Approval: approver, Cancel: operator, Release: operator, Revocation: operator, Secret: operator, lictor_proto::doc::Grant: operator);
+by_signer!(Job: operator, Approval: approver, Cancel: operator, Release: operator, Revocation: operator, Schedule: operator, Secret: operator, lictor_proto::doc::Grant: operator);
 
 impl OrgTrust {
     /// Verifies that exactly one key has signed, and that it is one of the operator whom the document names.
@@ -86,12 +87,23 @@ impl OrgTrust {
         Ok(job)
     }
 
-    /// A job that somebody in the roster signed at some time: for showing it, and for receipts of the past.
+    /// A job that somebody in the roster signed at some time: for showing it, and for receipts of the past. Also one firing
+    /// of a schedule, and a schedule in the picture of a job.
     ///
     /// # Errors
     /// When the signature or the shape doesn't hold.
     pub fn historic_job(&self, wire: &str) -> Result<Historic<Job>, Refusal> {
-        self.by_operator(wire).map(|(job, _, _)| Historic::new(job))
+        if let Some(firing) = FiredWire::read(wire) {
+            return self.historic_firing(&firing);
+        }
+        match self.by_operator::<Job>(wire) {
+            Ok((job, _, _)) => Ok(Historic::new(job)),
+            Err(refusal) if refusal.code == Code::WrongType => {
+                let (schedule, _, _) = self.by_operator::<Schedule>(wire)?;
+                Ok(Historic::new(schedule.picture()))
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// An approval that counts as a signature now. Whether its approver may approve is policy's question.

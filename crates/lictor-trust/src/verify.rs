@@ -57,6 +57,16 @@ impl<T> Verified<T> {
     pub fn signers(&self) -> &[KeyId] {
         &self.signers
     }
+
+    /// What follows from this document, signed by the same keys; `digest` and `wire` are those of what follows.
+    pub(crate) fn recast<U>(&self, doc: U, digest: Digest, wire: &str) -> Verified<U> {
+        Verified {
+            doc,
+            digest,
+            wire: wire.into(),
+            signers: self.signers.clone(),
+        }
+    }
 }
 
 impl<T> Deref for Verified<T> {
@@ -74,6 +84,12 @@ pub struct Historic<T>(Verified<T>);
 impl<T> Historic<T> {
     pub(crate) fn new(verified: Verified<T>) -> Self {
         Self(verified)
+    }
+
+    /// The document.
+    #[must_use]
+    pub fn doc(&self) -> &T {
+        self.0.doc()
     }
 
     /// SHA-256 of its PAE.

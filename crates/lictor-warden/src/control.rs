@@ -16,7 +16,7 @@ use crate::journal::entry::Entry;
 use crate::journal::state::{self, Phase};
 use crate::law::Held;
 use crate::live::LiveJob;
-use crate::offer::{APPROVAL_BYTES, APPROVALS, conclude, offer};
+use crate::offer::{APPROVAL_BYTES, APPROVALS, Owed, conclude, offer, standing};
 use crate::receipt::End;
 
 /// Takes newer law, then ends what it has revoked.
@@ -46,6 +46,7 @@ pub(crate) async fn law(core: Arc<Core>, docs: LawDocs) -> Result<LawHeld, Refus
         end_revoked(&core).await;
     }
     if report.changed() {
+        core.schedules.notify_one();
         core.feeds.heartbeat();
         core.prepare_sandboxes();
     }
@@ -62,6 +63,10 @@ fn revoked(held: &Held, digest: &Digest, job: &Job, signers: &[lictor_proto::Key
     let id = JobId::from_digest(digest);
     if trust.is_revoked(RevocationKind::Job, id.as_str()) {
         return Some(Code::JobRevoked.into());
+    }
+    let schedule = job.fired().map(|f| JobId::from_digest(&f.schedule));
+    if schedule.is_some_and(|id| trust.is_revoked(RevocationKind::Schedule, id.as_str())) {
+        return Some(Code::ScheduleRevoked.into());
     }
     if trust.is_revoked(RevocationKind::Operator, job.operator.as_str()) {
         return Some(Code::OperatorRevoked.into());
@@ -80,7 +85,7 @@ async fn end_revoked(core: &Core) {
         let Some(why) = revoked(&held, &digest, job, job.signers()) else {
             continue;
         };
-        if why.code == Code::JobRevoked {
+        if matches!(why.code, Code::JobRevoked | Code::ScheduleRevoked) {
             live.stop(why.clone());
         }
         let _turn = live.turn.lock().await;
@@ -110,7 +115,7 @@ pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, 
     };
     let decision = core.refusing(word, &job.profile, Vec::new());
     let end = End::unstarted(outcome, why);
-    conclude(core, *digest, envelope, job.expires_at, decision, end).await;
+    conclude(core, *digest, envelope, Owed::of(&job), decision, end).await;
     true
 }
 
@@ -260,7 +265,7 @@ async fn end_canceled(
     };
     let job = match live.job.get() {
         Some(job) => job.clone(),
-        None => held.trust.verify_job(&envelope, core.now())?,
+        None => held.trust.verify_to_end(&envelope, core.now())?,
     };
     if fresh {
         check_unknown(core, &digest, &job)?;
@@ -291,12 +296,13 @@ async fn end_canceled(
     if fresh {
         let decision = core.refusing("denied", &job.profile, Vec::new());
         let end = End::unstarted(Outcome::Canceled, why);
-        return match conclude(core, digest, envelope, job.expires_at, decision, end).await {
+        return match conclude(core, digest, envelope, Owed::of(&job), decision, end).await {
             OfferReply::Later(failed) => Err(failed),
             _ => Ok(()),
         };
     }
     live.stop(why.clone());
+    standing::end(core, &digest, Outcome::Canceled, why.clone()).await;
     end_waiting(core, &digest, Outcome::Canceled, why).await;
     Ok(())
 }

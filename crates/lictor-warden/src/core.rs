@@ -60,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     pub(crate) draining: AtomicBool,
     pub(crate) closing: CancellationToken,
+    /// Wakes whoever fires schedules before the next look at the clock.
+    pub(crate) schedules: Arc<tokio::sync::Notify>,
     /// Locked while kept sandboxes are being removed.
     pub(crate) sweep: Mutex<KeptSweep>,
     pub(crate) suppress: Mutex<Suppress>,
@@ -171,7 +173,7 @@ impl Core {
         let (running, unacknowledged) = {
             let state = self.journal.state();
             state.jobs().fold((0, 0), |(r, u), (_, job)| match job.phase {
-                Phase::Waiting { .. } => (r, u),
+                Phase::Waiting { .. } | Phase::Standing { .. } => (r, u),
                 Phase::Taken { .. } => (r + 1, u),
                 Phase::Finished { .. } => (r, u + 1),
             })
@@ -208,7 +210,7 @@ impl Core {
 
     fn execution(&self, digest: &Digest, job: &crate::journal::state::Job) -> Option<ExecutionStatus> {
         let (outcome, log_end) = match &job.phase {
-            Phase::Waiting { .. } => return None,
+            Phase::Waiting { .. } | Phase::Standing { .. } => return None,
             Phase::Taken { .. } => {
                 let spool = self.live.get(digest).and_then(|l| l.spool.get().cloned());
                 (None, spool.map_or(0, |s| s.end()))
@@ -300,6 +302,7 @@ impl Core {
             policy_ids,
             approvals: Vec::new(),
             break_glass: false,
+            fired: None,
             facts_digest: None,
             profile: profile.clone(),
             backend: None,

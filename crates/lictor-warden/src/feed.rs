@@ -136,7 +136,7 @@ impl EventFeed {
             .jobs()
             .map(|(digest, job)| match &job.phase {
                 Phase::Finished { node_seq, .. } => (*node_seq, *digest),
-                Phase::Waiting { .. } | Phase::Taken { .. } => (u64::MAX, *digest),
+                Phase::Waiting { .. } | Phase::Standing { .. } | Phase::Taken { .. } => (u64::MAX, *digest),
             })
             .collect();
         jobs.sort_unstable();
@@ -286,6 +286,7 @@ impl EventFeed {
             };
             match &open.phase {
                 Phase::Waiting { .. } => return None,
+                Phase::Standing { at, .. } => view.started_at = Some(*at),
                 Phase::Taken { started, .. } => view.started_at = started.as_ref().map(|(at, _)| *at),
                 Phase::Finished {
                     receipt,

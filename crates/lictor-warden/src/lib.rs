@@ -18,6 +18,7 @@
 //! | [`feed`] | what the node says on its own |
 //! | `redact` | takes the values of secrets out of output |
 //! | `recovery`, `housekeeping` | what a crash and what time leave to do |
+//! | `schedules` | fires what stands in the journal, at its times |
 //! | [`node_dir`] | where a node's files lie |
 //!
 //! # Invariants
@@ -46,6 +47,7 @@ mod recovery;
 mod redact;
 mod retry;
 mod sandboxes;
+mod schedules;
 pub mod spool;
 mod steps;
 mod suppress;

@@ -14,13 +14,14 @@ mod case;
 mod input;
 mod room;
 mod secrets;
+pub(crate) mod standing;
 
 use std::sync::Arc;
 
 use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{Offer, OfferReply, Wire};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Job, Outcome};
+use lictor_proto::doc::{DocKind, Fired, FiredWire, Job, Outcome};
 use lictor_proto::{Code, Digest, Envelope, Name, Timestamp, limits};
 use lictor_trust::{Verified, is_unread};
 use tokio::sync::OwnedSemaphorePermit;
@@ -42,15 +43,43 @@ pub(crate) const APPROVAL_BYTES: usize = 2 * limits::ENVELOPE;
 
 /// Takes an offer to its end. Runs in a task of its own: whoever brought it may go.
 pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {
-    let mut times = StepTimes::start();
-    let digest = match digest_of(&offer.job) {
-        Ok(digest) => digest,
+    let envelope = match read(&offer.job) {
+        Ok(envelope) => envelope,
         Err(refusal) => return refused(&core, refusal, None).await,
     };
+    let digest = envelope.digest();
+    if envelope.payload_type == DocKind::Schedule.payload_type() {
+        return standing::take(&core, digest, offer.job).await;
+    }
+    through(core, digest, offer, By::Signature).await
+}
+
+/// A firing of a schedule that is kept here: the same way as a job that was offered, to the same end.
+pub(crate) async fn fire(core: Arc<Core>, digest: Digest, firing: &FiredWire) -> OfferReply {
+    let offer = Offer {
+        job: firing.to_wire(),
+        approvals: Vec::new(),
+        releases: Vec::new(),
+        secrets: Vec::new(),
+    };
+    through(core, digest, offer, By::Clock).await
+}
+
+/// What a job comes by. Only the node's own clock fires schedules: no request from outside can name [`By::Clock`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// A signature over it, in an offer.
+    Signature,
+    /// A time of a schedule.
+    Clock,
+}
+
+async fn through(core: Arc<Core>, digest: Digest, offer: Offer, by: By) -> OfferReply {
+    let mut times = StepTimes::start();
     let live = core.live.claim(&digest);
     let reply = {
         let _turn = live.turn.lock().await;
-        judge(&core, digest, &live, offer, &mut times).await
+        judge(&core, digest, &live, (offer, by), &mut times).await
     };
     if matches!(reply, OfferReply::Accepted | OfferReply::Denied(_))
         && let Some(input) = live.job.get().and_then(|job| job.input())
@@ -67,10 +96,8 @@ pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {
     reply
 }
 
-fn digest_of(wire: &str) -> Result<Digest, Refusal> {
-    Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE)
-        .map(|e| e.digest())
-        .map_err(|e| Refusal::new(e.code(), e.to_string()))
+fn read(wire: &str) -> Result<Envelope, Refusal> {
+    Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE).map_err(|e| Refusal::new(e.code(), e.to_string()))
 }
 
 async fn refused(core: &Core, refusal: Refusal, job: Option<&Digest>) -> OfferReply {
@@ -92,7 +119,7 @@ async fn judge(
     core: &Arc<Core>,
     digest: Digest,
     live: &Arc<LiveJob>,
-    offer: Offer,
+    (offer, by): (Offer, By),
     times: &mut StepTimes,
 ) -> OfferReply {
     let secrets = offer.secrets;
@@ -106,14 +133,14 @@ async fn judge(
         return later(core, &digest, Code::Draining.into()).await;
     }
     let held = core.law.current();
-    let job = match verify(core, &held, &offer.job) {
+    let job = match verify(core, &held, &offer.job, by) {
         Ok(job) => job,
         Err(Unverified::Refused(refusal)) => return refused(core, refusal, Some(&digest)).await,
         Err(Unverified::Later(refusal)) => return later(core, &digest, refusal).await,
         Err(Unverified::Denied(outcome, refusal, owed)) => {
             let decision = core.refusing("denied", &owed.profile, Vec::new());
             let end = End::unstarted(outcome, refusal);
-            return conclude(core, digest, offer.job, owed.expires_at, decision, end).await;
+            return conclude(core, digest, offer.job, owed, decision, end).await;
         }
     };
     // Whoever cancels later needs the verified job.
@@ -196,28 +223,31 @@ enum Unverified {
 }
 
 /// What a receipt is owed for.
-struct Owed {
-    profile: Name,
+pub(crate) struct Owed {
+    pub(crate) profile: Name,
     expires_at: Timestamp,
+    fired: Option<Fired>,
 }
 
 impl Owed {
-    fn of(job: &Job) -> Self {
+    pub(crate) fn of(job: &Job) -> Self {
         Self {
             profile: job.profile.clone(),
             expires_at: job.expires_at,
+            fired: job.fired(),
         }
     }
 }
 
-fn verify(core: &Core, held: &Held, wire: &str) -> Result<Verified<Job>, Unverified> {
+fn verify(core: &Core, held: &Held, wire: &str, by: By) -> Result<Verified<Job>, Unverified> {
     let _span = tracing::debug_span!("verify").entered();
     let now = core.now();
     held.acting(now).map_err(Unverified::Later)?;
-    let job = held
-        .trust
-        .verify_job(wire, now)
-        .map_err(|refusal| sort(core, held, wire, refusal))?;
+    let job = match by {
+        By::Signature => held.trust.verify_job(wire, now),
+        By::Clock => held.trust.verify_firing(wire, now),
+    };
+    let job = job.map_err(|refusal| sort(core, held, wire, refusal))?;
     job.check_node(&core.issuer.node_id)
         .map_err(Unverified::Refused)?;
     if job.expires_at <= core.journal.state().pruned_until() {
@@ -254,6 +284,7 @@ fn sort(core: &Core, held: &Held, wire: &str, refusal: Refusal) -> Unverified {
         code if is_unread(code) => Outcome::Denied,
         Code::ValidityTooLong
         | Code::JobRevoked
+        | Code::ScheduleRevoked
         | Code::OperatorRevoked
         | Code::KeyRevoked
         | Code::KeyExpired => Outcome::Denied,
@@ -279,6 +310,7 @@ fn owed(core: &Core, held: &Held, wire: &str, code: Code) -> Option<Owed> {
             Some(Owed {
                 profile: unread.profile,
                 expires_at: unread.expires_at,
+                fired: None,
             })
         }
         Err(_) => None,
@@ -316,17 +348,18 @@ pub(crate) async fn conclude(
     core: &Core,
     digest: Digest,
     envelope: Wire,
-    expires_at: Timestamp,
-    decision: Decision,
+    owed: Owed,
+    mut decision: Decision,
     end: End,
 ) -> OfferReply {
+    decision.fired = owed.fired;
     let refusal = end.why.clone().unwrap_or_else(|| Code::Internal.into());
     let draft = core.issuer.draft(digest, &decision, end);
     let step = Step {
         entries: vec![Entry::Taken {
             job: digest,
             envelope,
-            expires_at,
+            expires_at: owed.expires_at,
             decision: Box::new(decision),
         }],
         audit: Vec::new(),

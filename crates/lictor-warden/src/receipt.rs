@@ -90,6 +90,7 @@ impl Issuer {
             org: self.org.clone(),
             node_id: self.node_id.clone(),
             job_digest: job,
+            fired: decision.fired,
             outcome: end.outcome,
             code: end.why.as_ref().map(|r| r.code),
             message: end.why.map(|r| clean(&r.message)).unwrap_or_default(),

@@ -39,7 +39,8 @@ pub(crate) async fn recover(core: &Arc<Core>) {
                     decision: Decision::clone(decision),
                     started: started.clone(),
                 }),
-                Phase::Waiting { .. } | Phase::Finished { .. } => None,
+                // A schedule only stands there: what it had fired has an entry of its own.
+                Phase::Waiting { .. } | Phase::Standing { .. } | Phase::Finished { .. } => None,
             })
             .collect()
     };

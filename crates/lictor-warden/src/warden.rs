@@ -37,7 +37,7 @@ use crate::sandboxes::Sandboxes;
 use crate::spool::stdin::StdinSpool;
 use crate::suppress::Suppress;
 use crate::work_place::WorkPlace;
-use crate::{control, housekeeping, offer, recovery};
+use crate::{control, housekeeping, offer, recovery, schedules};
 
 /// How long stopped jobs may take to end: more than the largest grace that is usual.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
@@ -148,6 +148,7 @@ impl Warden {
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
+            schedules: Arc::default(),
             sweep: Mutex::new(KeptSweep::new(KEPT_PATIENCE)),
             suppress: Mutex::new(Suppress::default()),
         });
@@ -159,6 +160,7 @@ impl Warden {
         core.tasks.spawn(core.sandboxes.keep_warm(work));
         core.prepare_sandboxes();
         core.tasks.spawn(housekeeping::keep(Arc::downgrade(&core)));
+        core.tasks.spawn(schedules::keep(Arc::downgrade(&core)));
         Ok(Self {
             core,
             writer: Arc::new(Mutex::new(Some(writer))),

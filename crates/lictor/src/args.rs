@@ -10,6 +10,7 @@ mod files;
 mod hub;
 mod jobs;
 mod org;
+mod schedules;
 mod secrets;
 mod setup;
 mod terms;
@@ -22,6 +23,7 @@ pub(crate) use files::*;
 pub(crate) use hub::*;
 pub(crate) use jobs::*;
 pub(crate) use org::*;
+pub(crate) use schedules::*;
 pub(crate) use secrets::*;
 pub(crate) use setup::*;
 pub(crate) use terms::*;
@@ -92,6 +94,8 @@ pub(crate) enum Command {
     Retry(Retry),
     /// See and continue rollouts: jobs that the hub spreads over their nodes batch by batch
     Rollout(Rollout),
+    /// Sign work that nodes do again and again by themselves, at the times of a cron expression
+    Schedule(Schedule),
     /// Sign that a job may begin on some of its nodes, where the law demands it
     Release(Release),
     /// List jobs that wait for approval

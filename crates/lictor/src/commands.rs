@@ -40,6 +40,7 @@ mod run;
 mod said;
 #[cfg(all(feature = "agent", unix))]
 mod sandbox;
+mod schedule;
 mod screen;
 mod secrets;
 mod tokens;
@@ -84,6 +85,7 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Cancel(args) => block_on(cancel::run(&session()?, args)),
         Command::Retry(args) => block_on(retry::run(&session()?, args)),
         Command::Rollout(args) => block_on(rollout::run(&session()?, args)),
+        Command::Schedule(args) => block_on(schedule::run(&session()?, args)),
         Command::Release(args) => block_on(release::run(&session()?, args)),
         Command::Approvals => block_on(approvals::list(&session()?)),
         Command::Approve(args) => block_on(approvals::approve(&session()?, args)),

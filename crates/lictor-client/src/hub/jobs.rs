@@ -14,6 +14,13 @@ use lictor_proto::{Digest, JobId, NodeId};
 use super::{ANSWER, FrameStream, Hub, SLOWEST, UPLOAD, page};
 use crate::error::Error;
 
+fn of_node(path: String, node: Option<&NodeId>) -> String {
+    match node {
+        Some(node) => format!("{path}&node={node}"),
+        None => path,
+    }
+}
+
 impl Hub {
     /// Submits a signed job and follows it on the same round trip.
     ///
@@ -86,6 +93,43 @@ impl Hub {
             path.push_str(&format!("&node={node}"));
         }
         self.get(&path).await
+    }
+
+    /// Submits a signed schedule; answered after the hub's synced commit.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn submit_schedule(&self, schedule: &str) -> Result<JobView, Error> {
+        self.post("/api/v1/schedules", schedule).await
+    }
+
+    /// All schedules, or those of one node.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn schedules(
+        &self,
+        limit: u32,
+        cursor: Option<&str>,
+        node: Option<&NodeId>,
+    ) -> Result<Page<JobView>, Error> {
+        self.get(&of_node(page("/api/v1/schedules", limit, cursor), node))
+            .await
+    }
+
+    /// The newest that nodes have told of having fired of a schedule.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn firings(
+        &self,
+        schedule: &JobId,
+        limit: u32,
+        node: Option<&NodeId>,
+    ) -> Result<Vec<JobView>, Error> {
+        let path = page(&format!("/api/v1/schedules/{schedule}/firings"), limit, None);
+        let found: Page<JobView> = self.get(&of_node(path, node)).await?;
+        Ok(found.items)
     }
 
     /// One job.

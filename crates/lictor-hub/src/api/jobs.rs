@@ -71,6 +71,7 @@ pub(super) async fn list(
         state: query.state,
         node: parsed("node", query.node.as_deref())?,
         operator: parsed("operator", query.operator.as_deref())?,
+        listed: None,
         after: query.cursor.as_deref().map(decode).transpose()?,
         limit: limit(query.limit),
     };

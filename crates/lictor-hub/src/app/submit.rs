@@ -13,7 +13,7 @@ use std::sync::Arc;
 use lictor_audit::EventType;
 use lictor_proto::api::{JobView, StreamEvent, TokenScope};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{self, Document as _, Job};
+use lictor_proto::doc::{self, Document as _, Job, Origin, Schedule};
 use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, limits};
 use lictor_trust::Verified;
 use tokio::sync::watch;
@@ -51,7 +51,7 @@ impl App {
         caller: &Caller,
         wire: String,
     ) -> Result<Vec<Follower>, Error> {
-        let (org, shaped) = self.admit(caller, wire).await?;
+        let (org, shaped) = self.admit(caller, wire, Origin::Job).await?;
         let (decide, admission) = watch::channel(Admission::Open);
         let lives = self.lives(&org, &shaped.row);
         let followers = self.followers_of(&lives, &shaped.row);
@@ -89,7 +89,25 @@ impl App {
     /// # Errors
     /// [`Error::Scope`]; [`Error::Refused`] with the rule it breaks; [`Error::Store`].
     pub async fn submit_detached(self: &Arc<Self>, caller: &Caller, wire: String) -> Result<JobView, Error> {
-        let (org, shaped) = self.admit(caller, wire).await?;
+        self.submit_stored(caller, wire, Origin::Job).await
+    }
+
+    /// Takes a schedule and answers when it has survived a power loss. It goes to its nodes as a job does, and there
+    /// the hub's part in it ends.
+    ///
+    /// # Errors
+    /// As of [`App::submit_detached`].
+    pub async fn submit_schedule(self: &Arc<Self>, caller: &Caller, wire: String) -> Result<JobView, Error> {
+        self.submit_stored(caller, wire, Origin::Schedule).await
+    }
+
+    async fn submit_stored(
+        self: &Arc<Self>,
+        caller: &Caller,
+        wire: String,
+        origin: Origin,
+    ) -> Result<JobView, Error> {
+        let (org, shaped) = self.admit(caller, wire, origin).await?;
         self.check(&org, &shaped.row).await?;
         let row = shaped.row;
         let inserted = self
@@ -114,16 +132,21 @@ impl App {
 
     /// A job that is to be stored: shape, org, nodes, standard input and signature hold.
     pub(super) async fn admit_job(&self, caller: &Caller, wire: String) -> Result<(Arc<Org>, JobRow), Error> {
-        let (org, shaped) = self.admit(caller, wire).await?;
+        let (org, shaped) = self.admit(caller, wire, Origin::Job).await?;
         self.check(&org, &shaped.row).await?;
         Ok((org, shaped.row))
     }
 
     /// Scope, shape, org, nodes, standard input: everything but the signature.
-    async fn admit(&self, caller: &Caller, wire: String) -> Result<(Arc<Org>, Shaped), Error> {
+    async fn admit(
+        &self,
+        caller: &Caller,
+        wire: String,
+        origin: Origin,
+    ) -> Result<(Arc<Org>, Shaped), Error> {
         caller.need(TokenScope::Submit)?;
         let org = self.org(&caller.org)?;
-        match self.shape(&org, wire).await {
+        match self.shape(&org, wire, origin).await {
             Ok(shaped) => Ok((org, shaped)),
             // Counted, not told one by one: see `api::Api::record`.
             Err(e @ Error::Later(..)) => Err(e),
@@ -132,13 +155,20 @@ impl App {
         }
     }
 
-    async fn shape(&self, org: &Org, wire: String) -> Result<Shaped, Error> {
+    async fn shape(&self, org: &Org, wire: String, origin: Origin) -> Result<Shaped, Error> {
         let envelope = Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE)
             .map_err(|e| Refusal::new(Code::EnvelopeMalformed, e.to_string()))?;
-        if envelope.payload_type != Job::KIND.payload_type() {
+        let kind = match origin {
+            Origin::Schedule => Schedule::KIND,
+            Origin::Job | Origin::Firing(_) => Job::KIND,
+        };
+        if envelope.payload_type != kind.payload_type() {
             return Err(Code::WrongType.into());
         }
-        let job: Job = doc::read(&envelope.payload)?;
+        let job: Job = match origin {
+            Origin::Schedule => doc::read::<Schedule>(&envelope.payload)?.picture(),
+            Origin::Job | Origin::Firing(_) => doc::read(&envelope.payload)?,
+        };
         if job.org != org.id {
             return Err(Code::WrongOrg.into());
         }
@@ -166,6 +196,7 @@ impl App {
             envelope: wire,
             nodes: job.nodes.clone(),
             stdin: along.stdin.map(|(sha256, _)| sha256),
+            origin,
         };
         Ok(Shaped { job, row })
     }
@@ -179,7 +210,7 @@ impl App {
     }
 
     async fn check(&self, org: &Org, row: &JobRow) -> Result<Arc<Verified<Job>>, Error> {
-        match org.with(|t| t.verify_job(&row.envelope, Timestamp::now())) {
+        match org.with(|t| t.verify_request(&row.envelope, Timestamp::now())) {
             Ok(job) => Ok(Arc::new(job)),
             Err(why) => Err(self.refuse(Some(&org.id), EventType::JobRejected, why).await),
         }

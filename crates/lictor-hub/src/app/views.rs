@@ -1,22 +1,52 @@
 //! From rows to what the API shows.
 
-use lictor_proto::api::{ExecutionState, ExecutionView, JobView, NodeView, StreamEvent};
+use lictor_proto::api::{ExecutionState, ExecutionView, JobView, NodeView, ScheduleView, StreamEvent};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::Job;
+use lictor_proto::doc::{Document as _, Fired, FiredWire, Job, Origin, Schedule};
 use lictor_proto::{Code, Envelope, NodeId, OrgId, Timestamp, json, limits};
 
 use super::{App, Error};
 use crate::store::{ExecutionRow, JobRow, NodeRow};
 
-/// The signed job in an envelope that was checked when it was taken.
+/// The signed job in an envelope that was checked when it was taken: of a schedule its picture, of one firing what it is.
 ///
 /// # Errors
 /// [`Error::Internal`] when the stored bytes are damaged.
 pub fn read_job(envelope: &str) -> Result<Job, Error> {
     let damaged = |e: String| Error::Internal(format!("a stored job is damaged: {e}"));
-    let envelope =
+    if let Some(firing) = FiredWire::read(envelope) {
+        let (schedule, digest) = read_schedule(&firing.schedule)?;
+        return Ok(schedule.fire(Fired {
+            schedule: digest,
+            nominal: firing.nominal,
+        }));
+    }
+    let read =
         Envelope::parse(envelope.as_bytes(), limits::JOB_ENVELOPE).map_err(|e| damaged(e.to_string()))?;
-    json::from_slice(&envelope.payload).map_err(|e| damaged(e.to_string()))
+    if read.payload_type == Schedule::KIND.payload_type() {
+        return Ok(read_schedule(envelope)?.0.picture());
+    }
+    json::from_slice(&read.payload).map_err(|e| damaged(e.to_string()))
+}
+
+fn read_schedule(envelope: &str) -> Result<(Schedule, lictor_proto::Digest), Error> {
+    let damaged = |e: String| Error::Internal(format!("a stored schedule is damaged: {e}"));
+    let read =
+        Envelope::parse(envelope.as_bytes(), limits::JOB_ENVELOPE).map_err(|e| damaged(e.to_string()))?;
+    let schedule = json::from_slice(&read.payload).map_err(|e| damaged(e.to_string()))?;
+    Ok((schedule, read.digest()))
+}
+
+fn schedule_view(row: &JobRow, job: &Job) -> Result<Option<ScheduleView>, Error> {
+    if job.origin != Origin::Schedule {
+        return Ok(None);
+    }
+    let (schedule, _) = read_schedule(&row.envelope)?;
+    Ok(Some(ScheduleView {
+        cron: schedule.cron,
+        tz: schedule.tz,
+        ends_at: schedule.ends_at,
+    }))
 }
 
 /// A job as people see it.
@@ -32,10 +62,12 @@ fn job(row: &JobRow, executions: Vec<ExecutionRow>) -> Result<JobView, Error> {
         kind: job.kind,
         command: job.spec.words(),
         profile: row.profile.clone(),
-        reason: job.reason,
+        reason: job.reason.clone(),
         issued_at: job.issued_at,
         expires_at: row.expires_at,
         created_at: row.created_at,
+        schedule: schedule_view(row, &job)?,
+        fired: job.fired(),
         executions: executions.into_iter().map(execution).collect(),
     })
 }

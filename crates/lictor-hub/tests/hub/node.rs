@@ -217,6 +217,7 @@ impl Node {
             org: self.org.clone(),
             node_id: self.id.clone(),
             job_digest: digest,
+            fired: None,
             outcome: if exit == 0 {
                 Outcome::Succeeded
             } else {

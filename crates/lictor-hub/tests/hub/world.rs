@@ -411,6 +411,7 @@ impl Org {
             issued_at: Timestamp::now(),
             not_before: Timestamp::now(),
             expires_at: Timestamp::now().plus(Duration::from_secs(300)),
+            origin: Default::default(),
         }
     }
 }

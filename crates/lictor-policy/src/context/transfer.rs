@@ -91,6 +91,8 @@ pub(super) fn surround(pairs: &mut Pairs, (job, profile, facts): Around<'_>) {
     );
     put(pairs, "nodes", long(job.nodes.len()));
     put(pairs, "retry", super::Value::new_bool(job.retry_of.is_some()));
+    // A schedule carries no files.
+    put(pairs, "scheduled", super::Value::new_bool(false));
     put(pairs, "reason", text(&job.reason));
 }
 

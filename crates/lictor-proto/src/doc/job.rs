@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::schedule::{Fired, Origin};
 use super::secret::{Delivery, SecretUse, check_uses};
 use super::work::{JobKind, Process, Spec};
 use super::{DocKind, Document, Empty, Expect, Invalid, check_reason, check_validity, ensure, tag};
@@ -59,6 +60,9 @@ pub struct Job {
     pub not_before: Timestamp,
     /// Not to be started at or after.
     pub expires_at: Timestamp,
+    /// Which signed document says all this; not part of one, and never read from one.
+    #[serde(skip)]
+    pub origin: Origin,
 }
 
 /// Where a job's standard input comes from.
@@ -182,6 +186,15 @@ impl Job {
         self.spec.process()
     }
 
+    /// The firing of a schedule that it is, if it is one.
+    #[must_use]
+    pub fn fired(&self) -> Option<Fired> {
+        match self.origin {
+            Origin::Firing(fired) => Some(fired),
+            Origin::Job | Origin::Schedule => None,
+        }
+    }
+
     /// The bytes that the hub has to bring before it can start: standard input, or the file.
     #[must_use]
     pub fn input(&self) -> Option<StdinBytes> {
@@ -254,6 +267,7 @@ impl TryFrom<Written> for Job {
             issued_at: job.issued_at,
             not_before: job.not_before,
             expires_at: job.expires_at,
+            origin: Origin::Job,
         })
     }
 }

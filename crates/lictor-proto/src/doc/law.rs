@@ -320,7 +320,7 @@ pub struct Revocation {
     pub operator: Name,
     /// What kind of thing `target` names.
     pub kind: RevocationKind,
-    /// Key id, operator name, node id, job id, schedule, session, or grant digest.
+    /// Key id, operator name, node id, job id, schedule's id (of a job's form), session, or grant digest.
     pub target: String,
     /// Why, for people.
     pub reason: String,
@@ -357,9 +357,9 @@ impl Document for Revocation {
             K::Key => t.parse::<crate::KeyId>().is_ok(),
             K::Operator => t.parse::<Name>().is_ok(),
             K::Node => t.parse::<crate::NodeId>().is_ok(),
-            K::Job => t.parse::<crate::JobId>().is_ok(),
+            K::Job | K::Schedule => t.parse::<crate::JobId>().is_ok(),
             K::Grant => t.parse::<Digest>().is_ok(),
-            K::Schedule | K::Session => !t.is_empty() && t.len() <= 128,
+            K::Session => !t.is_empty() && t.len() <= 128,
         };
         ensure(fits, || {
             Invalid::field("target", "is not an id of the kind that is revoked")

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::schedule::Fired;
 use super::{DocKind, Document, Invalid, ensure, tag};
 use crate::code::Code;
 use crate::egress::Totals;
@@ -23,6 +24,10 @@ pub struct Receipt {
     pub node_id: NodeId,
     /// The job.
     pub job_digest: Digest,
+    /// The schedule and the time that it was fired for, whose digest `job_digest` is then; absent for a job that was signed
+    /// by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<Fired>,
     /// How it ended.
     pub outcome: Outcome,
     /// Why, when it did not simply run to its end; `null` otherwise.
@@ -243,6 +248,10 @@ impl Document for Receipt {
         ensure(self.prev.is_none() == (self.node_seq == 1), || {
             Invalid::field("prev", "null in a node's first receipt only")
         })?;
+        ensure(
+            self.fired.is_none_or(|fired| fired.digest() == self.job_digest),
+            || Invalid::field("fired", "is not what job_digest is made of"),
+        )?;
         for stream in [&self.stdout, &self.stderr] {
             let ordered = stream.kept.iter().all(|r| r.from < r.to && r.to <= stream.bytes)
                 && stream.kept.is_sorted_by(|a, b| a.to <= b.from);

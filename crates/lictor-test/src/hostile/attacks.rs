@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod law;
 pub mod listing;
 pub mod releases;
+pub mod schedules;
 pub mod scripts;
 pub mod secrets;
 pub mod stdin;
@@ -43,6 +44,7 @@ pub const FAMILIES: &[(&str, &[Attack])] = &[
     ("law", law::ATTACKS),
     ("approvals", approvals::ATTACKS),
     ("releases", releases::ATTACKS),
+    ("schedules", schedules::ATTACKS),
     ("control", control::ATTACKS),
     ("standard input", stdin::ATTACKS),
     ("files", files::ATTACKS),

@@ -284,6 +284,7 @@ impl Org {
             issued_at: now,
             not_before: now,
             expires_at: now.plus(5 * MINUTE),
+            origin: Default::default(),
         }
     }
 

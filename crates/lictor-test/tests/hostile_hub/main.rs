@@ -14,6 +14,7 @@ mod jobs;
 mod law;
 mod listing;
 mod releases;
+mod schedules;
 mod scripts;
 mod secrets;
 mod stdin;

@@ -51,6 +51,7 @@ mod rollouts;
 mod rootfs;
 mod roots;
 mod sandbox;
+mod schedules;
 mod scripts;
 mod secrets;
 mod steps;

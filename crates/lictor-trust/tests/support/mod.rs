@@ -331,6 +331,7 @@ impl World {
             issued_at: at(0),
             not_before: at(0),
             expires_at: at(5 * MINUTE),
+            origin: Default::default(),
         }
     }
 
@@ -406,6 +407,7 @@ impl World {
             org: self.org.clone(),
             node_id: self.secrets.node_id(&self.org),
             job_digest: self.job_digest(),
+            fired: None,
             outcome: Outcome::Succeeded,
             code: None,
             message: String::new(),

@@ -30,7 +30,7 @@ impl Ahead {
             let job = draft.receipt.job_digest;
             let in_state = state
                 .job(&job)
-                .is_some_and(|j| matches!(j.phase, Phase::Taken { .. }));
+                .is_some_and(|j| matches!(j.phase, Phase::Taken { .. } | Phase::Standing { .. }));
             let running = in_state || self.taken.contains(&job) || own.taken.contains(&job);
             if !running || self.over.contains(&job) || own.over.contains(&job) {
                 return Err("the job is not running");
@@ -43,12 +43,12 @@ impl Ahead {
     fn admit_entry(&self, own: &mut Self, state: &State, entry: &Entry) -> Result<(), Impossible> {
         state.admits(entry)?;
         match entry {
-            Entry::Taken { job, .. } | Entry::Waiting { job, .. }
+            Entry::Taken { job, .. } | Entry::Standing { job, .. } | Entry::Waiting { job, .. }
                 if self.taken.contains(job) || own.taken.contains(job) =>
             {
                 return Err("the job has been taken before");
             }
-            Entry::Taken { job, expires_at, .. } => {
+            Entry::Taken { job, expires_at, .. } | Entry::Standing { job, expires_at, .. } => {
                 if *expires_at <= self.pruned_until.max(own.pruned_until) {
                     return Err("the job may have been taken before and been forgotten");
                 }
@@ -61,7 +61,10 @@ impl Ahead {
             Entry::Base(_) | Entry::Seen { .. } | Entry::Open { .. } | Entry::Finished { .. } => {
                 return Err("only the writer itself makes this entry");
             }
-            Entry::Waiting { .. } | Entry::Started { .. } | Entry::OutputAcked { .. } => {}
+            Entry::Waiting { .. }
+            | Entry::Passed { .. }
+            | Entry::Started { .. }
+            | Entry::OutputAcked { .. } => {}
         }
         Ok(())
     }

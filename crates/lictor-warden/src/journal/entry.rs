@@ -1,7 +1,7 @@
 //! The closed set of entries: everything that changes what the warden knows about its jobs.
 
 use lictor_proto::agent::{LogRange, Wire};
-use lictor_proto::doc::UsedSandbox;
+use lictor_proto::doc::{Fired, UsedSandbox};
 use lictor_proto::{Digest, Name, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -48,8 +48,26 @@ pub enum Entry {
         envelope: Wire,
         /// When its validity ends.
         expires_at: Timestamp,
-        /// The decision.
+        /// The decision; of a firing it names the schedule, which is past that time from now on.
         decision: Box<Decision>,
+    },
+    /// A schedule is kept here from now on, and fired by the node itself.
+    Standing {
+        /// The schedule.
+        job: Digest,
+        /// The signed schedule, as it came.
+        envelope: Wire,
+        /// When it ends.
+        expires_at: Timestamp,
+        /// When it was taken.
+        at: Timestamp,
+        /// The last of its times that are over: it fires after this.
+        past: Timestamp,
+    },
+    /// Times of a schedule up to this one are over, and were not fired.
+    Passed {
+        /// The schedule, and the last of these times.
+        last: Fired,
     },
     /// Its process runs. May be missing after a crash.
     Started {
@@ -131,6 +149,9 @@ pub struct Decision {
     pub approvals: Vec<Digest>,
     /// Whether a break-glass group turned an ask into a permit.
     pub break_glass: bool,
+    /// The firing that it is about, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<Fired>,
     /// Digest of the facts.
     pub facts_digest: Option<Digest>,
     /// The profile's name.

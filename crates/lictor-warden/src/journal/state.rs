@@ -4,10 +4,12 @@
 //!            Waiting --(again, with approvals)--> Waiting
 //!   offer ->    |
 //!            Taken --Started--> Taken --Finished--> Finished --Acked / Archived--> (only in `seen`)
+//!   schedule --> Standing --(Taken of a firing, Passed)--> Standing --Finished--> as above
 //! ```
 //!
 //! # Invariants
 //! - A job is in `seen` from its `Taken` on, until its validity is over and `pruned_until` says so.
+//! - The time that a schedule is past only grows, and with the `Taken` of each firing.
 //! - `Taken` for a job in `seen`, and `Finished` for a job that is not taken, are refused. The other entries may be
 //!   repeated or come late; they then change nothing.
 
@@ -15,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use lictor_audit::Chain;
 use lictor_proto::agent::Wire;
+use lictor_proto::doc::Fired;
 use lictor_proto::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +58,13 @@ pub enum Phase {
         /// Approvals so far.
         approvals: Vec<Wire>,
     },
+    /// It is a schedule, which fires until it ends.
+    Standing {
+        /// When it was taken.
+        at: Timestamp,
+        /// It fires after this.
+        past: Timestamp,
+    },
     /// It may have started and has not ended.
     Taken {
         /// What was decided.
@@ -90,13 +100,19 @@ impl State {
     pub fn admits(&self, entry: &Entry) -> Result<(), Impossible> {
         let phase = |job: &Digest| self.jobs.get(job).map(|j| &j.phase);
         match entry {
-            Entry::Waiting { job, .. } | Entry::Taken { job, .. } if self.seen.contains_key(job) => {
+            Entry::Waiting { job, .. } | Entry::Taken { job, .. } | Entry::Standing { job, .. }
+                if self.seen.contains_key(job) =>
+            {
                 Err("the job has been taken before")
             }
-            Entry::Taken { expires_at, .. } if *expires_at <= self.pruned_until => {
+            Entry::Taken { expires_at, .. } | Entry::Standing { expires_at, .. }
+                if *expires_at <= self.pruned_until =>
+            {
                 Err("the job may have been taken before and been forgotten")
             }
-            Entry::Finished { job, .. } if !matches!(phase(job), Some(Phase::Taken { .. })) => {
+            Entry::Finished { job, .. }
+                if !matches!(phase(job), Some(Phase::Taken { .. } | Phase::Standing { .. })) =>
+            {
                 Err("the job is not running")
             }
             Entry::Finished { node_seq, .. } if *node_seq != self.receipts + 1 => {
@@ -128,9 +144,23 @@ impl State {
                 decision,
             } => {
                 self.seen.insert(job, expires_at);
+                if let Some(fired) = decision.fired {
+                    self.pass(fired);
+                }
                 let started = None;
                 self.open(job, envelope, expires_at, Phase::Taken { decision, started });
             }
+            Entry::Standing {
+                job,
+                envelope,
+                expires_at,
+                at,
+                past,
+            } => {
+                self.seen.insert(job, expires_at);
+                self.open(job, envelope, expires_at, Phase::Standing { at, past });
+            }
+            Entry::Passed { last } => self.pass(last),
             Entry::Started { job, at, handle } => {
                 if let Some(Phase::Taken { started, .. }) = self.jobs.get_mut(&job).map(|j| &mut j.phase) {
                     *started = Some((at, handle));
@@ -176,6 +206,13 @@ impl State {
         }
     }
 
+    /// A schedule is past this time: it never comes again, whatever the clock says.
+    fn pass(&mut self, fired: Fired) {
+        if let Some(Phase::Standing { past, .. }) = self.jobs.get_mut(&fired.schedule).map(|j| &mut j.phase) {
+            *past = fired.nominal.max(*past);
+        }
+    }
+
     /// The end of a job, and of the chain of receipts so far.
     fn finish(&mut self, entry: Entry) {
         let Entry::Finished {
@@ -194,6 +231,7 @@ impl State {
         if let Some(open) = self.jobs.get_mut(&job) {
             let started_at = match &open.phase {
                 Phase::Taken { started, .. } => started.as_ref().map(|(at, _)| *at),
+                Phase::Standing { at, .. } => Some(*at),
                 _ => None,
             };
             open.phase = Phase::Finished {

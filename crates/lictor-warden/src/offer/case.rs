@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
 use super::secrets::{Brought, Unusable};
-use super::{APPROVAL_BYTES, APPROVALS, conclude, later};
+use super::{APPROVAL_BYTES, APPROVALS, Owed, conclude, later};
 use crate::core::Core;
 use crate::execution::{Execution, run};
 use crate::journal::Step;
@@ -93,7 +93,13 @@ impl Case<'_> {
         };
         times.done(Timed::Authorise);
         let permit = match verdict {
+            // Nobody stands by a firing who could answer for what is broken.
+            Verdict::Permit(permit) if permit.break_glass() && self.job.fired().is_some() => {
+                let gates = permit.broken_gates().iter().map(|g| g.policy_id.clone());
+                return self.gated(gates.collect()).await;
+            }
             Verdict::Permit(permit) => permit,
+            Verdict::Ask(asked) if self.job.fired().is_some() => return self.gated(asked.policy_ids).await,
             Verdict::Ask(asked) => return self.ask(asked, counted).await,
             Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
         };
@@ -113,7 +119,7 @@ impl Case<'_> {
                 };
                 let end = End::unstarted(outcome, refusal);
                 let wire = self.job.wire().to_owned();
-                return conclude(self.core, self.digest, wire, self.job.expires_at, decision, end).await;
+                return conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await;
             }
         };
         // Before it counts as taken: who waits for a sandbox has not been started.
@@ -125,7 +131,7 @@ impl Case<'_> {
             Err(refusal) => {
                 let end = End::unstarted(Outcome::Failed, refusal);
                 let wire = self.job.wire().to_owned();
-                return conclude(self.core, self.digest, wire, self.job.expires_at, decision, end).await;
+                return conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await;
             }
         };
         decision.sandbox = plan.kept().map(|kept| UsedSandbox {
@@ -256,7 +262,13 @@ impl Case<'_> {
         let decision = self.core.refusing("denied", &self.job.profile, denial.policy_ids);
         let end = End::unstarted(outcome, denial.refusal);
         let wire = self.job.wire().to_owned();
-        conclude(self.core, self.digest, wire, self.job.expires_at, decision, end).await
+        conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await
+    }
+
+    /// A firing that somebody would have to look at first.
+    async fn gated(self, policy_ids: Vec<String>) -> OfferReply {
+        let refusal = Refusal::plain(Code::ScheduleGated);
+        self.deny(Outcome::Denied, Denial { refusal, policy_ids }).await
     }
 
     /// Approvals that hold now, one per document; the others leave an audit event.
@@ -395,6 +407,7 @@ fn recorded(permit: &Permit, resolved: &Resolved) -> Decision {
         policy_ids: permit.policy_ids().to_vec(),
         approvals: permit.approvals().to_vec(),
         break_glass: permit.break_glass(),
+        fired: permit.job().fired(),
         facts_digest: Some(resolved.facts().digest()),
         profile: permit.profile_name().clone(),
         backend: Some(resolved.facts().backend.clone()),

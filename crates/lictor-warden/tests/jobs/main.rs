@@ -7,6 +7,7 @@ mod changed;
 mod kept;
 mod lives;
 mod revoked;
+mod schedules;
 mod secrets;
 mod sleeper;
 mod support;

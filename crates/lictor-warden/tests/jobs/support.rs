@@ -10,8 +10,8 @@ use std::time::Duration;
 use lictor_proto::agent::{Ack, Finished, LawDocs, Offer, OfferReply, Reply, Request};
 use lictor_proto::api::TrustView;
 use lictor_proto::doc::{
-    Approval, Bundle, Cancel, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, NodeKind, Receipt,
-    Revocation, RevocationKind, Role, Root, RootRoles, Spec, Stdin,
+    Approval, Bundle, Cancel, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, Missed, NodeKind,
+    Overlap, Receipt, Revocation, RevocationKind, Role, Root, RootRoles, Schedule, Spec, Stdin,
 };
 use lictor_proto::{Digest, Envelope, Name, NodeId, OrgId, Timestamp};
 use lictor_sandbox::Host;
@@ -241,7 +241,48 @@ impl World {
             issued_at: now,
             not_before: now,
             expires_at: now.plus(MINUTE * 5),
+            origin: Default::default(),
         }
+    }
+
+    /// Every ten minutes, at UTC, from now on.
+    pub fn schedule(&self, operator: &str, argv: &[&str]) -> Schedule {
+        let job = self.job(operator, argv);
+        Schedule {
+            tag: Default::default(),
+            org: job.org,
+            operator: job.operator,
+            nonce: job.nonce,
+            nodes: job.nodes,
+            kind: job.kind,
+            spec: job.spec,
+            profile: job.profile,
+            secrets: Empty,
+            expect: Default::default(),
+            reason: job.reason,
+            cron: "*/10 * * * *".into(),
+            tz: "UTC".into(),
+            jitter_ms: 0,
+            missed: Missed::Skip,
+            overlap: Overlap::Skip,
+            start_within_ms: 5 * 60_000,
+            min_bundle: 1,
+            issued_at: job.issued_at,
+            not_before: job.issued_at,
+            ends_at: job.issued_at.plus(MINUTE * 60 * 24),
+        }
+    }
+
+    pub fn sign_schedule(&self, schedule: &Schedule) -> (Digest, Offer) {
+        let wire = wire(schedule, seed_of(schedule.operator.as_str()));
+        let digest = Envelope::parse(wire.as_bytes(), 1 << 20).unwrap().digest();
+        let offer = Offer {
+            job: wire,
+            approvals: Vec::new(),
+            releases: Vec::new(),
+            secrets: Vec::new(),
+        };
+        (digest, offer)
     }
 
     pub fn sign_job(&self, job: &Job) -> (Digest, Offer) {
@@ -321,12 +362,7 @@ impl World {
 
     /// Types of all audit records, after checking the log.
     pub fn audit(&self) -> Vec<String> {
-        let mut text = String::new();
-        lictor_warden::audit_lines(self.dir.path(), |line| {
-            text += line;
-            text.push('\n');
-        })
-        .expect("the audit log reads");
+        let text = self.audit_text();
         let expect = lictor_audit::Expect {
             log: Some(self.node_id.to_string()),
             known_heads: BTreeSet::new(),
@@ -335,6 +371,17 @@ impl World {
         text.lines()
             .map(|l| lictor_audit::Record::parse(l).unwrap().kind().to_string())
             .collect()
+    }
+
+    /// The audit log as it stands.
+    pub fn audit_text(&self) -> String {
+        let mut text = String::new();
+        lictor_warden::audit_lines(self.dir.path(), |line| {
+            text += line;
+            text.push('\n');
+        })
+        .expect("the audit log reads");
+        text
     }
 }
 

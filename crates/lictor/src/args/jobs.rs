@@ -404,7 +404,7 @@ pub(crate) struct ReceiptVerify {
 }
 
 /// `K=V`.
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     let (k, v) = text
         .split_once('=')
         .ok_or("write it as NAME=VALUE; nothing is inherited")?;

@@ -245,5 +245,6 @@ pub(crate) enum RevokeKind {
     Operator,
     Node,
     Job,
+    Schedule,
     Grant,
 }

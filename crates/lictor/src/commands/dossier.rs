@@ -74,6 +74,10 @@ impl Dossier {
             keep(its_node(&nodes, wire, |n| {
                 let receipt = trust.verify_receipt(&n.keys, wire)?;
                 receipt.check_for(&digest)?;
+                if receipt.fired != job.fired() {
+                    let why = "it names another firing than the one that was asked about";
+                    return Err(Refusal::new(Code::WrongJob, why));
+                }
                 Ok(receipt)
             }))
         });
@@ -200,6 +204,10 @@ impl Dossier {
         }
         for (fact, value) in job.expect.each() {
             lines.push(format!("expects    {fact}={}", escape(value)));
+        }
+        if let Some(fired) = job.fired() {
+            let id = JobId::from_digest(&fired.schedule);
+            lines.push(format!("fired      for {} by the schedule {id}", fired.nominal));
         }
         if let Some(former) = job.retry_of {
             lines.push(format!("retry of   {former}"));

@@ -168,6 +168,7 @@ fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId
         issued_at: now,
         not_before: now,
         expires_at: now.plus(std::time::Duration::from_secs(300)),
+        origin: Default::default(),
     })
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use lictor_proto::Code;
 use lictor_proto::api::{ExecutionState, ExecutionView, JobView, Page};
 use lictor_proto::doc::{Exit, Receipt};
+use lictor_proto::{Code, JobId};
 use serde_json::json;
 
 use crate::args::{JobRef, JobsList};
@@ -63,8 +63,9 @@ fn state(one: &ExecutionView) -> String {
     format!("{}{why}", one.state.as_str())
 }
 
-fn row(job: &JobView) -> Vec<String> {
-    let (state, node) = match job.executions.as_slice() {
+/// The states of a job on its nodes in a few words, and which nodes these are.
+pub(crate) fn where_it_stands(job: &JobView, state: impl Fn(&ExecutionView) -> String) -> (String, String) {
+    match job.executions.as_slice() {
         [one] => (state(one), one.node_name.to_string()),
         many => {
             let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -74,19 +75,33 @@ fn row(job: &JobView) -> Vec<String> {
             let counts: Vec<_> = counts.iter().map(|(s, n)| format!("{n} {s}")).collect();
             (counts.join(", "), format!("{} nodes", many.len()))
         }
-    };
-    let mut command = command_line(&job.command);
-    if command.chars().count() > 60 {
-        command = command.chars().take(59).chain(['…']).collect();
     }
+}
+
+/// The beginning of a command line.
+pub(crate) fn short(command: &str) -> String {
+    if command.chars().count() > 60 {
+        return command.chars().take(59).chain(['…']).collect();
+    }
+    command.to_owned()
+}
+
+fn row(job: &JobView) -> Vec<String> {
+    let (state, node) = where_it_stands(job, state);
     let created = job.created_at.to_string();
+    // What stands, or was fired, looks like a job otherwise.
+    let mark = match (&job.schedule, &job.fired) {
+        (Some(_), _) => "(schedule) ",
+        (None, Some(_)) => "(scheduled) ",
+        (None, None) => "",
+    };
     vec![
         job.job_id.to_string(),
         state,
         node,
         job.operator.to_string(),
         created[..19].to_owned(),
-        command,
+        format!("{mark}{}", short(&command_line(&job.command))),
     ]
 }
 
@@ -176,6 +191,10 @@ pub(crate) fn receipt(r: &Receipt) -> String {
     )];
     if let Some(code) = r.code {
         lines.push(format!("reason     [{code}] {}", escape(&r.message)));
+    }
+    if let Some(fired) = &r.fired {
+        let id = JobId::from_digest(&fired.schedule);
+        lines.push(format!("fired      for {} by the schedule {id}", fired.nominal));
     }
     if !r.policy_ids.is_empty() {
         lines.push(format!("rules      {}", escape(&r.policy_ids.join(", "))));

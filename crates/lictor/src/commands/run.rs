@@ -5,10 +5,10 @@ use std::io::Read as _;
 use bytes::Bytes;
 use lictor_client::{Error, Expected, FrameStream, Hub, JobOptions, SignedDoc, Signer, TrustStore};
 use lictor_proto::api::JobView;
-use lictor_proto::doc::{Exec, Script, SecretUse, Spec, Stdin};
-use lictor_proto::{Code, Digest, Timestamp, limits};
+use lictor_proto::doc::{SecretUse, Spec, Stdin};
+use lictor_proto::{Code, Digest, limits};
+use lictor_trust::SecretKey;
 use lictor_trust::directory::Node;
-use lictor_trust::{LawFiles, SecretKey};
 use serde_json::json;
 
 use crate::args::Run;
@@ -16,6 +16,7 @@ use crate::commands::choice::{self, Choice};
 use crate::commands::fleet::{FleetUntil, FleetWatch};
 use crate::commands::rollout;
 use crate::commands::watch::{Shows, Until, Watch};
+use crate::commands::work;
 use crate::escape::escape;
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
@@ -140,34 +141,15 @@ impl Submitted<'_> {
 
 /// The work, with what the command line says about its process.
 fn spec(store: &TrustStore, args: &Run) -> Result<Spec> {
-    let law = || {
-        let law = store.trust().law(Timestamp::now());
-        let law = law.map_err(|r| Failure::refused("the pinned law is not in force", &r))?;
-        Ok(LawFiles::clone(law))
+    let terms = work::ProcessTerms {
+        env: &args.env,
+        cwd: args.cwd.as_ref(),
+        sandbox: args.sandbox.as_ref(),
+        timeout: args.timeout,
+        terms: args.terms.of_job(),
     };
-    let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    let (env, timeout) = (args.env.iter().cloned().collect(), args.timeout.map(millis));
-    let (cwd, sandbox, terms) = (args.cwd.clone(), args.sandbox.clone(), args.terms.of_job());
-    Ok(match super::work::of(&args.what, law)? {
-        Spec::Exec(exec) => Spec::Exec(Exec {
-            env,
-            cwd,
-            sandbox,
-            timeout_ms: timeout,
-            terms,
-            ..exec
-        }),
-        Spec::Script(script) => Spec::Script(Script {
-            env,
-            cwd,
-            sandbox,
-            timeout_ms: timeout,
-            terms,
-            ..script
-        }),
-        // Of another command, which says these things by itself.
-        other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
-    })
+    let spec = work::of(&args.what, || work::pinned(store))?;
+    Ok(work::under(spec, &terms))
 }
 
 fn sign(

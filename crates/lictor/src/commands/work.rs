@@ -1,9 +1,11 @@
 //! The work of a job from the command line: a command, a script of this machine, or a script of the bundle.
 
 use std::io::Read as _;
+use std::time::Duration;
 
-use lictor_proto::doc::{Exec, Script, Spec};
-use lictor_proto::{Code, Digest, Name, limits};
+use lictor_client::TrustStore;
+use lictor_proto::doc::{self, Exec, Script, Spec};
+use lictor_proto::{Code, Digest, Name, Timestamp, limits};
 use lictor_trust::LawFiles;
 
 use crate::args::What;
@@ -30,6 +32,48 @@ pub(crate) fn of(what: &What, law: impl FnOnce() -> Result<LawFiles>) -> Result<
             Ok(Script::of_bundle(interpreter, bound, what.command.clone()).into())
         }
     }
+}
+
+/// What the command line says about the process of a command or a script.
+pub(crate) struct ProcessTerms<'a> {
+    pub(crate) env: &'a [(String, String)],
+    pub(crate) cwd: Option<&'a String>,
+    pub(crate) sandbox: Option<&'a Name>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) terms: Option<doc::Terms>,
+}
+
+/// The work under these terms. What carries files is of another command, which says these things by itself.
+pub(crate) fn under(spec: Spec, said: &ProcessTerms<'_>) -> Spec {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let (env, timeout_ms) = (said.env.iter().cloned().collect(), said.timeout.map(millis));
+    let (cwd, sandbox, terms) = (said.cwd.cloned(), said.sandbox.cloned(), said.terms.clone());
+    match spec {
+        Spec::Exec(exec) => Spec::Exec(Exec {
+            env,
+            cwd,
+            sandbox,
+            timeout_ms,
+            terms,
+            ..exec
+        }),
+        Spec::Script(script) => Spec::Script(Script {
+            env,
+            cwd,
+            sandbox,
+            timeout_ms,
+            terms,
+            ..script
+        }),
+        other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
+    }
+}
+
+/// The law that is pinned here, to find a script of it.
+pub(crate) fn pinned(store: &TrustStore) -> Result<LawFiles> {
+    let law = store.trust().law(Timestamp::now());
+    let law = law.map_err(|r| Failure::refused("the pinned law is not in force", &r))?;
+    Ok(LawFiles::clone(law))
 }
 
 fn read(file: &str) -> Result<String> {

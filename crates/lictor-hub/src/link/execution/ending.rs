@@ -4,7 +4,7 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{Ack, Finished, Request};
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Job, Receipt};
+use lictor_proto::doc::{Job, Origin, Receipt};
 use lictor_proto::{Code, Digest, JobId, Timestamp};
 use lictor_trust::Verified;
 use tokio::sync::oneshot;
@@ -169,8 +169,13 @@ impl Execution {
                 expires_at: job.expires_at,
                 created_at: Timestamp::now(),
                 envelope: finished.envelope.clone(),
-                nodes: job.nodes.clone(),
+                // What its nodes fire of a schedule the hub learns of from each of them.
+                nodes: match job.origin {
+                    Origin::Firing(_) => vec![self.live.key.node_id.clone()],
+                    Origin::Job | Origin::Schedule => job.nodes.clone(),
+                },
                 stdin: None,
+                origin: job.origin,
             },
             node_id: self.live.key.node_id.clone(),
             receipt_digest: receipt.digest(),

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use lictor_audit::{Event, EventType};
 use lictor_proto::agent::Wire;
 use lictor_proto::api::ExecutionState;
+use lictor_proto::doc::Origin;
 use lictor_proto::{Code, JobId, NodeId, OrgId, Timestamp};
 
 use super::SqliteStore;
@@ -17,7 +18,7 @@ use super::writer::{Tx, Write};
 use crate::store::named::{canceled_nodes, is_canceled_on, releases_for};
 use crate::store::{
     DocumentRow, Durability, ExecutionKey, ExecutionRow, Executions, Followed, Inserted, JobDocument,
-    JobFilter, JobRow, Jobs, Leases, Pending, Recorded, ResultRow, Step, StoreError,
+    JobFilter, JobRow, Jobs, Leases, Listed, Pending, Recorded, ResultRow, Step, StoreError,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -41,8 +42,8 @@ impl Write for InsertJob {
 /// The job with its executions queued, unless it is there.
 pub(super) async fn insert_job(tx: &mut Tx, org: &OrgId, job: &JobRow) -> Result<Inserted> {
     let done = sqlx::query(
-        "INSERT INTO jobs (org, job_id, digest, operator, profile, expires_at, created_at, envelope)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+        "INSERT INTO jobs (org, job_id, digest, operator, profile, expires_at, created_at, envelope, origin)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
     )
     .bind(org.as_str())
     .bind(job.job_id.as_str())
@@ -52,6 +53,7 @@ pub(super) async fn insert_job(tx: &mut Tx, org: &OrgId, job: &JobRow) -> Result
     .bind(ms(job.expires_at))
     .bind(ms(job.created_at))
     .bind(&job.envelope)
+    .bind(origin(job.origin))
     .execute(&mut tx.conn)
     .await?;
     if done.rows_affected() == 0 {
@@ -65,10 +67,21 @@ pub(super) async fn insert_job(tx: &mut Tx, org: &OrgId, job: &JobRow) -> Result
             .execute(&mut tx.conn)
             .await?;
     }
+    insert_executions(tx, org, job).await?;
+    let event = Event::new(EventType::JobSubmitted)
+        .with_id("job_id", &job.job_id)
+        .with_id("operator", &job.operator)
+        .with("nodes", job.nodes.len() as u64);
+    tx.note(Some(org), event);
+    Ok(Inserted::New)
+}
+
+/// An execution on each of its nodes that has none yet.
+pub(super) async fn insert_executions(tx: &mut Tx, org: &OrgId, job: &JobRow) -> Result<()> {
     for node in &job.nodes {
         sqlx::query(
             "INSERT INTO executions (org, job_id, node_id, state, message, job_expires_at)
-             VALUES (?1, ?2, ?3, 'queued', '', ?4)",
+             VALUES (?1, ?2, ?3, 'queued', '', ?4) ON CONFLICT DO NOTHING",
         )
         .bind(org.as_str())
         .bind(job.job_id.as_str())
@@ -77,12 +90,18 @@ pub(super) async fn insert_job(tx: &mut Tx, org: &OrgId, job: &JobRow) -> Result
         .execute(&mut tx.conn)
         .await?;
     }
-    let event = Event::new(EventType::JobSubmitted)
-        .with_id("job_id", &job.job_id)
-        .with_id("operator", &job.operator)
-        .with("nodes", job.nodes.len() as u64);
-    tx.note(Some(org), event);
-    Ok(Inserted::New)
+    Ok(())
+}
+
+const SCHEDULE: &str = "schedule";
+
+/// The word in the column `origin`.
+fn origin(origin: Origin) -> String {
+    match origin {
+        Origin::Job => String::new(),
+        Origin::Schedule => SCHEDULE.to_owned(),
+        Origin::Firing(fired) => JobId::from_digest(&fired.schedule).to_string(),
+    }
 }
 
 struct PutDocument {
@@ -289,6 +308,7 @@ fn read_job(row: JobColumns) -> Result<JobRow> {
         envelope,
         nodes: Vec::new(),
         stdin: None,
+        origin: Origin::Job,
     })
 }
 
@@ -316,6 +336,24 @@ impl SqliteStore {
     }
 }
 
+/// Jobs that fit a filter; `$of` narrows them to schedules or firings, by the index of these.
+macro_rules! list_jobs {
+    ($of:literal) => {
+        concat!(
+            "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope FROM jobs j
+             WHERE org = ?1 ",
+            $of,
+            " AND (?2 IS NULL OR created_at < ?2 OR (created_at = ?2 AND job_id < ?3))
+               AND (?4 IS NULL OR operator = ?4)
+               AND (?5 IS NULL OR EXISTS (SELECT 1 FROM executions e
+                      WHERE e.org = j.org AND e.job_id = j.job_id AND e.node_id = ?5))
+               AND (?6 IS NULL OR EXISTS (SELECT 1 FROM executions e
+                      WHERE e.org = j.org AND e.job_id = j.job_id AND e.state = ?6))
+             ORDER BY created_at DESC, job_id DESC LIMIT ?7"
+        )
+    };
+}
+
 #[async_trait]
 impl Jobs for SqliteStore {
     async fn insert_job(&self, org: &OrgId, job: JobRow, durability: Durability) -> Result<Inserted> {
@@ -340,26 +378,22 @@ impl Jobs for SqliteStore {
 
     async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<Vec<(JobRow, Vec<ExecutionRow>)>> {
         let after = filter.after.as_ref();
-        let rows: Vec<JobColumns> = sqlx::query_as(
-            "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope FROM jobs j
-             WHERE org = ?1
-               AND (?2 IS NULL OR created_at < ?2 OR (created_at = ?2 AND job_id < ?3))
-               AND (?4 IS NULL OR operator = ?4)
-               AND (?5 IS NULL OR EXISTS (SELECT 1 FROM executions e
-                      WHERE e.org = j.org AND e.job_id = j.job_id AND e.node_id = ?5))
-               AND (?6 IS NULL OR EXISTS (SELECT 1 FROM executions e
-                      WHERE e.org = j.org AND e.job_id = j.job_id AND e.state = ?6))
-             ORDER BY created_at DESC, job_id DESC LIMIT ?7",
-        )
-        .bind(org.as_str())
-        .bind(after.map(|c| ms(c.created_at)))
-        .bind(after.map(|c| c.job_id.as_str()))
-        .bind(filter.operator.as_ref().map(|o| o.as_str()))
-        .bind(filter.node.as_ref().map(NodeId::as_str))
-        .bind(filter.state.map(ExecutionState::as_str))
-        .bind(filter.limit)
-        .fetch_all(self.settled().await?)
-        .await?;
+        let (query, origin) = match &filter.listed {
+            None => (list_jobs!(""), None),
+            Some(Listed::Schedules) => (list_jobs!("AND origin = ?8"), Some(SCHEDULE)),
+            Some(Listed::FiringsOf(id)) => (list_jobs!("AND origin = ?8"), Some(id.as_str())),
+        };
+        let rows: Vec<JobColumns> = sqlx::query_as(query)
+            .bind(org.as_str())
+            .bind(after.map(|c| ms(c.created_at)))
+            .bind(after.map(|c| c.job_id.as_str()))
+            .bind(filter.operator.as_ref().map(|o| o.as_str()))
+            .bind(filter.node.as_ref().map(NodeId::as_str))
+            .bind(filter.state.map(ExecutionState::as_str))
+            .bind(filter.limit)
+            .bind(origin)
+            .fetch_all(self.settled().await?)
+            .await?;
         let mut jobs = Vec::with_capacity(rows.len());
         for row in rows {
             jobs.push(self.with_executions(org, row).await?);
@@ -407,7 +441,7 @@ impl Executions for SqliteStore {
             "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, e.state
              FROM executions e JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
              WHERE e.org = ?1 AND e.node_id = ?2
-               AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running')
+               AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running', 'lost')
              ORDER BY j.created_at, j.job_id LIMIT 10000",
         )
         .bind(org.as_str())

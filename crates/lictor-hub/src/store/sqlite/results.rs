@@ -4,7 +4,7 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::{Code, Digest, OrgId, Timestamp};
 
 use super::documents::insert_document;
-use super::jobs::insert_job;
+use super::jobs::{insert_executions, insert_job};
 use super::logs::insert_segment;
 use super::rows::{digest, ms, text};
 use super::writer::{Tx, Write};
@@ -40,6 +40,10 @@ impl Write for RecordResult {
         }
         // A hub that lost the job takes it from the result, which carries it.
         let lost = insert_job(tx, &self.org, &r.job).await? == Inserted::New;
+        if !lost {
+            // Another node fired the same time of a schedule, and told of it before.
+            insert_executions(tx, &self.org, &r.job).await?;
+        }
         let before: Option<(Option<Vec<u8>>,)> =
             sqlx::query_as("SELECT receipt FROM executions WHERE org = ?1 AND job_id = ?2 AND node_id = ?3")
                 .bind(key.org.as_str())

@@ -170,6 +170,7 @@ impl Worker {
             org: self.org.clone(),
             node_id: self.secrets.node_id(&self.org),
             job_digest: digest,
+            fired: None,
             outcome: Outcome::Succeeded,
             code: None,
             message: String::new(),

@@ -74,6 +74,7 @@ pub(super) fn revoke(desk: &Desk<'_>, args: &OrgRevoke) -> Result {
             RevokeKind::Operator => RevocationKind::Operator,
             RevokeKind::Node => RevocationKind::Node,
             RevokeKind::Job => RevocationKind::Job,
+            RevokeKind::Schedule => RevocationKind::Schedule,
             RevokeKind::Grant => RevocationKind::Grant,
         },
         target: args.target.clone(),
