@@ -156,6 +156,8 @@ pub struct Limits {
     pub max_unacknowledged: NonZeroUsize,
     /// How many days such a result waits before it is moved to the archive directory.
     pub keep_results_days: NonZeroU32,
+    /// MiB that the archive directory may have; beyond that the oldest result goes.
+    pub archive_mib: NonZeroU32,
 }
 
 impl Default for Limits {
@@ -166,6 +168,7 @@ impl Default for Limits {
             max_waiting: const { NonZeroUsize::new(1024).unwrap() },
             max_unacknowledged: const { NonZeroUsize::new(4096).unwrap() },
             keep_results_days: const { NonZeroU32::new(7).unwrap() },
+            archive_mib: const { NonZeroU32::new(1024).unwrap() },
         }
     }
 }
@@ -217,6 +220,7 @@ impl AgentConfig {
             max_waiting: limits.max_waiting.get(),
             max_unacknowledged: limits.max_unacknowledged.get(),
             keep_results: DAY * limits.keep_results_days.get(),
+            archive_bytes: u64::from(limits.archive_mib.get()) << 20,
             ..lictor_warden::Config::new(&self.dir)
         }
     }
@@ -302,8 +306,16 @@ mod tests {
             (shipped.max_jobs, shipped.max_queued, shipped.max_waiting)
         );
         assert_eq!(
-            (defaults.max_unacknowledged, defaults.keep_results),
-            (shipped.max_unacknowledged, shipped.keep_results)
+            (
+                defaults.max_unacknowledged,
+                defaults.keep_results,
+                defaults.archive_bytes
+            ),
+            (
+                shipped.max_unacknowledged,
+                shipped.keep_results,
+                shipped.archive_bytes
+            )
         );
         assert_eq!(defaults.rootfs, shipped.rootfs);
         let set = AgentConfig::parse("dir = \"/x\"\n[limits]\nmax_jobs = 2\nkeep_results_days = 1").unwrap();

@@ -5,6 +5,7 @@
 //! | `GET /v1/health` | whether the link lives, with a body (pings don't notice a full connection window) |
 //! | `GET /v1/events` | the warden's events, until the link ends |
 //! | `POST /v1/ask` | one [`Request`], one [`Reply`] |
+//! | `POST /v1/input/{sha256}?from=N` | bytes of a job's input from a position to its end, and one [`Reply`] |
 //! | `GET /v1/output/{job}?from=N` | raw frames of a job's log from a position, until the log's end |
 //!
 //! The router is made from [`ROUTES`], so there is no route that the list doesn't name.
@@ -13,6 +14,7 @@
 //! - A handler holds no work: dropping it half way changes nothing but the answer.
 //! - What is in memory for requests is bounded by [`ASK_BUDGET`], for answers by windows and 256 KiB a stream.
 
+mod input;
 mod stream;
 
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub enum Route {
     Events,
     /// `POST /v1/ask`
     Ask,
+    /// `POST /v1/input/{sha256}`
+    Input,
     /// `GET /v1/output/{job}`
     Output,
 }
@@ -53,6 +57,7 @@ pub const ROUTES: &[(&str, &str, Route)] = &[
     ("GET", "/v1/health", Route::Health),
     ("GET", "/v1/events", Route::Events),
     ("POST", "/v1/ask", Route::Ask),
+    ("POST", "/v1/input/{sha256}", Route::Input),
     ("GET", "/v1/output/{job}", Route::Output),
 ];
 
@@ -122,6 +127,7 @@ fn handler(route: Route) -> MethodRouter<Arc<App>> {
         Route::Health => get(health),
         Route::Events => get(events),
         Route::Ask => post(ask),
+        Route::Input => post(input),
         Route::Output => get(output),
     }
 }
@@ -172,6 +178,29 @@ async fn take(app: &App, body: Body) -> Result<Request, Refusal> {
 struct From {
     #[serde(default)]
     from: u64,
+}
+
+async fn input(
+    State(app): State<Arc<App>>,
+    Path(sha256): Path<String>,
+    query: Result<Query<From>, axum::extract::rejection::QueryRejection>,
+    body: Body,
+) -> Response {
+    let (Ok(sha256), Ok(Query(From { from }))) = (sha256.parse::<Digest>(), query) else {
+        return problem(&Refusal::new(
+            Code::BadRequest,
+            "/v1/input/sha256:<64 hex>?from=<position>",
+        ));
+    };
+    let room = app.budget.acquire_many(input::KIB).await;
+    let taken = match room {
+        Ok(_room) => input::take(app.port.as_ref(), (sha256, from), body).await,
+        Err(_) => Err(Refusal::plain(Code::Internal)),
+    };
+    match taken {
+        Ok(reply) => json_answer(&reply),
+        Err(refusal) => problem(&refusal),
+    }
 }
 
 async fn output(

@@ -150,12 +150,14 @@ async fn a_hub_may_ask_what_is_on_the_list_and_nothing_else() {
     ));
 }
 
-/// The closed list of routes. Only one takes a body at all; a new one has to be argued for here.
+/// The closed list of routes. Two take a body at all: what is asked, and bytes of an input, which a signed digest must
+/// match. A new one has to be argued for here.
 #[test]
-fn the_routes_are_these_and_only_ask_takes_a_body() {
+fn the_routes_are_these_and_only_two_take_a_body() {
     let bodies: Vec<_> = ROUTES.iter().filter(|(method, ..)| *method != "GET").collect();
-    assert_eq!(bodies, [&("POST", "/v1/ask", Route::Ask)]);
-    assert_eq!(ROUTES.len(), 4);
+    let ask = ("POST", "/v1/ask", Route::Ask);
+    assert_eq!(bodies, [&ask, &("POST", "/v1/input/{sha256}", Route::Input)]);
+    assert_eq!(ROUTES.len(), 5);
 }
 
 #[tokio::test]
@@ -190,6 +192,18 @@ async fn other_methods_paths_and_bodies_are_refused() {
         call(Method::POST, "/v1/ask", large).await.unwrap().status,
         StatusCode::PAYLOAD_TOO_LARGE
     );
+    for path in ["/v1/input/nonsense", "/v1/input/sha256:00?from=0"] {
+        let answer = call(Method::POST, path, Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}");
+    }
+    let input = format!("/v1/input/{}?from=", Digest::of(b"x"));
+    for from in [limits::ARTIFACT, u64::MAX] {
+        let body = Bytes::from_static(b"x");
+        let answer = peer
+            .call(Method::POST, &format!("{input}{from}"), body, 64 * 1024, WITHIN)
+            .await;
+        assert_eq!(answer.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
     assert!(agent.warden.all_asked().is_empty());
     for path in ["/v1/output/nonsense", "/v1/output/sha256:00?from=0"] {
         assert_eq!(

@@ -116,6 +116,8 @@ event_types! {
     CancelRefused = "cancel_refused", Agent, "A cancel was refused.";
     AckRefused = "ack_refused", Agent, "The hub acknowledged a result that is not there, or another one.";
     ResultAcknowledged = "result_acknowledged", Agent, "The hub said that it has stored a result for good.";
+    ResultArchived = "result_archived", Agent, "A result that the hub had not taken in time was moved to the node's archive.";
+    ResultDropped = "result_dropped", Agent, "The archive was full: its oldest result, which the hub never took, was removed.";
     JournalPruned = "journal_pruned", Agent, "Entries that are over were forgotten; jobs that ended validity by then are refused from now on.";
     JournalRepaired = "journal_repaired", Agent, "A torn end of the journal was cut off at start.";
     RootfsFetched = "rootfs_fetched", Agent, "A root filesystem that a job's profile names was fetched from its registry.";
@@ -141,7 +143,7 @@ event_types! {
     JobRejected = "job_rejected", Hub, "A job was refused at submission.";
     JobLeased = "job_leased", Hub, "A node claimed an execution.";
     JobRunning = "job_running", Hub, "A node said that an execution started.";
-    JobHandedBack = "job_handed_back", Hub, "A node gave an execution back, to be offered again.";
+    JobHandedBack = "job_handed_back", Hub, "A node gave an execution back, or a limit of the hub holds it back; it is offered again.";
     JobAwaiting = "job_awaiting", Hub, "A node's signed ask for approvals was stored.";
     JobLost = "job_lost", Hub, "The lease of an execution lapsed without a word from its node.";
     JobTimedOutInQueue = "job_timed_out_in_queue", Hub, "A queued execution's validity ended before a node took it.";

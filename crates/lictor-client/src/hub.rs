@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use lictor_link::dial::HubUrl;
-use lictor_link::http::{Answer, HttpClient, RequestBody, collect, full};
+use lictor_link::http::{Answer, HttpClient, RequestBody, full};
 use lictor_link::tls::ClientTls;
 use lictor_proto::agent::Wire;
 use lictor_proto::api::{FRAMES, Health, Page};
@@ -137,22 +137,33 @@ impl Hub {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes, within: Duration) -> Result<Answer, Error> {
-        let request = self.request(method, path, body)?;
-        let answer = self.http.call(request, ANSWER, within).await?;
-        if answer.status.is_success() {
-            Ok(answer)
-        } else {
-            Err(Error::Refused(answer.refusal()))
+        let mut patience = Patience::default();
+        loop {
+            let request = self.request(method.clone(), path, body.clone())?;
+            let answer = self.http.call(request, ANSWER, within).await?;
+            if answer.status.is_success() {
+                return Ok(answer);
+            }
+            patience.wait(&answer).await?;
         }
     }
 
-    async fn open(&self, request: Request<RequestBody>) -> Result<FrameStream, Error> {
-        let response: Response<Incoming> = self.http.send(request, CALL).await?;
-        let status = response.status();
-        if !status.is_success() {
-            let body = collect(response.into_body(), lictor_proto::limits::API_BODY).await?;
-            return Err(Error::Refused(Answer { status, body }.refusal()));
-        }
+    /// Opens a stream of frames.
+    async fn open(&self, method: Method, path: &str, body: Bytes) -> Result<FrameStream, Error> {
+        let mut patience = Patience::default();
+        let response: Response<Incoming> = loop {
+            let mut request = self.request(method.clone(), path, body.clone())?;
+            request
+                .headers_mut()
+                .insert(ACCEPT, HeaderValue::from_static(FRAMES));
+            let response = self.http.send(request, CALL).await?;
+            if response.status().is_success() {
+                break response;
+            }
+            patience
+                .wait(&Answer::collect(response, limits::API_BODY).await?)
+                .await?;
+        };
         let is_frames = response.headers().get(CONTENT_TYPE).is_some_and(|t| t == FRAMES);
         if !is_frames {
             return Err(Error::Malformed("expected a stream of frames".to_owned()));
@@ -181,6 +192,37 @@ impl Hub {
     #[must_use]
     pub fn tasks(&self) -> &TaskTracker {
         &self.tasks
+    }
+}
+
+/// How long one call waits in all for its token to be let ask again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is left of it. A request that was refused for its rate was not looked at, so to make it again does nothing twice.
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(PATIENCE)
+    }
+}
+
+impl Patience {
+    /// Returns when the same may be asked again.
+    ///
+    /// # Errors
+    /// What the hub refused, when waiting does not help or would take too long.
+    async fn wait(&mut self, answer: &Answer) -> Result<(), Error> {
+        let refusal = answer.refusal();
+        let after = answer.retry_after.filter(|after| *after <= self.0);
+        match after {
+            Some(after) if refusal.code == Code::RateLimited => {
+                self.0 -= after.max(Duration::from_secs(1)).min(self.0);
+                tokio::time::sleep(after).await;
+                Ok(())
+            }
+            _ => Err(Error::Refused(refusal)),
+        }
     }
 }
 

@@ -10,11 +10,13 @@ pub mod enrol;
 mod error;
 pub mod jobs;
 pub mod law;
+pub mod limits;
 pub mod objects;
 pub mod orgs;
 pub mod queue;
 pub mod retention;
 pub mod rollouts;
+pub mod running;
 pub mod secrets;
 pub mod stdin;
 pub mod submit;
@@ -49,6 +51,10 @@ pub struct App {
     pub retention: retention::Retention,
     /// How much may wait.
     pub queue: queue::QueueBook,
+    /// How much may be at work.
+    pub running: running::RunningBook,
+    /// How often tokens may ask.
+    pub rates: limits::RateBook,
     /// Rollouts that go on.
     pub rollouts: rollouts::RolloutBook,
     /// What the hub believes about each org.

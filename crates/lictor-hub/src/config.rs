@@ -1,12 +1,15 @@
 //! The hub's configuration: one TOML file, unknown keys refused. `docs/config/hub.toml` is the example.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lictor_proto::OrgId;
 use serde::Deserialize;
 
-use crate::app::queue::QueueLimits;
+use crate::app::limits::{Limits, OrgLimits, Rate};
 use crate::app::retention::Retention;
 
 /// Everything that can be set.
@@ -30,10 +33,25 @@ pub struct HubConfig {
     /// How long a shutdown waits for connections to end, in seconds.
     #[serde(default = "default_grace")]
     pub grace_seconds: u64,
-    /// Executions of one org that may wait; more are refused with `busy`.
+    /// Executions of one org that may be at work at once, on all its nodes; more wait, and say so.
+    #[serde(default = "default_running_org")]
+    pub max_running_per_org: u64,
+    /// Jobs of one org that are stored, ended ones too; more are refused with `jobs_full`.
+    #[serde(default = "default_jobs_org")]
+    pub max_jobs_per_org: u64,
+    /// Requests that one API token may make in a second, on average; more are refused with `rate_limited`.
+    #[serde(default = "default_rate")]
+    pub requests_per_second: NonZeroU32,
+    /// Requests that one API token may make at once, after a while without any.
+    #[serde(default = "default_burst")]
+    pub request_burst: NonZeroU32,
+    /// Other limits for single orgs, by their id.
+    #[serde(default)]
+    pub orgs: HashMap<OrgId, OrgSettings>,
+    /// Executions of one org that may wait; more are refused with `queue_full`.
     #[serde(default = "default_queue_org")]
     pub max_queued_per_org: u64,
-    /// Executions of one node that may wait; more are refused with `busy`.
+    /// Executions of one node that may wait; more are refused with `queue_full`.
     #[serde(default = "default_queue_node")]
     pub max_queued_per_node: u64,
     /// Hours that standard input is kept which no valid job names.
@@ -47,6 +65,32 @@ pub struct HubConfig {
     pub keep_jobs_days: u64,
 }
 
+/// What is otherwise for one org; what is not named is as for all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrgSettings {
+    /// As [`HubConfig::max_running_per_org`].
+    pub max_running: Option<u64>,
+    /// As [`HubConfig::max_queued_per_org`].
+    pub max_queued: Option<u64>,
+    /// As [`HubConfig::max_queued_per_node`].
+    pub max_queued_per_node: Option<u64>,
+    /// As [`HubConfig::max_jobs_per_org`].
+    pub max_jobs: Option<u64>,
+}
+
+fn default_running_org() -> u64 {
+    10_000
+}
+fn default_jobs_org() -> u64 {
+    1_000_000
+}
+fn default_rate() -> NonZeroU32 {
+    const { NonZeroU32::new(2000).unwrap() }
+}
+fn default_burst() -> NonZeroU32 {
+    const { NonZeroU32::new(4000).unwrap() }
+}
 fn default_queue_org() -> u64 {
     100_000
 }
@@ -101,6 +145,11 @@ impl HubConfig {
             max_connections: default_connections(),
             lease_seconds: default_lease(),
             grace_seconds: default_grace(),
+            max_running_per_org: default_running_org(),
+            max_jobs_per_org: default_jobs_org(),
+            requests_per_second: default_rate(),
+            request_burst: default_burst(),
+            orgs: HashMap::new(),
             max_queued_per_org: default_queue_org(),
             max_queued_per_node: default_queue_node(),
             keep_stdin_hours: default_stdin_hours(),
@@ -125,6 +174,19 @@ impl HubConfig {
         if days > 36_500 || config.keep_stdin_hours > 876_000 {
             return Err(ConfigError::Invalid(
                 "nothing is kept longer than a hundred years",
+            ));
+        }
+        let settings = config.orgs.values();
+        let most = [
+            config.max_running_per_org,
+            config.max_queued_per_org,
+            config.max_queued_per_node,
+            config.max_jobs_per_org,
+        ];
+        let of_org = settings.flat_map(|o| [o.max_running, o.max_queued, o.max_queued_per_node, o.max_jobs]);
+        if most.into_iter().map(Some).chain(of_org).any(|n| n == Some(0)) {
+            return Err(ConfigError::Invalid(
+                "a limit that lets nothing through: it must be at least 1",
             ));
         }
         if config.lease_seconds < 40 {
@@ -154,10 +216,27 @@ impl HubConfig {
         Duration::from_secs(self.lease_seconds)
     }
 
-    pub(crate) fn queue(&self) -> QueueLimits {
-        QueueLimits {
-            org: self.max_queued_per_org,
-            node: self.max_queued_per_node,
+    pub(crate) fn limits(&self) -> Limits {
+        let all = OrgLimits {
+            running: self.max_running_per_org,
+            queued: self.max_queued_per_org,
+            queued_per_node: self.max_queued_per_node,
+            jobs: self.max_jobs_per_org,
+        };
+        let of = |own: &OrgSettings| OrgLimits {
+            running: own.max_running.unwrap_or(all.running),
+            queued: own.max_queued.unwrap_or(all.queued),
+            queued_per_node: own.max_queued_per_node.unwrap_or(all.queued_per_node),
+            jobs: own.max_jobs.unwrap_or(all.jobs),
+        };
+        let own = self.orgs.iter().map(|(org, own)| (org.clone(), of(own)));
+        Limits::new(all, own.collect())
+    }
+
+    pub(crate) fn rate(&self) -> Rate {
+        Rate {
+            per_second: self.requests_per_second,
+            burst: self.request_burst,
         }
     }
 
@@ -188,7 +267,13 @@ mod tests {
 
     #[test]
     fn refuses_unknown_keys_and_senseless_values() {
-        for bad in ["dir = \"x\"\nlisten_on = 1", "dir = \"x\"\nlease_seconds = 5", ""] {
+        for bad in [
+            "dir = \"x\"\nlisten_on = 1",
+            "dir = \"x\"\nlease_seconds = 5",
+            "dir = \"x\"\nmax_running_per_org = 0",
+            "dir = \"x\"\nrequests_per_second = 0",
+            "",
+        ] {
             assert!(HubConfig::parse(bad).is_err(), "{bad}");
         }
     }

@@ -10,8 +10,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::app::limits::RateBook;
 use crate::app::queue::QueueBook;
 use crate::app::rollouts::RolloutBook;
+use crate::app::running::RunningBook;
 use crate::app::stdin::StdinGate;
 use crate::app::{App, Error, Objects, OrgBook, Times, TokenBook};
 use crate::config::HubConfig;
@@ -82,7 +84,9 @@ impl Hub {
             objects: Objects::local(&dir.join("objects"))?,
             stdin: StdinGate::default(),
             retention: config.retention(),
-            queue: QueueBook::new(config.queue()),
+            queue: QueueBook::new(config.limits()),
+            running: RunningBook::new(config.limits()),
+            rates: RateBook::new(config.rate()),
             rollouts: RolloutBook::default(),
             orgs: OrgBook::default(),
             tokens: TokenBook::default(),
@@ -98,6 +102,9 @@ impl Hub {
         app.load_orgs().await?;
         // Nobody could renew a lease while the hub was away.
         app.store.renew_all(Timestamp::now().plus(config.lease())).await?;
+        for key in app.store.under_way().await? {
+            app.running.enter(&key);
+        }
         app.note(
             None,
             Event::new(EventType::HubStarted).with("version", env!("CARGO_PKG_VERSION")),

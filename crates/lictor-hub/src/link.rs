@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tracker  reads events, keeps one task per execution, probes, watches the law   (link/tracker.rs)
+//!   input    a job's input on its way to a node                                    (link/input.rs)
 //!   offers   one task per offer: stdin, offer, again later if the node says so     (link/offer.rs)
 //!   execution  relays output, stores it, records the result, acknowledges          (link/execution.rs)
 //! ```
@@ -11,6 +12,7 @@
 //! - The end of a link ends no job: what it worked on stays with the node, which says it all again.
 
 pub mod execution;
+pub mod input;
 pub mod offer;
 pub mod peer;
 pub mod poll;
@@ -43,7 +45,7 @@ pub struct NodeLink {
     pub node: KnownNode,
     peer: Arc<dyn NodePeer>,
     offers: Semaphore,
-    /// Pieces of standard input under way.
+    /// Inputs of jobs under way.
     uploads: Semaphore,
     held: Mutex<Option<LawHeld>>,
     mail: mpsc::Sender<Box<tracker::Mail>>,

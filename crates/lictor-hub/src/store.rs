@@ -369,6 +369,8 @@ pub struct TokenRow {
     pub expires_at: Option<Timestamp>,
     /// When it was last used.
     pub last_used_at: Option<Timestamp>,
+    /// Requests that it may make in a second, when that is not as for all.
+    pub requests_per_second: Option<u32>,
 }
 
 /// Where a page of jobs starts: after this one, newest first.

@@ -49,7 +49,7 @@ pub(crate) async fn sweep(app: Arc<App>) {
 /// The counts that bound the queues and show in the metrics.
 async fn count(app: &App) -> Result<(), Error> {
     let depths = app.store.open().await?;
-    app.queue.read(&depths);
+    app.queue.read(&depths, app.store.jobs_stored().await?);
     for state in [
         ExecutionState::Queued,
         ExecutionState::Held,
@@ -72,6 +72,7 @@ async fn once(app: &App) -> Result<(), Error> {
     let now = Timestamp::now();
     count(app).await?;
     for key in app.store.lapse(now).await? {
+        app.running.end(&key);
         say(app, &key, ExecutionState::Lost, None).await;
     }
     for key in app.store.expire(now).await? {

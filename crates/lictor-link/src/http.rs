@@ -13,7 +13,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lictor_proto::api::Problem;
@@ -56,9 +56,26 @@ pub struct Answer {
     pub status: StatusCode,
     /// The body.
     pub body: Bytes,
+    /// When the same may be asked again, if it said so.
+    pub retry_after: Option<Duration>,
 }
 
 impl Answer {
+    /// All of a response, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn collect(response: Response<Incoming>, limit: usize) -> Result<Self, LinkError> {
+        let status = response.status();
+        let after = response.headers().get(RETRY_AFTER);
+        let seconds = after.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        Ok(Self {
+            status,
+            body: collect(response.into_body(), limit).await?,
+            retry_after: seconds.map(Duration::from_secs),
+        })
+    }
+
     /// The body as a `T`, or what the other side refused.
     ///
     /// # Errors
@@ -136,9 +153,7 @@ impl HttpClient {
     ) -> Result<Answer, LinkError> {
         let work = async {
             let response = self.send_now(request).await?;
-            let status = response.status();
-            let body = collect(response.into_body(), limit).await?;
-            Ok(Answer { status, body })
+            Answer::collect(response, limit).await
         };
         tokio::time::timeout(deadline, work)
             .await

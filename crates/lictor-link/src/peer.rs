@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2::SendRequest;
 use hyper::{Method, Request, Response, StatusCode};
@@ -22,12 +23,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::LinkError;
 use crate::h2::{self, BODY_STREAMS};
-use crate::http::{Answer, collect};
+use crate::http::Answer;
+
+/// Why a body that is sent ends before its time.
+pub type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a request carries.
+type Outgoing = UnsyncBoxBody<Bytes, Broken>;
 
 /// A link, as its asking side holds it. Cheap to clone.
 #[derive(Clone)]
 pub struct Peer {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Outgoing>,
     slots: Arc<Semaphore>,
     /// How many wait for a slot.
     waiting: Arc<AtomicUsize>,
@@ -77,14 +84,26 @@ impl Peer {
         deadline: Duration,
     ) -> Result<Answer, LinkError> {
         let work = async {
-            let response = self.send(method, path, body).await?;
-            let status = response.status();
-            let body = collect(response.into_body(), limit).await?;
-            Ok(Answer { status, body })
+            let response = self.send(method, path, full(body)).await?;
+            Answer::collect(response, limit).await
         };
         tokio::time::timeout(deadline, work)
             .await
             .map_err(|_| LinkError::Timeout(deadline))?
+    }
+
+    /// One request with a body of any length, which says it, and one bounded answer; it may come before all of the
+    /// body has gone. There is no deadline here: who makes the body knows whether it moves. At most
+    /// [`crate::h2::UPLOADS`] may be under way.
+    ///
+    /// # Errors
+    /// [`LinkError::TooLarge`] or [`LinkError::Lost`].
+    pub async fn upload<B>(&self, path: &str, body: B, limit: usize) -> Result<Answer, LinkError>
+    where
+        B: Body<Data = Bytes, Error = Broken> + Send + 'static,
+    {
+        let response = self.send(Method::POST, path, body.boxed_unsync()).await?;
+        Answer::collect(response, limit).await
     }
 
     /// Whether the link lives, as an application sees it: a request whose answer has a body. Pings cannot tell,
@@ -150,7 +169,7 @@ impl Peer {
     }
 
     async fn open(&self, path: &str, slot: Option<OwnedSemaphorePermit>) -> Result<SlottedBody, LinkError> {
-        let response = self.send(Method::GET, path, Bytes::new()).await?;
+        let response = self.send(Method::GET, path, full(Bytes::new())).await?;
         match response.status() {
             StatusCode::OK => Ok(SlottedBody {
                 body: response.into_body(),
@@ -160,16 +179,25 @@ impl Peer {
         }
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, LinkError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Outgoing,
+    ) -> Result<Response<Incoming>, LinkError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://agent{path}"))
-            .body(Full::new(body))
+            .body(body)
             .map_err(|e| LinkError::Protocol(e.to_string()))?;
         let mut sender = self.sender.clone();
         sender.ready().await.map_err(lost)?;
         sender.send_request(request).await.map_err(lost)
     }
+}
+
+fn full(body: Bytes) -> Outgoing {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Counted as waiting until it is dropped.

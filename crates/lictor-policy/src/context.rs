@@ -5,8 +5,8 @@ mod workspace;
 
 use cedar_policy::{Context, RestrictedExpression as Value};
 use lictor_proto::Name;
-use lictor_proto::doc::{Job, Script, Spec, Stdin, StdinWord};
-use lictor_trust::profiles::Profile;
+use lictor_proto::doc::{Job, LimitName, Script, Spec, Stdin, StdinWord};
+use lictor_trust::profiles::{Profile, RunAs};
 
 use crate::facts::{Facts, ProgramFacts, SecretFacts};
 use crate::shell::{Action, ShellCode};
@@ -45,6 +45,7 @@ pub(crate) fn run(
     environment(job, facts, &mut pairs);
     found(facts, &mut pairs)?;
     terms(job, profile, &mut pairs);
+    chosen(job, profile, &mut pairs)?;
     match action {
         Action::Exec | Action::ShellOpaque { .. } | Action::Fetch | Action::Collect | Action::Workspace => {}
         Action::Shell(code) => {
@@ -256,6 +257,28 @@ fn terms(job: &Job, profile: &Profile, pairs: &mut Pairs) {
     put(pairs, "stdin", text(word));
     put(pairs, "stdin_size", long(size));
     put(pairs, "stdin_sha256", Value::new_string(sha256));
+}
+
+/// Who it runs as and within which limits, whoever has said so.
+fn chosen(job: &Job, profile: &Profile, pairs: &mut Pairs) -> Result<(), ContextError> {
+    let terms = job.process().terms;
+    let of_profile = match &profile.run_as {
+        RunAs::Agent => None,
+        RunAs::User(name) => Some(name),
+    };
+    let user = terms.and_then(|t| t.user.as_ref()).or(of_profile);
+    let group = terms.and_then(|t| t.group.as_ref());
+    let umask = terms.and_then(|t| t.umask.as_deref());
+    put(pairs, "user", text(user.map_or("", Name::as_str)));
+    put(pairs, "group", text(group.map_or("", Name::as_str)));
+    put(pairs, "umask", text(umask.unwrap_or(lictor_proto::limits::UMASK)));
+    let limits = profile
+        .limits_for(terms)
+        .map_err(|refusal| error(refusal.message))?;
+    let held = LimitName::ALL.into_iter();
+    let held = held.filter_map(|name| Some((name.as_str().to_owned(), long(limits.get(name)?))));
+    put(pairs, "limits", Value::new_record(held).map_err(error)?);
+    Ok(())
 }
 
 fn program(facts: &ProgramFacts) -> Result<Value, ContextError> {

@@ -236,6 +236,7 @@ fn terms<'a>(law: &Law, inputs: &Inputs<'a>) -> Result<(&'a Operator, &'a Profil
         );
         return Err(Refusal::new(Code::ValidityTooLong, text));
     }
+    profile.limits_for(job.process().terms)?;
     let limits = &profile.limits;
     if job.process().timeout.is_some_and(|t| t > limits.max_timeout) {
         let text = format!(

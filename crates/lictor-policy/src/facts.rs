@@ -37,6 +37,12 @@ pub struct Facts {
     pub rootfs_index: Option<Digest>,
     /// Numeric user id on the host.
     pub run_as_uid: u32,
+    /// Numeric group id on the host, where the job has chosen user or group; left out otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as_gid: Option<u32>,
+    /// All groups that it is in then, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub run_as_groups: Vec<u32>,
     /// Working directory, as the job sees it.
     pub cwd: String,
     /// The secrets that it uses, in the order of its own list; left out where there are none.
@@ -120,6 +126,8 @@ impl Facts {
             rootfs: profile.and_then(|p| p.rootfs),
             rootfs_index: None,
             run_as_uid: 1000,
+            run_as_gid: None,
+            run_as_groups: Vec::new(),
             cwd: process.cwd.unwrap_or("/").to_owned(),
             secrets: job
                 .secrets

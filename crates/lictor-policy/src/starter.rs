@@ -33,6 +33,10 @@ const FULL: &[(&str, &str)] = &[
         include_str!("../starter/policies/host.cedar"),
     ),
     (
+        "policies/files.cedar",
+        include_str!("../starter/policies/files.cedar"),
+    ),
+    (
         "policies/sessions.cedar",
         include_str!("../starter/policies/sessions.cedar"),
     ),

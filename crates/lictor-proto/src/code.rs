@@ -144,6 +144,7 @@ codes! {
     FactsChanged = "facts_changed", "What was approved is not what would run now.", "Look at the difference and have it approved again.";
     VariableRefused = "variable_refused", "The environment sets a loader or interpreter variable outside a namespaced profile.", "Run it in a sandbox profile, or leave the variable out.";
     InterpreterRefused = "interpreter_refused", "What the profile's root has under the interpreter's name is not an interpreter of that name.", "The message has the path; if it may be one, list it in the profile's `interpreters`.";
+    RunAsRefused = "run_as_refused", "The profile does not let jobs choose this user or group.", "Name one that the profile lists in `run_as_users` or `run_as_groups`, or leave --user and --group out.";
     ScriptUnknown = "script_unknown", "The bundle has no script of this name.", "Add it under scripts/ and push the bundle, or send the script itself.";
     ScriptMismatch = "script_mismatch", "The bundle's script of this name is not the one that the job was signed for.", "Look at what changed, then sign the job again.";
     SelfApproval = "self_approval", "Nobody approves a job of their own.", "Ask somebody else.";
@@ -193,6 +194,10 @@ codes! {
     RolloutWaits = "rollout_waits", "The node's batch has not begun.", "Nothing: it begins when the batch before has ended well enough. `lictor rollout show ID` says how it stands.";
     RolloutStopped = "rollout_stopped", "The rollout stopped before this node began.", "Look at what failed; then `lictor rollout continue ID`, or end it with `lictor cancel ID`.";
     Busy = "busy", "The hub has more work queued than it takes.", "Try again after a while.";
+    RateLimited = "rate_limited", "The API token asks more often than it may.", "Wait as long as `Retry-After` says, or spread the requests; `lictor tokens new --rate` and the hub's `requests_per_second` set how often.";
+    QueueFull = "queue_full", "As much waits on the hub as may, for the org or for the node.", "Nothing was queued. Wait until some of it has begun (`lictor jobs --queued`), or have the hub's `max_queued_per_org` or `max_queued_per_node` raised.";
+    JobsFull = "jobs_full", "The hub stores as many jobs of the org as it may.", "Nothing was queued. Have the hub's `max_jobs_per_org` raised, or ended jobs forgotten sooner (`keep_jobs_days`).";
+    TooManyRunning = "too_many_running", "As many jobs of the org are at work as the hub lets be at once.", "It begins by itself when others have ended; `max_running_per_org` of the hub sets how many.";
     Internal = "internal", "Something failed inside; the log has the details under the request id.", "Report it with the request id.";
     Unavailable = "unavailable", "The hub cannot be reached.", "Check the address and that it runs: `lictor doctor`.";
     Timeout = "timeout", "No answer in time.", "Try again; what was submitted may have been taken, so look first.";

@@ -15,6 +15,7 @@ mod node;
 mod receipt;
 mod release;
 mod secret;
+mod terms;
 mod transfer;
 mod work;
 mod workspace;
@@ -31,6 +32,7 @@ pub use receipt::{
 };
 pub use release::Release;
 pub use secret::{Delivery, PAD, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
+pub use terms::{LimitName, Terms};
 pub use transfer::{Collect, Fetch};
 pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};
 pub use workspace::{DiffTerms, GitCommit, Operation, Workspace};

@@ -62,3 +62,5 @@ pub const EVENT: usize = 4 * 1024 * 1024;
 pub const API_BODY: usize = 1024 * 1024;
 /// One [`crate::agent::Request`] or [`crate::agent::Reply`] as JSON: a bundle as a JSON string, and then some.
 pub const ASK: usize = 16 * 1024 * 1024;
+/// The umask of a job that names none: its files can be read by all and written by its user.
+pub const UMASK: &str = "0022";

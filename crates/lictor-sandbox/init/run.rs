@@ -1,7 +1,7 @@
 //! Starts a program and tells how that went, where the agent cannot see into the container.
 //!
 //! ```text
-//!   run DIRECTORY PROGRAM PORT PROCESSES N N*(resource soft hard) M M*(NAME=value) "" argument...
+//!   run DIRECTORY PROGRAM PORT PROCESSES UMASK N N*(resource soft hard) M M*(NAME=value) "" argument...
 //! ```
 //!
 //! Where PORT is not 0, standard input is a socket to the agent, through which the program's own comes first: see `relay`.
@@ -67,6 +67,8 @@ struct Start<'a> {
     port: u16,
     /// How many there may be; 0 for any number.
     processes: u64,
+    /// The permission bits that its files are without.
+    umask: usize,
     /// Three words each.
     limits: &'a [*const u8],
     environment: *const *const u8,
@@ -198,8 +200,9 @@ unsafe fn read(words: &mut [*const u8]) -> Option<Start<'_>> {
         let report = open(REPORT, O_WRONLY_APPEND_CLOEXEC)?;
         let (directory, program) = (*words.get(2)?, *words.get(3)?);
         let (port, processes) = (parse(*words.get(4)?) as u16, parse(*words.get(5)?));
-        let first_limit = 7;
-        let first_variable = first_limit + 3 * parse(*words.get(6)?) as usize + 1;
+        let umask = parse(*words.get(6)?) as usize;
+        let first_limit = 8;
+        let first_variable = first_limit + 3 * parse(*words.get(7)?) as usize + 1;
         let gap = first_variable + parse(*words.get(first_variable - 1)?) as usize;
         // Ends the environment.
         *words.get_mut(gap)? = ptr::null();
@@ -209,6 +212,7 @@ unsafe fn read(words: &mut [*const u8]) -> Option<Start<'_>> {
             program,
             port,
             processes,
+            umask,
             limits: words.get(first_limit..first_variable - 1)?,
             environment: words.get(first_variable..)?.as_ptr(),
             arguments: words.get(gap + 1..)?.as_ptr(),
@@ -223,7 +227,7 @@ unsafe fn become_program(start: &Start<'_>) -> ! {
     // SAFETY: system calls on this process alone, with live pointers of the kernel's layout.
     unsafe {
         system(number::SETSID, [0; 5]);
-        system(number::UMASK, [0o022, 0, 0, 0, 0]);
+        system(number::UMASK, [start.umask, 0, 0, 0, 0]);
         system(
             number::RT_SIGPROCMASK,
             [SIG_SETMASK, (&raw const none) as usize, 0, 8, 0],

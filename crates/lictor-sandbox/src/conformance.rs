@@ -37,6 +37,7 @@ mod resources;
 mod site;
 mod table;
 pub mod terminal;
+pub mod terms;
 
 use lictor_trust::profiles::Limits;
 

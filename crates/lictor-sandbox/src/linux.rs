@@ -72,6 +72,7 @@ mod trial;
 mod users;
 mod view;
 mod way_out;
+mod whom;
 mod zygote;
 
 use std::sync::Arc;

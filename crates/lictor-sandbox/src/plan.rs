@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use lictor_policy::authorise::Permit;
 use lictor_policy::facts::Facts;
-use lictor_proto::doc::{AppliedBackend, Process, Spec};
+use lictor_proto::doc::{AppliedBackend, Process, Spec, Terms};
 use lictor_proto::egress::Rules;
 use lictor_proto::{Digest, JobId, Name, Timestamp};
 use lictor_rootfs::Held;
@@ -41,6 +41,9 @@ use crate::imp;
 use crate::kept::{Kept, KeptBounds, KeptUse};
 use crate::program::{OpenProgram, User};
 use crate::secret::SecretFile;
+
+/// Of a job that names none, as [`lictor_proto::limits::UMASK`] writes it.
+pub(crate) const UMASK: u32 = 0o022;
 
 /// A job as found out on this host before anybody judged it: its facts, and what they are about. Data without
 /// authority.
@@ -96,6 +99,8 @@ pub(crate) struct LaunchSpec {
     pub(crate) user: User,
     /// Whether `user` is somebody else than the agent.
     pub(crate) changes_user: bool,
+    /// Whether it is the job that has chosen `user`, and not its profile.
+    pub(crate) chosen_user: bool,
     pub(crate) network: Network,
     /// The tree that is the job's root, of those in the node's store; `None` for what the host itself has.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,6 +124,8 @@ pub(crate) struct LaunchSpec {
     pub(crate) devices: Vec<String>,
     pub(crate) seccomp: Seccomp,
     pub(crate) limits: Limits,
+    /// The permission bits that the files it makes are without.
+    pub(crate) umask: u32,
     #[serde(serialize_with = "millis")]
     pub(crate) timeout: Duration,
     #[serde(serialize_with = "millis")]
@@ -168,6 +175,7 @@ impl LaunchSpec {
             program,
             user,
             changes_user: false,
+            chosen_user: process.terms.is_some_and(Terms::names_somebody),
             network: profile.network,
             rootfs: None,
             rootfs_manifest: None,
@@ -182,6 +190,7 @@ impl LaunchSpec {
             timeout: process.timeout.unwrap_or(limits.timeout).min(limits.max_timeout),
             grace: process.grace_ms.map_or(limits.grace, Duration::from_millis),
             limits,
+            umask: process.terms.and_then(Terms::umask_bits).unwrap_or(UMASK),
             dir: dir.to_owned(),
             kept,
             egress,
@@ -215,6 +224,7 @@ impl LaunchSpec {
             env: BTreeMap::new(),
             cwd: String::new(),
             program: OpenProgram::none(),
+            umask: UMASK,
             timeout: Duration::ZERO,
             grace: Duration::ZERO,
             dir: self.dir.parent().unwrap_or(&self.dir).to_owned(),
@@ -238,6 +248,7 @@ impl LaunchSpec {
             shows_devices: !self.devices.is_empty(),
             seccomp: self.seccomp,
             changes_user: self.changes_user,
+            chosen_user: self.chosen_user,
             is_root: self.user.uid == 0,
             limits: &self.limits,
         }

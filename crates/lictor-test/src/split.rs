@@ -36,6 +36,7 @@ pub struct Split {
     lease_seconds: u64,
     poll: bool,
     agent_settings: String,
+    hub_settings: String,
     _dir: TempDir,
 }
 
@@ -52,6 +53,8 @@ pub struct SplitOptions {
     pub poll: bool,
     /// Further lines of the agent's configuration.
     pub agent_settings: String,
+    /// Further lines of the hub's configuration.
+    pub hub_settings: String,
 }
 
 impl Split {
@@ -111,6 +114,7 @@ impl Split {
             lease_seconds: options.lease_seconds.unwrap_or(90),
             poll: options.poll,
             agent_settings: options.agent_settings,
+            hub_settings: options.hub_settings,
             _dir: dir,
         };
         split.point_agent_at(SocketAddr::from((reach, port)))?;
@@ -128,7 +132,10 @@ impl Split {
         let config = self.home.join("split-hub.toml");
         let dir = self.home.join("hub");
         let (listen, lease) = (self.listen, self.lease_seconds);
-        let text = format!("dir = {dir:?}\nlisten = \"{listen}\"\nlease_seconds = {lease}\n");
+        let text = format!(
+            "dir = {dir:?}\nlisten = \"{listen}\"\nlease_seconds = {lease}\n{}",
+            self.hub_settings
+        );
         fs::write(&config, text)?;
         let config = config.to_str().context("path is not UTF-8")?;
         let mut program = Program::start(self.cli.command(&["hub", "serve", "--config", config]))?;

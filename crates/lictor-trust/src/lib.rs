@@ -39,6 +39,7 @@ pub mod roster;
 pub mod rotation;
 pub mod seal;
 pub mod sign;
+mod unread;
 pub mod verify;
 mod window;
 
@@ -53,4 +54,5 @@ pub use receipt::NodeKeys;
 pub use roster::Roster;
 pub use rotation::NextRoot;
 pub use sign::sign;
+pub use unread::{UnreadJob, is_unread};
 pub use verify::{Historic, Verified};

@@ -16,6 +16,7 @@ mod limits;
 mod persist;
 mod rootfs;
 mod shown;
+mod terms;
 mod units;
 mod words;
 
@@ -59,6 +60,12 @@ pub struct Profile {
     /// Who the job runs as on the host. Namespaced backends need somebody who is not root.
     #[serde(default)]
     pub run_as: RunAs,
+    /// Users of the host that a job may choose to run as in place of that, with their groups. Takes an agent that is root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub run_as_users: Vec<Name>,
+    /// Groups of the host that a job may choose in place of its user's own. Takes an agent that is root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub run_as_groups: Vec<Name>,
     /// Where a program named without `/` is looked up; absolute directories.
     #[serde(default = "default_path")]
     pub path: Vec<String>,
@@ -345,6 +352,8 @@ mod tests {
             "warm",
             "persist",
             "interpreters",
+            "run_as_users",
+            "run_as_groups",
         ] {
             assert!(!text.contains(limit), "{text}");
         }

@@ -190,6 +190,11 @@ impl<'a> Sealed<'a> {
         Ok(Self { envelope, pae, wire })
     }
 
+    /// Its bytes, for who has checked the signatures.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.envelope.payload
+    }
+
     /// SHA-256 of the PAE.
     pub(crate) fn digest(&self) -> Digest {
         Digest::of(&self.pae)

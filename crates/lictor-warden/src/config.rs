@@ -25,6 +25,10 @@ pub struct Config {
     pub max_unacknowledged: usize,
     /// How long a result waits for an acknowledgement before it is moved to the archive directory.
     pub keep_results: Duration,
+    /// Bytes that the archive directory may have; beyond that the oldest result goes.
+    pub archive_bytes: u64,
+    /// After how long a result is told again that the hub has not acknowledged; longer each time, up to five minutes.
+    pub tell_again: Duration,
     /// How much of root filesystems is kept.
     pub rootfs: Bounds,
     /// What fetches root filesystems that the law lets this node fetch; without it nothing does.
@@ -49,6 +53,8 @@ impl Config {
             max_waiting: 1024,
             max_unacknowledged: 4096,
             keep_results: Duration::from_secs(7 * 24 * 3600),
+            archive_bytes: 1 << 30,
+            tell_again: Duration::from_secs(30),
             rootfs: Bounds {
                 bytes: 20 << 30,
                 unused: Duration::from_secs(30 * 24 * 3600),

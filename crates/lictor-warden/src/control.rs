@@ -110,7 +110,7 @@ pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, 
     };
     let decision = core.refusing(word, &job.profile, Vec::new());
     let end = End::unstarted(outcome, why);
-    conclude(core, *digest, envelope, &job, decision, end).await;
+    conclude(core, *digest, envelope, job.expires_at, decision, end).await;
     true
 }
 
@@ -291,7 +291,7 @@ async fn end_canceled(
     if fresh {
         let decision = core.refusing("denied", &job.profile, Vec::new());
         let end = End::unstarted(Outcome::Canceled, why);
-        return match conclude(core, digest, envelope, &job, decision, end).await {
+        return match conclude(core, digest, envelope, job.expires_at, decision, end).await {
             OfferReply::Later(failed) => Err(failed),
             _ => Ok(()),
         };
@@ -348,8 +348,15 @@ async fn take_ack(core: &Core, ack: Ack) -> Result<(), Refusal> {
                 None => None,
             };
             match held {
-                // Acknowledged before.
-                None => Ok(()),
+                // Acknowledged before, unless it waits in the archive.
+                None => match core.archive.receipt_of(&job) {
+                    None => Ok(()),
+                    Some(archived) if archived != receipt => Err(Refusal::new(
+                        Code::ResultConflict,
+                        "another receipt than the one that was sent",
+                    )),
+                    Some(_) => acknowledge_archived(core, job, receipt).await,
+                },
                 Some((digest, _)) if digest != receipt => Err(Refusal::new(
                     Code::ResultConflict,
                     "another receipt than the one that was sent",
@@ -378,17 +385,39 @@ async fn take_ack(core: &Core, ack: Ack) -> Result<(), Refusal> {
     }
 }
 
+/// The hub has a result that had been given up for so long.
+async fn acknowledge_archived(core: &Core, job: Digest, receipt: Digest) -> Result<(), Refusal> {
+    let event = Event::new(EventType::ResultAcknowledged)
+        .with_id("job", &job)
+        .with_id("receipt", &receipt)
+        .with("archived", true);
+    let step = Step {
+        audit: vec![event],
+        ..Step::default()
+    };
+    core.journal.commit(step).await.map_err(|e| Refusal::from(&e))?;
+    core.archive
+        .remove(&job)
+        .map_err(|e| Refusal::new(Code::Internal, format!("the archive: {e}")))
+}
+
 /// A piece of standard input.
 pub(crate) async fn stdin(core: Arc<Core>, piece: StdinPiece) -> Result<(), Refusal> {
-    let taken = {
-        let mut spool = core
-            .stdin
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        spool.take(&piece)
-    };
+    let sha256 = piece.sha256;
+    let spooling = core.clone();
+    // On a thread that may wait for the disk: files of gigabytes come this way.
+    let taken = tokio::task::spawn_blocking(move || {
+        let spool = spooling.stdin.lock();
+        spool
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take(&piece)
+    });
+    let taken = taken
+        .await
+        .map_err(|e| Refusal::new(Code::Internal, e.to_string()))
+        .flatten();
     if let Err(refusal) = &taken {
-        let event = Event::new(EventType::StdinRefused).with_id("sha256", &piece.sha256);
+        let event = Event::new(EventType::StdinRefused).with_id("sha256", &sha256);
         core.audit(event.refused(refusal)).await;
     }
     taken

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::archive::Archive;
 use crate::config::Config;
 use crate::feed::{Along, Feeds};
 use crate::journal::entry::Decision;
@@ -47,6 +48,7 @@ pub(crate) struct Core {
     pub(crate) seal: SecretKey,
     pub(crate) issuer: Issuer,
     pub(crate) journal: Journal,
+    pub(crate) archive: Archive,
     pub(crate) law: Arc<LawDesk>,
     pub(crate) live: LiveJobs,
     pub(crate) feeds: Feeds,
@@ -245,18 +247,22 @@ impl Core {
         if let Some(spool) = self.live.get(job).and_then(|l| l.spool.get().cloned()) {
             return spool.read(from, max).map_err(refusal);
         }
-        let log = match self.journal.state().job(job).map(|j| &j.phase) {
-            Some(Phase::Finished { log, .. }) => log.clone(),
+        let found = match self.journal.state().job(job).map(|j| &j.phase) {
+            Some(Phase::Finished { log, .. }) => Some(Some(log.clone())),
             // Taken, and its output has not begun.
-            Some(Phase::Taken { .. }) if from == 0 => {
+            Some(Phase::Taken { .. }) if from == 0 => Some(None),
+            _ => None,
+        };
+        let log = match found {
+            Some(Some(log)) => log,
+            Some(None) => {
                 let end = false;
                 return Ok((OutputPart { from, to: from, end }, Bytes::new()));
             }
-            _ => {
-                return Err(Refusal::new(
-                    Code::NotFound,
-                    "this node holds no output of this job",
-                ));
+            None => {
+                let none = || Refusal::new(Code::NotFound, "this node holds no output of this job");
+                let archived = self.archive.output(job, from, max).ok_or_else(none)?;
+                return archived.map_err(refusal);
             }
         };
         stored::read(&log, &self.spool_paths(job).log, from, max).map_err(refusal)

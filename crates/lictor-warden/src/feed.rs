@@ -25,6 +25,8 @@ use crate::journal::state::Phase;
 const ALONG: u64 = 64 * 1024;
 /// Silence after which a keep-alive is sent.
 const SILENCE: Duration = Duration::from_secs(10);
+/// The longest wait until a result is told again.
+const TELL_AGAIN_LAST: Duration = Duration::from_secs(300);
 
 /// All feeds there are.
 #[derive(Debug, Default)]
@@ -116,6 +118,8 @@ pub struct EventFeed {
 struct Told {
     started: bool,
     finished: bool,
+    /// When its end is told once more, unless that is acknowledged by then, and how long after that.
+    again: (Instant, Duration),
     waiting: bool,
     /// Output sent up to this log position, and how far it may go along.
     sent: u64,
@@ -136,7 +140,8 @@ impl EventFeed {
             })
             .collect();
         jobs.sort_unstable();
-        for (_, job) in jobs {
+        let archived = core.archive.jobs().into_iter();
+        for job in archived.chain(jobs.into_iter().map(|(_, job)| job)) {
             due.push(job);
         }
         Self {
@@ -195,10 +200,22 @@ impl EventFeed {
         }
     }
 
-    /// Nobody touches a job that was acknowledged, so what was told about it would stay for good.
+    /// Nobody touches a job that was acknowledged, so what was told about it would stay for good. What should have been
+    /// acknowledged is due again.
     fn forget_what_is_over(&mut self) {
-        let state = self.core.journal.state();
-        self.told.retain(|job, _| state.job(job).is_some());
+        let (state, archive) = (self.core.journal.state(), &self.core.archive);
+        self.told
+            .retain(|job, _| state.job(job).is_some() || archive.receipt_of(job).is_some());
+        drop(state);
+        // A hub that has not stored an end, and lost it, is told it again on the same link too.
+        let now = Instant::now();
+        for (job, told) in &mut self.told {
+            if told.finished && told.again.0 <= now {
+                told.finished = false;
+                told.again.1 = (told.again.1 * 2).min(TELL_AGAIN_LAST);
+                self.due.push(*job);
+            }
+        }
     }
 
     /// The next thing to say about a job.
@@ -216,6 +233,7 @@ impl EventFeed {
             Told {
                 started: false,
                 finished: false,
+                again: (Instant::now(), self.core.config.tell_again),
                 waiting: false,
                 sent: view.acked,
                 along,
@@ -246,6 +264,7 @@ impl EventFeed {
         }
         if let Some(finished) = view.finished.filter(|_| !told.finished) {
             told.finished = true;
+            told.again.0 = Instant::now() + told.again.1;
             return Some(Message::Event(Event::Finished(Box::new(finished))));
         }
         None
@@ -255,7 +274,10 @@ impl EventFeed {
         // The state first: what is finished there has all of its output.
         let mut view = {
             let state = self.core.journal.state();
-            let open = state.job(&job)?;
+            let Some(open) = state.job(&job) else {
+                drop(state);
+                return self.archived(job);
+            };
             let mut view = View {
                 acked: open.acked,
                 started_at: None,
@@ -290,6 +312,20 @@ impl EventFeed {
             view.end = view.end.max(live.spool.get().map_or(0, |s| s.end()));
         }
         Some(view)
+    }
+}
+
+impl EventFeed {
+    /// What is to be said of a result in the archive: all of it, as of any other.
+    fn archived(&self, job: Digest) -> Option<View> {
+        let (finished, started_at) = self.core.archive.finished(&job)?;
+        let done = self.told.get(&job).is_some_and(|t| t.finished);
+        Some(View {
+            acked: 0,
+            started_at,
+            end: finished.log_end,
+            finished: (!done).then_some(finished),
+        })
     }
 }
 

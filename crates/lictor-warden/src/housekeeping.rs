@@ -4,17 +4,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lictor_audit::{Event, EventType};
-use lictor_proto::agent::Finished;
 use lictor_proto::doc::Outcome;
 use lictor_proto::{Code, Digest, JobId, Timestamp, limits};
 use lictor_rootfs::Store;
 
+use crate::archive::{Archived, Incoming};
 use crate::control::end_waiting;
 use crate::core::Core;
 use crate::journal::Step;
 use crate::journal::entry::Entry;
 use crate::journal::state::Phase;
-use crate::node_dir::NodeDir;
 
 const TICK: Duration = Duration::from_secs(1);
 /// How long the live window of an ended execution stays open.
@@ -108,49 +107,77 @@ async fn prune(core: &Core) {
     }
 }
 
-/// Results that waited too long move to files of their own, for people to look at.
-async fn archive(core: &Core) {
+/// Results that waited too long move to directories of their own, where people can look at them.
+async fn archive(core: &Arc<Core>) {
     let now = core.now();
-    let old: Vec<Finished> = {
+    let old: Vec<Incoming> = {
         let state = core.journal.state();
-        let finished = state.jobs().filter_map(|(digest, job)| match &job.phase {
-            Phase::Finished { receipt, at, log, .. } if now.since(*at) > core.config.keep_results => {
-                Some(Finished {
-                    job: *digest,
-                    envelope: job.envelope.clone(),
-                    receipt: receipt.clone(),
-                    log_end: log.end,
-                    kept: log.ranges(),
-                })
-            }
+        let finished = state.jobs().filter_map(|(job, open)| match &open.phase {
+            Phase::Finished {
+                receipt,
+                digest,
+                at,
+                started_at,
+                log,
+                ..
+            } if now.since(*at) > core.config.keep_results => Some(Incoming {
+                result: Archived {
+                    job: *job,
+                    receipt: *digest,
+                    started_at: *started_at,
+                    finished_at: *at,
+                    archived_at: now,
+                    log: log.clone(),
+                },
+                envelope: open.envelope.clone(),
+                receipt: receipt.clone(),
+                log: core.spool_paths(job).log,
+            }),
             _ => None,
         });
         finished.collect()
     };
-    for finished in old {
-        let digest = finished.job;
-        if let Err(e) = archive_one(core, &finished) {
-            tracing::warn!(job = %digest, error = %e, "a result could not be archived");
-            continue;
-        }
-        let step = Step {
-            entries: vec![Entry::Archived { job: digest }],
-            ..Step::default()
-        };
-        if core.journal.commit(step).await.is_ok() {
-            core.spool_paths(&digest).remove();
-            core.live.forget(&digest);
-        }
+    for incoming in old {
+        archive_one(core, incoming).await;
     }
 }
 
-fn archive_one(core: &Core, finished: &Finished) -> Result<(), Box<dyn std::error::Error>> {
-    let id = JobId::from_digest(&finished.job);
-    let dir = NodeDir::create_private(&core.config.dir.join("archive"))?;
-    dir.write(&format!("{id}.json"), finished)?;
-    let log = core.spool_paths(&finished.job).log;
-    if log.exists() {
-        std::fs::copy(log, dir.join(&format!("{id}.log")))?;
+async fn archive_one(core: &Arc<Core>, incoming: Incoming) {
+    let (job, receipt) = (incoming.result.job, incoming.result.receipt);
+    let id = JobId::from_digest(&job);
+    let writer = core.clone();
+    // Logs may be large; nothing waits for this.
+    let put = tokio::task::spawn_blocking(move || writer.archive.put(&incoming)).await;
+    let dropped = match put {
+        Ok(Ok(dropped)) => dropped,
+        Ok(Err(e)) => {
+            tracing::warn!(job = %id, error = %e, "a result could not be archived; it is tried again");
+            return;
+        }
+        Err(e) => {
+            tracing::warn!(job = %id, error = %e, "a result could not be archived; it is tried again");
+            return;
+        }
+    };
+    let event = |kind, job: &Digest, receipt: &Digest| {
+        Event::new(kind).with_id("job", job).with_id("receipt", receipt)
+    };
+    let mut audit = vec![event(EventType::ResultArchived, &job, &receipt)];
+    for gone in &dropped {
+        let id = JobId::from_digest(&gone.job);
+        tracing::warn!(job = %id, "the archive is full: its oldest result was removed, and the hub never took it");
+        audit.push(event(EventType::ResultDropped, &gone.job, &gone.receipt));
     }
-    Ok(())
+    let step = Step {
+        entries: vec![Entry::Archived { job }],
+        audit,
+        receipt: None,
+    };
+    if let Err(e) = core.journal.commit(step).await {
+        tracing::warn!(job = %id, error = %e, "that a result is archived could not be written; it is tried again");
+        return;
+    }
+    tracing::warn!(job = %id, "the hub did not take a result in time; it is in the archive now: lictor agent archive show");
+    core.spool_paths(&job).remove();
+    core.live.forget(&job);
 }

@@ -13,6 +13,7 @@
 //! | `offer`, `execution`, `control` | what is asked of it, each in a task of its own |
 //! | [`journal`] | the truth for start and result; audit records ride along |
 //! | [`spool`] | output: counted, hashed, kept in part, readable while it is written; standard input |
+//! | [`archive`] | results that the hub did not take in time |
 //! | [`law`] | the law held, replaced as one whole |
 //! | [`feed`] | what the node says on its own |
 //! | `redact` | takes the values of secrets out of output |
@@ -24,6 +25,7 @@
 //! - Two syncs are on the way of a job, no more: before its start, and before its result is told.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod clock;
 pub mod config;
 mod control;

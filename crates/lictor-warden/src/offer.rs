@@ -11,6 +11,7 @@
 //! - Before a signature holds, only the bounded envelope is parsed, and the only trace is an audit event.
 
 mod case;
+mod input;
 mod room;
 mod secrets;
 
@@ -20,9 +21,8 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{Offer, OfferReply, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Job, Outcome};
-use lictor_proto::{Code, Digest, Envelope, limits};
-use lictor_sandbox::StdinSource;
-use lictor_trust::Verified;
+use lictor_proto::{Code, Digest, Envelope, Name, Timestamp, limits};
+use lictor_trust::{Verified, is_unread};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
@@ -110,17 +110,10 @@ async fn judge(
         Ok(job) => job,
         Err(Unverified::Refused(refusal)) => return refused(core, refusal, Some(&digest)).await,
         Err(Unverified::Later(refusal)) => return later(core, &digest, refusal).await,
-        Err(Unverified::Denied(outcome, refusal, job)) => {
-            let decision = core.refusing("denied", &job.profile, Vec::new());
-            return conclude(
-                core,
-                digest,
-                offer.job,
-                &job,
-                decision,
-                End::unstarted(outcome, refusal),
-            )
-            .await;
+        Err(Unverified::Denied(outcome, refusal, owed)) => {
+            let decision = core.refusing("denied", &owed.profile, Vec::new());
+            let end = End::unstarted(outcome, refusal);
+            return conclude(core, digest, offer.job, owed.expires_at, decision, end).await;
         }
     };
     // Whoever cancels later needs the verified job.
@@ -134,10 +127,10 @@ async fn judge(
         // It waited for a place meanwhile, and the job that left it was to be the last.
         return later(core, &digest, Code::Draining.into()).await;
     }
-    let stdin = match stdin(core, &job) {
+    let stdin = match input::of(core, &job).await {
         Ok(stdin) => stdin,
         Err(refusal) if refusal.code == Code::StdinMissing => {
-            return match begun(core, &job) {
+            return match input::begun(core, &job) {
                 Some(reply) => reply,
                 None => later(core, &digest, refusal).await,
             };
@@ -199,7 +192,22 @@ enum Unverified {
     /// Something outside the job.
     Later(Refusal),
     /// It was signed for this node, and may not run for good.
-    Denied(Outcome, Refusal, Box<Job>),
+    Denied(Outcome, Refusal, Owed),
+}
+
+/// What a receipt is owed for.
+struct Owed {
+    profile: Name,
+    expires_at: Timestamp,
+}
+
+impl Owed {
+    fn of(job: &Job) -> Self {
+        Self {
+            profile: job.profile.clone(),
+            expires_at: job.expires_at,
+        }
+    }
 }
 
 fn verify(core: &Core, held: &Held, wire: &str) -> Result<Verified<Job>, Unverified> {
@@ -216,11 +224,7 @@ fn verify(core: &Core, held: &Held, wire: &str) -> Result<Verified<Job>, Unverif
         return Err(Unverified::Refused(Code::ReplayWindow.into()));
     }
     if let Some(refusal) = unexpected(core, &job) {
-        return Err(Unverified::Denied(
-            Outcome::Denied,
-            refusal,
-            Box::new((*job).clone()),
-        ));
+        return Err(Unverified::Denied(Outcome::Denied, refusal, Owed::of(&job)));
     }
     Ok(job)
 }
@@ -247,8 +251,8 @@ fn sort(core: &Core, held: &Held, wire: &str, refusal: Refusal) -> Unverified {
     let outcome = match refusal.code {
         Code::NotYetValid | Code::IssuedInFuture | Code::StaleBundle => return Unverified::Later(refusal),
         Code::Expired => Outcome::Expired,
+        code if is_unread(code) => Outcome::Denied,
         Code::ValidityTooLong
-        | Code::KindUnsupported
         | Code::JobRevoked
         | Code::OperatorRevoked
         | Code::KeyRevoked
@@ -256,14 +260,28 @@ fn sort(core: &Core, held: &Held, wire: &str, refusal: Refusal) -> Unverified {
         _ => return Unverified::Refused(refusal),
     };
     // A receipt only for what somebody in the roster did sign, for this node, and that cannot have run before.
-    match held.trust.historic_job(wire) {
-        Ok(job)
-            if job.nodes.binary_search(&core.issuer.node_id).is_ok()
-                && job.expires_at > core.journal.state().pruned_until() =>
-        {
-            Unverified::Denied(outcome, refusal, Box::new((*job).clone()))
+    match owed(core, held, wire, refusal.code) {
+        Some(owed) if owed.expires_at > core.journal.state().pruned_until() => {
+            Unverified::Denied(outcome, refusal, owed)
         }
         _ => Unverified::Refused(refusal),
+    }
+}
+
+/// Of a job that was signed for this node, whether it reads here or not.
+fn owed(core: &Core, held: &Held, wire: &str, code: Code) -> Option<Owed> {
+    let node = &core.issuer.node_id;
+    match held.trust.historic_job(wire) {
+        Ok(job) => job.nodes.binary_search(node).is_ok().then(|| Owed::of(&job)),
+        Err(_) if is_unread(code) => {
+            let now = held.trust.now(core.now());
+            let unread = held.trust.unread_job(wire, node, now).ok()?;
+            Some(Owed {
+                profile: unread.profile,
+                expires_at: unread.expires_at,
+            })
+        }
+        Err(_) => None,
     }
 }
 
@@ -293,44 +311,12 @@ async fn place(core: &Core) -> Result<OwnedSemaphorePermit, Refusal> {
     }
 }
 
-fn stdin(core: &Core, job: &Job) -> Result<StdinSource, Refusal> {
-    match job.input() {
-        Some(wanted) if wanted.size > 0 => {
-            let mut spool = core
-                .stdin
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            spool.get(&wanted).map(StdinSource::File).or_else(|missing| {
-                if missing.code == Code::StdinMissing {
-                    spool.expect(&wanted, || room::free(core))?;
-                }
-                Err(missing)
-            })
-        }
-        Some(_) | None => Ok(StdinSource::Null),
-    }
-}
-
-/// Where an input goes on that broke off on its way.
-fn begun(core: &Core, job: &Job) -> Option<OfferReply> {
-    let wanted = job.input()?;
-    let spool = core
-        .stdin
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let at = spool.have(&wanted.sha256);
-    (at > 0 && at < wanted.size).then_some(OfferReply::Wanted {
-        sha256: wanted.sha256,
-        at,
-    })
-}
-
 /// Journals the end of a job that is not to be started.
 pub(crate) async fn conclude(
     core: &Core,
     digest: Digest,
     envelope: Wire,
-    job: &Job,
+    expires_at: Timestamp,
     decision: Decision,
     end: End,
 ) -> OfferReply {
@@ -340,7 +326,7 @@ pub(crate) async fn conclude(
         entries: vec![Entry::Taken {
             job: digest,
             envelope,
-            expires_at: job.expires_at,
+            expires_at,
             decision: Box::new(decision),
         }],
         audit: Vec::new(),

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::archive::Archive;
 use crate::config::Config;
 use crate::core::Core;
 use crate::feed::{EventFeed, Feeds};
@@ -120,6 +121,7 @@ impl Warden {
         let cloned = check_machine(&dir)?;
         let law = LawDesk::open(dir.clone(), node, &trust, cloned.clone()).map_err(StartError::Trust)?;
         let stdin = StdinSpool::open(&dir.join("spool").join("stdin"))?;
+        let archive = Archive::open(&config.dir, config.archive_bytes)?;
         let issuer = Issuer {
             org: record.org.clone(),
             node_id: record.node_id.clone(),
@@ -136,6 +138,7 @@ impl Warden {
             seal,
             issuer,
             journal,
+            archive,
             law: Arc::new(law),
             live: LiveJobs::default(),
             feeds: Feeds::default(),

@@ -12,6 +12,7 @@ mod jobs;
 mod org;
 mod secrets;
 mod setup;
+mod terms;
 mod workspaces;
 
 #[cfg(feature = "agent")]
@@ -23,6 +24,7 @@ pub(crate) use jobs::*;
 pub(crate) use org::*;
 pub(crate) use secrets::*;
 pub(crate) use setup::*;
+pub(crate) use terms::*;
 pub(crate) use workspaces::*;
 
 use std::path::PathBuf;
@@ -71,7 +73,7 @@ pub(crate) enum Command {
     #[cfg(all(feature = "hub", feature = "agent"))]
     Up(Up),
     /// Run a command or a script on a node and stream its output
-    Run(Run),
+    Run(Box<Run>),
     /// Copy a file to nodes, or files from a node: one end is TARGET:/path
     Cp(Copy),
     /// See and change the workspaces of a node: what jobs with --sandbox NAME leave for the next

@@ -3,6 +3,8 @@
 #[cfg(feature = "agent")]
 mod agent;
 mod approvals;
+#[cfg(all(feature = "agent", unix))]
+mod archive;
 mod attempts;
 mod audit;
 mod bring;

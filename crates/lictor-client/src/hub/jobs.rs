@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
-use hyper::header::{ACCEPT, HeaderValue};
 use lictor_link::http::streamed;
 use lictor_proto::api::{
-    ExecutionState, FRAMES, FollowJob, FollowNode, JobDocuments, JobView, NewRollout, Page, PendingApproval,
+    ExecutionState, FollowJob, FollowNode, JobDocuments, JobView, NewRollout, Page, PendingApproval,
     RolloutView,
 };
 use lictor_proto::{Digest, JobId, NodeId};
@@ -21,15 +20,8 @@ impl Hub {
     /// # Errors
     /// [`Error`]; the hub may have taken the job when the connection broke.
     pub async fn submit_attached(&self, job: &str) -> Result<FrameStream, Error> {
-        let mut request = self.request(
-            Method::POST,
-            "/api/v1/jobs",
-            Bytes::copy_from_slice(job.as_bytes()),
-        )?;
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
-        self.open(request).await
+        let job = Bytes::copy_from_slice(job.as_bytes());
+        self.open(Method::POST, "/api/v1/jobs", job).await
     }
 
     /// Submits a signed job; answered after the hub's synced commit.
@@ -46,11 +38,7 @@ impl Hub {
     /// [`Error`]
     pub async fn follow(&self, job: &JobId, node: &NodeId, from: u64) -> Result<FrameStream, Error> {
         let path = format!("/api/v1/jobs/{job}/output?node={node}&from={from}&follow=true");
-        let mut request = self.request(Method::GET, &path, Bytes::new())?;
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
-        self.open(request).await
+        self.open(Method::GET, &path, Bytes::new()).await
     }
 
     /// All events and output of a job on these nodes, each from a log position of its own; `follow` stays for what is
@@ -67,11 +55,7 @@ impl Hub {
         let path = format!("/api/v1/jobs/{job}/follow");
         let body = serde_json::to_vec(&FollowJob { nodes, follow });
         let body = body.map_err(|e| Error::Malformed(e.to_string()))?;
-        let mut request = self.request(Method::POST, &path, Bytes::from(body))?;
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
-        self.open(request).await
+        self.open(Method::POST, &path, Bytes::from(body)).await
     }
 
     /// The output of one node that the hub holds now.
@@ -80,11 +64,7 @@ impl Hub {
     /// [`Error`]
     pub async fn output(&self, job: &JobId, node: &NodeId) -> Result<FrameStream, Error> {
         let path = format!("/api/v1/jobs/{job}/output?node={node}&follow=false");
-        let mut request = self.request(Method::GET, &path, Bytes::new())?;
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static(FRAMES));
-        self.open(request).await
+        self.open(Method::GET, &path, Bytes::new()).await
     }
 
     /// One page of jobs, newest first; with a state or a node, those with an execution in it or on it.

@@ -55,6 +55,7 @@ impl FromRequestParts<Arc<Api>> for ReadAuth {
         let word = word.ok_or(Error::Unauthenticated)?;
         let caller = api.app.authenticate(word.trim()).await?;
         Subject::name(parts, &caller.org, "token_id", &caller.token_id);
+        api.app.take_turn(&caller)?;
         Ok(Self(caller))
     }
 }
@@ -97,8 +98,8 @@ impl Subject {
 
 impl Api {
     /// Records a refusal: in the org's log when the caller is known; else in the hub's own, a few times a second
-    /// at most, since it is the only record that a stranger can cause. The same bound holds for `busy`, which would
-    /// otherwise make a busy hub busier.
+    /// at most, since it is the only record that a stranger can cause. The same bound holds for what is over a limit,
+    /// which would otherwise make a busy hub busier.
     pub(super) async fn record(&self, subject: &Subject, method: &Method, path: &str, code: Code) {
         let event = Event::new(EventType::RequestRefused)
             .with("code", code)
@@ -108,7 +109,11 @@ impl Api {
             Some((org, field, id)) => (Some(org), event.with(field, id.as_str())),
             None => (None, event),
         };
-        if org.is_some() && code != Code::Busy {
+        let is_load = matches!(
+            code,
+            Code::Busy | Code::RateLimited | Code::QueueFull | Code::JobsFull
+        );
+        if org.is_some() && !is_load {
             self.app.note(org, event).await;
         } else if let Some(missed) = self.refusals.take() {
             self.app

@@ -24,12 +24,12 @@ type Reply<T> = Result<T, Trouble>;
 
 /// Submit a signed job. The body is the envelope. With `Accept: application/vnd.lictor.frames` the answer is the
 /// job's stream, events and output of all its nodes (see `/api/v1/stream/{id}`); otherwise
-/// 202 and a `JobView`, once the job has survived a power loss. 503 `busy` when too much waits already.
+/// 202 and a `JobView`, once the job has survived a power loss. 429 `queue_full` or `jobs_full` when too much waits or is stored already.
 #[utoipa::path(post, operation_id = "submit_job", path = "/api/v1/jobs", tag = "jobs",
     request_body(content = Envelope, content_type = "application/json", description = "the signed job (DSSE envelope)"),
     responses((status = 200, description = "the job's stream", content_type = "application/vnd.lictor.frames"),
               (status = 202, description = "done", body = JobView), (status = 422, description = "refused", body = Problem, content_type = "application/problem+json"),
-              (status = 503, description = "too much waits; `Retry-After` says when to come again", body = Problem, content_type = "application/problem+json")))]
+              (status = 429, description = "over a limit; `Retry-After` says when to come again", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,

@@ -22,8 +22,8 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const WITHIN: Duration = Duration::from_secs(75);
 /// Except one that takes a large body (standard input), which has a deadline for each piece.
 const UPLOAD: Duration = Duration::from_secs(3600);
-/// Seconds after which somebody whom a busy hub refused may come again.
-const RETRY_AFTER: &str = "5";
+/// When somebody whom a busy hub refused may come again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A problem, until [`frame`] writes it down with the request's id.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Trouble {
     refusal: Refusal,
     /// Whether the audit log has it.
     recorded: bool,
+    /// When the same may be asked again.
+    again_in: Option<Duration>,
 }
 
 impl Trouble {
@@ -41,6 +43,7 @@ impl Trouble {
             status: status_of(code),
             refusal: Refusal::new(code, detail),
             recorded: false,
+            again_in: (code == Code::Busy).then_some(RETRY_AFTER),
         }
     }
 
@@ -69,7 +72,13 @@ impl From<Error> for Trouble {
                     status: StatusCode::CONFLICT,
                     refusal,
                     recorded: true,
+                    again_in: None,
                 };
+            }
+            Error::Later(refusal, again_in) => {
+                let again_in = Some(again_in);
+                let trouble = Self::new(refusal.code, refusal.message);
+                return Self { again_in, ..trouble };
             }
             Error::Store(_) | Error::Objects(_) | Error::Internal(_) => {
                 // What exactly failed is for the log, under the request's id.
@@ -77,11 +86,7 @@ impl From<Error> for Trouble {
                 Code::Internal.into()
             }
         };
-        Self {
-            status: status_of(refusal.code),
-            refusal,
-            recorded: false,
-        }
+        Self::new(refusal.code, refusal.message)
     }
 }
 
@@ -104,6 +109,7 @@ fn status_of(code: Code) -> StatusCode {
         }
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::Timeout => StatusCode::REQUEST_TIMEOUT,
+        Code::RateLimited | Code::QueueFull | Code::JobsFull => StatusCode::TOO_MANY_REQUESTS,
         Code::Busy | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Code::BadRequest | Code::EnvelopeMalformed | Code::PayloadMalformed | Code::WrongType => {
@@ -195,6 +201,7 @@ fn trouble_of(response: &Response) -> Trouble {
                 status: response.status(),
                 refusal: code.into(),
                 recorded: false,
+                again_in: None,
             }
         })
 }
@@ -217,8 +224,10 @@ fn write_down(trouble: Trouble, id: &HeaderValue) -> Response {
     if trouble.status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if code == Code::Busy {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    if let Some(again_in) = trouble.again_in {
+        // Whole seconds, and never before it is of use.
+        let seconds = again_in.as_secs() + u64::from(again_in.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     written
 }

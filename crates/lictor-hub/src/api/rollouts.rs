@@ -20,7 +20,7 @@ use super::problem::Trouble;
 #[utoipa::path(post, operation_id = "submit_rollout", path = "/api/v1/rollouts", tag = "jobs",
     request_body(content = NewRollout, description = "the signed job and the plan"),
     responses((status = 202, description = "done", body = JobView), (status = 422, description = "refused", body = Problem, content_type = "application/problem+json"),
-              (status = 503, description = "too much waits; `Retry-After` says when to come again", body = Problem, content_type = "application/problem+json")))]
+              (status = 429, description = "over a limit; `Retry-After` says when to come again", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,

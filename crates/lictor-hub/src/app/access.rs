@@ -90,6 +90,7 @@ pub fn make_token(org: &OrgId, new: &NewToken) -> Result<(TokenRow, String), Err
         created_at: Timestamp::now(),
         expires_at: new.expires_at,
         last_used_at: None,
+        requests_per_second: new.requests_per_second,
     };
     Ok((row, format!("{PREFIX}{token_id}_{secret}")))
 }
@@ -102,6 +103,7 @@ fn view(row: TokenRow) -> TokenView {
         created_at: row.created_at,
         expires_at: row.expires_at,
         last_used_at: row.last_used_at,
+        requests_per_second: row.requests_per_second,
     }
 }
 
@@ -136,6 +138,18 @@ impl App {
             scope: row.scope,
             token_id: row.token_id,
         })
+    }
+
+    /// Counts a request of the caller's token.
+    ///
+    /// # Errors
+    /// [`Error::Later`] when it makes more than it may.
+    pub fn take_turn(&self, caller: &Caller) -> Result<(), Error> {
+        let own = self
+            .tokens
+            .get(&caller.token_id)
+            .and_then(|t| t.requests_per_second);
+        self.rates.take(&caller.token_id, own)
     }
 
     fn mark_used(&self, row: &TokenRow, now: Timestamp) {
@@ -178,6 +192,11 @@ impl App {
             let why = "label: at most 128 bytes, without control characters";
             return Err(lictor_proto::code::Refusal::new(Code::BadRequest, why).into());
         }
+        let most = self.rates.most();
+        if new.requests_per_second.is_some_and(|n| n == 0 || n > most) {
+            let why = format!("requests_per_second: from 1 to {most}, which is what this hub lets any token");
+            return Err(lictor_proto::code::Refusal::new(Code::BadRequest, why).into());
+        }
         let (row, secret) = make_token(&caller.org, new)?;
         self.store.put_token(row.clone()).await?;
         Ok(CreatedToken {
@@ -197,6 +216,7 @@ impl App {
             return Err(Error::NotFound);
         }
         self.tokens.remove(id);
+        self.rates.forget(id);
         Ok(())
     }
 }

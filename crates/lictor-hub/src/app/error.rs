@@ -25,6 +25,9 @@ pub enum Error {
     /// What was sent is refused, and the audit log of its org says so already.
     #[error("{0}")]
     Recorded(#[source] Refusal),
+    /// It is over a limit now; the same may be asked again after this long.
+    #[error("{0}")]
+    Later(#[source] Refusal, std::time::Duration),
     /// Something else was there before.
     #[error("conflict: {0}")]
     Conflict(#[source] Refusal),

@@ -29,6 +29,7 @@ impl App {
             label: label.to_owned(),
             scope: TokenScope::Admin,
             expires_at: None,
+            requests_per_second: None,
         };
         let (token, secret) = access::make_token(&id, &new)?;
         let row = root_row(trust.root());

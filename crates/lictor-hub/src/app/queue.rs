@@ -1,30 +1,29 @@
-//! How much may wait: a bound per org and per node, so that one of them cannot fill the hub.
+//! How much may wait and be stored: a bound per org and per node, so that one of them cannot fill the hub.
 //!
 //! The counts are the database's, read every few seconds, plus what was taken since: a submission costs no query.
 //! So the bounds are exact at each reading and err on the side of refusing in between.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use lictor_proto::api::ExecutionState;
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, NodeId, OrgId};
 
+use super::Error;
+use super::limits::Limits;
 use crate::store::Depth;
 
-/// The bounds.
-#[derive(Debug, Clone, Copy)]
-pub struct QueueLimits {
-    /// Executions of an org that wait.
-    pub org: u64,
-    /// Executions of a node that wait.
-    pub node: u64,
-}
+/// When somebody whom a full queue refused may come again; it is counted anew in between.
+const COUNTED_IN: Duration = Duration::from_secs(5);
+/// And somebody whose org has too many jobs stored: what is old is forgotten that often.
+const FORGOTTEN_IN: Duration = Duration::from_secs(600);
 
 /// What waits.
 #[derive(Debug)]
 pub struct QueueBook {
-    limits: QueueLimits,
+    limits: Limits,
     waiting: Mutex<HashMap<OrgId, Waiting>>,
 }
 
@@ -32,12 +31,14 @@ pub struct QueueBook {
 struct Waiting {
     total: u64,
     nodes: HashMap<NodeId, u64>,
+    /// Jobs that are stored, whether they wait or not.
+    jobs: u64,
 }
 
 impl QueueBook {
     /// An empty one.
     #[must_use]
-    pub fn new(limits: QueueLimits) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
             limits,
             waiting: Mutex::default(),
@@ -47,19 +48,34 @@ impl QueueBook {
     /// Counts a job's executions in, all or none.
     ///
     /// # Errors
-    /// [`Code::Busy`] with the bound that is reached.
-    pub fn take(&self, org: &OrgId, nodes: &[NodeId]) -> Result<(), Refusal> {
+    /// [`Error::Later`] with the limit that is reached.
+    pub fn take(&self, org: &OrgId, nodes: &[NodeId]) -> Result<(), Error> {
+        let limits = self.limits.of(org);
         let mut book = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = book.entry(org.clone()).or_default();
-        if waiting.total + nodes.len() as u64 > self.limits.org {
-            let why = format!("{} executions of this org wait already", waiting.total);
-            return Err(Refusal::new(Code::Busy, why));
+        if waiting.jobs >= limits.jobs {
+            let why = format!("{} jobs of this org are stored, as many as may be", waiting.jobs);
+            return Err(Error::Later(Refusal::new(Code::JobsFull, why), FORGOTTEN_IN));
         }
-        let full = |n: &&NodeId| waiting.nodes.get(*n).is_some_and(|w| *w >= self.limits.node);
+        if waiting.total + nodes.len() as u64 > limits.queued {
+            let (waits, most) = (waiting.total, limits.queued);
+            let why = format!("{waits} executions of this org wait, and at most {most} may");
+            return Err(Error::Later(Refusal::new(Code::QueueFull, why), COUNTED_IN));
+        }
+        let full = |n: &&NodeId| {
+            waiting
+                .nodes
+                .get(*n)
+                .is_some_and(|w| *w >= limits.queued_per_node)
+        };
         if let Some(node) = nodes.iter().find(full) {
-            let why = format!("{} executions wait for {node} already", self.limits.node);
-            return Err(Refusal::new(Code::Busy, why));
+            let why = format!(
+                "{} executions wait for {node}, as many as may",
+                limits.queued_per_node
+            );
+            return Err(Error::Later(Refusal::new(Code::QueueFull, why), COUNTED_IN));
         }
+        waiting.jobs += 1;
         waiting.total += nodes.len() as u64;
         for node in nodes {
             *waiting.nodes.entry(node.clone()).or_default() += 1;
@@ -68,7 +84,7 @@ impl QueueBook {
     }
 
     /// Takes over the database's counts.
-    pub fn read(&self, depths: &[Depth]) {
+    pub fn read(&self, depths: &[Depth], jobs: Vec<(OrgId, u64)>) {
         let mut fresh: HashMap<OrgId, Waiting> = HashMap::new();
         let waits = |d: &&Depth| {
             use ExecutionState as S;
@@ -81,6 +97,9 @@ impl QueueBook {
             let org = fresh.entry(depth.org.clone()).or_default();
             org.total += depth.executions;
             *org.nodes.entry(depth.node_id.clone()).or_default() += depth.executions;
+        }
+        for (org, stored) in jobs {
+            fresh.entry(org).or_default().jobs = stored;
         }
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
     }

@@ -126,7 +126,7 @@ impl App {
         match self.shape(&org, wire).await {
             Ok(shaped) => Ok((org, shaped)),
             // Counted, not told one by one: see `api::Api::record`.
-            Err(Error::Refused(why)) if why.code == Code::Busy => Err(why.into()),
+            Err(e @ Error::Later(..)) => Err(e),
             Err(Error::Refused(why)) => Err(self.refuse(Some(&org.id), EventType::JobRejected, why).await),
             Err(e) => Err(e),
         }

@@ -232,6 +232,8 @@ impl Execution {
             .event(state_of(&self.link, ExecutionState::Running, None))
             .await;
         let (app, key) = (self.link.app.clone(), self.live.key.clone());
+        // One that was lost, or was begun while the hub was away.
+        app.running.enter(&key);
         // Nobody waits for it, and the result must not either.
         self.link.app.tasks.spawn(async move {
             if let Err(e) = app.store.advance(&key, step).await {

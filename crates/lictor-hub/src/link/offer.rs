@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_audit::{Event, EventType};
-use lictor_proto::agent::{Offer, OfferReply, Reply, Request, StdinPiece, Wire};
+use lictor_proto::agent::{Offer, OfferReply, Reply, Request, Wire};
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, Timestamp};
 use tokio::sync::watch;
 
+use super::input::PIECE;
 use super::{NodeLink, PeerError};
 use crate::app::Error;
+use crate::app::running::Turn;
 use crate::app::submit::{Admission, Along};
 use crate::relay::Live;
 use crate::store::named::releases_for;
 use crate::store::{JobDocument, JobRow, Step};
 
-/// Bytes of standard input per piece.
-const PIECE: u64 = 1024 * 1024;
 /// Between two offers of a job that the node cannot take now.
 pub(super) const AGAIN_FIRST: Duration = Duration::from_millis(500);
 pub(super) const AGAIN_LAST: Duration = Duration::from_secs(30);
@@ -76,6 +76,9 @@ impl NodeLink {
         // A small input costs less than a round trip to find out whether the node has it, but only once.
         let mut ahead = offered.along.stdin.filter(|(_, size)| *size <= PIECE);
         while offered.row.expires_at > Timestamp::now() {
+            let Some(turn) = self.turn(&mut offered).await else {
+                return Ok(());
+            };
             let reply = {
                 let _slot = self.offers.acquire().await.map_err(|_| PeerError::Gone)?;
                 self.send(&offered, ahead.take()).await
@@ -109,7 +112,7 @@ impl NodeLink {
                 // It is sent from there with the next offer.
                 Ok(OfferReply::Wanted { .. }) => {}
                 Ok(reply) => {
-                    self.settle(&offered, reply).await;
+                    self.settle(&offered, reply, turn).await;
                     return Ok(());
                 }
                 // Whether the node has it is not known; if it has, it says so to the next offer. This task ends
@@ -118,6 +121,7 @@ impl NodeLink {
                     tracing::debug!(job = %offered.row.job_id, node = %self.node.node_id, error = %e, "an offer failed; it is made again")
                 }
             }
+            drop(turn);
             tokio::time::sleep(again).await;
             if self.is_held(&offered).await {
                 return Ok(());
@@ -125,6 +129,40 @@ impl NodeLink {
             again = (again * 2).min(AGAIN_LAST);
         }
         Ok(())
+    }
+
+    /// A place among what of the org is at work; waited for, and said, when there is none. `None` when it is not to be
+    /// offered any more.
+    async fn turn(&self, offered: &mut Offered) -> Option<Turn> {
+        let running = &self.app.running;
+        let why = match running.try_begin(&offered.live.key) {
+            Ok(turn) => return Some(turn),
+            Err(why) => why,
+        };
+        let admitted = offered.admission.wait_for(|a| *a != Admission::Open).await;
+        if admitted.map_or(true, |a| *a == Admission::Refused) {
+            return None;
+        }
+        self.handed_back(offered, &why).await;
+        let now = Timestamp::now();
+        let valid = offered.row.expires_at.since(now);
+        let turn = tokio::time::timeout(valid, running.begin(&offered.live.key));
+        let turn = turn.await.ok().flatten()?;
+        if self.is_held(offered).await || self.is_over(offered).await {
+            return None;
+        }
+        Some(turn)
+    }
+
+    /// Whether it has ended meanwhile: it was cancelled while it waited, or its receipt came before an answer.
+    async fn is_over(&self, offered: &Offered) -> bool {
+        match self.app.store.followed(&offered.live.key).await {
+            Ok(row) => row.is_some_and(|f| f.execution.state.is_final()),
+            Err(e) => {
+                tracing::error!(error = %Error::from(e).chain(), "whether a job is over was not read");
+                false
+            }
+        }
     }
 
     /// Whether its rollout has stopped meanwhile and taken it back; it is offered anew when that goes on.
@@ -216,50 +254,19 @@ impl NodeLink {
         }
     }
 
-    /// Sends an input from this byte on, for as long as the job may still begin.
-    async fn send_stdin(
-        &self,
-        offered: &Offered,
-        (sha256, size): (&Digest, u64),
-        from: u64,
-    ) -> Result<(), PeerError> {
-        let mut at = from;
-        loop {
-            if offered.row.expires_at <= Timestamp::now() {
-                return Err(PeerError::Expired);
-            }
-            let end = (at + PIECE).min(size);
-            let bytes = if end == at {
-                bytes::Bytes::new()
-            } else {
-                let piece = self.app.objects.stdin(&self.node.org, sha256, at..end).await;
-                piece.map_err(|e| PeerError::Protocol(e.chain()))?
-            };
-            let piece = StdinPiece {
-                sha256: *sha256,
-                at,
-                last: end == size,
-                bytes: bytes.to_vec(),
-            };
-            // Few at once: pieces that the node does not read must not fill the connection's window.
-            let _upload = self.uploads.acquire().await.map_err(|_| PeerError::Gone)?;
-            if let Reply::Refused(why) = self.peer.ask(Request::Stdin(piece)).await? {
-                return Err(PeerError::Protocol(format!("standard input: {why}")));
-            }
-            at = end;
-            if at == size {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn settle(&self, offered: &Offered, reply: OfferReply) {
+    async fn settle(&self, offered: &Offered, reply: OfferReply, turn: Turn) {
         let until = Timestamp::now().plus(self.app.times.lease);
+        // What the node knew before may have ended before, and then nobody else gives its place back.
+        let was_known = matches!(reply, OfferReply::Known);
         match reply {
             // Denied: a signed receipt follows, and that is what counts.
             OfferReply::Accepted | OfferReply::Known | OfferReply::Denied(_) => {
+                turn.keep();
                 self.advance(offered, Step::Leased { until }, ExecutionState::Leased, None)
                     .await;
+                if was_known && self.is_over(offered).await {
+                    self.app.running.end(&offered.live.key);
+                }
             }
             OfferReply::Refused(why) => {
                 let step = Step::Refused(why.clone());

@@ -3,11 +3,12 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use super::input::InputBody;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body_util::BodyExt as _;
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use lictor_link::LinkError;
 use lictor_link::peer::{Peer, SlottedBody};
 use lictor_proto::agent::{Reply, Request};
@@ -46,6 +47,8 @@ pub type OutputStream = Pin<Box<dyn Stream<Item = Result<Bytes, PeerError>> + Se
 pub trait NodePeer: Send + Sync {
     /// One question, one answer, within a deadline.
     async fn ask(&self, request: Request) -> Result<Reply, PeerError>;
+    /// An input from a position to its end, as a body. Whoever fills it sees to it that it moves.
+    async fn input(&self, sha256: &Digest, from: u64, body: InputBody) -> Result<Reply, PeerError>;
     /// The frames of a log from a position to its end.
     async fn output(&self, job: &Digest, from: u64) -> Result<OutputStream, PeerError>;
     /// Whether somebody waits for a slot to read a log.
@@ -69,6 +72,19 @@ impl NodePeer for LinkPeer {
             return Err(PeerError::Protocol(format!("/v1/ask answered {}", answer.status)));
         }
         lictor_proto::json::from_slice(&answer.body).map_err(|e| PeerError::Protocol(e.to_string()))
+    }
+
+    async fn input(&self, sha256: &Digest, from: u64, body: InputBody) -> Result<Reply, PeerError> {
+        let path = format!("/v1/input/{sha256}?from={from}");
+        let answer = self.0.upload(&path, body, limits::ASK).await?;
+        match answer.status {
+            status if status.is_success() => {
+                lictor_proto::json::from_slice(&answer.body).map_err(|e| PeerError::Protocol(e.to_string()))
+            }
+            // An older agent, which takes pieces only.
+            StatusCode::NOT_FOUND => Err(PeerError::Unsupported),
+            status => Err(PeerError::Protocol(format!("/v1/input answered {status}"))),
+        }
     }
 
     async fn output(&self, job: &Digest, from: u64) -> Result<OutputStream, PeerError> {

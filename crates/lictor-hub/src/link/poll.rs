@@ -15,6 +15,7 @@ use lictor_proto::api::{PollAnswer, PollOrder, PollOrders};
 use lictor_proto::{Digest, NodeId, Timestamp};
 use tokio::sync::{Notify, oneshot};
 
+use super::input::InputBody;
 use super::peer::{NodePeer, OutputStream, PeerError};
 use super::tracker::serve_poll;
 use super::{ASK, NodeLink};
@@ -90,6 +91,11 @@ impl NodePeer for PollPeer {
             .await
             .map_err(|_| PeerError::Gone)?
             .map_err(|_| PeerError::Gone)
+    }
+
+    async fn input(&self, _: &Digest, _: u64, _: InputBody) -> Result<Reply, PeerError> {
+        // It comes with the orders, in pieces.
+        Err(PeerError::Unsupported)
     }
 
     async fn output(&self, _: &Digest, _: u64) -> Result<OutputStream, PeerError> {

@@ -16,6 +16,10 @@ pub trait Retained: Send + Sync {
     async fn quarantine(&self, result: Quarantined) -> Result<bool>;
     /// What is open.
     async fn open(&self) -> Result<Vec<Depth>>;
+    /// How many jobs of each org are stored.
+    async fn jobs_stored(&self) -> Result<Vec<(OrgId, u64)>>;
+    /// Executions that are leased or run.
+    async fn under_way(&self) -> Result<Vec<ExecutionKey>>;
 }
 
 /// From when on things are kept; `None` is for ever.

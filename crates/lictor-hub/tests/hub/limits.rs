@@ -1,35 +1,167 @@
 //! What the hub refuses because it would be too much, and what it forgets.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use lictor_hub::HubConfig;
+use lictor_hub::config::OrgSettings;
+use lictor_link::http::Answer;
 use lictor_link::hyper::{Method, StatusCode};
-use lictor_proto::api::Problem;
-use lictor_proto::{Code, Digest, Timestamp};
+use lictor_proto::api::{CreatedToken, ExecutionState, Problem};
+use lictor_proto::{Code, Digest, JobId, Timestamp};
 
-use super::node::Node;
-use super::world::World;
+use super::link::view;
+use super::node::{Node, job_digest};
+use super::offers::submit;
+use super::world::{Org, World, until};
+
+/// Submits a job and gives the answer with the problem in it, if it is one.
+async fn try_to_submit(world: &World, org: &Org, node: &Node) -> (Answer, Option<Problem>) {
+    let job = org.job(&node.id, &["true"]);
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
+        .await;
+    let problem = serde_json::from_slice(&answer.body).ok();
+    (answer, problem)
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_refuses_more_as_busy_and_says_when_to_come_again() {
+async fn a_full_queue_refuses_more_and_says_when_to_come_again() {
     let world = World::with(|c| c.max_queued_per_node = 2).await;
     let org = world.org("one").await;
     let node = Node::enrol(&world, &org, "web-1").await;
-    let mut statuses = Vec::new();
-    for _ in 0..3 {
-        let job = org.job(&node.id, &["true"]);
-        let answer = world
-            .call(Some(&org.secret), Method::POST, "/api/v1/jobs", &job)
-            .await;
-        statuses.push(answer.status);
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-            let problem: Problem = serde_json::from_slice(&answer.body).unwrap();
-            assert_eq!(problem.code, Code::Busy);
-        }
+    for _ in 0..2 {
+        let (answer, _) = try_to_submit(&world, &org, &node).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED);
     }
-    let taken = StatusCode::ACCEPTED;
-    assert_eq!(statuses, [taken, taken, StatusCode::SERVICE_UNAVAILABLE]);
+    let (answer, problem) = try_to_submit(&world, &org, &node).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.retry_after, Some(Duration::from_secs(5)));
+    assert_eq!(problem.map(|p| p.code), Some(Code::QueueFull));
     assert!(world.audit(&org).await.iter().any(|a| a == "request_refused"));
     world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_org_has_the_limits_that_the_configuration_gives_it_and_others_are_as_before() {
+    let mut world = World::new().await;
+    let (own, other) = (world.org("one").await, world.org("two").await);
+    let (mine, theirs) = (
+        Node::enrol(&world, &own, "web-1").await,
+        Node::enrol(&world, &other, "web-1").await,
+    );
+    for (org, node) in [(&own, &mine), (&other, &theirs)] {
+        let (answer, _) = try_to_submit(&world, org, node).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED);
+    }
+    let id = own.id.clone();
+    world = world
+        .restart_with(|c| {
+            let settings = OrgSettings {
+                max_jobs: Some(1),
+                ..OrgSettings::default()
+            };
+            c.orgs.insert(id, settings);
+        })
+        .await;
+    // What was stored before the hub came back counts.
+    until("the counts are read", async || {
+        let (answer, problem) = try_to_submit(&world, &own, &mine).await;
+        problem.is_some_and(|p| p.code == Code::JobsFull) && answer.retry_after.is_some()
+    })
+    .await;
+    let (answer, _) = try_to_submit(&world, &other, &theirs).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_asks_too_often_is_refused_and_others_of_its_org_are_not() {
+    let world = World::with(|c| {
+        c.requests_per_second = NonZeroU32::new(1).unwrap();
+        c.request_burst = NonZeroU32::new(20).unwrap();
+    })
+    .await;
+    let org = world.org("one").await;
+    let new = serde_json::json!({ "label": "t", "scope": "read", "expires_at": null }).to_string();
+    let made = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/tokens", &new)
+        .await;
+    let made: CreatedToken = serde_json::from_slice(&made.body).unwrap();
+    let ask = async || {
+        world
+            .call(Some(&made.secret), Method::GET, "/api/v1/jobs", "")
+            .await
+    };
+    let mut answer = ask().await;
+    assert_eq!(answer.status, StatusCode::OK);
+    for _ in 0..60 {
+        answer = ask().await;
+        if answer.status != StatusCode::OK {
+            break;
+        }
+    }
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.retry_after, Some(Duration::from_secs(1)));
+    let problem: Problem = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(problem.code, Code::RateLimited);
+    let answer = world
+        .call(Some(&org.secret), Method::GET, "/api/v1/jobs", "")
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "another token");
+    let more =
+        serde_json::json!({ "label": "t", "scope": "read", "expires_at": null, "requests_per_second": 2 });
+    let answer = world
+        .call(
+            Some(&org.secret),
+            Method::POST,
+            "/api/v1/tokens",
+            &more.to_string(),
+        )
+        .await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "more than any may");
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_of_an_org_is_at_work_than_may_be_also_after_the_hub_was_away() {
+    let limit = |c: &mut HubConfig| c.max_running_per_org = 1;
+    let mut world = World::with(limit).await;
+    let org = world.org("one").await;
+    let (one, two) = (
+        Node::enrol(&world, &org, "web-1").await,
+        Node::enrol(&world, &org, "web-2").await,
+    );
+    let mut first = one.link(&world).await;
+    let running = org.job(&one.id, &["true"]);
+    submit(&world, &org, &running).await;
+    assert_eq!(first.offer().await, running);
+    until("it is taken", async || {
+        state_of(&world, &org, &running).await.0 != ExecutionState::Queued
+    })
+    .await;
+    world = world.restart_with(limit).await;
+    let mut first = one.link(&world).await;
+    let mut second = two.link(&world).await;
+    let held = org.job(&two.id, &["true"]);
+    submit(&world, &org, &held).await;
+    let why = Some(Code::TooManyRunning);
+    until("it says why it waits", async || {
+        state_of(&world, &org, &held).await == (ExecutionState::Queued, why)
+    })
+    .await;
+    assert!(second.offers.try_recv().is_err(), "it was offered");
+    first.say(lictor_proto::agent::Event::Finished(Box::new(
+        one.finished(&running, b"", 1, 0),
+    )));
+    first.ack_of_result().await;
+    assert_eq!(second.offer().await, held);
+    world.hub.shutdown().await;
+}
+
+async fn state_of(world: &World, org: &Org, job: &str) -> (ExecutionState, Option<Code>) {
+    let view = view(world, org, &JobId::from_digest(&job_digest(job))).await;
+    (view.executions[0].state, view.executions[0].code)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -150,8 +150,10 @@ impl Node {
 
     async fn link_scripted(&self, world: &World, answering: Answering, reading: Reading) -> Linked {
         let tasks = TaskTracker::new();
-        let io = dial(&self.url, Some(&self.tls), DEADLINE).await.unwrap();
-        let socket = connect(io, &self.url.authority(), "/api/v1/agent/link", &[])
+        // Where it listens now: it may have been started again.
+        let url: HubUrl = format!("https://{}", world.hub.addr).parse().unwrap();
+        let io = dial(&url, Some(&self.tls), DEADLINE).await.unwrap();
+        let socket = connect(io, &url.authority(), "/api/v1/agent/link", &[])
             .await
             .unwrap();
         let (acks, acked) = mpsc::unbounded_channel();

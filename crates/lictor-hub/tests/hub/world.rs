@@ -63,8 +63,16 @@ impl World {
 
     /// The same hub, stopped and started again.
     pub async fn restart(self) -> Self {
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same, with another configuration.
+    pub async fn restart_with(self, change: impl FnOnce(&mut HubConfig)) -> Self {
         self.hub.shutdown().await;
-        let hub = start(self.dir.path()).await;
+        let mut config = HubConfig::new(self.dir.path());
+        config.listen.set_port(0);
+        change(&mut config);
+        let hub = Hub::start(config).await.unwrap();
         Self { hub, dir: self.dir }
     }
 
@@ -185,12 +193,6 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnM
     tokio::time::timeout(DEADLINE, wait)
         .await
         .unwrap_or_else(|_| panic!("{what}"));
-}
-
-async fn start(dir: &std::path::Path) -> Hub {
-    let mut config = HubConfig::new(dir);
-    config.listen.set_port(0);
-    Hub::start(config).await.unwrap()
 }
 
 impl Org {

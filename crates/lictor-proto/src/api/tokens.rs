@@ -33,6 +33,9 @@ pub struct TokenView {
     pub expires_at: Option<Timestamp>,
     /// When it was last used.
     pub last_used_at: Option<Timestamp>,
+    /// Requests that it may make in a second; `null` for as many as the hub lets any token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
 }
 
 /// Make a token.
@@ -46,6 +49,9 @@ pub struct NewToken {
     pub scope: TokenScope,
     /// Until when; `null` for good.
     pub expires_at: Option<Timestamp>,
+    /// Requests that it may make in a second, at least 1 and at most what the hub lets any token; `null` for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
 }
 
 /// A token that was just made; its secret is shown once.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::terms::permission_bits;
 use super::work::Process;
 use super::{Invalid, StdinBytes, ensure};
 use crate::ids::{Digest, Name};
@@ -71,9 +72,7 @@ impl Fetch {
     /// The permission bits; `None` for a spec that does not validate.
     #[must_use]
     pub fn mode_bits(&self) -> Option<u32> {
-        let digits = self.mode.strip_prefix('0').filter(|d| d.len() == 3)?;
-        let octal = digits.bytes().all(|b| (b'0'..=b'7').contains(&b));
-        octal.then(|| u32::from_str_radix(digits, 8).ok()).flatten()
+        permission_bits(&self.mode)
     }
 
     pub(super) fn process(&self) -> Process<'_> {

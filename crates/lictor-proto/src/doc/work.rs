@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::terms::Terms;
 use super::transfer::{Collect, Fetch};
 use super::workspace::Workspace;
 use super::{Invalid, ensure};
@@ -184,6 +185,9 @@ pub struct Exec {
     /// The kept sandbox of the profile to work in, by its name; left out for one of the job's own, which goes with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Name>,
+    /// Who it runs as, its umask and its limits, where the job says so; left out for what the profile says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
 }
 
 /// Run one script: the text that `sha256` names, by an interpreter. The text is in the job, or in the bundle.
@@ -215,6 +219,9 @@ pub struct Script {
     /// As of [`Exec`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Name>,
+    /// As of [`Exec`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
 }
 
 /// Where the text of a script is.
@@ -241,6 +248,8 @@ pub struct Process<'a> {
     pub keep_bytes: Option<u64>,
     /// The kept sandbox to work in, if the job names one.
     pub sandbox: Option<&'a Name>,
+    /// Who it runs as, its umask and its limits, if the job says so.
+    pub terms: Option<&'a Terms>,
 }
 
 impl Exec {
@@ -255,6 +264,7 @@ impl Exec {
             grace_ms: None,
             keep_bytes: None,
             sandbox: None,
+            terms: None,
         }
     }
 
@@ -268,6 +278,7 @@ impl Exec {
             grace_ms: self.grace_ms,
             keep_bytes: self.keep_bytes,
             sandbox: self.sandbox.as_ref(),
+            terms: self.terms.as_ref(),
         }
     }
 
@@ -309,6 +320,7 @@ impl Script {
             grace_ms: None,
             keep_bytes: None,
             sandbox: None,
+            terms: None,
         }
     }
 
@@ -332,6 +344,7 @@ impl Script {
             grace_ms: self.grace_ms,
             keep_bytes: self.keep_bytes,
             sandbox: self.sandbox.as_ref(),
+            terms: self.terms.as_ref(),
         }
     }
 
@@ -376,6 +389,7 @@ impl<'a> Process<'a> {
             grace_ms: None,
             keep_bytes: None,
             sandbox: None,
+            terms: None,
         }
     }
 
@@ -406,6 +420,7 @@ impl<'a> Process<'a> {
         ensure(self.cwd.is_none_or(|c| c.starts_with('/') && !nul(c)), || {
             Invalid::field("spec.cwd", "an absolute path")
         })?;
+        self.terms.map_or(Ok(()), Terms::validate)?;
         self.check_times()
     }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use super::bench::Bench;
 use super::execution::EXECUTION;
 use super::terminal::TERMINAL;
+use super::terms::TERMS;
 use crate::capability::Capability;
 
 /// What a case comes to.
@@ -43,7 +44,7 @@ pub fn all_for(bench: &Bench) -> Vec<Case> {
         true => TERMINAL,
         false => &[],
     };
-    EXECUTION.iter().chain(terminal).copied().collect()
+    EXECUTION.iter().chain(TERMS).chain(terminal).copied().collect()
 }
 
 /// Runs all of them, one after the other; each is told before it runs.

@@ -275,6 +275,7 @@ impl Job {
             confine: false,
             filter: None,
             rlimits: self.rlimits(spec),
+            umask: spec.umask,
             ignore_sigchld: false,
             die_with_keeper: false,
             ends_alone: false,

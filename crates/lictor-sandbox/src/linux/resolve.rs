@@ -31,8 +31,9 @@ use super::remove::link_of;
 use super::script;
 use super::users::{self, User};
 use super::view::{Seen, View};
+use super::whom;
 use crate::kept::{Kept, Which};
-use crate::plan::{LaunchSpec, Resolved, run_as};
+use crate::plan::{LaunchSpec, Resolved};
 use crate::program::{ExecBy, FileIdentity, OpenProgram, ProgramFile};
 use crate::work::Work;
 
@@ -105,7 +106,8 @@ impl Resolver {
         dir: &Path,
         (sandbox, store, own): (&User, Option<&Store>, Own<'_>),
     ) -> Result<Resolved, Refusal> {
-        let user = user_of((profile, backend), sandbox)?;
+        let limits = profile.limits_for(work.process().terms)?;
+        let user = whom::runs((profile, backend), work.process().terms, sandbox)?;
         let kept = kept((name, profile, backend), work.process(), dir, &user)?;
         let kept = kept.map(|kept| kept.wanted_by(&work.spec));
         for device in &profile.devices {
@@ -117,6 +119,7 @@ impl Resolver {
         let own_facts = found.next().ok_or_else(|| not_found("no program"))?;
         let changes_user = user != users::current();
         let uid = user.uid;
+        let (run_as_gid, run_as_groups) = whom::told(work.process().terms, &user);
         let place = files::Place {
             profile: name,
             dir,
@@ -131,6 +134,7 @@ impl Resolver {
         let wanted = (&words[..], work.process());
         let mut spec = LaunchSpec::new((profile, backend), wanted, (dir, kept), program, user);
         spec.changes_user = changes_user;
+        spec.limits = limits;
         if spec.program.is_own {
             // What a profile sets for jobs is not for the agent's own program.
             spec.env.clear();
@@ -152,6 +156,8 @@ impl Resolver {
             rootfs,
             rootfs_index,
             run_as_uid: uid,
+            run_as_gid,
+            run_as_groups,
             cwd: spec.cwd.clone(),
             secrets: Vec::new(),
         };
@@ -327,16 +333,6 @@ fn identity_of(meta: &std::fs::Metadata) -> FileIdentity {
     }
 }
 
-/// Who a profile's jobs run as.
-fn user_of((profile, backend): (&Profile, Backend), sandbox: &User) -> Result<User, Refusal> {
-    let own = users::current();
-    match run_as(profile) {
-        Some(name) => named_user(name),
-        None if backend.is_unprivileged() && own.uid == 0 => Ok(sandbox.clone()),
-        None => Ok(own),
-    }
-}
-
 /// The kept sandbox that a job names.
 fn kept(
     (name, profile, backend): (&Name, &Profile, Backend),
@@ -366,7 +362,7 @@ pub(super) fn place_of(
     dir: &Path,
     sandbox: &User,
 ) -> Result<LaunchSpec, Refusal> {
-    let user = user_of((profile, backend), sandbox)?;
+    let user = whom::runs((profile, backend), None, sandbox)?;
     let changes_user = user != users::current();
     let nothing = Exec::new(Vec::new());
     let spec = LaunchSpec::new(
@@ -377,15 +373,6 @@ pub(super) fn place_of(
         user,
     );
     Ok(LaunchSpec { changes_user, ..spec })
-}
-
-fn named_user(name: &Name) -> Result<User, Refusal> {
-    let refuse = |message: String| Refusal::new(Code::Unenforceable, message);
-    match users::by_name(name.as_str()) {
-        Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(refuse(format!("this host has no user {name}"))),
-        Err(e) => Err(refuse(format!("cannot find out who {name} is on this host: {e}"))),
-    }
 }
 
 /// A character device under its own name: disks are for nobody in a sandbox, and a link could lead to one.

@@ -24,6 +24,7 @@ use super::table::{
 use super::users::User;
 use super::zygote::{Lease, MOST_IDLE, Zygote};
 use crate::backend::StartError;
+use crate::plan::UMASK;
 
 /// Between two looks at what is left of a start that hangs.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -47,6 +48,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) filter: Option<&'a [libc::sock_filter]>,
     /// Resource, soft limit, hard limit.
     pub(crate) rlimits: Vec<(u32, u64, u64)>,
+    pub(crate) umask: u32,
     pub(crate) ignore_sigchld: bool,
     pub(crate) die_with_keeper: bool,
     /// Whether whoever it leaves is ended when there is no agent any more.
@@ -101,6 +103,7 @@ impl Launch<'_> {
             confine: false,
             filter: None,
             rlimits: Vec::new(),
+            umask: UMASK,
             ignore_sigchld: false,
             die_with_keeper: true,
             ends_alone: false,
@@ -358,6 +361,7 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         cwd_before_ids: launch.cwd_before_ids,
         rlimits: padded(&launch.rlimits, (0, 0, 0))?,
         rlimit_count: launch.rlimits.len(),
+        umask: launch.umask,
         filter: match launch.filter {
             Some(program) => arena.copy(program)?,
             None => std::ptr::null(),

@@ -144,6 +144,7 @@ pub(super) struct Table {
     /// Resource, soft limit, hard limit.
     pub(super) rlimits: [(u32, u64, u64); 8],
     pub(super) rlimit_count: usize,
+    pub(super) umask: u32,
     pub(super) filter: *const libc::sock_filter,
     pub(super) filter_len: u16,
     pub(super) exec_by: ExecBy,

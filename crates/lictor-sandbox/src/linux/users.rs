@@ -34,6 +34,20 @@ fn with_all_groups(user: User) -> io::Result<User> {
     Ok(user)
 }
 
+/// The same user with another group in place of its own; `None` when there is none of this name.
+pub(crate) fn in_group(user: User, name: &str) -> io::Result<Option<User>> {
+    let Some(gid) = gid_of(name)? else {
+        return Ok(None);
+    };
+    with_all_groups(with_group(user, gid)).map(Some)
+}
+
+fn with_group(user: User, gid: u32) -> User {
+    let others = user.groups.into_iter().filter(|g| *g != user.gid && *g != gid);
+    let groups = std::iter::once(gid).chain(others).collect();
+    User { gid, groups, ..user }
+}
+
 /// The number of a user.
 pub(crate) fn uid_of(name: &str) -> io::Result<Option<u32>> {
     Ok(id_in(&fs::read_to_string("/etc/passwd")?, name))
@@ -82,7 +96,20 @@ fn find(passwd: &str, group: &str, name: &str) -> Option<User> {
 
 #[cfg(test)]
 mod tests {
-    use super::{find, with_all_groups};
+    use super::{User, find, with_all_groups, with_group};
+
+    #[test]
+    fn a_chosen_group_takes_the_place_of_the_users_own_and_of_no_other() {
+        let user = User {
+            uid: 33,
+            gid: 34,
+            groups: vec![34, 110, 5],
+        };
+        let other = with_group(user.clone(), 110);
+        assert_eq!((other.uid, other.gid, other.groups), (33, 110, vec![110, 5]));
+        let new = with_group(user, 7);
+        assert_eq!((new.gid, new.groups), (7, vec![7, 110, 5]));
+    }
 
     #[test]
     fn finds_a_user_with_its_groups() {

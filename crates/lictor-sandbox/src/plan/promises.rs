@@ -30,6 +30,8 @@ pub(super) struct Promises<'a> {
     pub(super) shows_devices: bool,
     pub(super) seccomp: Seccomp,
     pub(super) changes_user: bool,
+    /// Whether the job has chosen its user: that is never somebody else's by default.
+    pub(super) chosen_user: bool,
     pub(super) is_root: bool,
     pub(super) limits: &'a Limits,
 }
@@ -115,8 +117,8 @@ impl Promises<'_> {
 
     /// Of who it is, where nothing isolates that by itself.
     fn of_users(&self) -> impl Iterator<Item = Capability> {
-        let changes = self.changes_user && !self.backend.is_namespaced();
-        let drops = changes && !self.is_root;
+        let changes = self.changes_user && (self.chosen_user || !self.backend.is_namespaced());
+        let drops = changes && !self.is_root && !self.backend.is_namespaced();
         let user = changes.then_some(Capability::RunAsUser).into_iter();
         user.chain(drops.then_some(Capability::NoNewPrivileges))
     }
@@ -223,6 +225,7 @@ pub fn can_hold(
         shows_devices: !profile.devices.is_empty(),
         seccomp: profile.seccomp,
         changes_user: false,
+        chosen_user: false,
         is_root: false,
         limits: &profile.limits,
     };

@@ -36,3 +36,13 @@ fn hub_brings_a_file_again() {
 fn hub_has_a_larger_file_come_that_nobody_waits_for() {
     holds("hub_has_a_larger_file_come_that_nobody_waits_for");
 }
+
+#[test]
+fn hub_swaps_a_file_in_a_stream() {
+    holds("hub_swaps_a_file_in_a_stream");
+}
+
+#[test]
+fn hub_streams_more_than_a_file_has() {
+    holds("hub_streams_more_than_a_file_has");
+}

@@ -66,3 +66,13 @@ fn hub_lies_about_what_a_node_is() {
 fn hub_sends_a_job_of_an_unknown_kind() {
     holds("hub_sends_a_job_of_an_unknown_kind");
 }
+
+#[test]
+fn hub_sends_a_job_with_a_field_of_a_later_version() {
+    holds("hub_sends_a_job_with_a_field_of_a_later_version");
+}
+
+#[test]
+fn hub_asks_for_receipts_of_jobs_that_do_not_read() {
+    holds("hub_asks_for_receipts_of_jobs_that_do_not_read");
+}

@@ -330,6 +330,21 @@ fn explain_predicts_for_the_node_profile_operator_variables_and_law_that_are_nam
         "which is not law yet"
     );
 
+    // Files, too.
+    let file = |words: &[&str]| -> Result<Value> {
+        let words = [&["--json", "explain"], words].concat();
+        lab.cli().run(&words)?.result()
+    };
+    let inside = file(&["--fetch", "/workspace/file", "--size", "1GiB"])?;
+    assert_eq!(inside["prediction"], "allow", "{inside}");
+    assert_eq!(inside["action"], "fetch");
+    let key = file(&["--profile", "host", "--fetch", "/root/.ssh/authorized_keys"])?;
+    assert_eq!(key["rules"][0]["id"], "no-files-among-keys-and-users", "{key}");
+    let log = file(&["--profile", "host", "--collect", "/var/log/syslog"])?;
+    assert_eq!(log["prediction"], "allow", "{log}");
+    let other = file(&["--profile", "host", "--collect", "/etc/shadow"])?;
+    assert_eq!(other["prediction"], "ask", "{other}");
+
     let unknown = lab.cli().run(&["explain", "--node", "nowhere", "--", "uname"])?;
     ensure!(unknown.stderr.contains("[node_unknown]"), "{}", unknown.stderr);
     let profile = lab.cli().run(&["explain", "--profile", "none", "--", "uname"])?;

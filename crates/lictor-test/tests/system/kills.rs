@@ -2,12 +2,15 @@
 //!
 //! Each job writes its name into a file when it starts, and prints a known text; some leave a process behind. At the
 //! end: every job that was accepted has ended, none started twice, no result and no byte of output that a receipt
-//! speaks of is missing, no process of any job is left, and both audit logs hold. Half of the kills fall on an agent
+//! speaks of is missing, no process of any job is left, no part of a file is where a whole one was to be, and both audit
+//! logs hold. Half of the kills fall on an agent
 //! that holds a link, half on one that polls. `LICTOR_KILLS=200` is the nightly size; `LICTOR_SEED` repeats a run's
 //! moments.
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -61,6 +64,60 @@ fn submit(cli: &Cli, (counter, mark): (&str, &str), who: usize, stop: &AtomicBoo
             list.push((name, id));
         }
     }
+}
+
+/// What is carried: more than what goes in one piece.
+const CARRIED: usize = 3_000_000;
+
+/// Copies a file to the node and back until told to stop. Whatever becomes of a copy, its place has the whole file or
+/// none. Gives how many came through.
+fn carry(cli: &Cli, dir: &Path, stop: &AtomicBool) -> Result<usize> {
+    let content: Vec<u8> = (0..CARRIED).map(|n| (n % 239) as u8).collect();
+    let (file, to) = (dir.join("here"), dir.join("there/file"));
+    fs::create_dir(dir.join("there"))?;
+    fs::write(&file, &content)?;
+    let whole_or_none = |path: &Path| match fs::read(path) {
+        Ok(found) => {
+            ensure!(
+                found == content,
+                "{}: a part of {} bytes",
+                path.display(),
+                found.len()
+            );
+            Ok(true)
+        }
+        Err(_) => Ok(false),
+    };
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("path");
+    let mut through = 0;
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let back = dir.join(format!("back-{n}"));
+        let put = ["cp", "--replace", &text(&file)?, &format!("local:{}", text(&to)?)];
+        let take = [
+            "cp",
+            "--max-bytes",
+            "8MiB",
+            &format!("local:{}", text(&file)?),
+            &text(&back)?,
+        ];
+        for words in [&put[..], &take[..]] {
+            let mut command = cli.command(words);
+            let mut client = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+            let patience = Duration::from_secs(3);
+            let ends = wait_until("the copy", patience, || matches!(client.try_wait(), Ok(Some(_))));
+            if ends.is_err() {
+                client.kill()?;
+            }
+            let done = client.wait()?.success();
+            let is_there = whole_or_none(if words == put { &to } else { &back })?;
+            ensure!(is_there || !done, "a copy succeeded and brought nothing");
+            through += usize::from(done);
+        }
+    }
+    Ok(through)
 }
 
 fn kill_at_random(split: &mut Split, kills: u64, dice: &mut Dice) -> Result<()> {
@@ -155,11 +212,21 @@ fn campaign(options: SplitOptions) -> Result<()> {
             thread::spawn(move || submit(&cli, (&counter, &mark), who, &stop, &accepted))
         })
         .collect();
+    let carrier = {
+        let (cli, dir, stop) = (
+            split.cli().clone(),
+            split.home().join("carried"),
+            Arc::clone(&stop),
+        );
+        fs::create_dir(&dir)?;
+        thread::spawn(move || carry(&cli, &dir.canonicalize()?, &stop))
+    };
     let killed = kill_at_random(&mut split, kills, &mut Dice(seed));
     stop.store(true, Ordering::Relaxed);
     for submitter in submitters {
         ensure!(submitter.join().is_ok(), "a submitter broke down");
     }
+    let carried = carrier.join().ok().context("the carrier broke down")??;
     killed?;
     let accepted = std::mem::take(&mut *accepted.lock().unwrap_or_else(PoisonError::into_inner));
     ensure!(
@@ -176,6 +243,17 @@ fn campaign(options: SplitOptions) -> Result<()> {
         accepted.len()
     );
     gone(&format!("sleep {mark}"))?;
+    // What a kill has left beside its place goes with the next file for it.
+    let carried_at = split.home().join("carried").canonicalize()?;
+    let (file, there) = (carried_at.join("here"), carried_at.join("there"));
+    let to = format!("local:{}/file", there.to_str().context("path")?);
+    cli.ok(&["cp", "--replace", file.to_str().context("path")?, &to])?;
+    for entry in fs::read_dir(&there)? {
+        let entry = entry?;
+        let is_file = entry.file_name() == "file" && entry.metadata()?.len() == CARRIED as u64;
+        ensure!(is_file, "{} is left", entry.path().display());
+    }
+    eprintln!("{carried} copies came through");
     let text = fs::read_to_string(counter)?;
     let started: Vec<&str> = text.lines().collect();
     let distinct: HashSet<_> = started.iter().collect();

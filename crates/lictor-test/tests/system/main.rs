@@ -9,6 +9,7 @@
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `files` | files to nodes and from them, links in their way, full disks and kills in the middle |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
+//! | `terms` | user, group, umask and limits of a job's own |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
 //! | `workspaces` | what jobs leave for the next, seen and changed from afar |
 //! | `clones` | commits of repositories in workspaces, and what jobs make of them |
@@ -17,6 +18,8 @@
 //! | `egress` | the only way out of a sandbox, and its records |
 //! | `roots` | the org's own keys change hands |
 //! | `apart` | hub and agent as processes that stop, crash and come back |
+//! | `limits` | limits that a job met, and those of org and token |
+//! | `archive` | results that no hub took for a week |
 //! | `network` | a cable that is cut, half open, or long |
 //! | `demo` | the demo, ended in the middle |
 //! | `kills` | SIGKILL at random moments (`LICTOR_KILLS=200` for the nightly size) |
@@ -27,6 +30,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod apart;
+mod archive;
 mod clones;
 mod commands;
 mod contract;
@@ -49,4 +53,6 @@ mod sandbox;
 mod scripts;
 mod secrets;
 mod steps;
+mod terms;
+mod transfers;
 mod workspaces;

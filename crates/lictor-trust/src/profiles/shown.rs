@@ -39,6 +39,8 @@ impl Profile {
             ("devices has", self.devices.len(), MOST),
             ("path has", self.path.len(), MOST),
             ("env has", self.env.len(), MOST_VARIABLES),
+            ("run_as_users has", self.run_as_users.len(), MOST),
+            ("run_as_groups has", self.run_as_groups.len(), MOST),
         ] {
             if entries > most {
                 return Err(format!("{lists} {entries} entries, which is more than {most}"));

@@ -93,6 +93,8 @@ impl Profile {
         let Self {
             backend: _, // isolation, needs, never on
             run_as,
+            run_as_users,
+            run_as_groups,
             path,
             cwd,
             env,
@@ -118,6 +120,7 @@ impl Profile {
             topic("needs", self.needs()),
             topic("never on", self.never_words()),
             topic("runs as", vec![self.runs_as(run_as)]),
+            topic("may run as", super::terms::choices(run_as_users, run_as_groups)),
             topic("reads", self.reads(read_only)),
             topic(
                 "writes",
@@ -240,6 +243,9 @@ impl Profile {
         let limits = &self.limits;
         if matches!(self.run_as, RunAs::User(_)) {
             says.push("an agent that is root, and that user".to_owned());
+        }
+        if !self.run_as_users.is_empty() || !self.run_as_groups.is_empty() {
+            says.push("for a user or group that a job chooses, an agent that is root".to_owned());
         }
         if self.network == Network::Egress {
             says.push("the agent's egress proxy".to_owned());

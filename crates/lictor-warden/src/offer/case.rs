@@ -113,7 +113,7 @@ impl Case<'_> {
                 };
                 let end = End::unstarted(outcome, refusal);
                 let wire = self.job.wire().to_owned();
-                return conclude(self.core, self.digest, wire, &self.job, decision, end).await;
+                return conclude(self.core, self.digest, wire, self.job.expires_at, decision, end).await;
             }
         };
         // Before it counts as taken: who waits for a sandbox has not been started.
@@ -125,7 +125,7 @@ impl Case<'_> {
             Err(refusal) => {
                 let end = End::unstarted(Outcome::Failed, refusal);
                 let wire = self.job.wire().to_owned();
-                return conclude(self.core, self.digest, wire, &self.job, decision, end).await;
+                return conclude(self.core, self.digest, wire, self.job.expires_at, decision, end).await;
             }
         };
         decision.sandbox = plan.kept().map(|kept| UsedSandbox {
@@ -256,7 +256,7 @@ impl Case<'_> {
         let decision = self.core.refusing("denied", &self.job.profile, denial.policy_ids);
         let end = End::unstarted(outcome, denial.refusal);
         let wire = self.job.wire().to_owned();
-        conclude(self.core, self.digest, wire, &self.job, decision, end).await
+        conclude(self.core, self.digest, wire, self.job.expires_at, decision, end).await
     }
 
     /// Approvals that hold now, one per document; the others leave an audit event.

@@ -1,7 +1,10 @@
 //! Standard input of jobs: pieces go to a file, which is checked as a whole before any job may have it.
 //!
-//! Nothing here is trusted or durable: after a restart, or when room is needed, a file is gone and the hub sends it
-//! again. What a job starts with is decided by the digest and size that the job's signature covers.
+//! Nothing here is trusted or durable: when room is needed a file is gone and the hub sends it again, and what an earlier
+//! run of the agent has left is read anew before any more is put to it ([`left`]). What a job starts with is decided by
+//! the digest and size that the job's signature covers.
+
+pub(crate) mod left;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -37,6 +40,7 @@ pub struct StdinSpool {
     large: HashMap<Digest, u64>,
     /// What other inputs that verified jobs wait for have at most.
     small: HashMap<Digest, u64>,
+    left: left::Left,
 }
 
 #[derive(Debug)]
@@ -51,16 +55,17 @@ struct Input {
 }
 
 impl StdinSpool {
-    /// An empty spool in `dir`, which is made; what was left in it goes.
+    /// A spool in `dir`, which is made. What an earlier one has left in it is nobody's until a job wants it.
     ///
     /// # Errors
     /// The file system's.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        match std::fs::remove_dir_all(dir) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => std::fs::create_dir(dir)?,
+        match std::fs::create_dir(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
         }
         Ok(Self {
+            left: left::Left::find(dir)?,
             dir: dir.to_owned(),
             inputs: HashMap::new(),
             large: HashMap::new(),
@@ -76,6 +81,7 @@ impl StdinSpool {
     /// is missing.
     pub fn take(&mut self, piece: &StdinPiece) -> Result<(), Refusal> {
         let id = piece.sha256;
+        self.left.check(&id)?;
         if let Some(input) = self.inputs.get_mut(&id).filter(|i| i.whole) {
             input.touched = Instant::now();
             return Ok(());
@@ -119,7 +125,8 @@ impl StdinSpool {
     /// taken, and the hub sends it again.
     fn make_room(&mut self, inputs: usize, len: u64) -> Result<(), Refusal> {
         loop {
-            let small = self.inputs.iter().filter(|(id, _)| !self.large.contains_key(*id));
+            let is_small = |id, i: &Input| !self.large.contains_key(id) && i.size <= limits::STDIN;
+            let small = self.inputs.iter().filter(|(id, i)| is_small(*id, i));
             let held: u64 = small.map(|(_, i)| i.size).sum();
             if self.inputs.len() + inputs <= COUNT && held.saturating_add(len) <= BYTES {
                 return Ok(());
@@ -160,6 +167,9 @@ impl StdinSpool {
             return Ok(());
         }
         while let Err(refusal) = self.has_room(wanted, free()) {
+            if self.drop_left() {
+                continue;
+            }
             let spent = self.inputs.iter().filter(|(id, i)| {
                 i.whole && i.spent && self.large.contains_key(*id) && **id != wanted.sha256
             });
@@ -175,12 +185,8 @@ impl StdinSpool {
             .large
             .iter()
             .map(|(id, size)| size.saturating_sub(self.have(id)));
-        if free
-            < coming
-                .sum::<u64>()
-                .saturating_add(wanted.size)
-                .saturating_add(SPARE)
-        {
+        let rest = wanted.size.saturating_sub(self.have(&wanted.sha256));
+        if free < coming.sum::<u64>().saturating_add(rest).saturating_add(SPARE) {
             let why = format!("a file of {} bytes is to come, and {free} are free", wanted.size);
             return Err(Refusal::new(Code::DiskFull, why));
         }
@@ -199,6 +205,7 @@ impl StdinSpool {
     }
 
     fn start(&mut self, id: Digest) -> Result<(), Refusal> {
+        self.left.forget(&id);
         let file = create(&self.path(&id)).map_err(|e| disk(&e))?;
         self.inputs.insert(
             id,
@@ -241,6 +248,9 @@ impl StdinSpool {
         for id in idle {
             self.drop_input(&id);
         }
+        if self.left.is_older_than(IDLE) {
+            while self.drop_left() {}
+        }
         // Whatever was expected and is not here will be expected again when its job is offered.
         let inputs = &self.inputs;
         self.large.retain(|id, _| inputs.contains_key(id));
@@ -267,175 +277,4 @@ fn disk(e: &io::Error) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-
-    use super::*;
-
-    fn piece(whole: &[u8], from: usize, to: usize) -> StdinPiece {
-        StdinPiece {
-            sha256: Digest::of(whole),
-            at: from as u64,
-            last: to == whole.len(),
-            bytes: whole[from..to].to_vec(),
-        }
-    }
-
-    fn wanted(whole: &[u8]) -> StdinBytes {
-        StdinBytes {
-            sha256: Digest::of(whole),
-            size: whole.len() as u64,
-        }
-    }
-
-    #[test]
-    fn gives_an_input_only_once_it_is_whole_and_right() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
-        let code = |r: Result<_, Refusal>| r.err().map(|r: Refusal| r.code);
-        assert_eq!(
-            code(spool.get(&wanted(b"hello")).map(|_| ())),
-            Some(Code::StdinMissing)
-        );
-        assert_eq!(spool.take(&piece(b"hello", 0, 2)), Ok(()));
-        assert_eq!(code(spool.take(&piece(b"hello", 3, 5))), Some(Code::BadRequest));
-        assert_eq!(
-            code(spool.get(&wanted(b"hello")).map(|_| ())),
-            Some(Code::StdinMissing)
-        );
-        assert_eq!(spool.take(&piece(b"hello", 2, 5)), Ok(()));
-        let mut text = String::new();
-        spool
-            .get(&wanted(b"hello"))
-            .expect("is here")
-            .read_to_string(&mut text)
-            .expect("reads");
-        assert_eq!(text, "hello");
-        let mut other_size = wanted(b"hello");
-        other_size.size = 4;
-        assert_eq!(
-            code(spool.get(&other_size).map(|_| ())),
-            Some(Code::StdinMismatch)
-        );
-    }
-
-    #[test]
-    fn two_senders_of_the_same_input_do_not_disturb_each_other() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
-        for (from, to) in [(0, 2), (0, 2), (2, 4), (0, 3), (2, 4), (4, 5), (4, 5)] {
-            assert_eq!(spool.take(&piece(b"hello", from, to)), Ok(()), "{from}..{to}");
-        }
-        let mut text = String::new();
-        let mut file = spool.get(&wanted(b"hello")).expect("is here");
-        file.read_to_string(&mut text).expect("reads");
-        assert_eq!(text, "hello");
-    }
-
-    #[test]
-    fn whole_inputs_make_room_oldest_first_and_unfinished_ones_stay() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
-        let inputs: Vec<String> = (0..=COUNT).map(|i| format!("input {i}")).collect();
-        assert_eq!(spool.take(&piece(b"unfinished", 0, 2)), Ok(()));
-        for input in &inputs {
-            let bytes = input.as_bytes();
-            assert_eq!(spool.take(&piece(bytes, 0, bytes.len())), Ok(()));
-        }
-        let mut here = |input: &str| spool.get(&wanted(input.as_bytes())).is_ok();
-        assert!(!here(&inputs[0]) && !here(&inputs[1]), "the oldest made room");
-        assert!(here(&inputs[2]) && here(&inputs[COUNT]));
-        assert_eq!(spool.take(&piece(b"unfinished", 2, 10)), Ok(()));
-    }
-
-    #[test]
-    fn inputs_that_are_never_finished_fill_the_room() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
-        for i in 0..COUNT {
-            assert_eq!(spool.take(&piece(format!("input {i}").as_bytes(), 0, 2)), Ok(()));
-        }
-        let refused = spool.take(&piece(b"one more", 0, 2));
-        assert_eq!(refused.err().map(|r| r.code), Some(Code::LimitExceeded));
-    }
-
-    #[test]
-    fn a_larger_file_comes_only_for_a_job_that_waits_for_it_and_where_there_is_room() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
-        let whole = vec![7; 16];
-        let large = StdinBytes {
-            sha256: Digest::of(&whole),
-            size: limits::STDIN + 1,
-        };
-        let mut beyond = piece(&whole, 0, 16);
-        beyond.at = limits::STDIN - 15;
-        let code = |r: Result<_, Refusal>| r.err().map(|r: Refusal| r.code);
-        assert_eq!(code(spool.take(&beyond)), Some(Code::LimitExceeded));
-        assert_eq!(code(spool.expect(&large, || large.size)), Some(Code::DiskFull));
-        assert_eq!(spool.expect(&large, || u64::MAX), Ok(()));
-        // It may come now, from its beginning.
-        assert_eq!(code(spool.take(&beyond)), Some(Code::BadRequest));
-        let mut over = beyond.clone();
-        over.at += 1;
-        assert_eq!(code(spool.take(&over)), Some(Code::LimitExceeded));
-    }
-
-    #[test]
-    fn large_files_that_no_job_waits_for_make_room_oldest_first() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
-        let large = |n: usize| StdinBytes {
-            sha256: Digest::of(format!("file {n}").as_bytes()),
-            size: limits::STDIN + 1,
-        };
-        let code = |r: Result<_, Refusal>| r.err().map(|r: Refusal| r.code);
-        for n in 0..LARGE {
-            assert_eq!(spool.expect(&large(n), || u64::MAX), Ok(()));
-            let bytes = format!("file {n}");
-            assert_eq!(spool.take(&piece(bytes.as_bytes(), 0, bytes.len())), Ok(()));
-        }
-        let next = spool.expect(&large(LARGE), || u64::MAX);
-        assert_eq!(code(next), Some(Code::LimitExceeded), "jobs wait for all of them");
-        for n in [3, 1, 2] {
-            spool.spent(&large(n).sha256);
-        }
-        assert_eq!(spool.expect(&large(LARGE), || u64::MAX), Ok(()));
-        let here = |spool: &StdinSpool, n: usize| spool.have(&large(n).sha256) > 0;
-        assert!(here(&spool, 0), "a job waits for it");
-        assert!(!here(&spool, 1) && here(&spool, 2) && here(&spool, 3));
-        // Room on the disk is made in the same way, and no more of it than is needed.
-        let dir = spool.dir.clone();
-        let files = || std::fs::read_dir(&dir).expect("lists").count() as u64;
-        let free = || if files() < LARGE as u64 - 1 { u64::MAX } else { 0 };
-        assert_eq!(spool.expect(&large(LARGE + 1), free), Ok(()));
-        assert!(!here(&spool, 2) && here(&spool, 3));
-        assert_eq!(
-            code(spool.expect(&large(LARGE + 2), || 0)),
-            Some(Code::DiskFull),
-            "nothing is left that may go"
-        );
-        assert!(here(&spool, 0));
-    }
-
-    #[test]
-    fn refuses_bytes_that_are_not_what_was_signed() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut spool = StdinSpool::open(&dir.path().join("stdin")).expect("opens");
-        let mut changed = piece(b"hello", 0, 5);
-        changed.bytes[0] = b'j';
-        assert_eq!(
-            spool.take(&changed).err().map(|r| r.code),
-            Some(Code::StdinMismatch)
-        );
-        let mut long = piece(b"hello", 0, 5);
-        long.at = limits::STDIN;
-        assert_eq!(spool.take(&long).err().map(|r| r.code), Some(Code::LimitExceeded));
-        assert_eq!(
-            std::fs::read_dir(dir.path().join("stdin"))
-                .expect("lists")
-                .count(),
-            0
-        );
-    }
-}
+mod tests;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-#[cfg(unix)]
-use lictor_proto::Digest;
 use lictor_proto::Name;
+#[cfg(unix)]
+use lictor_proto::{Digest, JobId};
 #[cfg(unix)]
 use lictor_trust::profiles::{ImageName, parse_duration, parse_size};
 
@@ -25,12 +25,47 @@ pub(crate) enum AgentCommand {
     Enroll(Enroll),
     /// Run the agent in the foreground
     Run(ServeAgent),
+    /// Read the results that the hub did not take in time
+    #[cfg(unix)]
+    Archive(Archive),
     /// Manage the root filesystems that profiles may name on this node
     #[cfg(unix)]
     Rootfs(Rootfs),
     /// Manage the sandboxes that this node keeps for jobs that name them
     #[cfg(unix)]
     Sandbox(Sandbox),
+}
+
+/// `lictor agent archive`.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+pub(crate) struct Archive {
+    /// Where the node keeps its keys, journal and spool
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/lictor/agent",
+        global = true
+    )]
+    pub(crate) dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: ArchiveCommand,
+}
+
+/// What to read of it; the hub gets what is in it when it is back, and then it goes.
+#[cfg(unix)]
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// List the results, oldest first
+    Ls,
+    /// Show one: what the receipt says, and where job, receipt and output are
+    Show {
+        /// The job
+        job: JobId,
+        /// Write what was kept of its output instead, as the job did: to standard output and standard error
+        #[arg(long)]
+        output: bool,
+    },
 }
 
 /// `lictor agent sandbox`.

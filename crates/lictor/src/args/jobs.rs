@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{UsedSecret, used_secret};
+use super::{Terms, UsedSecret, used_secret};
 use lictor_client::Target;
 use lictor_client::rollout::Share;
 use lictor_proto::{JobId, Name};
@@ -47,6 +47,8 @@ pub(crate) struct Run {
     /// Sign with this key of the home instead of the configured one
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<Name>,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
     #[command(flatten)]
     pub(crate) spread: Spread,
     #[command(flatten)]
@@ -301,14 +303,54 @@ pub(crate) struct Explain {
     /// With this variable set (repeatable)
     #[arg(long = "env", short = 'e', value_name = "K=V", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
     /// As this operator instead of the configured one
     #[arg(long = "as", value_name = "OPERATOR")]
     pub(crate) operator: Option<Name>,
     /// By the law in this org directory instead of the pinned law
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) what: What,
+    /// Whether this file may be put on the node: its path there
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["script", "named_script", "command"])]
+    pub(crate) fetch: Option<String>,
+    /// Whether this file, or all below this directory, may be brought from the node
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["fetch", "script", "named_script", "command"])]
+    pub(crate) collect: Option<String>,
+    /// Bytes of that file, or the most that is brought: 100MiB
+    #[arg(long, value_name = "SIZE", value_parser = lictor_trust::profiles::parse_size, default_value = "1MiB")]
+    pub(crate) size: u64,
+    /// Permission bits of the file that is put there
+    #[arg(long, value_name = "BITS", default_value = "0644")]
+    pub(crate) mode: String,
+    /// The text of this file, or of standard input (`-`), as a script. What follows `--` are its arguments
+    #[arg(long, value_name = "FILE", conflicts_with = "named_script")]
+    pub(crate) script: Option<String>,
+    /// This script of the law. What follows `--` are its arguments
+    #[arg(long, value_name = "NAME")]
+    pub(crate) named_script: Option<Name>,
+    /// Who reads the script [default: what its #! line names]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interpreter: Option<Name>,
+    /// The program and its arguments, after `--`
+    #[arg(
+        last = true,
+        required_unless_present_any = ["script", "named_script", "fetch", "collect"],
+        value_name = "CMD"
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+impl Explain {
+    /// What would be run, where it is a program or a script.
+    pub(crate) fn what(&self) -> What {
+        What {
+            script: self.script.clone(),
+            named_script: self.named_script.clone(),
+            interpreter: self.interpreter.clone(),
+            command: self.command.clone(),
+        }
+    }
 }
 
 /// `lictor profiles`.

@@ -112,6 +112,9 @@ pub(crate) struct NewToken {
     /// How long it is good [default: for good]
     #[arg(long, value_parser = parse_duration)]
     pub(crate) ttl: Option<Duration>,
+    /// How many requests it may make in a second, and twice as many at once [default: as many as the hub lets any token]
+    #[arg(long, value_name = "N")]
+    pub(crate) rate: Option<u32>,
     /// What it is for
     pub(crate) label: String,
 }

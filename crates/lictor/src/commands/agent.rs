@@ -20,6 +20,8 @@ pub(crate) fn run(agent: &Agent, out: Out) -> Result {
         AgentCommand::Enroll(args) => block_on(join(args, out)),
         AgentCommand::Run(args) => serve(args, out),
         #[cfg(unix)]
+        AgentCommand::Archive(args) => super::archive::run(args, out),
+        #[cfg(unix)]
         AgentCommand::Rootfs(args) => super::rootfs::run(args, out),
         #[cfg(unix)]
         AgentCommand::Sandbox(args) => super::sandbox::run(args, out),

@@ -5,7 +5,7 @@ use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Script, Spec, Stdin, StdinWord, Workspace,
+    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Script, Spec, Stdin, StdinWord, Terms, Workspace,
 };
 use lictor_proto::{Envelope, JobId, Name, NodeId, limits};
 use lictor_trust::directory::Node;
@@ -178,6 +178,7 @@ impl Dossier {
         if let Some(sandbox) = process.sandbox {
             lines.push(format!("sandbox    {sandbox}, which is kept for other jobs"));
         }
+        lines.extend(process.terms.map(about_terms).unwrap_or_default());
         for (name, value) in process.env {
             lines.push(format!("env        {}={}", escape(name), escape(value)));
         }
@@ -235,6 +236,26 @@ impl Dossier {
             _ => Ok(()),
         }
     }
+}
+
+fn about_terms(terms: &Terms) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(
+        terms
+            .user
+            .iter()
+            .map(|user| format!("user       {user}, with its groups")),
+    );
+    lines.extend(terms.group.iter().map(|group| format!("group      {group}")));
+    lines.extend(
+        terms
+            .umask
+            .iter()
+            .map(|umask| format!("umask      {}", escape(umask))),
+    );
+    let limits = terms.limits.iter();
+    lines.extend(limits.map(|(name, most)| format!("limit      {} {most}", name.as_str())));
+    lines
 }
 
 fn about_fetch(fetch: &Fetch) -> Vec<String> {

@@ -9,7 +9,7 @@ use lictor_policy::evaluate::{Outcome, Question, Verdict, evaluate};
 use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_policy::{Law, NodeContext};
 use lictor_proto::Digest;
-use lictor_proto::doc::{Exec, Job, Script, Spec, Stdin};
+use lictor_proto::doc::{Collect, Exec, Fetch, Job, Script, Spec, Stdin};
 use lictor_proto::{Name, NodeId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::directory::Node;
@@ -147,12 +147,7 @@ impl Told<'_> {
 
 fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId, &LawFiles)) -> Result<Job> {
     let now = Timestamp::now();
-    let env = args.env.iter().cloned().collect();
-    let spec = match work::of(&args.what, || Ok(law.clone()))? {
-        Spec::Exec(exec) => Spec::Exec(Exec { env, ..exec }),
-        Spec::Script(script) => Spec::Script(Script { env, ..script }),
-        other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
-    };
+    let spec = spec(args, law)?;
     Ok(Job {
         tag: Default::default(),
         org: session.config.org.clone(),
@@ -173,6 +168,29 @@ fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId
         issued_at: now,
         not_before: now,
         expires_at: now.plus(std::time::Duration::from_secs(300)),
+    })
+}
+
+fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
+    let (env, terms) = (args.env.iter().cloned().collect(), args.terms.of_job());
+    Ok(match (&args.fetch, &args.collect) {
+        (Some(to), _) => Spec::Fetch(Fetch {
+            to: to.clone(),
+            sha256: Digest::of(b"prediction"),
+            size: args.size,
+            mode: args.mode.clone(),
+            owner: None,
+            group: None,
+            replace: false,
+            timeout_ms: None,
+            sandbox: None,
+        }),
+        (None, Some(from)) => Spec::Collect(Collect::new(from.clone(), args.size)),
+        (None, None) => match work::of(&args.what(), || Ok(law.clone()))? {
+            Spec::Exec(exec) => Spec::Exec(Exec { env, terms, ..exec }),
+            Spec::Script(script) => Spec::Script(Script { env, terms, ..script }),
+            other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
+        },
     })
 }
 
@@ -216,6 +234,8 @@ fn assume(name: &Name, profile: &Profile, spec: &Spec) -> Facts {
         rootfs: profile.rootfs,
         rootfs_index: None,
         run_as_uid: 0,
+        run_as_gid: None,
+        run_as_groups: Vec::new(),
         cwd: profile.cwd.clone().unwrap_or_else(|| "/workspace".to_owned()),
         secrets: Vec::new(),
     }

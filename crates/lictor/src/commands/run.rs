@@ -147,13 +147,14 @@ fn spec(store: &TrustStore, args: &Run) -> Result<Spec> {
     };
     let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let (env, timeout) = (args.env.iter().cloned().collect(), args.timeout.map(millis));
-    let (cwd, sandbox) = (args.cwd.clone(), args.sandbox.clone());
+    let (cwd, sandbox, terms) = (args.cwd.clone(), args.sandbox.clone(), args.terms.of_job());
     Ok(match super::work::of(&args.what, law)? {
         Spec::Exec(exec) => Spec::Exec(Exec {
             env,
             cwd,
             sandbox,
             timeout_ms: timeout,
+            terms,
             ..exec
         }),
         Spec::Script(script) => Spec::Script(Script {
@@ -161,6 +162,7 @@ fn spec(store: &TrustStore, args: &Run) -> Result<Spec> {
             cwd,
             sandbox,
             timeout_ms: timeout,
+            terms,
             ..script
         }),
         // Of another command, which says these things by itself.

@@ -27,11 +27,13 @@ pub(crate) async fn run(session: &Session, args: &Tokens) -> Result {
                             format!("{:?}", t.scope).to_lowercase(),
                             shown(t.expires_at),
                             shown(t.last_used_at),
+                            t.requests_per_second
+                                .map_or_else(|| "-".to_owned(), |n| format!("{n}/s")),
                             escape(&t.label),
                         ]
                     })
                     .collect();
-                table(&["id", "scope", "expires", "last used", "label"], &rows)
+                table(&["id", "scope", "expires", "last used", "rate", "label"], &rows)
             })?;
         }
         TokensCommand::New(new) => {
@@ -63,5 +65,6 @@ fn request(new: &NewToken) -> api::NewToken {
         label: new.label.clone(),
         scope: new.scope.into(),
         expires_at: new.ttl.map(|ttl| Timestamp::now().plus(ttl)),
+        requests_per_second: new.rate,
     }
 }

@@ -47,10 +47,11 @@ impl Execution {
         if late && matches!(outcome, Ok(_) | Err(Error::Refused(_))) {
             self.live.end(receipt);
         }
-        self.link
-            .app
-            .rollouts
-            .poke(&self.live.key.org, &self.live.key.job_id);
+        let app = &self.link.app;
+        if matches!(outcome, Ok(_) | Err(Error::Refused(_))) {
+            app.running.end(&self.live.key);
+        }
+        app.rollouts.poke(&self.live.key.org, &self.live.key.job_id);
         let told = match outcome {
             Ok(ended) => self.acknowledge(&finished, ended).await?,
             Err(Error::Refused(why)) => {

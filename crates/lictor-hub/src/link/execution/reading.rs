@@ -164,6 +164,7 @@ mod tests {
     use tokio::sync::{Mutex, mpsc};
 
     use super::*;
+    use crate::link::input::InputBody;
 
     type Pieces = mpsc::Receiver<Result<Bytes, PeerError>>;
 
@@ -176,6 +177,10 @@ mod tests {
     #[async_trait]
     impl NodePeer for Node {
         async fn ask(&self, _: Request) -> Result<Reply, PeerError> {
+            Err(PeerError::Unsupported)
+        }
+
+        async fn input(&self, _: &Digest, _: u64, _: InputBody) -> Result<Reply, PeerError> {
             Err(PeerError::Unsupported)
         }
 

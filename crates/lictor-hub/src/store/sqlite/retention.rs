@@ -14,7 +14,7 @@ use lictor_proto::{NodeId, OrgId, Timestamp};
 use super::SqliteStore;
 use super::rows::{digest, ms, text, word};
 use super::writer::{Tx, Write};
-use crate::store::{Depth, Forgotten, Keep, Quarantined, Retained, StoreError};
+use crate::store::{Depth, ExecutionKey, Forgotten, Keep, Quarantined, Retained, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -227,5 +227,30 @@ impl Retained for SqliteStore {
             })
         };
         rows.into_iter().map(depth).collect()
+    }
+
+    async fn jobs_stored(&self) -> Result<Vec<(OrgId, u64)>> {
+        let rows: Vec<(String, i64)> = sqlx::query_as("SELECT org, jobs FROM job_counts")
+            .fetch_all(&self.reads)
+            .await?;
+        rows.into_iter()
+            .map(|(org, jobs)| Ok((text(&org)?, jobs.unsigned_abs())))
+            .collect()
+    }
+
+    async fn under_way(&self) -> Result<Vec<ExecutionKey>> {
+        let rows: Vec<(String, String, String)> = sqlx::query_as(
+            "SELECT org, job_id, node_id FROM executions WHERE state IN ('leased', 'running')",
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let key = |(org, job, node): (String, String, String)| {
+            Ok(ExecutionKey {
+                org: text(&org)?,
+                job_id: text(&job)?,
+                node_id: text(&node)?,
+            })
+        };
+        rows.into_iter().map(key).collect()
     }
 }

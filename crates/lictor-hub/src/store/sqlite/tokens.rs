@@ -22,8 +22,8 @@ impl Write for PutToken {
 
 pub(super) async fn insert_token(tx: &mut Tx, token: &TokenRow) -> Result<()> {
     sqlx::query(
-        "INSERT INTO tokens (token_id, org, label, scope, secret_hash, created_at, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO tokens (token_id, org, label, scope, secret_hash, created_at, expires_at, requests_per_second)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )
     .bind(&token.token_id)
     .bind(token.org.as_str())
@@ -32,6 +32,7 @@ pub(super) async fn insert_token(tx: &mut Tx, token: &TokenRow) -> Result<()> {
     .bind(token.secret_hash.0.as_slice())
     .bind(ms(token.created_at))
     .bind(token.expires_at.map(ms))
+    .bind(token.requests_per_second)
     .execute(&mut tx.conn)
     .await?;
     let event = Event::new(EventType::TokenCreated)
@@ -93,10 +94,11 @@ type Columns = (
     i64,
     Option<i64>,
     Option<i64>,
+    Option<u32>,
 );
 
 fn read(row: Columns) -> Result<TokenRow> {
-    let (token_id, org, label, scope, hash, created, expires, used) = row;
+    let (token_id, org, label, scope, hash, created, expires, used, requests_per_second) = row;
     Ok(TokenRow {
         token_id,
         org: text(&org)?,
@@ -106,6 +108,7 @@ fn read(row: Columns) -> Result<TokenRow> {
         created_at: time(created),
         expires_at: expires.map(time),
         last_used_at: used.map(time),
+        requests_per_second,
     })
 }
 
@@ -117,7 +120,7 @@ impl Tokens for SqliteStore {
 
     async fn token(&self, token_id: &str) -> Result<Option<TokenRow>> {
         let row: Option<Columns> = sqlx::query_as(
-            "SELECT token_id, org, label, scope, secret_hash, created_at, expires_at, last_used_at
+            "SELECT token_id, org, label, scope, secret_hash, created_at, expires_at, last_used_at, requests_per_second
              FROM tokens WHERE token_id = ?1",
         )
         .bind(token_id)
@@ -128,7 +131,7 @@ impl Tokens for SqliteStore {
 
     async fn tokens(&self, org: &OrgId, after: Option<String>, limit: u32) -> Result<Vec<TokenRow>> {
         let rows: Vec<Columns> = sqlx::query_as(
-            "SELECT token_id, org, label, scope, secret_hash, created_at, expires_at, last_used_at
+            "SELECT token_id, org, label, scope, secret_hash, created_at, expires_at, last_used_at, requests_per_second
              FROM tokens WHERE org = ?1 AND token_id > ?2 ORDER BY token_id LIMIT ?3",
         )
         .bind(org.as_str())

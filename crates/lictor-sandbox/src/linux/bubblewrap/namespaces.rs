@@ -32,7 +32,7 @@ use crate::linux::spawn::{self, Launch, LaunchFile};
 use crate::linux::supervisor::{Timer, expiry};
 use crate::linux::table::HostCgroups;
 use crate::linux::zygote::Zygote;
-use crate::plan::LaunchSpec;
+use crate::plan::{LaunchSpec, UMASK};
 use crate::program::{ExecBy, FileIdentity};
 
 /// Between two looks at whether bwrap is done.
@@ -273,6 +273,7 @@ fn launch<'a>(
         confine: false,
         filter: None,
         rlimits: vec![(libc::RLIMIT_CORE, 0, 0)],
+        umask: UMASK,
         ids_inside: false,
         ignore_sigchld: true,
         die_with_keeper: true,

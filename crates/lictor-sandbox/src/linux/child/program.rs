@@ -301,7 +301,7 @@ unsafe fn clean_slate(table: &Table) {
             set_handler(libc::SIGCHLD, libc::SIG_IGN);
         }
         libc::setsid();
-        libc::umask(0o022);
+        libc::umask(table.umask);
     }
 }
 

@@ -269,6 +269,7 @@ impl Own {
         words.push(executed.cloned().unwrap_or_default());
         words.push(spec.egress.as_ref().map_or(0, |_| PROXY_PORT).to_string());
         words.push(processes(spec).to_string());
+        words.push(spec.umask.to_string());
         words.push(limits.len().to_string());
         for (resource, soft, hard) in limits {
             words.extend([resource.to_string(), soft.to_string(), hard.to_string()]);

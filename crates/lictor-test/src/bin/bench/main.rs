@@ -12,6 +12,7 @@
 //! | `egress.rs` | h: bytes and round trips through the egress proxy, against the bare sockets |
 //! | `abuse.rs` | i: a neighbour's `true` while a sandboxed job does its worst, against the same without it |
 //! | `fanout.rs` | k: one job on 200 nodes, to the last verified receipt |
+//! | `transfer.rs` | l: one large file to a node and from one, against scp |
 //! | `steps.rs` | which step of row a costs what |
 
 // A measuring program: it starts processes and prints a table.
@@ -31,6 +32,7 @@ mod ssh;
 mod stalled;
 mod steps;
 mod table;
+mod transfer;
 
 use anyhow::Result;
 
@@ -99,11 +101,12 @@ enum Rows {
     Egress,
     Abuse,
     Fanout,
+    Transfer,
     Steps,
 }
 
 impl Rows {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Latency,
         Self::Bulk,
         Self::Crowd,
@@ -112,6 +115,7 @@ impl Rows {
         Self::Egress,
         Self::Abuse,
         Self::Fanout,
+        Self::Transfer,
         Self::Steps,
     ];
 
@@ -126,6 +130,7 @@ impl Rows {
             Self::Egress => ("h", "egress"),
             Self::Abuse => ("i", "abuse"),
             Self::Fanout => ("k", "fanout"),
+            Self::Transfer => ("l", "transfer"),
             Self::Steps => ("a", "steps"),
         }
     }
@@ -150,6 +155,7 @@ async fn measure(rows: Rows, table: &mut Table, effort: &Effort, base: &mut Opti
         Rows::Egress => egress::measure(table, effort)?,
         Rows::Abuse => abuse::measure(table, effort).await?,
         Rows::Fanout => fanout::measure(table, effort).await?,
+        Rows::Transfer => transfer::measure(table, effort)?,
         Rows::Steps => {
             let base = match base {
                 Some(base) => base.p50(),

@@ -37,7 +37,7 @@ impl Sshd {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
-             StrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\nMaxSessions 64\n\
+             StrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\nSubsystem sftp internal-sftp\nMaxSessions 64\n\
              SetEnv HOME={}\n",
             path("host"),
             path("authorized"),
@@ -83,7 +83,35 @@ impl Sshd {
             .args(arguments);
         command
     }
+
+    /// `scp` of a file to a place there, over the shared connection.
+    pub(crate) fn copy(&self, file: &std::path::Path, to: &std::path::Path) -> Command {
+        let path = |name: &str| self.dir.path().join(name).display().to_string();
+        let mut command = Command::new("scp");
+        command
+            .args([
+                "-q",
+                "-F",
+                "none",
+                "-i",
+                &path("user"),
+                "-P",
+                &self.port.to_string(),
+            ])
+            .args(OPTIONS.map(|option| format!("-o{option}")))
+            .arg(format!("-oControlPath={}", path("control")))
+            .arg(file)
+            .arg(format!("127.0.0.1:{}", to.display()));
+        command
+    }
 }
+
+const OPTIONS: [&str; 4] = [
+    "StrictHostKeyChecking=no",
+    "UserKnownHostsFile=/dev/null",
+    "LogLevel=ERROR",
+    "BatchMode=yes",
+];
 
 fn common(key: &str, control: &str, port: u16) -> Vec<String> {
     let mut all = vec![
@@ -98,12 +126,7 @@ fn common(key: &str, control: &str, port: u16) -> Vec<String> {
         "-p".to_owned(),
         port.to_string(),
     ]);
-    for option in [
-        "StrictHostKeyChecking=no",
-        "UserKnownHostsFile=/dev/null",
-        "LogLevel=ERROR",
-        "BatchMode=yes",
-    ] {
+    for option in OPTIONS {
         all.extend(["-o".to_owned(), option.to_owned()]);
     }
     all

@@ -180,6 +180,17 @@ async fn hub_calls_every_route_without_a_signature() -> Result<Seen> {
                 let answer = scene.hub.call(method, &path, Bytes::new()).await?;
                 ensure!(!answer.status.is_success(), "output of a job that never ran");
             }
+            // Bytes of what no signature names are no digest's.
+            Route::Input => {
+                let path = path.replace("{sha256}", &digest(&job)?.to_string());
+                let body = Bytes::from_static(b"something");
+                let answer = scene.hub.call(method, &path, body).await?;
+                let reply = lictor_proto::json::from_slice(&answer.body)?;
+                ensure!(
+                    matches!(&reply, Reply::Refused(why) if why.code == Code::StdinMismatch),
+                    "{reply:?}"
+                );
+            }
             Route::Ask => {
                 for request in requests(&bare, digest(&job)?) {
                     refuses_bare(&scene, &request).await?;

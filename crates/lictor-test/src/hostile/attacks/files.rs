@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use hyper::Method;
 use lictor_proto::agent::{OfferReply, Reply, Request, StdinPiece};
 use lictor_proto::doc::{Fetch, Spec};
 use lictor_proto::{Code, Digest, Envelope, limits};
@@ -21,6 +22,8 @@ attacks! {
     hub_changes_where_a_file_goes => Some(Code::SignatureInvalid),
     hub_brings_a_file_again => Some(Code::Replayed),
     hub_has_a_larger_file_come_that_nobody_waits_for => Some(Code::LimitExceeded),
+    hub_swaps_a_file_in_a_stream => Some(Code::StdinMismatch),
+    hub_streams_more_than_a_file_has => Some(Code::LimitExceeded),
 }
 
 const CONTENT: &[u8] = b"the true content of a file\n";
@@ -187,5 +190,56 @@ async fn hub_has_a_larger_file_come_that_nobody_waits_for() -> Result<Seen> {
     });
     let seen = scene.refuses_request(&beyond, Code::LimitExceeded).await?;
     honestly(&scene, &job(&scene, &to)?, &to).await?;
+    Ok(seen)
+}
+
+/// Bytes as one body, from a position on.
+async fn streamed(scene: &Scene, bytes: &[u8], from: usize) -> Result<Reply> {
+    let path = format!("/v1/input/{}?from={from}", Digest::of(CONTENT));
+    let answer = scene.hub.call(Method::POST, &path, bytes.to_vec().into()).await?;
+    Ok(lictor_proto::json::from_slice(&answer.body)?)
+}
+
+async fn refuses_stream(scene: &Scene, bytes: &[u8], code: Code) -> Result<Seen> {
+    match streamed(scene, bytes, 0).await? {
+        Reply::Refused(why) if why.code == code => scene.noted(code).await,
+        other => anyhow::bail!("IT GOT THROUGH: {other:?}"),
+    }
+}
+
+async fn streams_what_is_there(scene: &Scene, job: &str, to: &Path) -> Result<()> {
+    let (first, rest) = CONTENT.split_at(7);
+    ensure!(scene.hub.ask(&piece(first, 0, false)).await? == Reply::Done);
+    let reply = streamed(scene, rest, first.len()).await?;
+    ensure!(reply == Reply::Done, "honest content was refused: {reply:?}");
+    scene.runs(job, &[]).await?;
+    ensure!(fs::read(to)? == CONTENT, "another file");
+    Ok(())
+}
+
+async fn hub_swaps_a_file_in_a_stream() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (_dir, to) = place()?;
+    let job = job(&scene, &to)?;
+    let seen = refuses_stream(&scene, b"the hub's content of a file", Code::StdinMismatch).await?;
+    let late = scene.refused_offer(&job).await?;
+    ensure!(late == Code::StdinMissing, "{late}");
+    // The end of a body is no end of a file.
+    refuses_stream(&scene, &CONTENT[..7], Code::StdinMismatch).await?;
+    nothing_came(&to)?;
+    streams_what_is_there(&scene, &job, &to).await?;
+    Ok(seen)
+}
+
+async fn hub_streams_more_than_a_file_has() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (_dir, to) = place()?;
+    let job = job(&scene, &to)?;
+    let late = scene.refused_offer(&job).await?;
+    ensure!(late == Code::StdinMissing, "{late}");
+    let more = [CONTENT, b"and more"].concat();
+    let seen = refuses_stream(&scene, &more, Code::LimitExceeded).await?;
+    nothing_came(&to)?;
+    streams_what_is_there(&scene, &job, &to).await?;
     Ok(seen)
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lictor_proto::agent::OfferReply;
 use lictor_proto::doc::{Outcome, Spec};
 use lictor_proto::{Code, Envelope, NodeId, limits};
@@ -27,6 +27,8 @@ attacks! {
     hub_has_a_forbidden_operator_sign => Some(Code::Forbidden),
     hub_lies_about_what_a_node_is => Some(Code::ExpectationFailed),
     hub_sends_a_job_of_an_unknown_kind => Some(Code::KindUnsupported),
+    hub_sends_a_job_with_a_field_of_a_later_version => Some(Code::PayloadMalformed),
+    hub_asks_for_receipts_of_jobs_that_do_not_read => Some(Code::SignerUnknown),
 }
 
 /// The hub has said that this node runs another system, and alice has chosen it for that.
@@ -180,8 +182,78 @@ async fn hub_sends_a_job_of_an_unknown_kind() -> Result<Seen> {
     scene.honest().await?;
     let mut job = serde_json::to_value(scene.job("alice", &["true"]))?;
     job["kind"] = "reboot".into();
-    let mut envelope = sign(&scene.job("alice", &["true"]), &[&key("alice")]);
-    envelope.payload = serde_json::to_vec(&job)?;
-    envelope.signatures[0].sig = key("alice").sign(&envelope.pae()).to_vec();
-    scene.refuses(&to_wire(&envelope), Code::KindUnsupported).await
+    let wire = signed_as_it_is(&scene, &job)?;
+    let seen = scene.refuses(&wire, Code::KindUnsupported).await?;
+    denied_by_receipt(&scene, &wire, Code::KindUnsupported).await?;
+    Ok(seen)
+}
+
+/// A field of a later version. Nothing starts, and the node says so by a receipt, also when it is asked again.
+async fn hub_sends_a_job_with_a_field_of_a_later_version() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (runs, command) = scene.counter();
+    let mut job = serde_json::to_value(scene.job("alice", &["sh", "-c", &command]))?;
+    scene.runs(&signed_as_it_is(&scene, &job)?, &[]).await?;
+    job["nonce"] = "AAAAAAAAAAAAAAAAAAAAAA==".into();
+    job["spec"]["priority"] = 7.into();
+    let wire = signed_as_it_is(&scene, &job)?;
+    let seen = scene.refuses(&wire, Code::PayloadMalformed).await?;
+    denied_by_receipt(&scene, &wire, Code::PayloadMalformed).await?;
+    ensure!(scene.offer(&wire, &[]).await? == OfferReply::Known, "it was seen");
+    ensure!(fs::read_to_string(&runs)? == "x\n", "it ran");
+    Ok(seen)
+}
+
+/// Of another node, of nobody in the roster, and of one whose name is not the signer's: no receipt for any of them.
+async fn hub_asks_for_receipts_of_jobs_that_do_not_read() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let honest = serde_json::to_value(scene.job("alice", &["true"]))?;
+    let elsewhere = NodeId::derive(&scene.org.id, &key("another machine").public().key);
+    let mut last = None;
+    for (field, value, signer) in [
+        ("nodes", serde_json::json!([elsewhere]), "alice"),
+        ("operator", "bob".into(), "alice"),
+        ("org", Org::found("another")?.id.to_string().into(), "alice"),
+        ("expires_at", "2099-01-01T00:00:00.000Z".into(), "alice"),
+        ("nodes", honest["nodes"].clone(), "the hub"),
+    ] {
+        let mut job = honest.clone();
+        job["later"] = true.into();
+        job[field] = value;
+        let wire = signed_by(&scene, &job, signer)?;
+        let code = match signer {
+            "the hub" => Code::SignerUnknown,
+            _ => Code::PayloadMalformed,
+        };
+        let reply = scene.offer(&wire, &[]).await?;
+        let is_refused = matches!(&reply, OfferReply::Refused(refusal) if refusal.code == code);
+        ensure!(is_refused, "{field} of {signer}: {reply:?}");
+        last = Some(scene.noted(code).await?);
+    }
+    // With everything right besides, there is one: what is refused above is refused for what it says.
+    let mut job = honest;
+    job["later"] = true.into();
+    let wire = signed_as_it_is(&scene, &job)?;
+    scene.refuses(&wire, Code::PayloadMalformed).await?;
+    denied_by_receipt(&scene, &wire, Code::PayloadMalformed).await?;
+    last.context("none was tried")
+}
+
+/// Signed by alice, whatever it is.
+fn signed_as_it_is(scene: &Scene, job: &serde_json::Value) -> Result<String> {
+    signed_by(scene, job, "alice")
+}
+
+fn signed_by(scene: &Scene, job: &serde_json::Value, signer: &str) -> Result<String> {
+    let mut envelope = sign(&scene.job("alice", &["true"]), &[&key(signer)]);
+    envelope.payload = serde_json::to_vec(job)?;
+    envelope.signatures[0].sig = key(signer).sign(&envelope.pae()).to_vec();
+    Ok(to_wire(&envelope))
+}
+
+async fn denied_by_receipt(scene: &Scene, wire: &str, code: Code) -> Result<()> {
+    let receipt = scene.receipt(&scene.hub.finished(digest(wire)?).await?)?;
+    ensure!(receipt.outcome == Outcome::Denied, "{:?}", receipt.doc());
+    ensure!(receipt.code == Some(code), "{:?}", receipt.doc());
+    Ok(())
 }

@@ -80,11 +80,40 @@ impl Node {
                 "none serves {}: what follows is as found from here",
                 dir.display()
             );
-            return vec![Finding::good("agent", says)];
+            return [Finding::good("agent", says)]
+                .into_iter()
+                .chain(archive(dir))
+                .collect();
         };
         let pid = agent.process.pid;
         let says = format!("process {pid} serves {} since {}", dir.display(), agent.since);
-        vec![Finding::good("agent", says), cgroup(agent)]
+        [Finding::good("agent", says), cgroup(agent)]
+            .into_iter()
+            .chain(archive(dir))
+            .collect()
+    }
+}
+
+/// Results that the hub never took, if there are any.
+fn archive(dir: &Path) -> Option<Finding> {
+    let what = "archive";
+    match lictor_warden::archive::list(dir) {
+        Ok(all) => {
+            let (_, oldest) = all.first()?;
+            let n = all.len();
+            let says = format!(
+                "{n} results that the hub has not taken, the oldest of {}",
+                oldest.finished_at
+            );
+            let fix = "They are told to the hub when it is back: look at its link. `lictor agent archive ls` shows them.";
+            Some(Finding::new(what, Level::Lacks, says, fix))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => None,
+        Err(e) => Some(Finding::bad(
+            what,
+            chain(&e),
+            "Look at the directory `archive` of the node's.",
+        )),
     }
 }
 
