@@ -275,6 +275,7 @@ pub enum JobDocument {
     Ask,
     Approval,
     Release,
+    Remark,
     Cancel,
     Receipt,
 }
@@ -403,6 +404,7 @@ impl JobDocument {
             Self::Ask => "ask",
             Self::Approval => "approval",
             Self::Release => "release",
+            Self::Remark => "remark",
             Self::Cancel => "cancel",
             Self::Receipt => "receipt",
         }

@@ -14,6 +14,7 @@ mod law;
 mod node;
 mod receipt;
 mod release;
+mod remark;
 mod secret;
 mod terms;
 mod transfer;
@@ -30,6 +31,7 @@ pub use receipt::{
     AppliedBackend, Artifact, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage, UsedSandbox,
 };
 pub use release::Release;
+pub use remark::{Remark, Says};
 pub use secret::{Delivery, PAD, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
 pub use terms::{LimitName, Terms};
 pub use transfer::{Collect, Fetch};
@@ -57,6 +59,7 @@ pub enum DocKind {
     Approval,
     Cancel,
     Release,
+    Remark,
     Schedule,
     Session,
     Secret,
@@ -80,6 +83,7 @@ impl DocKind {
             Self::Approval => "approval",
             Self::Cancel => "cancel",
             Self::Release => "release",
+            Self::Remark => "remark",
             Self::Schedule => "schedule",
             Self::Session => "session",
             Self::Secret => "secret",

@@ -27,9 +27,11 @@ pub(crate) mod nodes;
 mod org;
 mod profiles;
 mod receipt;
+mod reject;
 mod release;
 mod result;
 mod retry;
+mod review;
 mod rollout;
 #[cfg(all(feature = "agent", unix))]
 mod rootfs;
@@ -81,6 +83,8 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Rollout(args) => block_on(rollout::run(&session()?, args)),
         Command::Release(args) => block_on(release::run(&session()?, args)),
         Command::Approvals => block_on(approvals::list(&session()?)),
+        Command::Reject(args) => block_on(reject::run(&session()?, args)),
+        Command::Review(args) => block_on(review::run(&session()?, args)),
         Command::Approve(args) => block_on(approvals::approve(&session()?, args)),
         Command::Explain(args) => block_on(explain::run(&session()?, args)),
         Command::Profiles(args) => profiles::run(&session()?, args),

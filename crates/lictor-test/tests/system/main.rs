@@ -11,6 +11,7 @@
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `terms` | user, group, umask and limits of a job's own |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
+//! | `approvals` | rejections, reviews, cancels wherever a job is, and questions at a terminal |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -26,6 +27,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod apart;
+mod approvals;
 mod commands;
 mod contract;
 mod demo;

@@ -291,6 +291,47 @@ pub(crate) struct Approve {
     pub(crate) id: JobId,
 }
 
+/// `lictor reject`.
+#[derive(Debug, Args)]
+pub(crate) struct Reject {
+    /// Why, for the requester and other approvers
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// Reject as this operator instead of the configured one
+    #[arg(long = "as", value_name = "OPERATOR")]
+    pub(crate) operator: Option<Name>,
+    /// Sign with this key of the home instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<Name>,
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
+}
+
+/// `lictor review`.
+#[derive(Debug, Args)]
+pub(crate) struct Review {
+    /// Look through so many of the newest jobs
+    #[arg(long, short = 'n', default_value_t = 100)]
+    pub(crate) limit: u32,
+    /// List only those that nobody has reviewed
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// With ID: do not ask for confirmation; needed with --json, which shows nothing to confirm
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// With ID: what you found
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// With ID: review as this operator instead of the configured one
+    #[arg(long = "as", value_name = "OPERATOR")]
+    pub(crate) operator: Option<Name>,
+    /// With ID: sign with this key of the home instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<Name>,
+    /// The job to sign for, `j_...` [default: list them]
+    pub(crate) id: Option<JobId>,
+}
+
 /// `lictor explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {

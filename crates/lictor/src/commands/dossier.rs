@@ -5,7 +5,7 @@ use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Script, Spec, Stdin, StdinWord, Terms,
+    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Remark, Says, Script, Spec, Stdin, StdinWord, Terms,
 };
 use lictor_proto::{Envelope, JobId, NodeId, limits};
 use lictor_trust::directory::Node;
@@ -24,6 +24,8 @@ pub(crate) struct Dossier {
     pub(crate) receipts: Vec<Verified<Receipt>>,
     pub(crate) approvals: Vec<Verified<Approval>>,
     pub(crate) releases: Vec<Verified<Release>>,
+    /// What people say about it; nothing acts on that.
+    pub(crate) remarks: Vec<Verified<Remark>>,
     /// The text of the script of the law that it names, if it is the one that was signed.
     of_bundle: Option<String>,
     /// What the hub handed over and does not hold.
@@ -87,6 +89,14 @@ impl Dossier {
             let release = trust.verify_release(wire, now).ok()?;
             (release.job_digest == digest).then_some(release)
         });
+        let mut keep = |result: std::result::Result<_, Refusal>| result.map_err(|r| refused.push(r)).ok();
+        let remarks = docs.remarks.iter().filter_map(|wire| {
+            keep(trust.verify_remark(wire, now).and_then(|remark| {
+                remark.check_for(&digest)?;
+                Ok(remark)
+            }))
+        });
+        let remarks: Vec<_> = remarks.collect();
         let of_bundle = match (&job.spec, trust.law(now)) {
             (Spec::Script(script), Ok(law)) => law.script(script).ok().map(str::to_owned),
             (Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) | Spec::Collect(_), _) => None,
@@ -95,6 +105,7 @@ impl Dossier {
             of_bundle,
             approvals: approvals.collect(),
             releases: releases.collect(),
+            remarks,
             wire: docs.job,
             job,
             nodes,
@@ -208,6 +219,22 @@ impl Dossier {
         lines.push(format!("law        {} or newer", job.min_bundle));
         lines.extend(self.text().map(|text| shown(&text)).unwrap_or_default());
         lines.join("\n")
+    }
+
+    /// What people say about it, a line each.
+    pub(crate) fn said_about_it(&self) -> Vec<String> {
+        let says = |remark: &Verified<Remark>| {
+            let (word, more) = match remark.says {
+                Says::Rejected => ("rejected   by", ", which stops nothing"),
+                Says::Reviewed => ("reviewed   by", ""),
+            };
+            let why = match remark.reason.as_str() {
+                "" => String::new(),
+                reason => format!(": {}", escape(reason)),
+            };
+            format!("{word} {} at {}{more}{why}", remark.operator, remark.issued_at)
+        };
+        self.remarks.iter().map(says).collect()
     }
 
     /// The text of the script that it runs; of one of the bundle only if the law held here has the one that was signed.
