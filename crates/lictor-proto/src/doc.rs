@@ -32,7 +32,7 @@ pub use receipt::{
 };
 pub use release::Release;
 pub use remark::{Remark, Says};
-pub use secret::{Delivery, PAD, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
+pub use secret::{Delivery, PAD, SECRET_FILES, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
 pub use terms::{LimitName, Terms};
 pub use transfer::{Collect, Fetch};
 pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};

@@ -10,6 +10,7 @@
 //! | `files` | files to nodes and from them, links in their way, full disks and kills in the middle |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `terms` | user, group, umask and limits of a job's own |
+//! | `secret_ways` | how secrets reach jobs in each backend, by polling, after approvals, as files |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
 //! | `approvals` | rejections, reviews, cancels wherever a job is, and questions at a terminal |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
@@ -47,6 +48,7 @@ mod rootfs;
 mod roots;
 mod sandbox;
 mod scripts;
+mod secret_ways;
 mod secrets;
 mod steps;
 mod terms;

@@ -32,7 +32,8 @@ pub(crate) struct Run {
     /// Send standard input along; it is read to its end before the job is signed
     #[arg(long)]
     pub(crate) stdin: bool,
-    /// Use this secret: NAME or NAME=memfd, whose path is in LICTOR_SECRET_NAME, or NAME=stdin (repeatable)
+    /// Use this secret: NAME or NAME=memfd, whose path is in LICTOR_SECRET_NAME, NAME=stdin, or NAME=file, which is
+    /// /run/secrets/NAME in bubblewrap (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
     pub(crate) secrets: Vec<UsedSecret>,
     /// Submit, print the job's id, and leave
@@ -346,6 +347,9 @@ pub(crate) struct Explain {
     pub(crate) env: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) terms: Terms,
+    /// With this secret, taken to be set by who asks: NAME, NAME=memfd, NAME=stdin or NAME=file (repeatable)
+    #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
+    pub(crate) secrets: Vec<UsedSecret>,
     /// As this operator instead of the configured one
     #[arg(long = "as", value_name = "OPERATOR")]
     pub(crate) operator: Option<Name>,
