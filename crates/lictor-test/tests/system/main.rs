@@ -20,6 +20,7 @@
 //! | `apart` | hub and agent as processes that stop, crash and come back |
 //! | `network` | a cable that is cut, half open, or long |
 //! | `demo` | the demo, ended in the middle |
+//! | `kills_people` | the same, for approvals and rollouts |
 //! | `kills` | SIGKILL at random moments (`LICTOR_KILLS=200` for the nightly size) |
 //!
 //! No test sleeps: each waits for what it needs, with a deadline.
@@ -38,6 +39,7 @@ mod files;
 mod fleet;
 mod follow;
 mod kills;
+mod kills_people;
 mod law;
 mod limits;
 mod network;
