@@ -149,7 +149,6 @@ impl Dossier {
     /// The signed request in words, nothing of it from the hub's mouth.
     pub(crate) fn describe(&self) -> String {
         let job = &self.job;
-        let process = job.process();
         let names: Vec<_> = self
             .nodes
             .iter()
@@ -180,6 +179,26 @@ impl Dossier {
                 lines.splice(4..4, about_collect(collect));
             }
         }
+        lines.extend(self.about_process());
+        for (fact, value) in job.expect.each() {
+            lines.push(format!("expects    {fact}={}", escape(value)));
+        }
+        if let Some(former) = job.retry_of {
+            lines.push(format!("retry of   {former}"));
+        }
+        if !job.reason.is_empty() {
+            lines.push(format!("reason     {}", escape(&job.reason)));
+        }
+        lines.push(format!("valid      {} to {}", job.not_before, job.expires_at));
+        lines.push(format!("law        {} or newer", job.min_bundle));
+        lines.extend(self.text().map(|text| shown(&text)).unwrap_or_default());
+        lines.join("\n")
+    }
+
+    /// What it says about its process, besides what is run.
+    fn about_process(&self) -> Vec<String> {
+        let (job, process) = (&self.job, self.job.process());
+        let mut lines = Vec::new();
         if let Some(cwd) = process.cwd {
             lines.push(format!("directory  {}", escape(cwd)));
         }
@@ -206,19 +225,7 @@ impl Dossier {
         if let Some(keep) = process.keep_bytes {
             lines.push(format!("keeps      {keep} bytes of output"));
         }
-        for (fact, value) in job.expect.each() {
-            lines.push(format!("expects    {fact}={}", escape(value)));
-        }
-        if let Some(former) = job.retry_of {
-            lines.push(format!("retry of   {former}"));
-        }
-        if !job.reason.is_empty() {
-            lines.push(format!("reason     {}", escape(&job.reason)));
-        }
-        lines.push(format!("valid      {} to {}", job.not_before, job.expires_at));
-        lines.push(format!("law        {} or newer", job.min_bundle));
-        lines.extend(self.text().map(|text| shown(&text)).unwrap_or_default());
-        lines.join("\n")
+        lines
     }
 
     /// What people say about it, a line each.
