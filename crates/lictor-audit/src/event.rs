@@ -158,6 +158,8 @@ event_types! {
     ApprovalSubmitted = "approval_submitted", Hub, "A signed approval was stored and passed on.";
     ApprovalRejected = "approval_rejected", Hub, "An approval was refused.";
     ReleaseSubmitted = "release_submitted", Hub, "A signed release was stored and passed on.";
+    RemarkSubmitted = "remark_submitted", Hub, "A signed rejection or review was stored; nothing follows from it.";
+    RemarkRejected = "remark_rejected", Hub, "A rejection or review was refused.";
     ReleaseRejected = "release_rejected", Hub, "A release was refused.";
     RolloutTurned = "rollout_turned", Hub, "A rollout began, went on, paused, stopped or ended.";
     CancelSubmitted = "cancel_submitted", Hub, "A signed cancel was stored and passed on.";

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, Missed, NodeKind, Overlap, Release,
-    Schedule, SealedFor, Secret, SecretUse, Spec, Stdin,
+    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, Missed, NodeKind, Overlap, Release, Remark,
+    Says, Schedule, SealedFor, Secret, SecretUse, Spec, Stdin,
 };
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
@@ -250,6 +250,28 @@ impl<'a> Signer<'a> {
             min_bundle: self.min_bundle,
             issued_at: now,
             expires_at: now.plus(valid),
+        })
+    }
+
+    /// Signs a word about a job, for people: by which receipts, where it is a review, and why.
+    ///
+    /// # Errors
+    /// The refusal of whichever rule it breaks.
+    pub fn remark(
+        &self,
+        job: Digest,
+        says: Says,
+        (receipts, reason): (Vec<Digest>, &str),
+    ) -> Result<SignedDoc, Refusal> {
+        self.seal(&Remark {
+            tag: Default::default(),
+            org: self.org.clone(),
+            job_digest: job,
+            operator: self.operator.clone(),
+            says,
+            receipts,
+            reason: reason.to_owned(),
+            issued_at: Timestamp::now(),
         })
     }
 

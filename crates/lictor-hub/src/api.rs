@@ -59,6 +59,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::approve_job))
         .routes(routes!(jobs::release))
+        .routes(routes!(jobs::remark))
         .routes(routes!(jobs::approvals, jobs::approve))
         .routes(routes!(rollouts::submit))
         .routes(routes!(rollouts::get))

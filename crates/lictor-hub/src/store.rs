@@ -277,6 +277,7 @@ pub enum JobDocument {
     Ask,
     Approval,
     Release,
+    Remark,
     Cancel,
     Receipt,
 }
@@ -418,6 +419,7 @@ impl JobDocument {
             Self::Ask => "ask",
             Self::Approval => "approval",
             Self::Release => "release",
+            Self::Remark => "remark",
             Self::Cancel => "cancel",
             Self::Receipt => "receipt",
         }

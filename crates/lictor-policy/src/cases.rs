@@ -3,19 +3,21 @@
 //! A case names who asks for what, where, and what must come of it. What is left out has a plain default, so that a
 //! case says only what it is about. Facts are assumed, not found: a case tests the policy, not a machine.
 
+mod secrets;
+mod signed;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_proto::doc::{
-    Approval, ApprovalFacts, Cancel, Job, NodeKind, Origin, Release, Stdin, Workspace,
-};
+use lictor_proto::doc::{Cancel, Job, NodeKind, Origin, Stdin, Workspace};
 use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::parse_duration;
 use serde::Deserialize;
 
+pub use self::secrets::CaseSecret;
+use self::signed::{approval, release};
 use crate::entities::NodeContext;
 use crate::evaluate::{Outcome, Question, Verdict, evaluate, evaluate_cancel};
 use crate::facts::Facts;
@@ -80,6 +82,9 @@ pub struct Case {
     pub stdin: Option<String>,
     /// The kept sandbox that the job names.
     pub sandbox: Option<Name>,
+    /// The secrets that the job uses.
+    #[serde(default)]
+    pub secrets: Vec<CaseSecret>,
     /// The job's reason.
     #[serde(default)]
     pub reason: String,
@@ -347,7 +352,7 @@ impl Case {
                 .stdin
                 .as_ref()
                 .map_or(Stdin::NONE, |text| Stdin::bytes(text.as_bytes())),
-            secrets: Default::default(),
+            secrets: secrets::in_order(&self.secrets),
             after: Default::default(),
             expect: Default::default(),
             output_to: Default::default(),
@@ -371,6 +376,7 @@ impl Case {
         }
         facts.program.writable = self.writable;
         facts.run_as_uid = self.uid;
+        secrets::set_by(&self.secrets, &mut facts);
         facts
     }
 
@@ -427,33 +433,4 @@ fn millis(d: Duration) -> u64 {
 
 fn node_id(n: u32) -> NodeId {
     NodeId::derive(&OrgId::from_root(&JOB), &Digest::of(&n.to_le_bytes()).0)
-}
-
-fn approval(who: &Name, facts: &Facts, now: Timestamp) -> Approval {
-    Approval {
-        tag: Default::default(),
-        org: OrgId::from_root(&JOB),
-        job_digest: JOB,
-        approver: who.clone(),
-        facts: vec![ApprovalFacts {
-            node_id: node_id(0),
-            facts_digest: facts.digest(),
-        }],
-        min_bundle: 0,
-        issued_at: now,
-        expires_at: now.plus(Duration::from_secs(3600)),
-    }
-}
-
-fn release(who: &Name, now: Timestamp) -> Release {
-    Release {
-        tag: Default::default(),
-        org: OrgId::from_root(&JOB),
-        job_digest: JOB,
-        operator: who.clone(),
-        nodes: vec![node_id(0)],
-        min_bundle: 0,
-        issued_at: now,
-        expires_at: now.plus(Duration::from_secs(3600)),
-    }
 }

@@ -223,6 +223,9 @@ pub struct JobDocuments {
     pub releases: Vec<Wire>,
     /// Signed cancels.
     pub cancels: Vec<Wire>,
+    /// Signed remarks: rejections and reviews, for people.
+    #[serde(default)]
+    pub remarks: Vec<Wire>,
 }
 
 /// `POST /api/v1/jobs/{id}/follow`: go on following a job on several nodes. The answer is its stream ([`FRAMES`]).

@@ -14,6 +14,7 @@ mod law;
 mod node;
 mod receipt;
 mod release;
+mod remark;
 mod schedule;
 mod secret;
 mod terms;
@@ -32,8 +33,9 @@ pub use receipt::{
     AppliedBackend, Artifact, Exit, KeptRange, LimitHit, Outcome, Receipt, StreamSummary, Usage, UsedSandbox,
 };
 pub use release::Release;
+pub use remark::{Remark, Says};
 pub use schedule::{Fired, FiredWire, Missed, Origin, Overlap, Schedule};
-pub use secret::{Delivery, PAD, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
+pub use secret::{Delivery, PAD, SECRET_FILES, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
 pub use terms::{LimitName, Terms};
 pub use transfer::{Collect, Fetch};
 pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};
@@ -61,6 +63,7 @@ pub enum DocKind {
     Approval,
     Cancel,
     Release,
+    Remark,
     Schedule,
     Session,
     Secret,
@@ -84,6 +87,7 @@ impl DocKind {
             Self::Approval => "approval",
             Self::Cancel => "cancel",
             Self::Release => "release",
+            Self::Remark => "remark",
             Self::Schedule => "schedule",
             Self::Session => "session",
             Self::Secret => "secret",

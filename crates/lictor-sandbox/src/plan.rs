@@ -141,6 +141,13 @@ pub(crate) struct LaunchSpec {
     /// What keeps the values of secrets in memory; the program's files have their descriptors.
     #[serde(skip)]
     pub(crate) secrets: Vec<SecretFile>,
+    /// Secrets that are files in the job's own mounts, by their names: such a sandbox is no other job's.
+    #[serde(serialize_with = "names", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secret_files: Vec<(Name, SecretFile)>,
+}
+
+fn names<S: serde::Serializer>(files: &[(Name, SecretFile)], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_seq(files.iter().map(|(name, _)| name))
 }
 
 fn millis<S: serde::Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
@@ -196,6 +203,7 @@ impl LaunchSpec {
             egress,
             job: JobId::from_digest(&Digest::of(dir.as_os_str().as_encoded_bytes())),
             secrets: Vec::new(),
+            secret_files: Vec::new(),
         }
     }
 

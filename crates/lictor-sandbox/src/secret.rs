@@ -2,16 +2,17 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use lictor_policy::facts::SecretFacts;
 use lictor_proto::Name;
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::SecretUse;
+use lictor_proto::doc::{Delivery, SECRET_FILES, SecretUse};
 use lictor_trust::profiles::Backend;
 
 use crate::imp;
-use crate::plan::{Resolved, Unenforceable};
+use crate::plan::{LaunchSpec, Resolved, Unenforceable};
 use crate::program::{ExecBy, FileIdentity, ProgramFile};
 
 /// The first descriptor of secrets. Those below are of what interpreters read.
@@ -39,6 +40,22 @@ impl SecretFile {
     }
 }
 
+impl LaunchSpec {
+    /// Whether the job has mounts that a file can be put into for it alone, before anything of it runs.
+    fn check_secret_files(&self) -> Result<(), Refusal> {
+        let backend = self.backend;
+        let mut shown = self.read_only.iter().chain(&self.read_write);
+        let in_the_way = shown.any(|path| {
+            let path = Path::new(path);
+            path.starts_with("/run") || Path::new("/run").starts_with(path)
+        });
+        match backend == Backend::Bubblewrap && self.rootfs.is_none() && !in_the_way {
+            true => Ok(()),
+            false => Err(Unenforceable::SecretFiles { backend }.refusal()),
+        }
+    }
+}
+
 impl Resolved {
     /// The same job with secrets: what policy is told of them, with who has set each, and where the job finds them.
     /// Their values follow by [`Resolved::hold`].
@@ -58,6 +75,12 @@ impl Resolved {
                 delivery: used.delivery,
             });
             let Some(variable) = used.variable() else { continue };
+            if used.delivery == Delivery::File {
+                self.spec.check_secret_files()?;
+                let path = format!("{SECRET_FILES}/{}", used.name);
+                self.spec.env.insert(variable, path);
+                continue;
+            }
             if self.spec.backend == Backend::Gvisor {
                 let backend = self.spec.backend;
                 return Err(Unenforceable::Descriptors { backend }.refusal());
@@ -76,12 +99,23 @@ impl Resolved {
     pub fn hold(mut self, values: Vec<SecretFile>) -> Result<Self, Refusal> {
         let failed = |e| Refusal::new(Code::StartFailed, format!("cannot hand over a secret: {e}"));
         let program = &mut self.spec.program;
-        for (number, value) in (FIRST..).zip(&values) {
+        let by = self
+            .facts
+            .secrets
+            .iter()
+            .filter(|s| s.delivery != Delivery::Stdin);
+        let mut numbers = FIRST..;
+        for (secret, value) in by.zip(values) {
+            if secret.delivery == Delivery::File {
+                self.spec.secret_files.push((secret.name.clone(), value));
+                continue;
+            }
+            let number = numbers.next();
             imp::give(&value.file, &self.spec.user).map_err(failed)?;
             let held = ProgramFile {
                 path: String::new(),
                 identity: FileIdentity::NONE,
-                held_at: Some(number),
+                held_at: number,
                 loose: true,
                 copy: Some(value.file.clone()),
             };
@@ -90,14 +124,15 @@ impl Resolved {
                 ExecBy::Descriptor => program.files.insert(0, held),
                 ExecBy::Path | ExecBy::Trusted => program.files.push(held),
             }
+            self.spec.secrets.push(value);
         }
-        self.spec.secrets = values;
         Ok(self)
     }
 
     /// Whether it holds as many values as the facts speak of.
     pub(crate) fn holds_all(&self) -> bool {
-        let variable = |s: &&SecretFacts| s.delivery != lictor_proto::doc::Delivery::Stdin;
-        self.facts.secrets.iter().filter(variable).count() == self.spec.secrets.len()
+        let variable = |s: &&SecretFacts| s.delivery != Delivery::Stdin;
+        let held = self.spec.secrets.len() + self.spec.secret_files.len();
+        self.facts.secrets.iter().filter(variable).count() == held
     }
 }

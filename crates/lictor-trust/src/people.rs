@@ -2,13 +2,13 @@
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{
-    Approval, Cancel, DocKind, Document, FiredWire, Job, Release, Revocation, RevocationKind, Schedule,
+    Approval, Cancel, DocKind, Document, FiredWire, Job, Release, Remark, Revocation, RevocationKind, Schedule,
     Secret, Stdin, StdinWord,
 };
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, Timestamp, limits};
 
 use crate::org_trust::OrgTrust;
-use crate::roster::{KeyClass, Operator, OperatorKey, Right};
+use crate::roster::{KeyClass, Operator, OperatorKey, OperatorKind, Right};
 use crate::verify::{Historic, Rule, Verified, verify};
 use crate::window::Window;
 
@@ -24,7 +24,7 @@ macro_rules! by_signer {
         }
     )*};
 }
-by_signer!(Job: operator, Approval: approver, Cancel: operator, Release: operator, Revocation: operator, Schedule: operator, Secret: operator, lictor_proto::doc::Grant: operator);
+by_signer!(Job: operator, Approval: approver, Cancel: operator, Release: operator, Remark: operator, Revocation: operator, Schedule: operator, Secret: operator, lictor_proto::doc::Grant: operator);
 
 impl OrgTrust {
     /// Verifies that exactly one key has signed, and that it is one of the operator whom the document names.
@@ -142,6 +142,23 @@ impl OrgTrust {
         Ok(release)
     }
 
+    /// A remark that a person of the roster has signed, with a key that was in force when it says it was. Nothing acts on it.
+    ///
+    /// # Errors
+    /// The code of whichever rule it breaks; [`Code::ApprovalIneligible`] for who is no person.
+    pub fn verify_remark(&self, wire: &str, system: Timestamp) -> Result<Verified<Remark>, Refusal> {
+        let now = self.now(system);
+        let (remark, operator) = self.by_active::<Remark>(wire, |r| r.issued_at)?;
+        if remark.issued_at > now.plus(limits::CLOCK_AHEAD) {
+            return Err(Code::IssuedInFuture.into());
+        }
+        if operator.kind != OperatorKind::Person {
+            let text = format!("{} is no person", operator.name);
+            return Err(Refusal::new(Code::ApprovalIneligible, text));
+        }
+        Ok(remark)
+    }
+
     /// A secret that may be used now: its signer is in the roster, and neither revoked nor expired. Whoever leaves has
     /// known its value, so what they have set ends with them.
     ///
@@ -256,6 +273,16 @@ impl Verified<Cancel> {
         }
         let text = format!("the cancel does not name {node}");
         Err(Refusal::new(Code::WrongNode, text))
+    }
+}
+
+impl Verified<Remark> {
+    /// Refuses a remark about another job.
+    ///
+    /// # Errors
+    /// [`Code::WrongJob`].
+    pub fn check_for(&self, job: &Digest) -> Result<(), Refusal> {
+        check_job(&self.job_digest, job)
     }
 }
 

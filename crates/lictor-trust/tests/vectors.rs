@@ -148,6 +148,8 @@ fn the_vectors_are_one_org_that_verifies_from_its_id_alone() {
     cancel.check_for(&job.digest()).unwrap();
     let release = trust.verify_release(&wire("release.json"), now()).unwrap();
     release.check_for(&job.digest(), node.id()).unwrap();
+    let remark = trust.verify_remark(&wire("remark.json"), now()).unwrap();
+    remark.check_for(&job.digest()).unwrap();
     let ask = trust.verify_ask(&node.keys, &wire("ask.json")).unwrap();
     ask.check_for(&job.digest()).unwrap();
     let receipt = trust.verify_receipt(&node.keys, &wire("receipt.json")).unwrap();

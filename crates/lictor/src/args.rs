@@ -102,6 +102,10 @@ pub(crate) enum Command {
     Approvals,
     /// Approve a job, after showing exactly what is approved
     Approve(Approve),
+    /// Say, signed, that you would not approve a job; it stops nothing, and is shown to the requester and other approvers
+    Reject(Reject),
+    /// List the jobs that ran by breaking the glass, or sign that you have looked at one
+    Review(Review),
     /// Predict what policy says about a command or a script, and which rules decide
     Explain(Explain),
     /// Explain the sandbox profiles of the law in words

@@ -30,9 +30,11 @@ pub(crate) mod nodes;
 mod org;
 mod profiles;
 mod receipt;
+mod reject;
 mod release;
 mod result;
 mod retry;
+mod review;
 mod rollout;
 #[cfg(all(feature = "agent", unix))]
 mod rootfs;
@@ -88,6 +90,8 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Schedule(args) => block_on(schedule::run(&session()?, args)),
         Command::Release(args) => block_on(release::run(&session()?, args)),
         Command::Approvals => block_on(approvals::list(&session()?)),
+        Command::Reject(args) => block_on(reject::run(&session()?, args)),
+        Command::Review(args) => block_on(review::run(&session()?, args)),
         Command::Approve(args) => block_on(approvals::approve(&session()?, args)),
         Command::Explain(args) => block_on(explain::run(&session()?, args)),
         Command::Profiles(args) => profiles::run(&session()?, args),

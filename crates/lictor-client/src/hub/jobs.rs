@@ -181,6 +181,14 @@ impl Hub {
         self.post(&format!("/api/v1/jobs/{job}/releases"), release).await
     }
 
+    /// Hands in a signed remark.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn remark(&self, job: &JobId, remark: &str) -> Result<JobView, Error> {
+        self.post(&format!("/api/v1/jobs/{job}/remarks"), remark).await
+    }
+
     /// Submits a signed job to be spread over its nodes; answered after the hub's synced commit.
     ///
     /// # Errors

@@ -150,6 +150,21 @@ pub(super) async fn release(
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
+/// Hand in a signed remark about this job: a rejection, or a review. Nothing follows from it.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/remarks", tag = "jobs", params(("id" = String, Path)),
+    request_body(content = Envelope, content_type = "application/json", description = "the signed remark (DSSE envelope)"),
+    responses((status = 202, description = "done", body = JobView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn remark(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Path(id): Path<String>,
+    body: Body,
+) -> Reply<(StatusCode, Json<JobView>)> {
+    let wire = read_text(body, limits::ENVELOPE).await?;
+    let view = api.app.remark(&caller, &known(&id)?, &wire).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
 /// Jobs that wait for approvals, with every document to check before signing.
 #[utoipa::path(get, path = "/api/v1/approvals", tag = "jobs",
     params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),

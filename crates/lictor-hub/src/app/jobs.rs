@@ -103,6 +103,7 @@ impl App {
             approvals: of(JobDocument::Approval),
             releases: of(JobDocument::Release),
             cancels: of(JobDocument::Cancel),
+            remarks: of(JobDocument::Remark),
         })
     }
 
@@ -199,6 +200,41 @@ impl App {
         let (row, executions) = self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
         self.offer_again(&org, &row, &executions, |node| release.nodes.contains(node))
             .await?;
+        self.job(caller, expected).await
+    }
+
+    /// Keeps a signed remark for whoever looks at the job. No node hears of it.
+    ///
+    /// # Errors
+    /// [`Error::Scope`]; [`Error::NotFound`] for an unknown job; [`Error::Refused`] with the rule it breaks.
+    pub async fn remark(
+        self: &Arc<Self>,
+        caller: &Caller,
+        expected: &JobId,
+        wire: &str,
+    ) -> Result<JobView, Error> {
+        caller.need(TokenScope::Submit)?;
+        let org = self.org(&caller.org)?;
+        let checked = org.with(|t| t.verify_remark(wire, Timestamp::now()));
+        let checked = checked.and_then(|r| {
+            check_job(Some(expected), &JobId::from_digest(&r.job_digest))?;
+            Ok(r)
+        });
+        let remark = match checked {
+            Ok(remark) => remark,
+            Err(why) => return Err(self.refuse(Some(&org.id), EventType::RemarkRejected, why).await),
+        };
+        self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
+        let kept = self.store.documents(&org.id, expected).await?;
+        if kept.iter().filter(|d| d.kind == JobDocument::Remark).count() >= REMARKS {
+            let why = Refusal::new(
+                Code::LimitExceeded,
+                format!("a job has at most {REMARKS} remarks"),
+            );
+            return Err(self.refuse(Some(&org.id), EventType::RemarkRejected, why).await);
+        }
+        let doc = document(JobDocument::Remark, remark.digest(), wire);
+        self.store.put_document(&org.id, expected, doc).await?;
         self.job(caller, expected).await
     }
 
@@ -337,6 +373,9 @@ fn check_job(expected: Option<&JobId>, id: &JobId) -> Result<(), Refusal> {
         Err(Code::WrongJob.into())
     }
 }
+
+/// Remarks of one job that are kept.
+const REMARKS: usize = 64;
 
 fn document(kind: JobDocument, digest: Digest, wire: &str) -> DocumentRow {
     DocumentRow {

@@ -97,6 +97,7 @@ async fn what_is_of_one_org_does_not_exist_for_another() {
             () if path.ends_with("/cancel") => mine.cancel(&job),
             () if path.ends_with("/approvals") => mine.approval(&job),
             () if path.ends_with("/releases") => mine.release(&job, node_id),
+            () if path.ends_with("/remarks") => mine.remark(&job),
             () if path.ends_with("/follow") => follow.clone(),
             () => job.clone(),
         };
@@ -126,7 +127,12 @@ async fn what_is_of_one_org_does_not_exist_for_another() {
         .await;
     assert_eq!(answer.status, StatusCode::OK, "the token still stands");
     let audit = world.audit(&mine).await;
-    for kind in ["cancel_submitted", "approval_submitted", "release_submitted"] {
+    for kind in [
+        "cancel_submitted",
+        "approval_submitted",
+        "release_submitted",
+        "remark_submitted",
+    ] {
         assert!(!audit.iter().any(|a| a == kind), "{kind} in {audit:?}");
     }
     // The same documents count for somebody of the org.
@@ -134,6 +140,7 @@ async fn what_is_of_one_org_does_not_exist_for_another() {
         ("cancel", mine.cancel(&job)),
         ("approvals", mine.approval(&job)),
         ("releases", mine.release(&job, node_id)),
+        ("remarks", mine.remark(&job)),
         ("follow", follow),
     ];
     for (path, body) in documents {

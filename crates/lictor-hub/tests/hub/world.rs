@@ -11,7 +11,8 @@ use lictor_link::hyper::{Method, Request};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
     Approval, Bundle, Cancel, Delivery, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, NodeKind,
-    Release, Revocation, RevocationKind, Role, Root, RootRoles, SealedFor, Secret, SecretUse, Spec, Stdin,
+    Release, Remark, Revocation, RevocationKind, Role, Root, RootRoles, Says, SealedFor, Secret, SecretUse,
+    Spec, Stdin,
 };
 use lictor_proto::{Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
@@ -319,6 +320,20 @@ impl Org {
             expires_at: Timestamp::now().plus(Duration::from_secs(300)),
         };
         wire(&release, &[&self.alice])
+    }
+
+    pub fn remark(&self, job: &str) -> String {
+        let remark = Remark {
+            tag: Default::default(),
+            org: self.id.clone(),
+            job_digest: job_digest(job),
+            operator: name("alice"),
+            says: Says::Rejected,
+            receipts: Vec::new(),
+            reason: "no".into(),
+            issued_at: Timestamp::now(),
+        };
+        wire(&remark, &[&self.alice])
     }
 
     /// A job for all of these, which it sorts.

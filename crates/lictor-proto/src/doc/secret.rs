@@ -108,6 +108,8 @@ pub enum Delivery {
     Memfd,
     /// As standard input.
     Stdin,
+    /// As a file in memory of the job's own mounts, `/run/secrets/NAME`; that path is in a variable.
+    File,
 }
 
 impl Delivery {
@@ -117,13 +119,14 @@ impl Delivery {
         match self {
             Self::Memfd => "memfd",
             Self::Stdin => "stdin",
+            Self::File => "file",
         }
     }
 
     /// The delivery of this word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Memfd, Self::Stdin]
+        [Self::Memfd, Self::Stdin, Self::File]
             .into_iter()
             .find(|d| d.as_str() == word)
     }
@@ -131,6 +134,9 @@ impl Delivery {
 
 /// What the names of variables that lead to secrets begin with; a job that uses secrets sets none of these itself.
 pub const SECRET_VARIABLE: &str = "LICTOR_SECRET_";
+
+/// Where the files of secrets are, as a job sees them.
+pub const SECRET_FILES: &str = "/run/secrets";
 
 impl SecretUse {
     /// The variable that says where the job finds it; `None` for standard input.
@@ -141,7 +147,7 @@ impl SecretUse {
             c => c.to_ascii_uppercase(),
         };
         match self.delivery {
-            Delivery::Memfd => {
+            Delivery::Memfd | Delivery::File => {
                 let name: String = self.name.as_str().chars().map(word).collect();
                 Some(format!("{SECRET_VARIABLE}{name}"))
             }

@@ -17,12 +17,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::cgroup::{Bounds, Cgroup, Controller};
-use super::gvisor::Starter;
+use super::gvisor::{Report, Starter};
+use super::keeper::Keeper;
 use super::kernel::Kernel;
 use super::overlay::Overlay;
 use super::recover::Recovered;
 use super::remove::remove_dir;
-use super::spawn::{self, Launch, LaunchFile};
+use super::spawn::{self, Launch, LaunchFile, Spawned};
 use super::streams::Streams;
 use super::supervisor::Supervisor;
 use super::table::HostCgroups;
@@ -203,20 +204,7 @@ impl Job {
         let started_at = Timestamp::now();
         let spawned = spawn::spawn(&self.kernel.zygote, &launch).await?;
         drop((unified, gates));
-        let mut keeper = spawned.keeper;
-        let (speaker, report) = match inside.starter {
-            Some(starter) => {
-                let started = starter.started(&self.kernel, &mut keeper, spawned.main).await;
-                match started {
-                    Ok((speaker, report)) => (speaker, Some(report)),
-                    Err(e) => {
-                        self.kernel.zygote.give_back(keeper);
-                        return Err(e);
-                    }
-                }
-            }
-            None => (None, None),
-        };
+        let (keeper, speaker, report) = self.started(inside.starter, spawned).await?;
         let tree = Arc::new(Tree {
             keeper: Mutex::new(Some(keeper.id)),
             speaker,
@@ -236,6 +224,26 @@ impl Job {
             .with_disk(disk);
         let running = Running::new(handle, started_at, streams.ours, supervisor);
         Ok(running.with_egress(self.egress.take()))
+    }
+
+    /// Waits until the program runs where something else is started in its place; then who looks after it, who passes signals
+    /// on, and what will tell its end.
+    async fn started(
+        &self,
+        starter: Option<Starter>,
+        spawned: Spawned,
+    ) -> Result<(Keeper, Option<ProcessId>, Option<Report>), StartError> {
+        let mut keeper = spawned.keeper;
+        let Some(starter) = starter else {
+            return Ok((keeper, None, None));
+        };
+        match starter.started(&self.kernel, &mut keeper, spawned.main).await {
+            Ok((speaker, report)) => Ok((keeper, speaker, Some(report))),
+            Err(e) => {
+                self.kernel.zygote.give_back(keeper);
+                Err(e)
+            }
+        }
     }
 
     fn launch<'a>(&self, spec: &'a LaunchSpec, overlay: Option<&Overlay>) -> Result<Launch<'a>, StartError> {

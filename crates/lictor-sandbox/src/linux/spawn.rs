@@ -311,22 +311,8 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
         None => Ok(std::ptr::null()),
     };
     let groups = launch.user.map_or(&[][..], |u| &u.groups);
-    let tightened = launch.tightened.iter().map(|(path, attributes)| {
-        Ok(Tightened {
-            path: arena.text(path)?,
-            attributes: *attributes,
-        })
-    });
-    let tightened = tightened.collect::<Result<Vec<_>, Full>>()?;
-    let covers = launch.covers.iter().map(|cover| {
-        Ok(Covering {
-            path: arena.text(&cover.at)?,
-            over: cover.over,
-            dev: cover.place.0,
-            ino: cover.place.1,
-        })
-    });
-    let covers = covers.collect::<Result<Vec<_>, Full>>()?;
+    let tightened = tightened(&mut arena, launch)?;
+    let covers = covers(&mut arena, launch)?;
     let table = Table {
         inherit: launch.inherit.len() as u32,
         has_cgroup: launch.cgroup.is_some(),
@@ -383,6 +369,30 @@ fn fill(lease: &Lease, launch: &Launch<'_>) -> Result<(), Full> {
     // SAFETY: the slot starts on a page, so it is aligned, and is larger than a table; see above for who uses it.
     unsafe { slot.cast::<Table>().write(table) };
     Ok(())
+}
+
+/// What may not be done with mounts, as the table has it.
+fn tightened(arena: &mut Arena, launch: &Launch<'_>) -> Result<Vec<Tightened>, Full> {
+    let each = launch.tightened.iter().map(|(path, attributes)| {
+        Ok(Tightened {
+            path: arena.text(path)?,
+            attributes: *attributes,
+        })
+    });
+    each.collect()
+}
+
+/// What is mounted over places, as the table has it.
+fn covers(arena: &mut Arena, launch: &Launch<'_>) -> Result<Vec<Covering>, Full> {
+    let each = launch.covers.iter().map(|cover| {
+        Ok(Covering {
+            path: arena.text(&cover.at)?,
+            over: cover.over,
+            dev: cover.place.0,
+            ino: cover.place.1,
+        })
+    });
+    each.collect()
 }
 
 /// The files to compare, as the table has them.

@@ -49,6 +49,15 @@ pub enum Unenforceable {
         /// Which backend.
         backend: Backend,
     },
+    /// A secret was to be a file in mounts of the job's own.
+    #[error(
+        "{backend} puts no secret into a file of the job's own here: --secret NAME hands it over in memory, --secret NAME=stdin \
+         as standard input; or name a profile with backend = \"bubblewrap\", without a rootfs and without paths of /run"
+    )]
+    SecretFiles {
+        /// Which backend.
+        backend: Backend,
+    },
     /// The permit is about something else than what was resolved.
     #[error("the permit is not about this program; submit the job again, for what is there now to be judged")]
     OtherFacts,

@@ -11,7 +11,8 @@ use lictor_policy::starter::{self, Founder};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
     Approval, Bundle, Cancel, Document, Empty, Exec, Freshness, Grant, Job, JobKind, MinVersions, NodeKind,
-    Release, Revocation, RevocationKind, RevocationSet, Role, Root, RootRoles, Spec, Stdin, Token,
+    Release, Remark, Revocation, RevocationKind, RevocationSet, Role, Root, RootRoles, Says, Spec, Stdin,
+    Token,
 };
 use lictor_proto::{Digest, Envelope, Name, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::keys::PublicLine;
@@ -317,6 +318,21 @@ impl Org {
             min_bundle: 1,
             issued_at: now,
             expires_at: now.plus(5 * MINUTE),
+        }
+    }
+
+    /// A rejection of a job, not signed yet.
+    #[must_use]
+    pub fn remark(&self, job: Digest, operator: &str) -> Remark {
+        Remark {
+            tag: Default::default(),
+            org: self.id.clone(),
+            job_digest: job,
+            operator: name(operator),
+            says: Says::Rejected,
+            receipts: Vec::new(),
+            reason: String::new(),
+            issued_at: self.now(),
         }
     }
 

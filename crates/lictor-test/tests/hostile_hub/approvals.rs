@@ -18,6 +18,11 @@ fn hub_lets_the_requester_approve() {
 }
 
 #[test]
+fn hub_passes_a_rejection_off_as_an_approval() {
+    holds("hub_passes_a_rejection_off_as_an_approval");
+}
+
+#[test]
 fn hub_signs_an_approval_itself() {
     holds("hub_signs_an_approval_itself");
 }

@@ -96,3 +96,18 @@ fn hub_serves_older_law_to_a_client() {
 fn another_hub_answers_a_client() {
     holds("another_hub_answers_a_client");
 }
+
+#[test]
+fn hub_moves_a_remark_to_another_job() {
+    holds("hub_moves_a_remark_to_another_job");
+}
+
+#[test]
+fn hub_signs_a_remark_itself() {
+    holds("hub_signs_a_remark_itself");
+}
+
+#[test]
+fn hub_changes_a_remark() {
+    holds("hub_changes_a_remark");
+}

@@ -24,13 +24,13 @@ use crate::steps::{all_ended, audits_hold, detached, gone, mark, receipt, seq, s
 /// What each job prints: 1 to this.
 const LINES: u32 = 20_000;
 /// The longest wait before a kill.
-const LONGEST_US: u64 = 600_000;
+pub(crate) const LONGEST_US: u64 = 600_000;
 
 /// A small generator (splitmix64), so that a seed repeats the moments.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -39,7 +39,7 @@ impl Dice {
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+pub(crate) fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 

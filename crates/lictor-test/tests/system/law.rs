@@ -29,8 +29,12 @@ pub(crate) fn change_law(cli: &Cli, file: &str, text: &str) -> Result<()> {
 
 /// A second operator with a home of their own, in the roster and in these groups.
 pub(crate) fn second_operator(lab: &Lab, name: &str, groups: &str) -> Result<Cli> {
-    let first = lab.cli();
-    let cli = Cli::new(&lab.home().join(name))?;
+    second_operator_at(lab.cli(), lab.url(), name, groups)
+}
+
+/// The same, of the hub at this address.
+pub(crate) fn second_operator_at(first: &Cli, url: &str, name: &str, groups: &str) -> Result<Cli> {
+    let cli = Cli::new(&first.home().join(name))?;
     cli.ok(&["keys", "new", name])?;
     let public = cli.ok(&["keys", "export-public", name])?;
     let entry = format!(
@@ -39,24 +43,27 @@ pub(crate) fn second_operator(lab: &Lab, name: &str, groups: &str) -> Result<Cli
     );
     change_law(first, "roster.toml", &entry)?;
     let token = first.json(&["tokens", "new", "--scope", "submit", name])?;
-    fs::write(token_file(lab, name), token["secret"].as_str().context("token")?)?;
-    let done = connect(lab, &cli, name)?;
+    fs::write(
+        token_file(first, name),
+        token["secret"].as_str().context("token")?,
+    )?;
+    let done = connect((first, url), &cli, name)?;
     ensure!(done.code()? == 0, "{}", done.stderr);
     Ok(cli)
 }
 
-fn token_file(lab: &Lab, name: &str) -> PathBuf {
-    lab.home().join(format!("{name}.token"))
+fn token_file(first: &Cli, name: &str) -> PathBuf {
+    first.home().join(format!("{name}.token"))
 }
 
 /// Types `lictor connect` with the token made before.
-fn connect(lab: &Lab, cli: &Cli, name: &str) -> Result<Done> {
-    let config: String = fs::read_to_string(lab.home().join("config.toml"))?;
+fn connect((first, url): (&Cli, &str), cli: &Cli, name: &str) -> Result<Done> {
+    let config: String = fs::read_to_string(first.home().join("config.toml"))?;
     let org = config
         .lines()
         .find_map(|l| l.strip_prefix("org = "))
         .context("org in config.toml")?;
-    let token_file = token_file(lab, name);
+    let token_file = token_file(first, name);
     cli.run(&[
         "connect",
         "--org",
@@ -67,7 +74,7 @@ fn connect(lab: &Lab, cli: &Cli, name: &str) -> Result<Done> {
         name,
         "--token-file",
         token_file.to_str().context("path")?,
-        lab.url(),
+        url,
     ])
 }
 
@@ -80,11 +87,11 @@ pub(crate) fn asks_again(cli: &Cli) -> Result<()> {
 fn a_home_that_is_pinned_stays_pinned_whatever_is_wrong_with_it() -> Result<()> {
     let lab = starter()?;
     let bob = second_operator(&lab, "bob", "\"ops\"")?;
-    let again = connect(&lab, &bob, "bob")?;
+    let again = connect((lab.cli(), lab.url()), &bob, "bob")?;
     assert_eq!(again.code()?, 0, "once more is fine: {}", again.stderr);
     let law = bob.home().join("trust/law.json");
     fs::write(&law, "{\"roots\":[],")?;
-    let broken = connect(&lab, &bob, "bob")?;
+    let broken = connect((lab.cli(), lab.url()), &bob, "bob")?;
     assert_eq!(broken.code()?, 125, "{}", broken.stderr);
     assert_eq!(
         fs::read_to_string(&law)?,

@@ -10,9 +10,11 @@
 //! | `files` | files to nodes and from them, links in their way, full disks and kills in the middle |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `terms` | user, group, umask and limits of a job's own |
+//! | `secret_ways` | how secrets reach jobs in each backend, by polling, after approvals, as files |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
 //! | `workspaces` | what jobs leave for the next, seen and changed from afar |
 //! | `clones` | commits of repositories in workspaces, and what jobs make of them |
+//! | `approvals` | rejections, reviews, cancels wherever a job is, and questions at a terminal |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -22,6 +24,7 @@
 //! | `archive` | results that no hub took for a week |
 //! | `network` | a cable that is cut, half open, or long |
 //! | `demo` | the demo, ended in the middle |
+//! | `kills_people` | the same, for approvals and rollouts |
 //! | `kills` | SIGKILL at random moments (`LICTOR_KILLS=200` for the nightly size) |
 //!
 //! No test sleeps: each waits for what it needs, with a deadline.
@@ -30,6 +33,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod apart;
+mod approvals;
 mod archive;
 mod clones;
 mod commands;
@@ -41,6 +45,7 @@ mod files;
 mod fleet;
 mod follow;
 mod kills;
+mod kills_people;
 mod law;
 mod limits;
 mod network;
@@ -53,6 +58,7 @@ mod roots;
 mod sandbox;
 mod schedules;
 mod scripts;
+mod secret_ways;
 mod secrets;
 mod steps;
 mod terms;

@@ -95,9 +95,9 @@ impl Profile {
             run_as,
             run_as_users,
             run_as_groups,
-            path,
-            cwd,
-            env,
+            path: _,    // of_programs
+            cwd: _,     // of_programs
+            env: _,     // of_programs
             network: _, // network
             egress,
             rootfs: _,          // reads, needs, never on
@@ -112,7 +112,7 @@ impl Profile {
             seccomp,
             persist,
             warm,
-            interpreters,
+            interpreters: _, // of_programs
             limits,
         } = self;
         let mut topics = vec![
@@ -147,30 +147,34 @@ impl Profile {
         if let Some(egress) = egress {
             topics.extend(way_out::topics(egress, presets));
         }
-        let variables = env.iter().map(|(name, value)| format!("{name}={value}"));
-        let mut variables: Vec<String> = variables.collect();
-        if self.network == Network::Egress {
-            variables.push("HTTP_PROXY and its relatives, unless set otherwise".to_owned());
-        }
         topics.extend([
             topic("keeps", persist.iter().map(keeps).collect()),
             topic("kept ready", kept_ready(*warm)),
             topic("time", times(limits)),
             topic("output", vec![output(limits)]),
             topic("limits", bounds(limits)),
-            topic("environment", or(variables, "empty, but for what a job sets")),
-            topic("programs", vec![format!("looked up in {}", path.join(", "))]),
-            topic(
-                "interpreters",
-                interpreters
-                    .iter()
-                    .map(|(name, paths)| format!("{} also counts as {name}", paths.join(", ")))
-                    .collect(),
-            ),
-            topic("works in", vec![self.place(cwd.as_deref())]),
         ]);
+        topics.extend(self.of_programs());
         topics.retain(|t| !t.says.is_empty());
         topics
+    }
+
+    /// What a program of a job finds when it is started.
+    fn of_programs(&self) -> [Topic; 4] {
+        let variables = self.env.iter().map(|(name, value)| format!("{name}={value}"));
+        let mut variables: Vec<String> = variables.collect();
+        if self.network == Network::Egress {
+            variables.push("HTTP_PROXY and its relatives, unless set otherwise".to_owned());
+        }
+        let interpreters = self.interpreters.iter();
+        let interpreters =
+            interpreters.map(|(name, paths)| format!("{} also counts as {name}", paths.join(", ")));
+        [
+            topic("environment", or(variables, "empty, but for what a job sets")),
+            topic("programs", vec![format!("looked up in {}", self.path.join(", "))]),
+            topic("interpreters", interpreters.collect()),
+            topic("works in", vec![self.place(self.cwd.as_deref())]),
+        ]
     }
 
     /// Why no host can hold it in this backend, if none can.

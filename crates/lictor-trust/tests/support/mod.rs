@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
     Approval, ApprovalFacts, Ask, Bundle, Cancel, Document, Empty, Exec, Exit, Freshness, Grant, Job,
-    JobKind, MinVersions, NodeKind, OpenGate, Outcome, Receipt, Release, Revocation, RevocationKind,
-    RevocationSet, Role, Root, RootRoles, Spec, Stdin, StreamSummary,
+    JobKind, MinVersions, NodeKind, OpenGate, Outcome, Receipt, Release, Remark, Revocation, RevocationKind,
+    RevocationSet, Role, Root, RootRoles, Says, Spec, Stdin, StreamSummary,
 };
 use lictor_proto::ids::PublicKey;
 use lictor_proto::{Code, Digest, Name, OrgId, Timestamp};
@@ -379,6 +379,19 @@ impl World {
             min_bundle: 1,
             issued_at: at(0),
             expires_at: at(HOUR),
+        }
+    }
+
+    pub fn remark(&self) -> Remark {
+        Remark {
+            tag: Default::default(),
+            org: self.org.clone(),
+            job_digest: self.job_digest(),
+            operator: name("alice"),
+            says: Says::Rejected,
+            receipts: Vec::new(),
+            reason: "not on a Friday".into(),
+            issued_at: at(0),
         }
     }
 

@@ -63,6 +63,7 @@ pub fn all() -> Vec<(&'static str, String)> {
         ("approval.json", vector(&w.approval(), &[seed::BOB])),
         ("cancel.json", vector(&w.cancel(), &[seed::ALICE])),
         ("release.json", vector(&w.release(), &[seed::ALICE])),
+        ("remark.json", vector(&w.remark(), &[seed::ALICE])),
         ("ask.json", vector(&w.ask(), &[seed::NODE])),
         ("receipt.json", vector(&receipt, &[seed::NODE])),
         ("assertion.json", assertion(&w)),

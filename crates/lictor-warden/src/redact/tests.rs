@@ -45,6 +45,29 @@ fn a_value_is_taken_out_as_it_is_however_the_stream_is_cut() {
 }
 
 #[test]
+fn a_value_is_taken_out_of_json_however_that_is_escaped() {
+    let value = "pa55\"w\u{f6}rd/\\ \u{1f512}\tx";
+    let escaped = serde_json::to_string(value).expect("JSON");
+    let escaped = escaped.trim_matches('"').to_owned();
+    let ascii = escaped
+        .replace('\u{f6}', "\\u00f6")
+        .replace('\u{1f512}', "\\ud83d\\udd12");
+    for said in [
+        value.to_owned(),
+        escaped.clone(),
+        escaped.replace('/', "\\/"),
+        ascii.clone(),
+        ascii.replace('/', "\\/"),
+    ] {
+        assert_becomes(
+            value.as_bytes(),
+            format!("{{\"p\":\"{said}\"}}").as_bytes(),
+            "{\"p\":\"[redacted:db]\"}",
+        );
+    }
+}
+
+#[test]
 fn a_value_is_taken_out_of_base64_at_each_position_and_of_both_alphabets() {
     for before in ["", "x", "xy", "xyz"] {
         for after in ["", "1", "12", "123"] {

@@ -32,7 +32,8 @@ pub(crate) struct Run {
     /// Send standard input along; it is read to its end before the job is signed
     #[arg(long)]
     pub(crate) stdin: bool,
-    /// Use this secret: NAME or NAME=memfd, whose path is in LICTOR_SECRET_NAME, or NAME=stdin (repeatable)
+    /// Use this secret: NAME or NAME=memfd, whose path is in LICTOR_SECRET_NAME, NAME=stdin, or NAME=file, which is
+    /// /run/secrets/NAME in bubblewrap (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
     pub(crate) secrets: Vec<UsedSecret>,
     /// Submit, print the job's id, and leave
@@ -291,6 +292,47 @@ pub(crate) struct Approve {
     pub(crate) id: JobId,
 }
 
+/// `lictor reject`.
+#[derive(Debug, Args)]
+pub(crate) struct Reject {
+    /// Why, for the requester and other approvers
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// Reject as this operator instead of the configured one
+    #[arg(long = "as", value_name = "OPERATOR")]
+    pub(crate) operator: Option<Name>,
+    /// Sign with this key of the home instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<Name>,
+    /// The job's id, `j_...`
+    pub(crate) id: JobId,
+}
+
+/// `lictor review`.
+#[derive(Debug, Args)]
+pub(crate) struct Review {
+    /// Look through so many of the newest jobs
+    #[arg(long, short = 'n', default_value_t = 100)]
+    pub(crate) limit: u32,
+    /// List only those that nobody has reviewed
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// With ID: do not ask for confirmation; needed with --json, which shows nothing to confirm
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// With ID: what you found
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// With ID: review as this operator instead of the configured one
+    #[arg(long = "as", value_name = "OPERATOR")]
+    pub(crate) operator: Option<Name>,
+    /// With ID: sign with this key of the home instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<Name>,
+    /// The job to sign for, `j_...` [default: list them]
+    pub(crate) id: Option<JobId>,
+}
+
 /// `lictor explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
@@ -305,6 +347,9 @@ pub(crate) struct Explain {
     pub(crate) env: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) terms: Terms,
+    /// With this secret, taken to be set by who asks: NAME, NAME=memfd, NAME=stdin or NAME=file (repeatable)
+    #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
+    pub(crate) secrets: Vec<UsedSecret>,
     /// As this operator instead of the configured one
     #[arg(long = "as", value_name = "OPERATOR")]
     pub(crate) operator: Option<Name>,

@@ -64,11 +64,11 @@ impl UsedSecret {
     }
 }
 
-/// `NAME` or `NAME=memfd|stdin`.
+/// `NAME` or `NAME=memfd|stdin|file`.
 pub(crate) fn used_secret(text: &str) -> Result<UsedSecret, String> {
     let (name, word) = text.split_once('=').unwrap_or((text, "memfd"));
     let delivery = Delivery::from_word(word).ok_or(
-        "write it as NAME, NAME=memfd (a file in memory; LICTOR_SECRET_NAME is its path), or NAME=stdin",
+        "write it as NAME, NAME=memfd (a file in memory; LICTOR_SECRET_NAME is its path), NAME=stdin, or NAME=file (/run/secrets/NAME)",
     )?;
     let name = name.parse().map_err(|e| format!("{e}"))?;
     Ok(UsedSecret { name, delivery })

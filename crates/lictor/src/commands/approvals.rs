@@ -4,8 +4,11 @@
 //! - What is shown before a signature is made comes from verified documents only; the hub's own words are not
 //!   shown, and what does not verify cannot be approved.
 
+use std::collections::BTreeSet;
+
 use lictor_client::Signer;
-use lictor_proto::doc::{ApprovalFacts, OpenGate};
+use lictor_proto::doc::{ApprovalFacts, OpenGate, Says};
+use lictor_proto::{Name, Timestamp};
 use serde_json::json;
 
 use crate::args::Approve;
@@ -24,6 +27,7 @@ pub(crate) async fn list(session: &Session) -> Result {
         .approvals()
         .await
         .map_err(|e| failed("list what waits for approval", &e))?;
+    let now = Timestamp::now();
     let mut rows = Vec::new();
     let mut values = Vec::new();
     for one in &pending {
@@ -35,16 +39,28 @@ pub(crate) async fn list(session: &Session) -> Result {
             continue;
         };
         let have = one.documents.approvals.len();
+        let digest = job.digest();
+        let remarks = one.documents.remarks.iter();
+        let remarks = remarks.filter_map(|wire| store.trust().verify_remark(wire, now).ok());
+        let rejected: BTreeSet<Name> = remarks
+            .filter(|r| r.job_digest == digest && r.says == Says::Rejected)
+            .map(|r| r.operator.clone())
+            .collect();
+        let against = match rejected.len() {
+            0 => String::new(),
+            n => format!(", {n} against"),
+        };
         rows.push(vec![
             job.id().to_string(),
             job.operator.to_string(),
             job.expires_at.to_string()[..19].to_owned(),
-            format!("{have} so far"),
+            format!("{have} so far{against}"),
             command_line(&job.spec.words()),
         ]);
         values.push(json!({
             "job_id": job.id(), "operator": job.operator, "kind": job.kind, "command": job.spec.words(), "reason": job.reason,
             "expires_at": job.expires_at, "approvals": have,
+            "rejected_by": rejected,
         }));
     }
     session.out.either(&values, || {
@@ -59,7 +75,7 @@ pub(crate) async fn approve(session: &Session, args: &Approve) -> Result {
     let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
     store
         .trust()
-        .verify_job(&dossier.wire, lictor_proto::Timestamp::now())
+        .verify_job(&dossier.wire, Timestamp::now())
         .map_err(|r| Failure::refused(format!("job {} cannot run any more", args.id), &r))?;
     let approver = args.approver.as_ref().unwrap_or(&session.config.operator);
     if *approver == dossier.job.operator {
@@ -116,6 +132,7 @@ fn question(dossier: &Dossier) -> String {
     if dossier.asks.is_empty() {
         lines.push("\nno node has asked for an approval of this job yet".to_owned());
     }
+    lines.extend(dossier.said_about_it());
     for refusal in &dossier.refused {
         lines.push(format!("DOES NOT HOLD: {}", escape(&refusal.to_string())));
     }

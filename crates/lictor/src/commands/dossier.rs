@@ -5,7 +5,8 @@ use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Script, Spec, Stdin, StdinWord, Terms, Workspace,
+    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Remark, Says, Script, Spec, Stdin, StdinWord, Terms,
+    Workspace,
 };
 use lictor_proto::{Envelope, JobId, Name, NodeId, limits};
 use lictor_trust::directory::Node;
@@ -24,6 +25,8 @@ pub(crate) struct Dossier {
     pub(crate) receipts: Vec<Verified<Receipt>>,
     pub(crate) approvals: Vec<Verified<Approval>>,
     pub(crate) releases: Vec<Verified<Release>>,
+    /// What people say about it; nothing acts on that.
+    pub(crate) remarks: Vec<Verified<Remark>>,
     /// The text of the script of the law that it names, if it is the one that was signed.
     of_bundle: Option<String>,
     /// What the hub handed over and does not hold.
@@ -91,6 +94,14 @@ impl Dossier {
             let release = trust.verify_release(wire, now).ok()?;
             (release.job_digest == digest).then_some(release)
         });
+        let mut keep = |result: std::result::Result<_, Refusal>| result.map_err(|r| refused.push(r)).ok();
+        let remarks = docs.remarks.iter().filter_map(|wire| {
+            keep(trust.verify_remark(wire, now).and_then(|remark| {
+                remark.check_for(&digest)?;
+                Ok(remark)
+            }))
+        });
+        let remarks: Vec<_> = remarks.collect();
         let of_bundle = match (&job.spec, trust.law(now)) {
             (Spec::Script(script), Ok(law)) => law.script(script).ok().map(str::to_owned),
             (_, _) => None,
@@ -99,6 +110,7 @@ impl Dossier {
             of_bundle,
             approvals: approvals.collect(),
             releases: releases.collect(),
+            remarks,
             wire: docs.job,
             job,
             nodes,
@@ -142,7 +154,6 @@ impl Dossier {
     /// The signed request in words, nothing of it from the hub's mouth.
     pub(crate) fn describe(&self) -> String {
         let job = &self.job;
-        let process = job.process();
         let names: Vec<_> = self
             .nodes
             .iter()
@@ -176,6 +187,30 @@ impl Dossier {
                 lines.splice(4..4, about_workspace(workspace));
             }
         }
+        lines.extend(self.about_process());
+        for (fact, value) in job.expect.each() {
+            lines.push(format!("expects    {fact}={}", escape(value)));
+        }
+        if let Some(fired) = job.fired() {
+            let id = JobId::from_digest(&fired.schedule);
+            lines.push(format!("fired      for {} by the schedule {id}", fired.nominal));
+        }
+        if let Some(former) = job.retry_of {
+            lines.push(format!("retry of   {former}"));
+        }
+        if !job.reason.is_empty() {
+            lines.push(format!("reason     {}", escape(&job.reason)));
+        }
+        lines.push(format!("valid      {} to {}", job.not_before, job.expires_at));
+        lines.push(format!("law        {} or newer", job.min_bundle));
+        lines.extend(self.text().map(|text| shown(&text)).unwrap_or_default());
+        lines.join("\n")
+    }
+
+    /// What it says about its process, besides what is run.
+    fn about_process(&self) -> Vec<String> {
+        let (job, process) = (&self.job, self.job.process());
+        let mut lines = Vec::new();
         if let Some(cwd) = process.cwd {
             lines.push(format!("directory  {}", escape(cwd)));
         }
@@ -202,23 +237,23 @@ impl Dossier {
         if let Some(keep) = process.keep_bytes {
             lines.push(format!("keeps      {keep} bytes of output"));
         }
-        for (fact, value) in job.expect.each() {
-            lines.push(format!("expects    {fact}={}", escape(value)));
-        }
-        if let Some(fired) = job.fired() {
-            let id = JobId::from_digest(&fired.schedule);
-            lines.push(format!("fired      for {} by the schedule {id}", fired.nominal));
-        }
-        if let Some(former) = job.retry_of {
-            lines.push(format!("retry of   {former}"));
-        }
-        if !job.reason.is_empty() {
-            lines.push(format!("reason     {}", escape(&job.reason)));
-        }
-        lines.push(format!("valid      {} to {}", job.not_before, job.expires_at));
-        lines.push(format!("law        {} or newer", job.min_bundle));
-        lines.extend(self.text().map(|text| shown(&text)).unwrap_or_default());
-        lines.join("\n")
+        lines
+    }
+
+    /// What people say about it, a line each.
+    pub(crate) fn said_about_it(&self) -> Vec<String> {
+        let says = |remark: &Verified<Remark>| {
+            let (word, more) = match remark.says {
+                Says::Rejected => ("rejected   by", ", which stops nothing"),
+                Says::Reviewed => ("reviewed   by", ""),
+            };
+            let why = match remark.reason.as_str() {
+                "" => String::new(),
+                reason => format!(": {}", escape(reason)),
+            };
+            format!("{word} {} at {}{more}{why}", remark.operator, remark.issued_at)
+        };
+        self.remarks.iter().map(says).collect()
     }
 
     /// The text of the script that it runs; of one of the bundle only if the law held here has the one that was signed.

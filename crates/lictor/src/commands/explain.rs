@@ -9,14 +9,14 @@ use lictor_policy::evaluate::{Outcome, Question, Verdict, evaluate};
 use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_policy::{Law, NodeContext};
 use lictor_proto::Digest;
-use lictor_proto::doc::{Collect, Exec, Fetch, Job, Script, Spec, Stdin};
+use lictor_proto::doc::{Collect, Exec, Fetch, Job, Script, SecretUse, Spec, Stdin};
 use lictor_proto::{Name, NodeId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::directory::Node;
 use lictor_trust::profiles::Profile;
 use serde_json::{Value, json};
 
-use crate::args::Explain;
+use crate::args::{Explain, UsedSecret};
 use crate::commands::approvals::gate_text;
 use crate::commands::{org, work};
 use crate::escape::{command_line, escape};
@@ -34,7 +34,10 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result {
     let profile = profile.ok_or_else(|| super::unknown_profile(&files, &args.profile))?;
     let operator = args.operator.as_ref().unwrap_or(&session.config.operator);
     let job = job(session, args, operator, (node.id(), &files))?;
-    let facts = assume(&args.profile, profile, &job.spec);
+    let facts = Facts {
+        secrets: Facts::assume(Some(profile), &job).secrets,
+        ..assume(&args.profile, profile, &job.spec)
+    };
     let context = NodeContext::from(&node);
     let question = Question {
         files: &files,
@@ -158,7 +161,7 @@ fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId
         spec,
         profile: args.profile.clone(),
         stdin: Stdin::NONE,
-        secrets: Default::default(),
+        secrets: assumed(&args.secrets),
         after: Default::default(),
         expect: Default::default(),
         output_to: Default::default(),
@@ -193,6 +196,21 @@ fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
             other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
         },
     })
+}
+
+/// The secrets of a job, as far as a prediction goes: no version and no value of any.
+fn assumed(named: &[UsedSecret]) -> Vec<SecretUse> {
+    let mut uses: Vec<SecretUse> = named
+        .iter()
+        .map(|used| SecretUse {
+            name: used.name.clone(),
+            version: 1,
+            digest: Digest::of(b"prediction"),
+            delivery: used.delivery,
+        })
+        .collect();
+    uses.sort_by(|a, b| a.name.cmp(&b.name));
+    uses
 }
 
 fn assume(name: &Name, profile: &Profile, spec: &Spec) -> Facts {

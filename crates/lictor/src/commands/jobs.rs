@@ -123,6 +123,7 @@ pub(crate) async fn show(session: &Session, args: &JobRef) -> Result {
         "approvals": dossier.approvals.iter().map(|a| a.doc()).collect::<Vec<_>>(),
         "releases": dossier.releases.iter().map(|r| r.doc()).collect::<Vec<_>>(),
         "receipts": receipts,
+        "remarks": dossier.remarks.iter().map(|r| r.doc()).collect::<Vec<_>>(),
         "refused": dossier.refused,
     });
     session.out.either(&value, || text(&view, &dossier))?;
@@ -164,6 +165,7 @@ fn text(view: &JobView, dossier: &Dossier) -> String {
             release.issued_at
         ));
     }
+    lines.extend(dossier.said_about_it());
     lines.extend(dossier.receipts.iter().map(|r| receipt(r.doc())));
     for refusal in &dossier.refused {
         lines.push(format!("DOES NOT HOLD: {}", escape(&refusal.to_string())));

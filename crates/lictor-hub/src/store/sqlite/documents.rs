@@ -56,6 +56,7 @@ pub(super) async fn documents(
                     "ask" => JobDocument::Ask,
                     "approval" => JobDocument::Approval,
                     "release" => JobDocument::Release,
+                    "remark" => JobDocument::Remark,
                     "cancel" => JobDocument::Cancel,
                     "receipt" => JobDocument::Receipt,
                     other => return Err(StoreError::Corrupt(format!("document of kind {other:?}"))),

@@ -116,6 +116,7 @@ impl Write for PutDocument {
         let kind = match self.doc.kind {
             JobDocument::Approval => EventType::ApprovalSubmitted,
             JobDocument::Release => EventType::ReleaseSubmitted,
+            JobDocument::Remark => EventType::RemarkSubmitted,
             JobDocument::Cancel => EventType::CancelSubmitted,
             // Asks and receipts come with a change of state: `Step::Asked` and `RecordResult`.
             JobDocument::Ask | JobDocument::Receipt => {

@@ -1,8 +1,12 @@
 //! What a sandbox shows: bwrap's arguments.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+
+use lictor_proto::Name;
+use lictor_proto::doc::SECRET_FILES;
 
 use crate::backend::StartError;
 use crate::linux::covers::Cover;
@@ -24,6 +28,8 @@ pub(super) struct Parts<'a> {
     /// Devices of the host.
     pub(super) devices: &'a [String],
     pub(super) paths: Paths,
+    /// Files in memory of the sandbox's own, by their names, open to be read from the beginning.
+    pub(super) secrets: Vec<(Name, File)>,
     /// The root in place of the one in the store, and where that is.
     pub(super) overlay: Option<(&'a Overlay, &'a Path)>,
 }
@@ -88,6 +94,14 @@ pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
             },
         };
         add(&mut list, &[option, &number.to_string(), at]);
+        number += 1;
+    }
+    for (name, _) in &parts.secrets {
+        let at = format!("{SECRET_FILES}/{name}");
+        add(
+            &mut list,
+            &["--perms", "0400", "--ro-bind-data", &number.to_string(), &at],
+        );
         number += 1;
     }
     if paths.mounts.is_empty() {

@@ -3,12 +3,13 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lictor_proto::Name;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
@@ -34,6 +35,7 @@ use crate::linux::table::HostCgroups;
 use crate::linux::zygote::Zygote;
 use crate::plan::{LaunchSpec, UMASK};
 use crate::program::{ExecBy, FileIdentity};
+use crate::secret::SecretFile;
 
 /// Between two looks at whether bwrap is done.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
@@ -89,6 +91,7 @@ impl Namespaces {
             changes_user: spec.changes_user,
             devices: &spec.devices,
             paths: open_paths(kernel, spec).await?,
+            secrets: open_secrets(spec).map_err(StartError::failed("hand over a secret"))?,
             overlay: overlay.zip(spec.rootfs.as_deref()),
         };
         let mut made = Self::start(kernel, &parts).await?;
@@ -216,6 +219,15 @@ async fn open_paths(kernel: &Kernel, spec: &LaunchSpec) -> Result<Paths, StartEr
     }
 }
 
+/// Each value by a description of its own, which begins at its beginning.
+fn open_secrets(spec: &LaunchSpec) -> io::Result<Vec<(Name, File)>> {
+    let open = |(name, value): &(Name, SecretFile)| {
+        let path = format!("/proc/self/fd/{}", value.file.as_raw_fd());
+        Ok((name.clone(), File::open(path)?))
+    };
+    spec.secret_files.iter().map(open).collect()
+}
+
 async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper, u32), StartError> {
     let io = StartError::failed;
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| io("make a pipe")(e.into()));
@@ -237,6 +249,7 @@ async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper
             Cover::Empty | Cover::Nothing => None,
         },
     }));
+    inherit.extend(parts.secrets.iter().map(|(_, value)| value.as_fd()));
     let spawned = spawn::spawn(&kernel.zygote, &launch(kernel, parts, inherit)?).await?;
     let ends = Ends {
         error,

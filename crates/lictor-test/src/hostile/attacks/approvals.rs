@@ -25,6 +25,7 @@ attacks! {
     hub_counts_a_service_as_a_person => Some(Code::ApprovalIneligible),
     hub_keeps_an_approval_until_it_has_expired => Some(Code::Expired),
     hub_changes_the_program_under_its_approval => Some(Code::FactsChanged),
+    hub_passes_a_rejection_off_as_an_approval => Some(Code::WrongType),
     hub_approves_a_job_that_does_not_wait => Some(Code::Replayed),
 }
 
@@ -104,6 +105,19 @@ async fn hub_lets_the_requester_approve() -> Result<Seen> {
         .refuses_request(&Request::Approval(own), Code::SelfApproval)
         .await?;
     scene.runs(&job, &[bobs, plain(&scene, &job, "erin")?]).await?;
+    Ok(seen)
+}
+
+async fn hub_passes_a_rejection_off_as_an_approval() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (job, _) = waiting(&scene).await?;
+    let rejected = signed(&scene.org.remark(digest(&job)?, "bob"), &["bob"]);
+    asked(&scene, &job, std::slice::from_ref(&rejected)).await?;
+    let seen = scene
+        .refuses_request(&Request::Approval(rejected), Code::WrongType)
+        .await?;
+    let approvals = [plain(&scene, &job, "bob")?, plain(&scene, &job, "erin")?];
+    scene.runs(&job, &approvals).await?;
     Ok(seen)
 }
 

@@ -37,6 +37,9 @@ attacks! {
     hub_withholds_a_receipt_and_goes_on => Some(Code::Unconfirmed),
     hub_shows_two_receipts => Some(Code::ReceiptConflict),
     hub_serves_older_law_to_a_client => Some(Code::BundleOlder),
+    hub_moves_a_remark_to_another_job => Some(Code::WrongJob),
+    hub_signs_a_remark_itself => Some(Code::SignerUnknown),
+    hub_changes_a_remark => Some(Code::SignatureInvalid),
     another_hub_answers_a_client => Some(Code::HubPin),
 }
 
@@ -120,6 +123,48 @@ async fn hub_forges_a_receipt_of_stored_output() -> Result<Seen> {
 async fn hub_leaves_the_receipt_of_stored_output_out() -> Result<Seen> {
     let lie = |items| without_receipt(in_log(items, |log| changed(log)));
     later(lie, Code::Unconfirmed).await
+}
+
+/// Somebody looks at a job, with this remark beside it.
+async fn remarked(remark: impl Fn(&Scene, Digest) -> String, code: Code) -> Result<Seen> {
+    let (scene, client) = set().await?;
+    let id = client.runs_job().await?;
+    let job = scene.hub.job_of(&id)?;
+    let honest = signed(&scene.org.remark(digest(&job)?, "bob"), &["bob"]);
+    scene.hub.people().show_remarks(vec![honest]);
+    let looks = ["review", "--yes", &id];
+    let shown = client.types(&looks).await?;
+    ensure!(
+        shown.stderr.contains("says that it broke the glass"),
+        "with an honest remark it comes as far as that:\n{}",
+        shown.stderr
+    );
+    let lie = remark(&scene, digest(&job)?);
+    scene.hub.people().show_remarks(vec![lie]);
+    client.refuses_to(&looks, code).await
+}
+
+async fn hub_moves_a_remark_to_another_job() -> Result<Seen> {
+    let other = |scene: &Scene, _| signed(&scene.org.remark(Digest::of(b"another"), "bob"), &["bob"]);
+    remarked(other, Code::WrongJob).await
+}
+
+async fn hub_signs_a_remark_itself() -> Result<Seen> {
+    let own = |scene: &Scene, job| signed(&scene.org.remark(job, "bob"), &["the hub"]);
+    remarked(own, Code::SignerUnknown).await
+}
+
+async fn hub_changes_a_remark() -> Result<Seen> {
+    let changed = |scene: &Scene, job| {
+        let honest = signed(&scene.org.remark(job, "bob"), &["bob"]);
+        let mut envelope =
+            Envelope::parse(honest.as_bytes(), limits::ENVELOPE).unwrap_or_else(|e| panic!("{e}"));
+        let text =
+            String::from_utf8_lossy(&envelope.payload).replace("\"reason\":\"\"", "\"reason\":\"fine\"");
+        envelope.payload = text.into_bytes();
+        String::from_utf8_lossy(&envelope.to_bytes()).into_owned()
+    };
+    remarked(changed, Code::SignatureInvalid).await
 }
 
 async fn hub_cuts_the_end_of_output_off() -> Result<Seen> {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use axum::Json;
 use axum::Router;
 use axum::extract::{Path, State};
@@ -45,6 +45,7 @@ pub struct People {
     lie: Option<Lie>,
     told_to: Audience,
     answers: HashMap<JobId, Stored>,
+    remarks: Vec<Wire>,
 }
 
 /// Who is lied to.
@@ -91,6 +92,11 @@ impl People {
     /// Shows no nodes any more.
     pub fn hide_nodes(&mut self) {
         self.nodes.clear();
+    }
+
+    /// Shows these remarks with every job.
+    pub fn show_remarks(&mut self, remarks: Vec<Wire>) {
+        self.remarks = remarks;
     }
 
     /// Lies from now on.
@@ -179,11 +185,24 @@ async fn documents(State(hub): State<Arc<HostileHub>>, Path(id): Path<String>) -
         approvals: Vec::new(),
         releases: Vec::new(),
         cancels: Vec::new(),
+        remarks: hub.remarks(),
     })
     .into_response()
 }
 
 impl HostileHub {
+    /// The signed job of this id.
+    ///
+    /// # Errors
+    /// When none was run.
+    pub fn job_of(&self, id: &str) -> Result<Wire> {
+        Ok(self.stored(id).context("no such job was run")?.job)
+    }
+
+    fn remarks(&self) -> Vec<Wire> {
+        hold(&self.people).remarks.clone()
+    }
+
     fn stored(&self, id: &str) -> Option<Stored> {
         let id: JobId = id.parse().ok()?;
         hold(&self.people).answers.get(&id).cloned()
