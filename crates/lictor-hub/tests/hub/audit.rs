@@ -34,6 +34,7 @@ const WRITES: &[(&str, &str)] = &[
     ("POST /api/v1/jobs/{id}/approvals", "approval_submitted"),
     ("POST /api/v1/jobs/{id}/cancel", "cancel_submitted"),
     ("POST /api/v1/jobs/{id}/releases", "release_submitted"),
+    ("POST /api/v1/jobs/{id}/remarks", "remark_submitted"),
     ("POST /api/v1/rollouts", "rollout_turned"),
     ("POST /api/v1/rollouts/{id}/continue", "rollout_turned"),
     ("POST /api/v1/secrets", "secret_set"),
@@ -149,6 +150,9 @@ async fn every_route_that_changes_something_writes_its_event() {
         post(&path, &org.release(&later, &node.id)),
     )
     .await;
+    let path = format!("/api/v1/jobs/{later_id}/remarks");
+    l.plays("POST /api/v1/jobs/{id}/remarks", post(&path, &org.remark(&later)))
+        .await;
     play_rollout(l, &post).await;
 
     play_node(l, &node, &second, &job, &id).await;

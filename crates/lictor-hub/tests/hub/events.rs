@@ -151,6 +151,10 @@ async fn documents(life: &Life) {
         .await;
     let release = life.org.release(&job, &life.node.id);
     life.accepted(Method::POST, &releases, &release).await;
+    let remarks = format!("/api/v1/jobs/{id}/remarks");
+    life.refused(&remarks, &life.other.remark(&job)).await;
+    life.accepted(Method::POST, &remarks, &life.org.remark(&job))
+        .await;
     let spread = life.org.job(&life.node.id, &["spread"]);
     let body = super::rollouts::new(&spread, vec![vec![life.node.id.clone()]], |_| {});
     life.accepted(Method::POST, "/api/v1/rollouts", &body).await;

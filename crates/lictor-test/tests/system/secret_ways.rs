@@ -62,7 +62,7 @@ fn a_secret_reaches_a_job_in_every_backend_by_what_that_has_and_no_output_has_it
             cli,
             profile,
             &["--secret", "db=stdin"],
-            "tee /dev/stderr | sha256sum",
+            "v=$(cat); printf %s \"$v\" | sha256sum; printf %s \"$v\" >&2",
         )?;
         ensure!(
             done.code()? == 0 && done.text().contains(&sum()),
@@ -199,7 +199,8 @@ fn a_secret_reaches_a_job_that_was_approved_and_approvers_see_which() -> Result<
     fs::write(lab.home().join("org/policies/secrets.cedar"), policy)?;
     let bob = second_operator(&lab, "bob", "\"ops\", \"leads\"")?;
     set(lab.cli(), "db")?;
-    let script = "sha256sum < $LICTOR_SECRET_DB";
+    // A file that is opened by a variable's name is opaque to policy; an argument is not.
+    let script = "cat $LICTOR_SECRET_DB | sha256sum";
     let done = sh(
         lab.cli(),
         "host",
@@ -251,7 +252,7 @@ fn what_policy_says_of_a_secret_is_predicted_and_tested() -> Result<()> {
     fs::write(dir.join("secrets.toml"), case("{ name = 'db' }", "permit"))?;
     let failed = cli.run(&["org", "test"])?;
     ensure!(
-        failed.code()? != 0 && said(&failed).contains("db-by-stdin"),
+        failed.code()? != 0 && said(&failed).contains("expected permit, got deny"),
         "{}",
         said(&failed)
     );

@@ -155,7 +155,7 @@ fn policy_and_approvers_see_the_terms_of_a_job() -> Result<()> {
         "user       daemon",
         "umask      0077",
         "limit      open_files 32",
-        "\"run_as_gid\"",
+        "run_as_gid = ",
     ] {
         ensure!(
             shown.text().contains(told) || shown.stderr.contains(told),
