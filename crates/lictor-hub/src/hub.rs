@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::limits::RateBook;
+use crate::app::notify::{self, Notifier};
 use crate::app::queue::QueueBook;
 use crate::app::rollouts::RolloutBook;
 use crate::app::running::RunningBook;
@@ -36,6 +37,9 @@ pub enum StartError {
     /// The keys cannot be read or made.
     #[error("TLS keys: {0}")]
     Keys(String),
+    /// The settings of notifications cannot be used.
+    #[error("notifications: {0}")]
+    Notify(String),
     /// The database cannot be opened.
     #[error("database")]
     Store(#[from] StoreError),
@@ -79,7 +83,10 @@ impl Hub {
         let keys = tls::open(&dir.join("tls"), &names)?;
         let writer = TaskTracker::new();
         let store = SqliteStore::open(&dir.join("hub.db"), &writer).await?;
+        let tracker = TaskTracker::new();
+        let notifier = Notifier::new(config.notify.clone(), &tracker).map_err(StartError::Notify)?;
         let app = Arc::new(App {
+            notifier,
             store: Arc::new(store),
             objects: Objects::local(&dir.join("objects"))?,
             stdin: StdinGate::default(),
@@ -92,7 +99,7 @@ impl Hub {
             tokens: TokenBook::default(),
             links: Registry::default(),
             live: LiveBook::default(),
-            tasks: TaskTracker::new(),
+            tasks: tracker,
             stop: CancellationToken::new(),
             times: Times {
                 lease: config.lease(),
@@ -127,6 +134,8 @@ impl Hub {
         app.resume_rollouts().await?;
         app.tasks.spawn(tasks::reap(app.clone()));
         app.tasks.spawn(tasks::sweep(app.clone()));
+        app.tasks.spawn(notify::deliver(app.clone()));
+        app.tasks.spawn(notify::watch(app.clone()));
         tracing::info!(%addr, "the hub listens");
         Ok(Self {
             addr,

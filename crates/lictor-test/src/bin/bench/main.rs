@@ -7,11 +7,12 @@
 //! | `latency.rs` | a, d, f: one `true`, warm and cold, against posix_spawn, bwrap and ssh |
 //! | `bulk.rs` | b, d: bytes per second of one job's output, against ssh |
 //! | `crowd.rs` | c: jobs per second, one and 32 at once |
-//! | `memory.rs`, `idle.rs` | e: what hub and agent hold at rest, and a thousand agents cost |
+//! | `memory.rs`, `idle.rs` | e: what hub and agent hold at rest, and thousands of idle agents cost |
 //! | `stalled.rs` | g: requests beside unread streams |
 //! | `egress.rs` | h: bytes and round trips through the egress proxy, against the bare sockets |
 //! | `abuse.rs` | i: a neighbour's `true` while a sandboxed job does its worst, against the same without it |
 //! | `fanout.rs` | k: one job on 200 nodes, to the last verified receipt |
+//! | `drain.rs` | l: a long queue, submitted and drained |
 //! | `steps.rs` | which step of row a costs what |
 
 // A measuring program: it starts processes and prints a table.
@@ -20,6 +21,7 @@
 mod abuse;
 mod bulk;
 mod crowd;
+mod drain;
 mod egress;
 mod fanout;
 mod idle;
@@ -47,6 +49,8 @@ pub(crate) struct Effort {
     pub(crate) bytes: u64,
     /// Idle agents.
     pub(crate) agents: usize,
+    /// Jobs in the long queue.
+    pub(crate) queued: usize,
 }
 
 impl Effort {
@@ -57,13 +61,15 @@ impl Effort {
                 jobs: 300,
                 bytes: 200_000_000,
                 agents: 200,
+                queued: 300,
             };
         }
         Self {
             samples: 500,
             jobs: 3_000,
             bytes: 1_000_000_000,
-            agents: 1_000,
+            agents: 5_000,
+            queued: 10_000,
         }
     }
 }
@@ -99,11 +105,12 @@ enum Rows {
     Egress,
     Abuse,
     Fanout,
+    Drain,
     Steps,
 }
 
 impl Rows {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Latency,
         Self::Bulk,
         Self::Crowd,
@@ -112,6 +119,7 @@ impl Rows {
         Self::Egress,
         Self::Abuse,
         Self::Fanout,
+        Self::Drain,
         Self::Steps,
     ];
 
@@ -126,6 +134,7 @@ impl Rows {
             Self::Egress => ("h", "egress"),
             Self::Abuse => ("i", "abuse"),
             Self::Fanout => ("k", "fanout"),
+            Self::Drain => ("l", "drain"),
             Self::Steps => ("a", "steps"),
         }
     }
@@ -150,6 +159,7 @@ async fn measure(rows: Rows, table: &mut Table, effort: &Effort, base: &mut Opti
         Rows::Egress => egress::measure(table, effort)?,
         Rows::Abuse => abuse::measure(table, effort).await?,
         Rows::Fanout => fanout::measure(table, effort).await?,
+        Rows::Drain => drain::measure(table, effort).await?,
         Rows::Steps => {
             let base = match base {
                 Some(base) => base.p50(),
