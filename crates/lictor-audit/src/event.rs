@@ -165,6 +165,11 @@ event_types! {
     CancelSubmitted = "cancel_submitted", Hub, "A signed cancel was stored and passed on.";
     CancelRejected = "cancel_rejected", Hub, "A cancel was refused.";
     BlobStored = "blob_stored", Hub, "Standard input for a job was stored.";
+    NotifyTargetSet = "notify_target_set", Hub, "Somebody is told of what happens from now on.";
+    NotifyTargetRemoved = "notify_target_removed", Hub, "Somebody is told nothing any more.";
+    NotifyTested = "notify_tested", Hub, "Somebody had a test sent to a target of notifications.";
+    NotificationDropped = "notification_dropped", Hub, "So many notifications waited for one target that this one was not added.";
+    NotificationGivenUp = "notification_given_up", Hub, "A notification could not be delivered for a day.";
     RetentionApplied = "retention_applied", Hub, "What was older than its retention was deleted.";
 }
 

@@ -2,6 +2,7 @@
 //! [`crate::trust`] and [`crate::follow`], never here.
 
 mod jobs;
+mod notify;
 mod org;
 
 use std::time::Duration;

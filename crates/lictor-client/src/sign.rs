@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, Missed, NodeKind, Overlap, Release, Remark,
-    Says, Schedule, SealedFor, Secret, SecretUse, Spec, Stdin,
+    Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, Missed, NodeKind, Overlap, Release,
+    Remark, Says, Schedule, SealedFor, Secret, SecretUse, Spec, Stdin,
 };
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;

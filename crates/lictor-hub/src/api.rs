@@ -10,6 +10,7 @@ mod agent;
 mod auth;
 mod jobs;
 mod nodes;
+mod notify;
 mod page;
 pub mod problem;
 mod rollouts;
@@ -79,6 +80,9 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(trust::delete_token))
         .routes(routes!(secrets::put, secrets::list))
         .routes(routes!(secrets::get, secrets::delete))
+        .routes(routes!(notify::put, notify::list))
+        .routes(routes!(notify::delete))
+        .routes(routes!(notify::test))
         .routes(routes!(agent::grant))
         .routes(routes!(agent::enroll))
         .routes(routes!(agent::link))

@@ -11,6 +11,7 @@ mod error;
 pub mod jobs;
 pub mod law;
 pub mod limits;
+pub mod notify;
 pub mod objects;
 pub mod orgs;
 pub mod queue;
@@ -55,6 +56,8 @@ pub struct App {
     pub running: running::RunningBook,
     /// How often tokens may ask.
     pub rates: limits::RateBook,
+    /// How people are told.
+    pub notifier: notify::Notifier,
     /// Rollouts that go on.
     pub rollouts: rollouts::RolloutBook,
     /// What the hub believes about each org.

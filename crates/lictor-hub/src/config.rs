@@ -48,6 +48,9 @@ pub struct HubConfig {
     /// Requests that one API token may make at once, after a while without any.
     #[serde(default = "default_burst")]
     pub request_burst: NonZeroU32,
+    /// How people are told of what happens.
+    #[serde(default)]
+    pub notify: NotifySettings,
     /// Other limits for single orgs, by their id.
     #[serde(default)]
     pub orgs: HashMap<OrgId, OrgSettings>,
@@ -72,6 +75,72 @@ pub struct HubConfig {
     /// A bucket for logs and inputs; files below `dir` when left out.
     #[serde(default)]
     pub s3: Option<S3Config>,
+}
+
+/// Notifications: `docs/notifications.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotifySettings {
+    /// Whether webhooks may go to addresses that are not public, and by plain HTTP to those.
+    pub allow_private: bool,
+    /// Certificates to trust besides the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// After how many seconds without a word a node that is not connected is lost.
+    pub node_lost_seconds: u64,
+    /// How many days before its end law is about to expire.
+    pub law_days: u32,
+    /// The server for e-mail; none is sent without it.
+    pub smtp: Option<SmtpSettings>,
+}
+
+impl Default for NotifySettings {
+    fn default() -> Self {
+        Self {
+            allow_private: false,
+            ca_file: None,
+            node_lost_seconds: 600,
+            law_days: 7,
+            smtp: None,
+        }
+    }
+}
+
+/// A server that takes e-mail.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmtpSettings {
+    /// Its name.
+    pub host: String,
+    /// Its port.
+    #[serde(default = "default_smtp_port")]
+    pub port: u16,
+    /// How the connection is protected.
+    #[serde(default)]
+    pub tls: SmtpTls,
+    /// Who logs in, where there is a password.
+    #[serde(default)]
+    pub username: String,
+    /// The file with the password; nobody logs in without it.
+    pub password_file: Option<PathBuf>,
+    /// Whom mail is from: an address, or `Name <address>`.
+    pub from: String,
+}
+
+/// How the connection to the server is protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SmtpTls {
+    /// TLS after STARTTLS; without it nothing is sent.
+    #[default]
+    Starttls,
+    /// TLS from the start.
+    Tls,
+    /// None: for a relay on this machine.
+    None,
+}
+
+fn default_smtp_port() -> u16 {
+    587
 }
 
 /// What is otherwise for one org; what is not named is as for all.
@@ -161,6 +230,7 @@ impl HubConfig {
             max_jobs_per_org: default_jobs_org(),
             requests_per_second: default_rate(),
             request_burst: default_burst(),
+            notify: NotifySettings::default(),
             orgs: HashMap::new(),
             max_queued_per_org: default_queue_org(),
             max_queued_per_node: default_queue_node(),
@@ -230,6 +300,10 @@ impl HubConfig {
             config.dir = base.join(&config.dir);
             if let Some(s3) = &mut config.s3 {
                 s3.credentials = base.join(&s3.credentials);
+            }
+            let smtp = config.notify.smtp.as_mut().and_then(|s| s.password_file.as_mut());
+            for file in config.notify.ca_file.as_mut().into_iter().chain(smtp) {
+                *file = base.join(&*file);
             }
         }
         Ok(config)

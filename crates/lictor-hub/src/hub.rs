@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::limits::RateBook;
+use crate::app::notify::{self, Notifier};
 use crate::app::queue::QueueBook;
 use crate::app::rollouts::RolloutBook;
 use crate::app::running::RunningBook;
@@ -42,6 +43,9 @@ pub enum StartError {
     /// The configuration names something that cannot be used.
     #[error("configuration")]
     Config(#[from] ConfigError),
+    /// The settings of notifications cannot be used.
+    #[error("notifications: {0}")]
+    Notify(String),
     /// The database cannot be opened.
     #[error("database")]
     Store(#[from] StoreError),
@@ -93,7 +97,10 @@ impl Hub {
             }
         };
         let store = SqliteStore::open(&dir.join("hub.db"), &writer).await?;
+        let tracker = TaskTracker::new();
+        let notifier = Notifier::new(config.notify.clone(), &tracker).map_err(StartError::Notify)?;
         let app = Arc::new(App {
+            notifier,
             store: Arc::new(store),
             objects,
             stdin: StdinGate::new(config.max_stored_mib_per_org << 20),
@@ -106,7 +113,7 @@ impl Hub {
             tokens: TokenBook::default(),
             links: Registry::default(),
             live: LiveBook::default(),
-            tasks: TaskTracker::new(),
+            tasks: tracker,
             stop: CancellationToken::new(),
             times: Times {
                 lease: config.lease(),
@@ -141,6 +148,8 @@ impl Hub {
         app.resume_rollouts().await?;
         app.tasks.spawn(tasks::reap(app.clone()));
         app.tasks.spawn(tasks::sweep(app.clone()));
+        app.tasks.spawn(notify::deliver(app.clone()));
+        app.tasks.spawn(notify::watch(app.clone()));
         tracing::info!(%addr, "the hub listens");
         Ok(Self {
             addr,

@@ -10,6 +10,7 @@
 
 mod contract;
 pub(crate) mod named;
+mod notices;
 mod retained;
 mod rollouts;
 pub mod sqlite;
@@ -22,6 +23,7 @@ use lictor_proto::doc::{NodeKind, Origin};
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 pub use contract::{Executions, Grants, Jobs, Leases, Logs, Nodes, Orgs, Secrets, Store, Tokens, Trail};
+pub use notices::{DueNotice, Notice, Notices, NotifyTarget, QuietNode};
 pub use retained::{Depth, Followed, Forgotten, Keep, Quarantined, Retained};
 pub use rollouts::{RolloutRow, Rollouts, Turn};
 

@@ -3,11 +3,13 @@
 //! Errors are problem details (RFC 9457) with a stable [`Code`]. Lists are paged by an opaque cursor. What is
 //! signed travels as the signed envelope itself, so that whoever reads an answer can check it.
 
+mod notify;
 mod rollouts;
 mod schedules;
 mod secrets;
 mod tokens;
 
+pub use notify::{CreatedNotifyTarget, NewNotifyTarget, NoticeKind, NoticeWay, NotifyTargetView};
 pub use rollouts::{NewRollout, RolloutPlan, RolloutState, RolloutView};
 pub use schedules::ScheduleView;
 pub use secrets::{SecretDocument, SecretView};
@@ -201,7 +203,8 @@ pub struct ExecutionView {
     pub finished_at: Option<Timestamp>,
     /// Bytes of log stored.
     pub log_bytes: u64,
-    /// Of one that waits for its node: how many of the same node came before it and wait too.
+    /// Of one that waits for its node: how many of the same node came before it and wait too;
+    /// counted up to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<u64>,
 }

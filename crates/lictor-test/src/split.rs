@@ -247,6 +247,11 @@ impl Split {
         &self.home
     }
 
+    /// The hub has these further lines in its configuration from its next start on.
+    pub fn set_hub_settings(&mut self, text: &str) {
+        text.clone_into(&mut self.hub_settings);
+    }
+
     /// The port that the hub listens on.
     #[must_use]
     pub fn port(&self) -> u16 {

@@ -23,6 +23,7 @@ const NETWORK: &[&str] = &[
     "hyper",
     "hyper-util",
     "object_store",
+    "lettre",
     "rcgen",
     "reqwest",
     "ring",

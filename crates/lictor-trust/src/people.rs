@@ -2,8 +2,8 @@
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{
-    Approval, Cancel, DocKind, Document, FiredWire, Job, Release, Remark, Revocation, RevocationKind, Schedule,
-    Secret, Stdin, StdinWord,
+    Approval, Cancel, DocKind, Document, FiredWire, Job, Release, Remark, Revocation, RevocationKind,
+    Schedule, Secret, Stdin, StdinWord,
 };
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, Timestamp, limits};
 

@@ -351,7 +351,15 @@ async fn refuse(core: &Core, standing: &Standing, fired: Fired, outcome: Outcome
     };
     let decision = core.refusing(word, &job.profile, Vec::new());
     let end = End::unstarted(outcome, why);
-    let reply = conclude(core, fired.digest(), wire.to_wire(), Owed::of(&job), decision, end).await;
+    let reply = conclude(
+        core,
+        fired.digest(),
+        wire.to_wire(),
+        Owed::of(&job),
+        decision,
+        end,
+    )
+    .await;
     if let OfferReply::Later(why) = reply {
         // Too old for a receipt, or no room for one: the time passes all the same, and is told of in the audit log.
         tracing::warn!(schedule = %fired.schedule, nominal = %fired.nominal, %why, "a firing has no receipt");

@@ -9,6 +9,7 @@ mod files;
 #[cfg(feature = "hub")]
 mod hub;
 mod jobs;
+mod notify;
 mod org;
 mod schedules;
 mod secrets;
@@ -22,6 +23,7 @@ pub(crate) use files::*;
 #[cfg(feature = "hub")]
 pub(crate) use hub::*;
 pub(crate) use jobs::*;
+pub(crate) use notify::*;
 pub(crate) use org::*;
 pub(crate) use schedules::*;
 pub(crate) use secrets::*;
@@ -122,6 +124,8 @@ pub(crate) enum Command {
     Org(Org),
     /// Make and revoke API tokens of the hub
     Tokens(Tokens),
+    /// Have webhooks and e-mail addresses told of what happens
+    Notify(Notify),
     /// Seal secrets to nodes, list and remove them; jobs use them by `lictor run --secret`
     Secret(Secrets),
     /// Point this home at an org on a hub

@@ -27,6 +27,7 @@ pub(crate) mod keys;
 mod limits;
 mod logs;
 pub(crate) mod nodes;
+mod notify;
 mod org;
 mod profiles;
 mod receipt;
@@ -101,6 +102,7 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::Keys(args) => keys::run(&home(global)?, args, out),
         Command::Org(args) => org::run(global, args, out),
         Command::Tokens(args) => block_on(tokens::run(&session()?, args)),
+        Command::Notify(args) => block_on(notify::run(&session()?, args)),
         Command::Secret(args) => block_on(secrets::run(&session()?, args)),
         Command::Connect(args) => block_on(connect::run(&home(global)?, args, out)),
         Command::Doctor(args) => block_on(doctor::run(global, args, out)),

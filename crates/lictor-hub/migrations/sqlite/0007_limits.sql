@@ -13,3 +13,38 @@ CREATE TRIGGER jobs_uncounted AFTER DELETE ON jobs BEGIN
 END;
 
 ALTER TABLE tokens ADD COLUMN requests_per_second INTEGER;
+
+-- Notifications: who is told of what, what waits to be told, and what was told.
+CREATE TABLE notify_targets (
+    target_id    TEXT    NOT NULL PRIMARY KEY,
+    org          TEXT    NOT NULL REFERENCES orgs (org),
+    way          TEXT    NOT NULL,
+    address      TEXT    NOT NULL,
+    secret       BLOB    NOT NULL,
+    kinds        TEXT    NOT NULL,
+    created_at   INTEGER NOT NULL,
+    delivered_at INTEGER,
+    last_error   TEXT
+);
+CREATE INDEX notify_targets_org ON notify_targets (org);
+
+CREATE TABLE notify_outbox (
+    id          TEXT    NOT NULL PRIMARY KEY,
+    target_id   TEXT    NOT NULL REFERENCES notify_targets (target_id) ON DELETE CASCADE,
+    org         TEXT    NOT NULL,
+    event       TEXT    NOT NULL,
+    body        TEXT    NOT NULL,
+    created_at  INTEGER NOT NULL,
+    next_at     INTEGER NOT NULL,
+    tries       INTEGER NOT NULL
+);
+CREATE INDEX notify_outbox_due ON notify_outbox (next_at);
+CREATE INDEX notify_outbox_target ON notify_outbox (target_id, created_at);
+
+CREATE TABLE notify_said (
+    org         TEXT    NOT NULL,
+    key         TEXT    NOT NULL,
+    at          INTEGER NOT NULL,
+    PRIMARY KEY (org, key)
+);
+CREATE INDEX notify_said_age ON notify_said (at);

@@ -86,6 +86,12 @@ impl OrgBook {
             .cloned()
     }
 
+    /// All there are.
+    pub fn ids(&self) -> Vec<OrgId> {
+        let book = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        book.keys().cloned().collect()
+    }
+
     /// Puts an org in, unless it is there.
     pub fn insert(&self, org: Org) {
         let mut book = self.0.write().unwrap_or_else(PoisonError::into_inner);

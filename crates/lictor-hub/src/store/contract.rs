@@ -9,13 +9,25 @@ use lictor_proto::{Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 use super::{
     DocumentRow, Durability, Enrolled, ExecutionKey, ExecutionRow, Followed, GrantRow, Inserted, JobFilter,
-    JobRow, LawRow, NewNode, NodeRow, Pending, Recorded, Result, ResultRow, Retained, Rollouts, SecretRow,
-    SegmentRow, Step, Stored, TokenRow,
+    JobRow, LawRow, NewNode, NodeRow, Notices, Pending, Recorded, Result, ResultRow, Retained, Rollouts,
+    SecretRow, SegmentRow, Step, Stored, TokenRow,
 };
 
 /// Everything that the hub keeps in its database.
 pub trait Store:
-    Orgs + Grants + Nodes + Jobs + Executions + Leases + Logs + Secrets + Tokens + Trail + Retained + Rollouts
+    Orgs
+    + Grants
+    + Nodes
+    + Jobs
+    + Executions
+    + Leases
+    + Logs
+    + Secrets
+    + Tokens
+    + Trail
+    + Retained
+    + Rollouts
+    + Notices
 {
 }
 impl<T> Store for T where
@@ -31,6 +43,7 @@ impl<T> Store for T where
         + Trail
         + Retained
         + Rollouts
+        + Notices
 {
 }
 

@@ -5,6 +5,7 @@ mod followed;
 mod jobs;
 mod logs;
 mod nodes;
+mod notices;
 mod orgs;
 mod results;
 mod retention;

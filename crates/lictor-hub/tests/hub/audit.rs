@@ -19,6 +19,7 @@ const READS: [&str; 1] = ["/api/v1/jobs/{id}/follow"];
 
 /// What each route that is no read writes. A new route must be put here, and played below.
 const WRITES: &[(&str, &str)] = &[
+    ("DELETE /api/v1/notify/{id}", "notify_target_removed"),
     ("DELETE /api/v1/secrets/{name}", "secret_removed"),
     ("DELETE /api/v1/tokens/{id}", "token_deleted"),
     ("POST /api/v1/agent/answers", "job_leased"),
@@ -35,6 +36,8 @@ const WRITES: &[(&str, &str)] = &[
     ("POST /api/v1/jobs/{id}/cancel", "cancel_submitted"),
     ("POST /api/v1/jobs/{id}/releases", "release_submitted"),
     ("POST /api/v1/jobs/{id}/remarks", "remark_submitted"),
+    ("POST /api/v1/notify", "notify_target_set"),
+    ("POST /api/v1/notify/{id}/test", "notify_tested"),
     ("POST /api/v1/rollouts", "rollout_turned"),
     ("POST /api/v1/rollouts/{id}/continue", "rollout_turned"),
     ("POST /api/v1/secrets", "secret_set"),
@@ -110,6 +113,18 @@ async fn every_route_that_changes_something_writes_its_event() {
     let path = format!("/api/v1/tokens/{}", made["token_id"].as_str().unwrap());
     l.plays(
         "DELETE /api/v1/tokens/{id}",
+        world.call(token, Method::DELETE, &path, ""),
+    )
+    .await;
+
+    let new = r#"{"way":"webhook","address":"https://192.0.32.8/","on":["node"]}"#;
+    let made = l.plays("POST /api/v1/notify", post("/api/v1/notify", new)).await;
+    let made: serde_json::Value = serde_json::from_slice(&made.body).unwrap();
+    let path = format!("/api/v1/notify/{}", made["target_id"].as_str().unwrap());
+    let test = format!("{path}/test");
+    l.plays("POST /api/v1/notify/{id}/test", post(&test, "")).await;
+    l.plays(
+        "DELETE /api/v1/notify/{id}",
         world.call(token, Method::DELETE, &path, ""),
     )
     .await;

@@ -9,6 +9,7 @@ mod limits;
 mod link;
 mod logs;
 mod node;
+mod notices;
 mod offers;
 mod poll;
 mod rollouts;

@@ -21,6 +21,7 @@
 //! | `roots` | the org's own keys change hands |
 //! | `apart` | hub and agent as processes that stop, crash and come back |
 //! | `limits` | limits that a job met, and those of org and token |
+//! | `notify` | webhooks and e-mail |
 //! | `archive` | results that no hub took for a week |
 //! | `network` | a cable that is cut, half open, or long |
 //! | `demo` | the demo, ended in the middle |
@@ -49,6 +50,7 @@ mod kills_people;
 mod law;
 mod limits;
 mod network;
+mod notify;
 mod objects;
 mod pull;
 mod registry;

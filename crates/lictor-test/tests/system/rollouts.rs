@@ -127,8 +127,10 @@ fn a_rollout_goes_batch_by_batch_stops_at_a_failure_and_goes_on_when_somebody_sa
         ],
     )?;
     assert_eq!(fs::read_to_string(&ran)?.lines().count(), 3, "once on each");
-    let shown = crew.cli().json(&["rollout", "show", &id])?;
-    assert_eq!(shown["rollout"]["state"], "ended");
+    wait_until("the rollout to end", SOON, || {
+        let shown = crew.cli().json(&["rollout", "show", &id]).unwrap_or_default();
+        shown["rollout"]["state"] == "ended"
+    })?;
     let again = crew.cli().run(&["rollout", "continue", &id])?;
     assert!(again.stderr.contains("ended"), "{}", again.stderr);
 

@@ -5,8 +5,8 @@ use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
-    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Remark, Says, Script, Spec, Stdin, StdinWord, Terms,
-    Workspace,
+    Approval, Ask, Collect, Fetch, Job, Receipt, Release, Remark, Says, Script, Spec, Stdin, StdinWord,
+    Terms, Workspace,
 };
 use lictor_proto::{Envelope, JobId, Name, NodeId, limits};
 use lictor_trust::directory::Node;

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! # Invariants
-//! - Once too many have failed nothing begins any more, in the middle of a batch as well. Once nothing is held it has
-//!   ended, and there is nothing left to stop.
+//! - Once too many have failed nothing begins any more, in the middle of a batch as well. Once nothing is held, and
+//!   nothing waits for its node, it has ended, and there is nothing left to stop.
 //! - A node that is away does not hold up the others of its batch; a batch of which nobody has ended holds up the next.
 
 use std::collections::BTreeMap;
@@ -68,7 +68,9 @@ pub(crate) fn step(row: &RolloutRow, sight: &Sight<'_>) -> Next {
         message,
         ..row.clone()
     };
-    if !sight.standing.values().any(|s| *s == ExecutionState::Held) {
+    // What no node has taken yet can be taken back, in the last batch too.
+    let can_stop = |s: &ExecutionState| matches!(s, ExecutionState::Held | ExecutionState::Queued);
+    if !sight.standing.values().any(can_stop) {
         let ended = stands(RolloutState::Ended, row.batch, None, String::new());
         return Next::Stand(ended, Vec::new());
     }
@@ -112,6 +114,10 @@ pub(crate) fn step(row: &RolloutRow, sight: &Sight<'_>) -> Next {
             true => Next::Wait(None),
             false => Next::Begin(some),
         };
+    }
+    // The last one: nothing comes after it, but a failure may still take back who waits for a node.
+    if row.batch as usize + 1 >= row.plan.batches.len() {
+        return Next::Wait(None);
     }
     let batch = row.plan.batches.get(row.batch as usize);
     let mut batch = batch.into_iter().flatten();
@@ -218,8 +224,26 @@ mod tests {
             Next::Wait(None)
         );
         let last = row(|r| r.batch = 2);
-        let ended = stands(next(&last, [OK, OK, OK, S::Running, S::Queued, OK], &[]));
+        let waits = [OK, OK, OK, S::Running, S::Queued, OK];
+        assert_eq!(next(&last, waits, &[]), Next::Wait(None));
+        let ended = stands(next(&last, [OK, OK, OK, S::Running, OK, OK], &[]));
         assert_eq!(ended.0, RolloutState::Ended);
+    }
+
+    #[test]
+    fn failures_in_the_last_batch_take_back_who_waits_for_a_node() {
+        let n = nodes();
+        let last = row(|r| r.batch = 2);
+        let Next::Stand(stopped, back) = next(&last, [OK, OK, OK, S::Failed, S::Queued, S::Queued], &[5])
+        else {
+            panic!("it does not stop");
+        };
+        assert_eq!((stopped.state, stopped.batch), (RolloutState::Stopped, 2));
+        assert_eq!(back, n[4..], "who is there, and who is away");
+        let on = next(&last, [OK, OK, OK, OK, S::Queued, S::Queued], &[4, 5]);
+        assert_eq!(on, Next::Wait(None), "it waits for those who are away");
+        let over = stands(next(&last, [OK, OK, OK, S::Failed, OK, OK], &[]));
+        assert_eq!(over.0, RolloutState::Ended, "there is nobody left to stop");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use lictor_proto::{Code, JobId, NodeId, OrgId, Timestamp};
 use super::SqliteStore;
 use super::documents::{documents, insert_document};
 use super::followed::{self, ExecutionColumns, read_execution};
+use super::notices;
 use super::results::{Expire, Lapse, RecordResult};
 use super::rows::{digest, ms, text, time, word};
 use super::writer::{Tx, Write};
@@ -192,6 +193,15 @@ impl Write for Advance {
             insert_document(tx, &self.key.org, &self.key.job_id, &doc).await?;
         }
         tx.note(Some(&self.key.org), self.event());
+        match &self.step {
+            Step::Asked { release: false, .. } => {
+                notices::of_execution(tx, &self.key, ExecutionState::AwaitingApproval, None).await?;
+            }
+            Step::Refused(why) => {
+                notices::of_execution(tx, &self.key, ExecutionState::Denied, Some(why.code)).await?;
+            }
+            _ => {}
+        }
         Ok(true)
     }
 }
@@ -439,8 +449,9 @@ impl Executions for SqliteStore {
 
     async fn pending(&self, org: &OrgId, node: &NodeId) -> Result<Vec<Pending>> {
         let rows: Vec<(String, Vec<u8>, String, String, i64, i64, String, String)> = sqlx::query_as(
+            // The executions first: else SQLite walks every job that the org ever had, to have them in order.
             "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, e.state
-             FROM executions e JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
+             FROM executions e CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
              WHERE e.org = ?1 AND e.node_id = ?2
                AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running', 'lost')
              ORDER BY j.created_at, j.job_id LIMIT 10000",

@@ -1,11 +1,13 @@
 //! How executions end: by receipt, by a lapsed lease, by running out of time in the queue.
 
 use lictor_audit::{Event, EventType};
+use lictor_proto::api::ExecutionState;
 use lictor_proto::{Code, Digest, OrgId, Timestamp};
 
 use super::documents::insert_document;
 use super::jobs::{insert_executions, insert_job};
 use super::logs::insert_segment;
+use super::notices;
 use super::rows::{digest, ms, text};
 use super::writer::{Tx, Write};
 use crate::store::{DocumentRow, ExecutionKey, Inserted, JobDocument, Recorded, ResultRow, StoreError};
@@ -110,7 +112,8 @@ impl RecordResult {
             .with("state", r.state.as_str())
             .with("job_was_lost", lost);
         tx.note(Some(&self.org), event);
-        Ok(())
+        let code = r.refusal.as_ref().map(|why| why.code);
+        notices::of_execution(tx, key, r.state, code).await
     }
 
     fn conflict(&self, key: &ExecutionKey, stored: &Digest) -> Event {
@@ -136,7 +139,11 @@ impl Write for Lapse {
         .bind(ms(self.0))
         .fetch_all(&mut tx.conn)
         .await?;
-        note_all(tx, EventType::JobLost, rows)
+        let keys = note_all(tx, EventType::JobLost, rows)?;
+        for key in &keys {
+            notices::of_execution(tx, key, ExecutionState::Lost, None).await?;
+        }
+        Ok(keys)
     }
 }
 
@@ -156,7 +163,11 @@ impl Write for Expire {
         .bind("no node took it while it was valid")
         .fetch_all(&mut tx.conn)
         .await?;
-        note_all(tx, EventType::JobTimedOutInQueue, rows)
+        let keys = note_all(tx, EventType::JobTimedOutInQueue, rows)?;
+        for key in &keys {
+            notices::of_execution(tx, key, ExecutionState::Expired, Some(Code::Expired)).await?;
+        }
+        Ok(keys)
     }
 }
 

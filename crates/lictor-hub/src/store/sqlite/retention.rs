@@ -142,6 +142,11 @@ impl Swept {
                 .bind(ms(keep.tokens_before))
                 .fetch_all(&mut tx.conn)
                 .await?;
+        // What was told about jobs that are over by now: no job is valid for longer than that.
+        sqlx::query("DELETE FROM notify_said WHERE at <= ?1")
+            .bind(ms(keep.tokens_before))
+            .execute(&mut tx.conn)
+            .await?;
         tokens.iter().for_each(|(org,)| self.count(org, "expired_tokens"));
         let refused: Vec<(String,)> =
             sqlx::query_as("DELETE FROM quarantine WHERE created_at <= ?1 RETURNING org")
@@ -240,7 +245,8 @@ impl Retained for SqliteStore {
 
     async fn under_way(&self) -> Result<Vec<ExecutionKey>> {
         let rows: Vec<(String, String, String)> = sqlx::query_as(
-            "SELECT org, job_id, node_id FROM executions WHERE state IN ('leased', 'running')",
+            "SELECT org, job_id, node_id FROM executions
+             WHERE lease_expires_at IS NOT NULL AND state IN ('leased', 'running')",
         )
         .fetch_all(&self.reads)
         .await?;

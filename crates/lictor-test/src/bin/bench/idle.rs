@@ -4,7 +4,7 @@
 //! script that knows heartbeat and law. They live in this process, so that the hub's memory is the hub's alone.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use axum::Router;
@@ -36,6 +36,8 @@ use crate::memory::field;
 use crate::table::Table;
 
 const WITHIN: Duration = Duration::from_secs(60);
+/// Between two heartbeats, as real agents have it.
+const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Handshakes at once.
 const AT_ONCE: usize = 16;
 
@@ -62,7 +64,28 @@ pub(crate) async fn measure(table: &mut Table, split: &mut Split, agents: usize)
     let figure = format!("{each} kB");
     let beside = format!("RSS {:.1} MB in all", field(hub, "VmRSS:")? as f64 / 1024.0);
     table.row("e", &what, figure, beside, "60 kB");
+    let (busy, began) = (processor_time(hub)?, Instant::now());
+    tokio::time::sleep(HEARTBEAT * 2).await;
+    let share = (processor_time(hub)? - busy).as_secs_f64() / began.elapsed().as_secs_f64();
+    let what = format!("hub, heartbeats and probes of {agents} idle agents");
+    let figure = format!("{:.1} % of a core", share * 100.0);
+    table.row("e", &what, figure, String::new(), "5 %");
     Ok(())
+}
+
+/// What a process has used of the processors so far.
+fn processor_time(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may have anything in it; what follows its closing bracket is numbers (proc_pid_stat(5)).
+    let (_, after) = stat.rsplit_once(')').context("no name in stat")?;
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    let ticks: u64 = [11, 12]
+        .iter()
+        .filter_map(|i| fields.get(*i)?.parse::<u64>().ok())
+        .sum();
+    Ok(Duration::from_millis(
+        ticks * 1000 / rustix::param::clock_ticks_per_second(),
+    ))
 }
 
 fn anonymous(pid: u32) -> Result<u64> {
@@ -200,8 +223,16 @@ pub(crate) fn law() -> LawHeld {
 fn router(heartbeat: Message) -> Router {
     let first = Bytes::from(heartbeat.encode());
     let events = move || async move {
-        let said = stream::iter([Ok::<_, std::convert::Infallible>(first)]);
-        Body::from_stream(said.chain(stream::pending()))
+        let said = stream::unfold(false, move |again| {
+            let said = first.clone();
+            async move {
+                if again {
+                    tokio::time::sleep(HEARTBEAT).await;
+                }
+                Some((Ok::<_, std::convert::Infallible>(said), true))
+            }
+        });
+        Body::from_stream(said)
     };
     Router::new()
         .route(

@@ -7,12 +7,13 @@
 //! | `latency.rs` | a, d, f: one `true`, warm and cold, against posix_spawn, bwrap and ssh |
 //! | `bulk.rs` | b, d: bytes per second of one job's output, against ssh |
 //! | `crowd.rs` | c: jobs per second, one and 32 at once |
-//! | `memory.rs`, `idle.rs` | e: what hub and agent hold at rest, and a thousand agents cost |
+//! | `memory.rs`, `idle.rs` | e: what hub and agent hold at rest, and thousands of idle agents cost |
 //! | `stalled.rs` | g: requests beside unread streams |
 //! | `egress.rs` | h: bytes and round trips through the egress proxy, against the bare sockets |
 //! | `abuse.rs` | i: a neighbour's `true` while a sandboxed job does its worst, against the same without it |
 //! | `fanout.rs` | k: one job on 200 nodes, to the last verified receipt |
 //! | `transfer.rs` | l: one large file to a node and from one, against scp |
+//! | `drain.rs` | m: a long queue, submitted and drained |
 //! | `steps.rs` | which step of row a costs what |
 
 // A measuring program: it starts processes and prints a table.
@@ -21,6 +22,7 @@
 mod abuse;
 mod bulk;
 mod crowd;
+mod drain;
 mod egress;
 mod fanout;
 mod idle;
@@ -49,6 +51,8 @@ pub(crate) struct Effort {
     pub(crate) bytes: u64,
     /// Idle agents.
     pub(crate) agents: usize,
+    /// Jobs in the long queue.
+    pub(crate) queued: usize,
 }
 
 impl Effort {
@@ -59,13 +63,15 @@ impl Effort {
                 jobs: 300,
                 bytes: 200_000_000,
                 agents: 200,
+                queued: 300,
             };
         }
         Self {
             samples: 500,
             jobs: 3_000,
             bytes: 1_000_000_000,
-            agents: 1_000,
+            agents: 5_000,
+            queued: 10_000,
         }
     }
 }
@@ -102,6 +108,7 @@ enum Rows {
     Abuse,
     Fanout,
     Transfer,
+    Drain,
     Steps,
 }
 
@@ -116,6 +123,7 @@ impl Rows {
         Self::Abuse,
         Self::Fanout,
         Self::Transfer,
+        Self::Drain,
         Self::Steps,
     ];
 
@@ -131,6 +139,7 @@ impl Rows {
             Self::Abuse => ("i", "abuse"),
             Self::Fanout => ("k", "fanout"),
             Self::Transfer => ("l", "transfer"),
+            Self::Drain => ("m", "drain"),
             Self::Steps => ("a", "steps"),
         }
     }
@@ -156,6 +165,7 @@ async fn measure(rows: Rows, table: &mut Table, effort: &Effort, base: &mut Opti
         Rows::Abuse => abuse::measure(table, effort).await?,
         Rows::Fanout => fanout::measure(table, effort).await?,
         Rows::Transfer => transfer::measure(table, effort)?,
+        Rows::Drain => drain::measure(table, effort).await?,
         Rows::Steps => {
             let base = match base {
                 Some(base) => base.p50(),
