@@ -113,7 +113,7 @@ enum Rows {
 }
 
 impl Rows {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Latency,
         Self::Bulk,
         Self::Crowd,
