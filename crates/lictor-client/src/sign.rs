@@ -62,6 +62,8 @@ pub struct JobOptions {
     pub expect: Expect,
     /// The secrets that it uses, sorted by name.
     pub secrets: Vec<SecretUse>,
+    /// The jobs that it comes after; sorted and made distinct here.
+    pub after: Vec<Digest>,
 }
 
 /// When a job is to be done again and again.
@@ -134,7 +136,7 @@ impl<'a> Signer<'a> {
             profile: options.profile,
             stdin: options.stdin,
             secrets: options.secrets,
-            after: Default::default(),
+            after: sorted(options.after),
             expect: options.expect,
             output_to: Default::default(),
             reason: options.reason,
@@ -324,10 +326,10 @@ impl<'a> Signer<'a> {
     }
 }
 
-fn sorted(mut nodes: Vec<NodeId>) -> Vec<NodeId> {
-    nodes.sort();
-    nodes.dedup();
-    nodes
+fn sorted<T: Ord>(mut all: Vec<T>) -> Vec<T> {
+    all.sort();
+    all.dedup();
+    all
 }
 
 impl SignedDoc {

@@ -128,6 +128,7 @@ codes! {
     SecretOlder = "secret_older", "The hub serves an older version of a secret than this home has seen.", "Somebody serves old secrets; look at the hub, or set the secret again.";
     SecretConflict = "secret_conflict", "Two secrets carry the same name and version.", "Set it again, which takes the next version, and find out who set two.";
     SecretExposed = "secret_exposed", "The job's own words or variables hold the value of a secret that it uses.", "Read the value where the node puts it, in place of writing it into the job.";
+    AfterWaiting = "after_waiting", "The job comes after another one, which has not ended on this node.", "It begins by itself when that has ended; `lictor job ID` names the other.";
     ScheduleOverlap = "schedule_overlap", "The firing before it still ran, and the schedule says that such times are left out.", "Have it fire less often, give the work a shorter --timeout, or sign the schedule with --overlap wait.";
     ScheduleMissed = "schedule_missed", "A time of the schedule passed while it could not be fired.", "Sign the schedule with --missed once if the last missed time is to be made up for.";
     ScheduleGated = "schedule_gated", "Policy wants approvals or a release for this, and a schedule can have none.", "Run it with `lictor run`, which people can approve; or change the policy for what is scheduled.";

@@ -26,6 +26,7 @@ use crate::journal::state::Phase;
 use crate::journal::{Committed, Journal, JournalError, Step};
 use crate::law::LawDesk;
 use crate::live::LiveJobs;
+use crate::offer::order::Behind;
 use crate::pulls::Pulls;
 use crate::receipt::Issuer;
 use crate::sandboxes::Sandboxes;
@@ -60,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     pub(crate) draining: AtomicBool,
     pub(crate) closing: CancellationToken,
+    /// Jobs that come after others.
+    pub(crate) behind: Behind,
     /// Wakes whoever fires schedules before the next look at the clock.
     pub(crate) schedules: Arc<tokio::sync::Notify>,
     /// Locked while kept sandboxes are being removed.

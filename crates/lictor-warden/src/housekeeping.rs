@@ -14,6 +14,7 @@ use crate::core::Core;
 use crate::journal::Step;
 use crate::journal::entry::Entry;
 use crate::journal::state::Phase;
+use crate::offer::order;
 
 const TICK: Duration = Duration::from_secs(1);
 /// How long the live window of an ended execution stays open.
@@ -34,6 +35,7 @@ pub(crate) async fn keep(core: Weak<Core>) {
         }
         core.live.tidy(LINGER);
         expire(&core).await;
+        order::look(&core);
         if tick % SLOWER == 0 {
             make_room(&core).await;
         }

@@ -12,6 +12,7 @@
 
 mod case;
 mod input;
+pub(crate) mod order;
 mod room;
 mod secrets;
 pub(crate) mod standing;
@@ -122,7 +123,6 @@ async fn judge(
     (offer, by): (Offer, By),
     times: &mut StepTimes,
 ) -> OfferReply {
-    let secrets = offer.secrets;
     let mut approvals = match known(core, &digest) {
         Known::Taken => return replayed(core, digest).await,
         Known::Waiting(approvals) => approvals,
@@ -146,6 +146,10 @@ async fn judge(
     // Whoever cancels later needs the verified job.
     let _ = live.job.set(job.clone());
     times.done(Timed::Verify);
+    // Before it has a place: what waits for others is in nobody's way.
+    if let Some(refusal) = order::behind(core, &digest, &job, &offer) {
+        return later(core, &digest, refusal).await;
+    }
     let place = match place(core).await {
         Ok(place) => place,
         Err(refusal) => return later(core, &digest, refusal).await,
@@ -180,7 +184,7 @@ async fn judge(
         job,
         approvals,
         releases: offer.releases,
-        secrets,
+        secrets: offer.secrets,
     };
     // What it holds on its way is large, and most of it belongs to this part only.
     Box::pin(case.decide(stdin, place, times)).await

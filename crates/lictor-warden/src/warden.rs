@@ -148,6 +148,7 @@ impl Warden {
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
+            behind: Default::default(),
             schedules: Arc::default(),
             sweep: Mutex::new(KeptSweep::new(KEPT_PATIENCE)),
             suppress: Mutex::new(Suppress::default()),

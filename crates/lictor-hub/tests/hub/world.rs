@@ -417,7 +417,7 @@ impl Org {
             profile: name("host"),
             stdin,
             secrets: Vec::new(),
-            after: Empty,
+            after: Vec::new(),
             expect: Default::default(),
             output_to: Empty,
             reason: String::new(),

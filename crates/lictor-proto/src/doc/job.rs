@@ -42,8 +42,8 @@ pub struct Job {
     pub stdin: Stdin,
     /// The secrets that it uses, sorted by name.
     pub secrets: Vec<SecretUse>,
-    /// Not built yet: always empty.
-    pub after: Empty,
+    /// Digests of jobs that it comes after, sorted, distinct: on each node it begins only when all of them have ended there.
+    pub after: Vec<Digest>,
     /// What its nodes were chosen for, by what they say about themselves; each holds itself against it.
     pub expect: Expect,
     /// Not built yet: always empty.
@@ -126,6 +126,12 @@ impl Document for Job {
             Invalid::field("nodes", "sorted and distinct")
         })?;
         self.expect.validate()?;
+        ensure(self.after.len() <= limits::AFTER, || {
+            Invalid::limit("after", "at most 16")
+        })?;
+        ensure(self.after.is_sorted_by(|a, b| a < b), || {
+            Invalid::field("after", "sorted and distinct")
+        })?;
         check_reason(&self.reason)?;
         check_validity(self.issued_at, self.expires_at)?;
         ensure(self.not_before < self.expires_at, || {
@@ -232,7 +238,7 @@ struct Written {
     profile: Name,
     stdin: Stdin,
     secrets: Vec<SecretUse>,
-    after: Empty,
+    after: Vec<Digest>,
     expect: Expect,
     output_to: Empty,
     reason: String,

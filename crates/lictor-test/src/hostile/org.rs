@@ -276,7 +276,7 @@ impl Org {
             profile: name("host"),
             stdin: Stdin::NONE,
             secrets: Vec::new(),
-            after: Empty,
+            after: Vec::new(),
             expect: Default::default(),
             output_to: Empty,
             reason: String::new(),

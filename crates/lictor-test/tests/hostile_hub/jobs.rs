@@ -76,3 +76,8 @@ fn hub_sends_a_job_with_a_field_of_a_later_version() {
 fn hub_asks_for_receipts_of_jobs_that_do_not_read() {
     holds("hub_asks_for_receipts_of_jobs_that_do_not_read");
 }
+
+#[test]
+fn hub_begins_a_job_before_the_one_that_it_comes_after() {
+    holds("hub_begins_a_job_before_the_one_that_it_comes_after");
+}

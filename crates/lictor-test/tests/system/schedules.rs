@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use lictor_test::{Cli, Lab, Split, SplitOptions, poll, wait_until};
 use serde_json::Value;
 
-use crate::steps::{SOON, audits_hold, id_of, reach, state};
+use crate::steps::{SOON, audits_hold, detached, id_of, reach, sh, state};
 
 /// Signs a schedule that fires every two seconds on the demo's node.
 fn add(cli: &Cli, options: &[&str], script: &str) -> Result<String> {
@@ -243,4 +243,33 @@ fn no_kill_of_the_agent_has_a_schedule_fire_one_time_twice_or_loses_a_result() -
     ensure!(nominal.len() == count, "one time fired twice");
     ensure!(state(&cli, &id)? == "canceled");
     audits_hold(&cli)
+}
+
+#[test]
+fn a_job_after_another_waits_visibly_and_begins_when_that_has_ended() -> Result<()> {
+    let mut split = Split::start()?;
+    let cli = split.cli().clone();
+    let go = split.home().join("go");
+    let first = detached(&cli, &format!("while [ ! -e {} ]; do sleep 0.05; done", go.display()))?;
+    reach(&cli, &first, &["running"], SOON)?;
+    let done = sh(&cli, &["--detach", "--after", &first], "echo second")?;
+    ensure!(done.status.success(), "{}", done.stderr);
+    let second = id_of(&done.result()?)?;
+    wait_until("it is said to wait", SOON, || {
+        cli.ok(&["jobs"]).is_ok_and(|jobs| jobs.contains("queued (after another)"))
+    })?;
+    let shown = cli.ok(&["job", &second])?;
+    ensure!(shown.contains(&format!("after      {first}")), "{shown}");
+    ensure!(shown.contains("[after_waiting]"), "{shown}");
+    // It is in nobody's way.
+    ensure!(sh(&cli, &[], "true")?.status.success(), "another job runs");
+    // Neither a new agent, which ends the first, nor a hub that was away has it begin before its time or be lost.
+    split.hub()?.kill()?;
+    split.start_hub()?;
+    ensure!(state(&cli, &second)? == "queued");
+    fs::write(&go, "")?;
+    reach(&cli, &first, &["succeeded"], SOON)?;
+    reach(&cli, &second, &["succeeded"], SOON)?;
+    ensure!(cli.ok(&["logs", &second])? == "second\n");
+    Ok(())
 }

@@ -322,7 +322,7 @@ impl World {
             profile: name("host"),
             stdin: Stdin::NONE,
             secrets: Vec::new(),
-            after: Empty,
+            after: Vec::new(),
             expect: Default::default(),
             output_to: Empty,
             reason: "is it up?".into(),

@@ -6,6 +6,7 @@ mod broken;
 mod changed;
 mod kept;
 mod lives;
+mod ordered;
 mod revoked;
 mod schedules;
 mod secrets;

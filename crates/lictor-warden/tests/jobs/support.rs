@@ -232,7 +232,7 @@ impl World {
             profile: name("small"),
             stdin: Stdin::NONE,
             secrets: Vec::new(),
-            after: Empty,
+            after: Vec::new(),
             expect: Default::default(),
             output_to: Empty,
             reason: "test".into(),

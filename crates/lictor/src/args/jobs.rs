@@ -36,6 +36,9 @@ pub(crate) struct Run {
     /// /run/secrets/NAME in bubblewrap (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
     pub(crate) secrets: Vec<UsedSecret>,
+    /// Begin on each node only when this job has ended there, however it ended (repeatable)
+    #[arg(long, value_name = "JOB")]
+    pub(crate) after: Vec<JobId>,
     /// Submit, print the job's id, and leave
     #[arg(long, short)]
     pub(crate) detach: bool,

@@ -195,6 +195,9 @@ impl Dossier {
             let id = JobId::from_digest(&fired.schedule);
             lines.push(format!("fired      for {} by the schedule {id}", fired.nominal));
         }
+        for former in &job.after {
+            lines.push(format!("after      {}", JobId::from_digest(former)));
+        }
         if let Some(former) = job.retry_of {
             lines.push(format!("retry of   {former}"));
         }

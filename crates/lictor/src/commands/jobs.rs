@@ -55,6 +55,7 @@ pub(crate) async fn list(session: &Session, args: &JobsList) -> Result {
 fn state(one: &ExecutionView) -> String {
     let why = match one.code {
         Some(Code::NodeOffline) => " (offline)",
+        Some(Code::AfterWaiting) => " (after another)",
         Some(Code::Canceled) if matches!(one.state, ExecutionState::Queued | ExecutionState::Held) => {
             " (cancel waits)"
         }

@@ -38,6 +38,7 @@ pub(crate) async fn run(session: &Session, args: &Retry) -> Result {
         reason: old.reason.clone(),
         valid: args.valid,
         retry_of: Some(old.digest()),
+        after: Vec::new(),
         expect: old.expect.clone(),
         secrets,
     };

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::args::Run;
 use crate::commands::choice::{self, Choice};
+use crate::commands::dossier::Dossier;
 use crate::commands::fleet::{FleetUntil, FleetWatch};
 use crate::commands::rollout;
 use crate::commands::watch::{Shows, Until, Watch};
@@ -48,8 +49,9 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
             .map_err(|e| failed("send standard input", &e))?;
     }
     let spec = spec(&store, args)?;
+    let after = former(session, &hub, &mut store, args).await?;
     let mut secrets = super::secrets::uses(session, (&hub, &store), &args.secrets, &choice.nodes).await?;
-    let work = (&spec, stdin.as_deref(), secrets.as_slice());
+    let work = (&spec, stdin.as_deref(), secrets.as_slice(), after.as_slice());
     let mut job = sign(session, &store, &key, &choice, args, work)?;
     if let Some(plan) = plan {
         let submitted = rollout::submit(session, (&hub, &store), &key, (&choice.nodes, &job), plan);
@@ -64,7 +66,7 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
             session.refresh(&mut store, &hub).await?;
             choice = choice::nodes(session, &mut store, &hub, &args.targets).await?;
             secrets = super::secrets::uses(session, (&hub, &store), &args.secrets, &choice.nodes).await?;
-            let work = (&spec, stdin.as_deref(), secrets.as_slice());
+            let work = (&spec, stdin.as_deref(), secrets.as_slice(), after.as_slice());
             job = sign(session, &store, &key, &choice, args, work)?;
             hub.submit_attached(&job.wire).await
         }
@@ -80,6 +82,15 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
         job: job.digest,
     };
     submitted.watch(stream, until(args.wait)).await
+}
+
+/// The jobs that it comes after: each fetched and verified, since what is signed is all of a digest, and an id is a part.
+async fn former(session: &Session, hub: &Hub, store: &mut TrustStore, args: &Run) -> Result<Vec<Digest>> {
+    let mut digests = Vec::with_capacity(args.after.len());
+    for id in &args.after {
+        digests.push(Dossier::fetch(session, hub, store, id).await?.job.digest());
+    }
+    Ok(digests)
 }
 
 fn until(wait: bool) -> FleetUntil {
@@ -158,7 +169,7 @@ fn sign(
     key: &SecretKey,
     choice: &Choice,
     args: &Run,
-    (spec, stdin, secrets): (&Spec, Option<&[u8]>, &[SecretUse]),
+    (spec, stdin, secrets, after): (&Spec, Option<&[u8]>, &[SecretUse], &[Digest]),
 ) -> Result<SignedDoc> {
     let options = JobOptions {
         nodes: choice.nodes.iter().map(|n| n.id().clone()).collect(),
@@ -167,6 +178,7 @@ fn sign(
         reason: args.reason.clone(),
         valid: rollout::valid(args, store)?,
         retry_of: None,
+        after: after.to_vec(),
         expect: choice.expect.clone(),
         secrets: secrets.to_vec(),
     };

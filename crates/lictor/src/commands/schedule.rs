@@ -68,6 +68,7 @@ async fn add(session: &Session, args: &ScheduleAdd) -> Result {
         reason: args.reason.clone(),
         valid: args.until,
         retry_of: None,
+        after: Vec::new(),
         expect: choice.expect.clone(),
         secrets: Vec::new(),
     };

@@ -44,6 +44,7 @@ pub(crate) async fn run(session: &Session, args: &Workspaces) -> Result {
         reason: args.terms.reason.clone(),
         valid: args.terms.valid,
         retry_of: None,
+        after: Vec::new(),
         expect: choice.expect.clone(),
         secrets: super::secrets::uses(session, (&hub, &store), &credential, &choice.nodes).await?,
     };

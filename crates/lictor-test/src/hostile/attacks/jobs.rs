@@ -27,6 +27,7 @@ attacks! {
     hub_has_a_forbidden_operator_sign => Some(Code::Forbidden),
     hub_lies_about_what_a_node_is => Some(Code::ExpectationFailed),
     hub_sends_a_job_of_an_unknown_kind => Some(Code::KindUnsupported),
+    hub_begins_a_job_before_the_one_that_it_comes_after => Some(Code::AfterWaiting),
     hub_sends_a_job_with_a_field_of_a_later_version => Some(Code::PayloadMalformed),
     hub_asks_for_receipts_of_jobs_that_do_not_read => Some(Code::SignerUnknown),
 }
@@ -43,6 +44,23 @@ async fn hub_lies_about_what_a_node_is() -> Result<Seen> {
     ensure!(!runs.exists(), "it ran");
     job.expect.os = Some("linux".to_owned());
     scene.runs(&signed(&job, &["alice"]), &[]).await?;
+    Ok(seen)
+}
+
+/// It withholds the first, and sends the second alone; then the first, while the second is there.
+async fn hub_begins_a_job_before_the_one_that_it_comes_after() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (runs, command) = scene.counter();
+    let first = scene.signed(&["true"]);
+    let mut second = scene.job("alice", &["sh", "-c", &command]);
+    second.after = vec![digest(&first)?];
+    let second = signed(&second, &["alice"]);
+    let seen = scene.refuses(&second, Code::AfterWaiting).await?;
+    scene.honest().await?;
+    ensure!(!runs.exists(), "it ran");
+    scene.runs(&first, &[]).await?;
+    // The node has kept it, and begins it by itself.
+    scene.succeeded(&second).await?;
     Ok(seen)
 }
 

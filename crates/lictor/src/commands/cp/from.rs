@@ -69,6 +69,7 @@ async fn bring(session: &Session, args: &Copy, (target, path): (&str, String), t
         reason: args.reason.clone(),
         valid: super::valid(args, 0, &store)?,
         retry_of: None,
+        after: Vec::new(),
         expect: choice.expect.clone(),
         secrets: Vec::new(),
     };

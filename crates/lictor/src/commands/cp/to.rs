@@ -135,6 +135,7 @@ impl Copying<'_> {
             reason: args.reason.clone(),
             valid: super::valid(args, content.size, self.store)?,
             retry_of: None,
+            after: Vec::new(),
             expect: self.choice.expect.clone(),
             secrets: Vec::new(),
         };
