@@ -57,6 +57,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::submit, jobs::list))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::documents))
+        .routes(routes!(jobs::input))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::approve_job))
         .routes(routes!(jobs::release))

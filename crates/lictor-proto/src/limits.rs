@@ -44,6 +44,8 @@ pub const JITTER: Duration = Duration::from_secs(6 * 3600);
 pub const START_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How far ahead of a node's clock a document may be dated.
 pub const CLOCK_AHEAD: Duration = Duration::from_secs(60);
+/// An input of a job that people are shown before they sign.
+pub const INPUT_SHOWN: u64 = 1024 * 1024;
 /// Jobs that one job comes after.
 pub const AFTER: usize = 16;
 /// A rollout as it is handed in: its job, and which of ten thousand nodes begins when.

@@ -20,6 +20,7 @@ mod dossier;
 mod egress;
 mod explain;
 mod fleet;
+mod input;
 #[cfg(feature = "hub")]
 mod hub;
 mod jobs;

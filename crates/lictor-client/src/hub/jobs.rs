@@ -140,6 +140,16 @@ impl Hub {
         self.get(&format!("/api/v1/jobs/{job}")).await
     }
 
+    /// What a job brings besides its words, up to 1 MiB: to be held against the digest in the job.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn input(&self, job: &JobId) -> Result<Bytes, Error> {
+        let path = format!("/api/v1/jobs/{job}/input");
+        let answer = self.send(Method::GET, &path, Bytes::new(), SLOWEST).await?;
+        Ok(answer.body)
+    }
+
     /// Every signed document about a job.
     ///
     /// # Errors

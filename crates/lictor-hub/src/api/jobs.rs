@@ -104,6 +104,21 @@ pub(super) async fn documents(
     Ok(Json(api.app.documents(&caller, &known(&id)?).await?))
 }
 
+/// What a job brings besides its words, its standard input or the file that it puts, up to 1 MiB; to be held against the
+/// digest in the signed job by whoever reads it.
+#[utoipa::path(get, operation_id = "get_job_input", path = "/api/v1/jobs/{id}/input", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "the bytes", content_type = "application/octet-stream"),
+              (status = 404, description = "not found", body = Problem, content_type = "application/problem+json"),
+              (status = 422, description = "too large to be shown", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn input(
+    State(api): State<Arc<Api>>,
+    Auth(caller): Auth,
+    Path(id): Path<String>,
+) -> Reply<Response> {
+    let bytes = api.app.input(&caller, &known(&id)?).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
 /// Hand in a signed cancel.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = String, Path)),
     request_body(content = Envelope, content_type = "application/json", description = "the signed cancel (DSSE envelope)"),

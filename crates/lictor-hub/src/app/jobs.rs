@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lictor_audit::EventType;
 use lictor_proto::agent::{CancelJob, Request, Wire};
 use lictor_proto::api::{ExecutionView, FollowNode, JobDocuments, JobView, PendingApproval, TokenScope};
 use lictor_proto::code::Refusal;
-use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp};
+use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp, limits};
 
 use super::{App, Caller, Error, Org};
 use crate::relay::Follower;
@@ -64,6 +65,30 @@ impl App {
     pub async fn documents(&self, caller: &Caller, id: &JobId) -> Result<JobDocuments, Error> {
         let (row, executions) = self.store.job(&caller.org, id).await?.ok_or(Error::NotFound)?;
         self.documents_of(caller, row, &executions).await
+    }
+
+    /// What a job brings besides its words (standard input, or the file that it puts), for people to look at before
+    /// they sign for it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown job, for one that brings nothing, and when it is no longer stored;
+    /// [`Error::Refused`] when it is larger than what is shown.
+    pub async fn input(&self, caller: &Caller, id: &JobId) -> Result<Bytes, Error> {
+        let org = self.org(&caller.org)?;
+        let (row, _) = self.store.job(&org.id, id).await?.ok_or(Error::NotFound)?;
+        let job = org.with(|t| t.historic_job(&row.envelope))?;
+        let input = job.input().ok_or(Error::NotFound)?;
+        if input.size > limits::INPUT_SHOWN {
+            let why = format!("it has {} bytes, and at most {} are shown", input.size, limits::INPUT_SHOWN);
+            return Err(Refusal::new(Code::LimitExceeded, why).into());
+        }
+        if input.size == 0 {
+            return Ok(Bytes::new());
+        }
+        match self.objects.stdin(&org.id, &input.sha256, 0..input.size).await {
+            Err(Error::Objects(object_store::Error::NotFound { .. })) => Err(Error::NotFound),
+            read => read,
+        }
     }
 
     async fn documents_of(

@@ -315,3 +315,72 @@ fn how_a_rollout_goes_on_is_told_at_a_terminal_and_not_to_programs() -> Result<(
     );
     Ok(())
 }
+
+#[test]
+fn an_approver_sees_what_a_job_brings_or_has_it_and_signs_for_nothing_else() -> Result<()> {
+    let lab = starter()?;
+    let bob = second_operator(&lab, "bob", "\"ops\", \"leads\"")?;
+    let asks = |input: &[u8]| -> Result<String> {
+        let words = [
+            "run", "--json", "--profile", "host", "--detach", "--stdin", "local", "--", "sh", "-c", "cat",
+        ];
+        let id = id_of(&lab.cli().run_with_input(&words, input.to_vec())?.result()?)?;
+        reach(lab.cli(), &id, &["awaiting_approval"], SOON)?;
+        Ok(id)
+    };
+
+    let text = asks(b"line one\nline \x1b[2Jtwo\n")?;
+    let stored = stored_input(lab.home())?;
+    let honest = fs::read(&stored)?;
+    fs::write(&stored, b"line one\nline \x1b[2Jtoo\n")?;
+    let lied_to = bob.run(&["approve", "--yes", &text])?;
+    ensure!(
+        lied_to.code()? != 0 && lied_to.stderr.contains("[stdin_mismatch]"),
+        "{}",
+        lied_to.stderr
+    );
+    ensure!(!lied_to.text().contains("line one"), "nothing of it is shown");
+    fs::write(&stored, honest)?;
+    let shown = bob.ok(&["approve", "--yes", &text])?;
+    ensure!(shown.contains("  | line one\n"), "{shown}");
+    ensure!(!shown.contains('\u{1b}') && shown.contains("[2Jtwo"), "{shown}");
+    assert_eq!(ended(lab.cli(), &text)?, "succeeded");
+
+    let binary = asks(b"\xff\xfe\x00")?;
+    let unseen = bob.run(&["approve", "--yes", &binary])?;
+    ensure!(
+        unseen.code()? != 0 && unseen.stderr.contains("--input FILE"),
+        "{}",
+        unseen.stderr
+    );
+    let own = lab.home().join("own");
+    let own_path = own.to_str().context("a path")?;
+    fs::write(&own, b"\xff\xfe\x01")?;
+    let other = bob.run(&["approve", "--yes", "--input", own_path, &binary])?;
+    ensure!(
+        other.code()? != 0 && other.stderr.contains("[stdin_mismatch]"),
+        "{}",
+        other.stderr
+    );
+    assert_eq!(state(lab.cli(), &binary)?, "awaiting_approval", "nobody has signed");
+    fs::write(&own, b"\xff\xfe\x00")?;
+    bob.ok(&["approve", "--yes", "--input", own_path, &binary])?;
+    assert_eq!(ended(lab.cli(), &binary)?, "succeeded");
+    Ok(())
+}
+
+/// The only input that the hub has stored.
+fn stored_input(home: &std::path::Path) -> Result<std::path::PathBuf> {
+    let mut waiting = vec![home.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.is_dir() && !path.is_symlink() {
+                waiting.push(path);
+            } else if path.is_file() && path.to_string_lossy().contains("/objects/stdin/") {
+                return Ok(path);
+            }
+        }
+    }
+    anyhow::bail!("the hub has stored no input below {}", home.display())
+}

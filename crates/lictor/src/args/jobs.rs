@@ -285,6 +285,10 @@ pub(crate) struct Approve {
     /// How long the approval counts
     #[arg(long, value_parser = parse_duration, default_value = "1h")]
     pub(crate) valid: Duration,
+    /// What the job brings (standard input, or its file), when that is too large to be shown or is no text: it is
+    /// approved if this is it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
     /// Approve as this operator instead of the configured one
     #[arg(long = "as", value_name = "OPERATOR")]
     pub(crate) approver: Option<Name>,

@@ -13,7 +13,8 @@ use serde_json::json;
 
 use crate::args::Approve;
 use crate::commands::confirm;
-use crate::commands::dossier::Dossier;
+use crate::commands::dossier::{Dossier, shown};
+use crate::commands::input::Input;
 use crate::escape::{command_line, escape};
 use crate::exit::Status;
 use crate::failure::{Failure, Result};
@@ -92,7 +93,9 @@ pub(crate) async fn approve(session: &Session, args: &Approve) -> Result {
             );
         }
     } else {
-        session.out.line(question(&dossier))?;
+        let job = (&args.id, &*dossier.job);
+        let input = Input::of(&hub, job, args.input.as_deref()).await?;
+        session.out.line(question(&dossier, &input))?;
         if !args.yes {
             confirm::signing("Look at it with `lictor job ID`, then use --yes.")?;
         }
@@ -116,8 +119,16 @@ pub(crate) async fn approve(session: &Session, args: &Approve) -> Result {
 }
 
 /// What is about to be signed, in full.
-fn question(dossier: &Dossier) -> String {
+fn question(dossier: &Dossier, input: &Input) -> String {
     let mut lines = vec![dossier.describe()];
+    match input {
+        Input::None => {}
+        Input::Text(text) => {
+            lines.push("brings     what is signed by its digest above:".to_owned());
+            lines.extend(shown(text));
+        }
+        Input::Held(path) => lines.push(format!("brings     exactly {path}")),
+    }
     for ask in &dossier.asks {
         lines.push(format!(
             "\n{} asks, under law {}:",

@@ -366,7 +366,7 @@ fn about(script: &Script) -> Vec<String> {
 }
 
 /// A whole script, line by line, in a way that nothing in it can pass for anything else.
-fn shown(text: &str) -> Vec<String> {
+pub(crate) fn shown(text: &str) -> Vec<String> {
     let mut lines = vec![format!("text       {} bytes:", text.len())];
     lines.extend(text.split_inclusive('\n').map(|line| {
         let (line, end) = line
