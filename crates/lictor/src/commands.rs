@@ -20,9 +20,9 @@ mod dossier;
 mod egress;
 mod explain;
 mod fleet;
-mod input;
 #[cfg(feature = "hub")]
 mod hub;
+mod input;
 mod jobs;
 pub(crate) mod keys;
 mod limits;

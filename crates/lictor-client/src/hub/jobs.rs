@@ -11,7 +11,7 @@ use lictor_proto::api::{
 };
 use lictor_proto::{Digest, JobId, NodeId};
 
-use super::{ANSWER, FrameStream, Hub, SLOWEST, UPLOAD, page};
+use super::{ANSWER, CALL, FrameStream, Hub, SLOWEST, UPLOAD, page};
 use crate::error::Error;
 
 fn of_node(path: String, node: Option<&NodeId>) -> String {
@@ -146,7 +146,7 @@ impl Hub {
     /// [`Error`]
     pub async fn input(&self, job: &JobId) -> Result<Bytes, Error> {
         let path = format!("/api/v1/jobs/{job}/input");
-        let answer = self.send(Method::GET, &path, Bytes::new(), SLOWEST).await?;
+        let answer = self.send(Method::GET, &path, Bytes::new(), CALL).await?;
         Ok(answer.body)
     }
 

@@ -59,14 +59,17 @@ pub(super) async fn list(
 /// What the nodes have fired of a schedule, as far as they have told, newest first.
 #[utoipa::path(get, operation_id = "list_firings", path = "/api/v1/schedules/{id}/firings", tag = "schedules",
     params(("id" = String, Path), ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query), ("node" = Option<String>, Query)),
-    responses((status = 200, description = "a page", body = Page<JobView>)))]
+    responses((status = 200, description = "a page", body = Page<JobView>), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn firings(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,
     Path(id): Path<String>,
     Query(query): Query<ScheduleQuery>,
 ) -> Reply<Json<Page<JobView>>> {
-    let listed = Listed::FiringsOf(known(&id)?);
+    let id = known(&id)?;
+    // What is of another org is not there, and neither is what nobody knows.
+    api.app.job(&caller, &id).await?;
+    let listed = Listed::FiringsOf(id);
     page(&api, &caller, query, listed).await
 }
 

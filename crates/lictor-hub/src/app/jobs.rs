@@ -79,7 +79,11 @@ impl App {
         let job = org.with(|t| t.historic_job(&row.envelope))?;
         let input = job.input().ok_or(Error::NotFound)?;
         if input.size > limits::INPUT_SHOWN {
-            let why = format!("it has {} bytes, and at most {} are shown", input.size, limits::INPUT_SHOWN);
+            let why = format!(
+                "it has {} bytes, and at most {} are shown",
+                input.size,
+                limits::INPUT_SHOWN
+            );
             return Err(Refusal::new(Code::LimitExceeded, why).into());
         }
         if input.size == 0 {

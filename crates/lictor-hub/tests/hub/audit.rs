@@ -40,6 +40,7 @@ const WRITES: &[(&str, &str)] = &[
     ("POST /api/v1/notify/{id}/test", "notify_tested"),
     ("POST /api/v1/rollouts", "rollout_turned"),
     ("POST /api/v1/rollouts/{id}/continue", "rollout_turned"),
+    ("POST /api/v1/schedules", "job_submitted"),
     ("POST /api/v1/secrets", "secret_set"),
     ("POST /api/v1/tokens", "token_created"),
     ("POST /api/v1/trust", "law_published"),
@@ -141,6 +142,9 @@ async fn every_route_that_changes_something_writes_its_event() {
     let job = org.job(&node.id, &["true"]);
     let id = JobId::from_digest(&job_digest(&job));
     l.plays("POST /api/v1/jobs", post("/api/v1/jobs", &job)).await;
+    let schedule = org.schedule(&node.id, &["true"]);
+    l.plays("POST /api/v1/schedules", post("/api/v1/schedules", &schedule))
+        .await;
     l.plays(
         "POST /api/v1/approvals",
         post("/api/v1/approvals", &org.approval(&job)),

@@ -10,9 +10,9 @@ use lictor_link::http::{Answer, HttpClient, full};
 use lictor_link::hyper::{Method, Request};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
-    Approval, Bundle, Cancel, Delivery, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, NodeKind,
-    Release, Remark, Revocation, RevocationKind, Role, Root, RootRoles, Says, SealedFor, Secret, SecretUse,
-    Spec, Stdin,
+    Approval, Bundle, Cancel, Delivery, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, Missed,
+    NodeKind, Overlap, Release, Remark, Revocation, RevocationKind, Role, Root, RootRoles, Says, Schedule,
+    SealedFor, Secret, SecretUse, Spec, Stdin,
 };
 use lictor_proto::{Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
@@ -398,6 +398,36 @@ impl Org {
             issued_at: Timestamp::now(),
         };
         wire(&secret, &[&self.alice])
+    }
+
+    /// Every ten minutes, at UTC, from now on.
+    pub fn schedule(&self, node: &NodeId, argv: &[&str]) -> String {
+        let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+        let job = self.unsigned(node, Exec::new(argv), Stdin::NONE);
+        let schedule = Schedule {
+            tag: Default::default(),
+            org: job.org,
+            operator: job.operator,
+            nonce: job.nonce,
+            nodes: job.nodes,
+            kind: job.kind,
+            spec: job.spec,
+            profile: job.profile,
+            secrets: Empty,
+            expect: Default::default(),
+            reason: job.reason,
+            cron: "*/10 * * * *".into(),
+            tz: "UTC".into(),
+            jitter_ms: 0,
+            missed: Missed::Skip,
+            overlap: Overlap::Skip,
+            start_within_ms: 5 * 60_000,
+            min_bundle: 1,
+            issued_at: job.issued_at,
+            not_before: job.issued_at,
+            ends_at: job.issued_at.plus(Duration::from_secs(86_400)),
+        };
+        wire(&schedule, &[&self.alice])
     }
 
     fn job_of(&self, node: &NodeId, exec: Exec, stdin: Stdin) -> String {

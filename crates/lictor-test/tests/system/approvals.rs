@@ -322,7 +322,17 @@ fn an_approver_sees_what_a_job_brings_or_has_it_and_signs_for_nothing_else() -> 
     let bob = second_operator(&lab, "bob", "\"ops\", \"leads\"")?;
     let asks = |input: &[u8]| -> Result<String> {
         let words = [
-            "run", "--json", "--profile", "host", "--detach", "--stdin", "local", "--", "sh", "-c", "cat",
+            "run",
+            "--json",
+            "--profile",
+            "host",
+            "--detach",
+            "--stdin",
+            "local",
+            "--",
+            "sh",
+            "-c",
+            "cat",
         ];
         let id = id_of(&lab.cli().run_with_input(&words, input.to_vec())?.result()?)?;
         reach(lab.cli(), &id, &["awaiting_approval"], SOON)?;
@@ -362,7 +372,11 @@ fn an_approver_sees_what_a_job_brings_or_has_it_and_signs_for_nothing_else() -> 
         "{}",
         other.stderr
     );
-    assert_eq!(state(lab.cli(), &binary)?, "awaiting_approval", "nobody has signed");
+    assert_eq!(
+        state(lab.cli(), &binary)?,
+        "awaiting_approval",
+        "nobody has signed"
+    );
     fs::write(&own, b"\xff\xfe\x00")?;
     bob.ok(&["approve", "--yes", "--input", own_path, &binary])?;
     assert_eq!(ended(lab.cli(), &binary)?, "succeeded");

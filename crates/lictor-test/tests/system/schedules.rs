@@ -250,13 +250,17 @@ fn a_job_after_another_waits_visibly_and_begins_when_that_has_ended() -> Result<
     let mut split = Split::start()?;
     let cli = split.cli().clone();
     let go = split.home().join("go");
-    let first = detached(&cli, &format!("while [ ! -e {} ]; do sleep 0.05; done", go.display()))?;
+    let first = detached(
+        &cli,
+        &format!("while [ ! -e {} ]; do sleep 0.05; done", go.display()),
+    )?;
     reach(&cli, &first, &["running"], SOON)?;
     let done = sh(&cli, &["--detach", "--after", &first], "echo second")?;
     ensure!(done.status.success(), "{}", done.stderr);
     let second = id_of(&done.result()?)?;
     wait_until("it is said to wait", SOON, || {
-        cli.ok(&["jobs"]).is_ok_and(|jobs| jobs.contains("queued (after another)"))
+        cli.ok(&["jobs"])
+            .is_ok_and(|jobs| jobs.contains("queued (after another)"))
     })?;
     let shown = cli.ok(&["job", &second])?;
     ensure!(shown.contains(&format!("after      {first}")), "{shown}");

@@ -49,13 +49,25 @@ impl Behind {
     fn ready(&self, state: &State, now: Timestamp) -> Vec<Offer> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_ready = |h: &Held| h.expires_at <= now || h.after.iter().all(|d| has_ended(state, d));
-        let ready: Vec<Digest> = held.iter().filter(|(_, h)| is_ready(h)).map(|(d, _)| *d).collect();
-        ready.iter().filter_map(|d| held.remove(d)).map(|h| h.offer).collect()
+        let ready: Vec<Digest> = held
+            .iter()
+            .filter(|(_, h)| is_ready(h))
+            .map(|(d, _)| *d)
+            .collect();
+        ready
+            .iter()
+            .filter_map(|d| held.remove(d))
+            .map(|h| h.offer)
+            .collect()
     }
 }
 
 fn weight(offer: &Offer) -> usize {
-    let along = offer.approvals.iter().chain(&offer.releases).chain(&offer.secrets);
+    let along = offer
+        .approvals
+        .iter()
+        .chain(&offer.releases)
+        .chain(&offer.secrets);
     offer.job.len() + along.map(String::len).sum::<usize>()
 }
 

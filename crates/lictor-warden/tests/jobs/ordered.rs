@@ -94,6 +94,9 @@ fn a_job_that_waits_for_one_that_never_ends_expires() {
         assert!(waits(offer(&warden, o).await));
         ahead.store(6 * 60_000, std::sync::atomic::Ordering::SeqCst);
         let receipt = world.receipt(&finished(&mut feed, job).await.1);
-        assert_eq!((receipt.outcome, receipt.code), (Outcome::Expired, Some(Code::Expired)));
+        assert_eq!(
+            (receipt.outcome, receipt.code),
+            (Outcome::Expired, Some(Code::Expired))
+        );
     });
 }

@@ -48,9 +48,11 @@ fn is_held(input: StdinBytes, path: &Path) -> Result<Input> {
         "the job brings {} bytes with {}, and that file has {size} bytes with {digest}",
         input.size, input.sha256
     );
-    Err(Failure::new(format!("nothing was signed: {shown} is not what this job brings"))
-        .code(Code::StdinMismatch)
-        .why(why))
+    Err(
+        Failure::new(format!("nothing was signed: {shown} is not what this job brings"))
+            .code(Code::StdinMismatch)
+            .why(why),
+    )
 }
 
 fn digest_of(path: &Path) -> std::io::Result<(Digest, u64)> {
@@ -69,16 +71,28 @@ fn digest_of(path: &Path) -> std::io::Result<(Digest, u64)> {
 
 async fn text(hub: &Hub, id: &JobId, input: StdinBytes) -> Result<String> {
     if input.size > limits::INPUT_SHOWN {
-        let why = format!("it has {} bytes, and at most {} are shown", input.size, limits::INPUT_SHOWN);
+        let why = format!(
+            "it has {} bytes, and at most {} are shown",
+            input.size,
+            limits::INPUT_SHOWN
+        );
         return Err(unseen(&why).code(Code::LimitExceeded));
     }
-    let bytes = hub.input(id).await.map_err(|e| failed("fetch what this job brings", &e))?;
+    let bytes = hub
+        .input(id)
+        .await
+        .map_err(|e| failed("fetch what this job brings", &e))?;
     if Digest::of(&bytes) != input.sha256 {
-        let why = format!("the hub gave other bytes than the ones that were signed, {}", input.sha256);
-        return Err(Failure::new("nothing was signed: what this job brings cannot be shown")
-            .code(Code::StdinMismatch)
-            .why(why)
-            .hint("It was changed on the way; look at the hub."));
+        let why = format!(
+            "the hub gave other bytes than the ones that were signed, {}",
+            input.sha256
+        );
+        return Err(
+            Failure::new("nothing was signed: what this job brings cannot be shown")
+                .code(Code::StdinMismatch)
+                .why(why)
+                .hint("It was changed on the way; look at the hub."),
+        );
     }
     String::from_utf8(bytes.to_vec()).map_err(|_| unseen("it is no text"))
 }
