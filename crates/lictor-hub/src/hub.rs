@@ -105,7 +105,7 @@ impl Hub {
             objects,
             stdin: StdinGate::new(config.max_stored_mib_per_org << 20),
             retention: config.retention(),
-            queue: QueueBook::new(config.limits()),
+            queue: QueueBook::new(config.limits(), config.retention().jobs),
             running: RunningBook::new(config.limits()),
             rates: RateBook::new(config.rate()),
             rollouts: RolloutBook::default(),

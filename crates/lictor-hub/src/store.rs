@@ -161,7 +161,8 @@ pub struct JobRow {
     pub nodes: Vec<NodeId>,
     /// Digest of its standard input, when a job comes in; what is stored is read from the envelope.
     pub stdin: Option<Digest>,
-    /// Which signed document it is of, when it comes in; what is stored is read from the envelope.
+    /// Which signed document it is of; of what is stored only whether it is a schedule, the rest is read from the
+    /// envelope.
     pub origin: Origin,
 }
 

@@ -76,6 +76,8 @@ async fn once(app: &App) -> Result<(), Error> {
         say(app, &key, ExecutionState::Lost, None).await;
     }
     for key in app.store.expire(now).await? {
+        // Its node may have taken it before the hub had stored it.
+        app.running.end(&key);
         say(app, &key, ExecutionState::Expired, Some(Code::Expired)).await;
     }
     Ok(())

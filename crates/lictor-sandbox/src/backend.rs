@@ -129,6 +129,12 @@ pub trait Snapshot: Send + Sync {
     /// As above; what could not be removed is nobody's any more, and removed later.
     async fn remove(&self) -> io::Result<()>;
 
+    /// Empties it again after a clone that did not come to its end, if there was nothing in it when the job got it.
+    ///
+    /// # Errors
+    /// As above.
+    async fn clear(&self) -> io::Result<()>;
+
     /// Says that this has been cloned into it: it is remembered, where no job can change it.
     fn cloned(&self, git: &GitCommit);
 }

@@ -27,10 +27,8 @@ impl OrgTrust {
         let law = self.law(system)?;
         let now = self.now(system);
         let (schedule, _) = self.by_active::<Schedule>(wire, |_| now)?;
-        let id = JobId::from_digest(&schedule.digest());
-        if self.is_revoked(RevocationKind::Schedule, id.as_str()) {
-            let text = format!("the schedule {id} has been revoked");
-            return Err(Refusal::new(Code::ScheduleRevoked, text));
+        if let Some(refusal) = self.revoked_schedule(&schedule) {
+            return Err(refusal);
         }
         // It may be given to its nodes before its first time.
         Window::new(schedule.issued_at, schedule.ends_at).check(now, limits::VALIDITY)?;
@@ -77,13 +75,26 @@ impl OrgTrust {
     #[must_use]
     pub fn schedule_is_over(&self, wire: &str, now: Timestamp) -> Option<Refusal> {
         let (schedule, operator, key) = self.by_operator::<Schedule>(wire).ok()?;
-        let id = JobId::from_digest(&schedule.digest());
-        if self.is_revoked(RevocationKind::Schedule, id.as_str()) {
-            let text = format!("the schedule {id} has been revoked");
-            return Some(Refusal::new(Code::ScheduleRevoked, text));
+        if let Some(refusal) = self.revoked_schedule(&schedule) {
+            return Some(refusal);
         }
         let signer = self.revocations().check_signer(&operator.name, &key.key.id());
         signer.and_then(|()| check_expiry(operator, key, now)).err()
+    }
+
+    /// Whether a schedule is revoked: as one, or as a job, since it goes by an id like a job's and people name it by that.
+    #[must_use]
+    pub fn is_schedule_revoked(&self, id: &JobId) -> bool {
+        let kinds = [RevocationKind::Schedule, RevocationKind::Job];
+        kinds.into_iter().any(|kind| self.is_revoked(kind, id.as_str()))
+    }
+
+    fn revoked_schedule(&self, schedule: &Verified<Schedule>) -> Option<Refusal> {
+        let id = JobId::from_digest(&schedule.digest());
+        self.is_schedule_revoked(&id).then(|| {
+            let text = format!("the schedule {id} has been revoked");
+            Refusal::new(Code::ScheduleRevoked, text)
+        })
     }
 
     /// A job, or a schedule in the picture of one: for a hub, which gives no verdict and starts nothing.

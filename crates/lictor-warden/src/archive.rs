@@ -160,15 +160,18 @@ pub fn size(dir: &Path) -> io::Result<u64> {
     fs::read_dir(dir)?.map(|e| Ok(e?.metadata()?.len())).sum()
 }
 
-/// The signed job, or receipt, of a result's directory.
+/// The signed job, or receipt, of a result's directory. A firing's is longer than any envelope.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read, or is longer than any is.
 pub fn wire(dir: &Path, file: &str) -> io::Result<Wire> {
     let mut text = String::new();
     File::open(dir.join(file))?
-        .take(limits::JOB_ENVELOPE as u64 + 1)
+        .take(limits::FIRED_WIRE as u64 + 1)
         .read_to_string(&mut text)?;
+    if text.len() > limits::FIRED_WIRE {
+        return Err(io::Error::other(format!("{file} is too long")));
+    }
     text.truncate(text.trim_end().len());
     Ok(text)
 }

@@ -65,7 +65,7 @@ fn revoked(held: &Held, digest: &Digest, job: &Job, signers: &[lictor_proto::Key
         return Some(Code::JobRevoked.into());
     }
     let schedule = job.fired().map(|f| JobId::from_digest(&f.schedule));
-    if schedule.is_some_and(|id| trust.is_revoked(RevocationKind::Schedule, id.as_str())) {
+    if schedule.is_some_and(|id| trust.is_schedule_revoked(&id)) {
         return Some(Code::ScheduleRevoked.into());
     }
     if trust.is_revoked(RevocationKind::Operator, job.operator.as_str()) {
@@ -302,7 +302,7 @@ async fn end_canceled(
         };
     }
     live.stop(why.clone());
-    standing::end(core, &digest, Outcome::Canceled, why.clone()).await;
+    standing::end(core, &digest, Outcome::Canceled, why.clone()).await?;
     end_waiting(core, &digest, Outcome::Canceled, why).await;
     Ok(())
 }

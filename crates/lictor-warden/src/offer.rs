@@ -50,7 +50,7 @@ pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {
     };
     let digest = envelope.digest();
     if envelope.payload_type == DocKind::Schedule.payload_type() {
-        return standing::take(&core, digest, offer.job).await;
+        return standing::take(&core, &envelope).await;
     }
     through(core, digest, offer, By::Signature).await
 }
@@ -321,21 +321,24 @@ fn owed(core: &Core, held: &Held, wire: &str, code: Code) -> Option<Owed> {
     }
 }
 
+/// Whether as many results as may wait for an acknowledgement.
+pub(crate) fn unacknowledged(core: &Core) -> Option<Refusal> {
+    let state = core.journal.state();
+    let results = state
+        .jobs()
+        .filter(|(_, j)| matches!(j.phase, Phase::Finished { .. }));
+    let is_full = results.count() >= core.config.max_unacknowledged;
+    is_full.then(|| {
+        let why = "too many results wait for an acknowledgement";
+        Refusal::new(Code::TooManyJobs, why)
+    })
+}
+
 /// A place among those that run, if one is free soon.
 async fn place(core: &Core) -> Result<OwnedSemaphorePermit, Refusal> {
     let too_many = || Refusal::plain(Code::TooManyJobs);
-    let unacknowledged = {
-        let state = core.journal.state();
-        state
-            .jobs()
-            .filter(|(_, j)| matches!(j.phase, Phase::Finished { .. }))
-            .count()
-    };
-    if unacknowledged >= core.config.max_unacknowledged {
-        return Err(Refusal::new(
-            Code::TooManyJobs,
-            "too many results wait for an acknowledgement",
-        ));
+    if let Some(refusal) = unacknowledged(core) {
+        return Err(refusal);
     }
     if let Ok(place) = core.places.clone().try_acquire_owned() {
         return Ok(place);

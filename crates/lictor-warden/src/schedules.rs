@@ -30,7 +30,7 @@ use crate::journal::entry::Entry;
 use crate::journal::state::Phase;
 use crate::law::Held;
 use crate::offer::standing::{end, own};
-use crate::offer::{Owed, conclude, fire};
+use crate::offer::{Owed, conclude, fire, unacknowledged};
 use crate::receipt::End;
 
 /// Between two looks at the clock.
@@ -94,11 +94,23 @@ impl Pending {
     }
 }
 
+/// Schedules that are being looked at.
+type Busy = Arc<Mutex<HashSet<Digest>>>;
+
+/// Takes a schedule from among the busy ones when its look ends, also by a panic.
+struct Turn(Busy, Digest);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        lock(&self.0).remove(&self.1);
+    }
+}
+
 /// Fires until the warden is gone.
 pub(crate) async fn keep(core: Weak<Core>) {
     let mut known: BTreeMap<Digest, Arc<Standing>> = BTreeMap::new();
     let pending: Arc<Mutex<BTreeMap<Digest, Pending>>> = Arc::default();
-    let busy: Arc<Mutex<HashSet<Digest>>> = Arc::default();
+    let busy = Busy::default();
     loop {
         let Some(held) = core.upgrade() else { return };
         if held.is_closed() {
@@ -106,19 +118,21 @@ pub(crate) async fn keep(core: Weak<Core>) {
         }
         if !held.is_draining() {
             refresh(&held, &mut known);
+            // One that ended while its firing was on its way leaves that here.
+            lock(&pending).retain(|digest, _| known.contains_key(digest));
             for (digest, standing) in &known {
                 if !lock(&busy).insert(*digest) {
                     continue;
                 }
                 let (core, digest, standing) = (held.clone(), *digest, standing.clone());
-                let (busy, pending) = (busy.clone(), pending.clone());
+                let (turn, pending) = (Turn(busy.clone(), digest), pending.clone());
                 held.tasks.spawn(async move {
+                    let _turn = turn;
                     let before = lock(&pending).remove(&digest);
                     let left = look(&core, digest, &standing, before).await;
                     if let Some(left) = left {
                         lock(&pending).insert(digest, left);
                     }
-                    lock(&busy).remove(&digest);
                 });
             }
         }
@@ -181,11 +195,6 @@ async fn look(
         Some(Phase::Standing { past, .. }) => *past,
         _ => return None,
     };
-    if standing.schedule.ends_at <= now {
-        let why = format!("it ended at {}", standing.schedule.ends_at);
-        end(core, &digest, Outcome::Expired, Refusal::new(Code::Expired, why)).await;
-        return None;
-    }
     let at = |nominal| Fired {
         schedule: digest,
         nominal,
@@ -193,9 +202,26 @@ async fn look(
     // What waits has not been journaled, so `past` is before it.
     let waiting = before.filter(|b| b.nominal > past);
     let from = waiting.as_ref().map_or(past, |w| w.nominal);
+    if standing.schedule.ends_at <= now {
+        if let Some(waiting) = waiting {
+            give_up(core, standing, at(waiting.nominal), waiting.why).await;
+        }
+        // Those that the jitter puts after the end among them.
+        if let Some((last, times)) = standing.unfired(from) {
+            pass(core, at(last), times).await;
+        }
+        let why = format!("it ended at {}", standing.schedule.ends_at);
+        let why = Refusal::new(Code::Expired, why);
+        // Where it is not written, the next look tries again.
+        let _ = end(core, &digest, Outcome::Expired, why).await;
+        return None;
+    }
     let due = standing.due(from, now);
     if let Some(why) = standing.revoked(core, now, due != Due::Nothing) {
-        end(core, &digest, Outcome::Denied, why).await;
+        if let Some(waiting) = waiting {
+            refuse(core, standing, at(waiting.nominal), Outcome::Denied, why.clone()).await;
+        }
+        let _ = end(core, &digest, Outcome::Denied, why).await;
         return None;
     }
     match due {
@@ -252,28 +278,13 @@ impl Standing {
 
     /// What has come after `past`, up to now.
     fn due(&self, past: Timestamp, now: Timestamp) -> Due {
-        // What could not begin any more is missed, however much of it there is: it is not counted time by time.
-        let window = self.schedule.window().as_millis() as u64;
-        let horizon = Timestamp::from_millis(now.as_millis().saturating_sub(window));
-        let mut time = past.max(horizon);
-        let mut due: Option<Timestamp> = None;
-        let mut times = 0;
-        while let Some(next) = self.table.after(time) {
-            if next.plus(self.offset) > now || next >= self.schedule.ends_at {
-                break;
-            }
-            (time, due, times) = (next, Some(next), times + 1);
-        }
-        if due.is_none() && horizon > past {
-            // All that came in between is too old; where nothing came, nothing is said.
-            let old = self.table.after(past).filter(|t| *t <= horizon);
-            return old.map_or(Due::Nothing, |_| Due::Missed {
-                last: horizon,
-                times: 1,
+        let horizon = self.horizon(now);
+        let come = self.count(past.max(horizon), |next| next.plus(self.offset) <= now);
+        let Some((nominal, times)) = come else {
+            return self.too_old(past, horizon).map_or(Due::Nothing, |last| {
+                let times = 1;
+                Due::Missed { last, times }
             });
-        }
-        let Some(nominal) = due else {
-            return Due::Nothing;
         };
         let is_late = now.since(nominal.plus(self.offset)) > LATE;
         if is_late && self.schedule.missed == Missed::Skip {
@@ -283,6 +294,40 @@ impl Standing {
             nominal,
             before: times - 1,
         }
+    }
+
+    /// What has come after `past`, or would have with the jitter, and can begin no more since it has ended: the last, and
+    /// how many.
+    fn unfired(&self, past: Timestamp) -> Option<(Timestamp, usize)> {
+        let horizon = self.horizon(self.schedule.ends_at);
+        let counted = self.count(past.max(horizon), |_| true);
+        counted.or_else(|| Some((self.too_old(past, horizon)?, 1)))
+    }
+
+    /// What is not after this cannot begin any more, however much of it there is: it is not counted time by time.
+    fn horizon(&self, now: Timestamp) -> Timestamp {
+        let window = self.schedule.window().as_millis() as u64;
+        Timestamp::from_millis(now.as_millis().saturating_sub(window))
+    }
+
+    /// The horizon, if something has come after `past` and up to it; where nothing came, nothing is said.
+    fn too_old(&self, past: Timestamp, horizon: Timestamp) -> Option<Timestamp> {
+        let first = self.table.after(past).filter(|t| *t <= horizon);
+        first.map(|_| horizon)
+    }
+
+    /// The last of its times after this one that have come, and how many they are.
+    fn count(&self, after: Timestamp, has_come: impl Fn(Timestamp) -> bool) -> Option<(Timestamp, usize)> {
+        let mut time = after;
+        let mut found: Option<(Timestamp, usize)> = None;
+        while let Some(next) = self.table.after(time) {
+            if next >= self.schedule.ends_at || !has_come(next) {
+                break;
+            }
+            let times = found.map_or(1, |(_, times)| times + 1);
+            (time, found) = (next, Some((next, times)));
+        }
+        found
     }
 }
 
@@ -299,6 +344,10 @@ async fn attempt(core: &Arc<Core>, standing: &Standing, fired: Fired) -> Option<
                 return Some(Pending::new(fired.nominal, why));
             }
         }
+    }
+    // A firing may end in a receipt before it looks for a place.
+    if let Some(why) = unacknowledged(core) {
+        return Some(Pending::new(fired.nominal, why));
     }
     let wire = FiredWire {
         nominal: fired.nominal,
@@ -338,8 +387,13 @@ async fn give_up(core: &Core, standing: &Standing, fired: Fired, why: Refusal) {
     refuse(core, standing, fired, Outcome::Expired, why).await;
 }
 
-/// The receipt of a firing that does not begin.
+/// The receipt of a firing that does not begin, while there is room for receipts; else the time only passes: nobody
+/// acknowledges anything while the hub is away, and the journal must not grow with each time until it is back.
 async fn refuse(core: &Core, standing: &Standing, fired: Fired, outcome: Outcome, why: Refusal) {
+    if unacknowledged(core).is_some() {
+        tracing::warn!(schedule = %fired.schedule, nominal = %fired.nominal, %why, "no room for the receipt of a firing");
+        return pass(core, fired, 1).await;
+    }
     let job = standing.schedule.fire(fired);
     let wire = FiredWire {
         nominal: fired.nominal,

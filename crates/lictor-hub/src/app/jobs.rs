@@ -12,7 +12,9 @@ use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp, limits};
 use super::{App, Caller, Error, Org};
 use crate::relay::Follower;
 use crate::relay::follower::Wish;
-use crate::store::{DocumentRow, ExecutionKey, ExecutionRow, JobCursor, JobDocument, JobFilter, JobRow};
+use crate::store::{
+    DocumentRow, ExecutionKey, ExecutionRow, JobCursor, JobDocument, JobFilter, JobRow, Stored,
+};
 use lictor_proto::api::ExecutionState;
 
 impl App {
@@ -254,16 +256,12 @@ impl App {
             Err(why) => return Err(self.refuse(Some(&org.id), EventType::RemarkRejected, why).await),
         };
         self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
-        let kept = self.store.documents(&org.id, expected).await?;
-        if kept.iter().filter(|d| d.kind == JobDocument::Remark).count() >= REMARKS {
-            let why = Refusal::new(
-                Code::LimitExceeded,
-                format!("a job has at most {REMARKS} remarks"),
-            );
+        let doc = document(JobDocument::Remark, remark.digest(), wire);
+        if self.store.put_remark(&org.id, expected, doc).await? == Stored::Full {
+            let why = "a job has at most 64 remarks, and 8 of one person";
+            let why = Refusal::new(Code::LimitExceeded, why);
             return Err(self.refuse(Some(&org.id), EventType::RemarkRejected, why).await);
         }
-        let doc = document(JobDocument::Remark, remark.digest(), wire);
-        self.store.put_document(&org.id, expected, doc).await?;
         self.job(caller, expected).await
     }
 
@@ -402,9 +400,6 @@ fn check_job(expected: Option<&JobId>, id: &JobId) -> Result<(), Refusal> {
         Err(Code::WrongJob.into())
     }
 }
-
-/// Remarks of one job that are kept.
-const REMARKS: usize = 64;
 
 fn document(kind: JobDocument, digest: Digest, wire: &str) -> DocumentRow {
     DocumentRow {

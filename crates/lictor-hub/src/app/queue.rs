@@ -24,6 +24,8 @@ const FORGOTTEN_IN: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub struct QueueBook {
     limits: Limits,
+    /// How long ended jobs are kept; `None` is for ever.
+    keep_jobs: Option<Duration>,
     waiting: Mutex<HashMap<OrgId, Waiting>>,
 }
 
@@ -38,9 +40,10 @@ struct Waiting {
 impl QueueBook {
     /// An empty one.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, keep_jobs: Option<Duration>) -> Self {
         Self {
             limits,
+            keep_jobs,
             waiting: Mutex::default(),
         }
     }
@@ -48,14 +51,19 @@ impl QueueBook {
     /// Counts a job's executions in, all or none.
     ///
     /// # Errors
-    /// [`Error::Later`] with the limit that is reached.
+    /// [`Error::Later`] with the limit that is reached; [`Error::Refused`] where waiting helps nobody.
     pub fn take(&self, org: &OrgId, nodes: &[NodeId]) -> Result<(), Error> {
         let limits = self.limits.of(org);
         let mut book = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = book.entry(org.clone()).or_default();
         if waiting.jobs >= limits.jobs {
             let why = format!("{} jobs of this org are stored, as many as may be", waiting.jobs);
-            return Err(Error::Later(Refusal::new(Code::JobsFull, why), FORGOTTEN_IN));
+            let full = Refusal::new(Code::JobsFull, why);
+            return Err(match self.keep_jobs {
+                Some(_) => Error::Later(full, FORGOTTEN_IN),
+                // None is ever forgotten.
+                None => Error::Refused(full),
+            });
         }
         if waiting.total + nodes.len() as u64 > limits.queued {
             let (waits, most) = (waiting.total, limits.queued);

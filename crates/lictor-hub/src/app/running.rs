@@ -3,7 +3,8 @@
 //! An execution takes a place before it is offered to its node, and gives it back when the node does not take it, when
 //! its result has come, or when it is lost. What finds no place waits in the order in which it came; it stays queued and
 //! says why. The book is memory: what is under way is read from the database when the hub starts, and what a node says
-//! that it runs is entered whether there is a place or not, since no limit ends what runs.
+//! that it runs is entered whether there is a place or not, since no limit ends what runs. Schedules take no place: they
+//! stand. Nor does what they fire, of which the hub learns by its result.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use lictor_proto::{Code, JobId, NodeId, OrgId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::Limits;
+use super::{App, Error};
 use crate::store::ExecutionKey;
 
 /// Who is at work.
@@ -156,6 +158,12 @@ impl RunningBook {
         Some(places.take(work(key), place))
     }
 
+    /// Whether it is at work.
+    #[must_use]
+    pub fn has(&self, key: &ExecutionKey) -> bool {
+        self.places(&key.org).lock().by.contains_key(&work(key))
+    }
+
     /// It is at work, whether there is a place or not.
     pub fn enter(&self, key: &ExecutionKey) {
         let places = self.places(&key.org);
@@ -170,6 +178,24 @@ impl RunningBook {
     /// It is at work no more.
     pub fn end(&self, key: &ExecutionKey) {
         self.places(&key.org).end(&work(key));
+    }
+}
+
+impl App {
+    /// Enters an execution of which its node said that it runs: one that was lost, or was begun while the hub was away.
+    pub(crate) async fn enter(&self, key: &ExecutionKey) {
+        if self.running.has(key) {
+            return;
+        }
+        self.running.enter(key);
+        // After it was entered: a result that came in between gave nothing back.
+        let is_under_way = self.store.is_under_way(key).await.unwrap_or_else(|e| {
+            tracing::error!(error = %Error::from(e).chain(), "whether a job is under way was not read");
+            false
+        });
+        if !is_under_way {
+            self.running.end(key);
+        }
     }
 }
 

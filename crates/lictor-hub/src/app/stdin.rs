@@ -3,6 +3,7 @@
 //! # Invariants
 //! - Memory is bounded: [`UPLOADS`] at once, each with one part in memory, and no org has all of them.
 //! - Nothing is there under a digest that is not its own.
+//! - A file and its row are made to the end, whether who brought it is still there or not.
 //! - No org has more stored than it may: that is looked at once more before an input counts, one at a time of each org.
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use futures_util::{Stream, StreamExt as _};
 use lictor_proto::api::TokenScope;
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, OrgId, Timestamp, limits};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, RwLock, Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, RwLock, Semaphore};
 
 use super::objects::Upload;
 use super::{App, Caller, Error};
@@ -31,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// The turns of uploads.
 pub struct StdinGate {
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     of_orgs: Mutex<HashMap<OrgId, Turns>>,
     /// Bytes that one org may have stored.
     most: u64,
@@ -54,7 +55,7 @@ impl StdinGate {
     pub fn new(most: u64) -> Self {
         Self {
             most,
-            turns: Semaphore::new(UPLOADS),
+            turns: Arc::new(Semaphore::new(UPLOADS)),
             of_orgs: Mutex::default(),
             sweeping: RwLock::default(),
         }
@@ -62,7 +63,7 @@ impl StdinGate {
 }
 
 /// One turn, the org's and the hub's.
-type Turn<'a> = (OwnedSemaphorePermit, SemaphorePermit<'a>);
+type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl StdinGate {
     fn of(&self, org: &OrgId) -> Turns {
@@ -83,9 +84,10 @@ impl StdinGate {
     }
 
     /// The org's turn first: who waits for it keeps nobody else waiting.
-    async fn turn(&self, org: &OrgId) -> Result<Turn<'_>, AcquireError> {
+    async fn turn(&self, org: &OrgId) -> Result<Turn, AcquireError> {
         let of_org = self.of(org).uploads;
-        Ok((of_org.acquire_owned().await?, self.turns.acquire().await?))
+        let of_org = of_org.acquire_owned().await?;
+        Ok((of_org, self.turns.clone().acquire_owned().await?))
     }
 }
 
@@ -96,14 +98,14 @@ impl App {
     /// [`Error::Scope`]; [`Error::Refused`] when it is too large or not what its digest says, or when as many as
     /// may are being stored.
     pub async fn put_stdin(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         sha256: &Digest,
         mut body: impl Stream<Item = Result<Bytes, Error>> + Send + Unpin,
     ) -> Result<Inserted, Error> {
         caller.need(TokenScope::Submit)?;
         let turn = tokio::time::timeout(TURN, self.stdin.turn(&caller.org)).await;
-        let Ok(Ok(_turn)) = turn else {
+        let Ok(Ok(turn)) = turn else {
             let why = format!("{OF_ORG} uploads of this org, or {UPLOADS} in all, are under way");
             return Err(Refusal::new(Code::Busy, why).into());
         };
@@ -116,10 +118,28 @@ impl App {
                 return Err(e);
             }
         };
-        let ending = self.stdin.of(&caller.org).ending;
+        // In a task of its own: whoever goes away meanwhile leaves no file behind that has no row.
+        let (app, org, sha256) = (self.clone(), caller.org.clone(), *sha256);
+        let ending = self.tasks.spawn(async move {
+            let _turn = turn;
+            app.end_upload(&org, &sha256, upload, size).await
+        });
+        ending
+            .await
+            .map_err(|e| Error::Internal(format!("the end of an upload: {e}")))?
+    }
+
+    async fn end_upload(
+        &self,
+        org: &OrgId,
+        sha256: &Digest,
+        upload: Upload,
+        size: u64,
+    ) -> Result<Inserted, Error> {
+        let ending = self.stdin.of(org).ending;
         let _alone = ending.lock().await;
         // Others have ended meanwhile.
-        let room = self.stdin.room(self.store.blob_bytes(&caller.org, sha256).await?);
+        let room = self.stdin.room(self.store.blob_bytes(org, sha256).await?);
         if let Err(full) = room.takes(size) {
             upload.abort().await;
             return Err(full.into());
@@ -127,7 +147,7 @@ impl App {
         let _kept = self.stdin.sweeping.read().await;
         upload.finish().await?;
         let keep_until = Timestamp::now().plus(self.retention.stdin);
-        Ok(self.store.put_blob(&caller.org, sha256, size, keep_until).await?)
+        Ok(self.store.put_blob(org, sha256, size, keep_until).await?)
     }
 }
 

@@ -150,6 +150,7 @@ impl App {
             Ok(shaped) => Ok((org, shaped)),
             // Counted, not told one by one: see `api::Api::record`.
             Err(e @ Error::Later(..)) => Err(e),
+            Err(Error::Refused(why)) if why.code == Code::JobsFull => Err(Error::Refused(why)),
             Err(Error::Refused(why)) => Err(self.refuse(Some(&org.id), EventType::JobRejected, why).await),
             Err(e) => Err(e),
         }

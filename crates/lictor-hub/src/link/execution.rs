@@ -232,12 +232,13 @@ impl Execution {
             .event(state_of(&self.link, ExecutionState::Running, None))
             .await;
         let (app, key) = (self.link.app.clone(), self.live.key.clone());
-        // One that was lost, or was begun while the hub was away.
-        app.running.enter(&key);
         // Nobody waits for it, and the result must not either.
         self.link.app.tasks.spawn(async move {
-            if let Err(e) = app.store.advance(&key, step).await {
-                tracing::error!(error = %Error::from(e).chain(), "a start was not stored");
+            match app.store.advance(&key, step).await {
+                // It has a lease from now on, with which its place ends at the latest.
+                Ok(true) => app.enter(&key).await,
+                Ok(false) => {}
+                Err(e) => tracing::error!(error = %Error::from(e).chain(), "a start was not stored"),
             }
         });
         Ok(())

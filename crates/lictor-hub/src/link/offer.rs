@@ -7,8 +7,9 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{Offer, OfferReply, Reply, Request, Wire};
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::Refusal;
+use lictor_proto::doc::Origin;
 use lictor_proto::{Code, Digest, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 
 use super::input::PIECE;
 use super::{NodeLink, PeerError};
@@ -22,6 +23,9 @@ use crate::store::{JobDocument, JobRow, Step};
 /// Between two offers of a job that the node cannot take now.
 pub(super) const AGAIN_FIRST: Duration = Duration::from_millis(500);
 pub(super) const AGAIN_LAST: Duration = Duration::from_secs(30);
+
+/// What an offer is made with: a slot of its node, and a place of its org if it takes one.
+type Allowed<'a> = (SemaphorePermit<'a>, Option<Turn>);
 
 /// A job on its way to a node.
 pub struct Offered {
@@ -76,13 +80,11 @@ impl NodeLink {
         // A small input costs less than a round trip to find out whether the node has it, but only once.
         let mut ahead = offered.along.stdin.filter(|(_, size)| *size <= PIECE);
         while offered.row.expires_at > Timestamp::now() {
-            let Some(turn) = self.turn(&mut offered).await else {
+            let Some((slot, turn)) = self.turn(&mut offered, &mut said).await? else {
                 return Ok(());
             };
-            let reply = {
-                let _slot = self.offers.acquire().await.map_err(|_| PeerError::Gone)?;
-                self.send(&offered, ahead.take()).await
-            };
+            let reply = self.send(&offered, ahead.take()).await;
+            drop(slot);
             if matches!(reply, Ok(OfferReply::Accepted)) {
                 offered.live.begin();
             }
@@ -131,22 +133,50 @@ impl NodeLink {
         Ok(())
     }
 
-    /// A place among what of the org is at work; waited for, and said, when there is none. `None` when it is not to be
-    /// offered any more.
-    async fn turn(&self, offered: &mut Offered) -> Option<Turn> {
-        let running = &self.app.running;
-        let why = match running.try_begin(&offered.live.key) {
-            Ok(turn) => return Some(turn),
-            Err(why) => why,
-        };
+    /// One of the node's slots, and a place among what of the org is at work; waited for, and said, when there is none.
+    /// Neither is kept while the other is waited for: a node that answers slowly takes no places from others, and an org
+    /// without places leaves the node's slots to what needs none. `None` when it is not to be offered any more.
+    async fn turn(
+        &self,
+        offered: &mut Offered,
+        said: &mut Option<Code>,
+    ) -> Result<Option<Allowed<'_>>, PeerError> {
+        loop {
+            let slot = self.offers.acquire().await.map_err(|_| PeerError::Gone)?;
+            // It stands until it ends; what is at work is what it fires.
+            if offered.row.origin == Origin::Schedule {
+                return Ok(Some((slot, None)));
+            }
+            let why = match self.app.running.try_begin(&offered.live.key) {
+                Ok(turn) => return Ok(Some((slot, Some(turn)))),
+                Err(why) => why,
+            };
+            drop(slot);
+            let Some(turn) = self.wait_for_a_place(offered, said, &why).await else {
+                return Ok(None);
+            };
+            if let Ok(slot) = self.offers.try_acquire() {
+                return Ok(Some((slot, Some(turn))));
+            }
+        }
+    }
+
+    async fn wait_for_a_place(
+        &self,
+        offered: &mut Offered,
+        said: &mut Option<Code>,
+        why: &Refusal,
+    ) -> Option<Turn> {
         let admitted = offered.admission.wait_for(|a| *a != Admission::Open).await;
         if admitted.map_or(true, |a| *a == Admission::Refused) {
             return None;
         }
-        self.handed_back(offered, &why).await;
-        let now = Timestamp::now();
-        let valid = offered.row.expires_at.since(now);
-        let turn = tokio::time::timeout(valid, running.begin(&offered.live.key));
+        if *said != Some(why.code) {
+            *said = Some(why.code);
+            self.handed_back(offered, why).await;
+        }
+        let valid = offered.row.expires_at.since(Timestamp::now());
+        let turn = tokio::time::timeout(valid, self.app.running.begin(&offered.live.key));
         let turn = turn.await.ok().flatten()?;
         if self.is_held(offered).await || self.is_over(offered).await {
             return None;
@@ -254,14 +284,16 @@ impl NodeLink {
         }
     }
 
-    async fn settle(&self, offered: &Offered, reply: OfferReply, turn: Turn) {
+    async fn settle(&self, offered: &Offered, reply: OfferReply, turn: Option<Turn>) {
         let until = Timestamp::now().plus(self.app.times.lease);
         // What the node knew before may have ended before, and then nobody else gives its place back.
         let was_known = matches!(reply, OfferReply::Known);
         match reply {
             // Denied: a signed receipt follows, and that is what counts.
             OfferReply::Accepted | OfferReply::Known | OfferReply::Denied(_) => {
-                turn.keep();
+                if let Some(turn) = turn {
+                    turn.keep();
+                }
                 self.advance(offered, Step::Leased { until }, ExecutionState::Leased, None)
                     .await;
                 if was_known && self.is_over(offered).await {

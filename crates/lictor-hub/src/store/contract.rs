@@ -102,6 +102,8 @@ pub trait Jobs: Send + Sync {
     async fn documents(&self, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>>;
     /// An approval or a cancel.
     async fn put_document(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Inserted>;
+    /// A remark, unless the job has as many as it may, or as many of who signed it.
+    async fn put_remark(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Stored>;
 }
 
 /// Jobs, each on one node.

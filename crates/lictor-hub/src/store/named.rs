@@ -29,6 +29,11 @@ fn nodes(wire: &str) -> Vec<NodeId> {
     named(wire).map(|n| n.nodes).unwrap_or_default()
 }
 
+/// Who signed it, as it says.
+pub(crate) fn signer(wire: &str) -> Option<String> {
+    named(wire).map(|n| n.operator)
+}
+
 /// The nodes that a cancel is for; none is all of the job's.
 pub(crate) fn canceled_nodes(wire: &str) -> Vec<NodeId> {
     nodes(wire)

@@ -82,10 +82,12 @@ pub trait Notices: Send + Sync {
     /// Deletes one with all that waits for it; `false` when there is none.
     async fn delete_notify_target(&self, org: &OrgId, target_id: &str) -> Result<bool>;
     /// Has something told to whoever of the org wants to know, unless that was done before; with a target, a test
-    /// that goes only there, and however often.
-    async fn notify(&self, org: &OrgId, notice: Notice, only: Option<String>) -> Result<()>;
-    /// Of each target at most one notification whose time has come.
-    async fn due_notices(&self, now: Timestamp) -> Result<Vec<DueNotice>>;
+    /// that goes only there, and however often. `false` when nobody wants to know, and it is not told once somebody does.
+    async fn notify(&self, org: &OrgId, notice: Notice, only: Option<String>) -> Result<bool>;
+    /// Of each target but the `busy` ones at most one notification whose time has come.
+    async fn due_notices(&self, now: Timestamp, busy: Vec<String>) -> Result<Vec<DueNotice>>;
+    /// Whether it is still to go out.
+    async fn is_waiting(&self, id: &str) -> Result<bool>;
     /// It was told.
     async fn notice_delivered(&self, target_id: &str, id: &str) -> Result<()>;
     /// It was not: all that waits for its target goes out no sooner than `next`, and what came before `oldest` never.

@@ -18,8 +18,10 @@ pub trait Retained: Send + Sync {
     async fn open(&self) -> Result<Vec<Depth>>;
     /// How many jobs of each org are stored.
     async fn jobs_stored(&self) -> Result<Vec<(OrgId, u64)>>;
-    /// Executions that are leased or run.
+    /// Executions that are leased or run; those of schedules stand, and are not at work.
     async fn under_way(&self) -> Result<Vec<ExecutionKey>>;
+    /// Whether this is one of them.
+    async fn is_under_way(&self, key: &ExecutionKey) -> Result<bool>;
 }
 
 /// From when on things are kept; `None` is for ever.

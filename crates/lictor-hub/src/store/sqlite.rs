@@ -1,5 +1,6 @@
 //! The store on SQLite: WAL, one writer task that batches steps per transaction, a read pool apart.
 
+mod advance;
 mod documents;
 mod followed;
 mod jobs;

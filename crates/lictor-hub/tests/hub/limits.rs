@@ -3,11 +3,14 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use lictor_hub::HubConfig;
+use lictor_hub::app::{Caller, Error};
 use lictor_hub::config::OrgSettings;
 use lictor_link::http::Answer;
 use lictor_link::hyper::{Method, StatusCode};
-use lictor_proto::api::{CreatedToken, ExecutionState, Problem};
+use lictor_proto::api::{CreatedToken, ExecutionState, Problem, TokenScope};
 use lictor_proto::{Code, Digest, JobId, Timestamp};
 
 use super::link::view;
@@ -62,6 +65,7 @@ async fn an_org_has_the_limits_that_the_configuration_gives_it_and_others_are_as
                 ..OrgSettings::default()
             };
             c.orgs.insert(id, settings);
+            c.keep_jobs_days = 1;
         })
         .await;
     // What was stored before the hub came back counts.
@@ -72,6 +76,24 @@ async fn an_org_has_the_limits_that_the_configuration_gives_it_and_others_are_as
     .await;
     let (answer, _) = try_to_submit(&world, &other, &theirs).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let id = own.id.clone();
+    world = world
+        .restart_with(|c| {
+            let settings = OrgSettings {
+                max_jobs: Some(1),
+                ..OrgSettings::default()
+            };
+            c.orgs.insert(id, settings);
+        })
+        .await;
+    until(
+        "where no job is ever forgotten, nobody is told to wait",
+        async || {
+            let (answer, problem) = try_to_submit(&world, &own, &mine).await;
+            problem.is_some_and(|p| p.code == Code::JobsFull) && answer.retry_after.is_none()
+        },
+    )
+    .await;
     world.hub.shutdown().await;
 }
 
@@ -156,6 +178,99 @@ async fn no_more_of_an_org_is_at_work_than_may_be_also_after_the_hub_was_away() 
     )));
     first.ack_of_result().await;
     assert_eq!(second.offer().await, held);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_and_what_a_node_makes_up_takes_no_place_also_after_the_hub_was_away() {
+    let limit = |c: &mut HubConfig| c.max_running_per_org = 1;
+    let mut world = World::with(limit).await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let mut link = node.link(&world).await;
+    let schedule = org.schedule(&node.id, &["true"]);
+    let answer = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/schedules", &schedule)
+        .await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    assert_eq!(link.offer().await, schedule);
+    until("the schedule is taken", async || {
+        state_of(&world, &org, &schedule).await.0 != ExecutionState::Queued
+    })
+    .await;
+    for unknown in [org.job(&node.id, &["true"]), schedule] {
+        link.say(lictor_proto::agent::Event::Started {
+            job: job_digest(&unknown),
+            at: Timestamp::now(),
+        });
+    }
+    // What the node said before is heard before.
+    let ended = node.finished(&org.job(&node.id, &["true"]), b"", 1, 0);
+    link.say(lictor_proto::agent::Event::Finished(Box::new(ended)));
+    link.ack_of_result().await;
+    let job = org.job(&node.id, &["true"]);
+    submit(&world, &org, &job).await;
+    assert_eq!(link.offer().await, job);
+    link.say(lictor_proto::agent::Event::Finished(Box::new(
+        node.finished(&job, b"", 1, 0),
+    )));
+    link.ack_of_result().await;
+    world = world.restart_with(limit).await;
+    let mut link = node.link(&world).await;
+    let job = org.job(&node.id, &["true"]);
+    submit(&world, &org, &job).await;
+    while link.offer().await != job {}
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_fills_a_job_with_remarks() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let job = org.job(&node.id, &["true"]);
+    submit(&world, &org, &job).await;
+    let path = format!("/api/v1/jobs/{}/remarks", JobId::from_digest(&job_digest(&job)));
+    let secret = Some(org.secret.as_str());
+    // Two of one millisecond are the same.
+    until("one too many is refused", async || {
+        let answer = world.call(secret, Method::POST, &path, &org.remark(&job)).await;
+        !answer.status.is_success()
+    })
+    .await;
+    let audit = world.audit(&org).await;
+    let count = |kind: &str| audit.iter().filter(|a| *a == kind).count();
+    assert_eq!((count("remark_submitted"), count("remark_rejected")), (8, 1));
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_sender_goes_away_at_its_end_has_its_row_all_the_same() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let caller = Caller {
+        org: org.id.clone(),
+        scope: TokenScope::Submit,
+        token_id: "t".to_owned(),
+    };
+    let sha256 = Digest::of(b"input");
+    let (ended, mut at_its_end) = tokio::sync::oneshot::channel::<()>();
+    let mut ended = Some(ended);
+    let end = futures_util::stream::poll_fn(move |_| {
+        drop(ended.take());
+        std::task::Poll::Ready(None::<Result<Bytes, Error>>)
+    });
+    let body = futures_util::stream::iter([Ok(Bytes::from_static(b"input"))]).chain(end);
+    let app = world.hub.app();
+    tokio::select! {
+        biased;
+        _ = &mut at_its_end => {}
+        done = app.put_stdin(&caller, &sha256, body) => panic!("nobody went away: {done:?}"),
+    }
+    until("its row is there", async || {
+        app.store.blob(&org.id, &sha256).await.unwrap() == Some(5)
+    })
+    .await;
     world.hub.shutdown().await;
 }
 

@@ -222,6 +222,23 @@ async fn a_forged_result_is_recorded_put_aside_and_not_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_execution_whose_result_is_put_aside_is_lost_until_a_good_one_comes() {
+    let (world, org, node) = one().await;
+    let other = Node::enrol(&world, &org, "web-2").await;
+    let (mut link, job) = node.takes(&world, &org).await;
+    let id = JobId::from_digest(&job_digest(&job));
+    let state = async || view(&world, &org, &id).await.executions.remove(0).state;
+    until("it is taken", async || state().await == ExecutionState::Leased).await;
+    link.say(Event::Finished(Box::new(other.finished(&job, b"", 1, 0))));
+    link.ack_of_result().await;
+    assert_eq!(state().await, ExecutionState::Lost);
+    link.say(Event::Finished(Box::new(node.finished(&job, b"", 1, 0))));
+    link.ack_of_result().await;
+    assert_eq!(state().await, ExecutionState::Succeeded);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_ends_no_job_that_is_not_for_it() {
     let (world, org, node) = one().await;
     let other = Node::enrol(&world, &org, "web-2").await;

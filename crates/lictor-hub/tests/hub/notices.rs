@@ -32,6 +32,12 @@ async fn a_notification_that_nobody_takes_for_a_day_is_given_up_and_one_too_many
     let store = &world.hub.app().store;
     store.notify(&org.id, notice(0), None).await.unwrap();
     store.notify(&org.id, notice(0), None).await.unwrap();
+    let unwanted = Notice {
+        kind: NoticeKind::Node,
+        ..notice(0)
+    };
+    let wanted = store.notify(&org.id, unwanted, None).await.unwrap();
+    assert!(!wanted, "nobody wants to know of nodes");
     let waiting = async || store.notify_targets(&org.id).await.unwrap().remove(0).waiting;
     assert_eq!(waiting().await, 1, "the same is told once");
     until("it was tried", async || {
@@ -41,7 +47,10 @@ async fn a_notification_that_nobody_takes_for_a_day_is_given_up_and_one_too_many
     })
     .await;
     let later = Timestamp::now().plus(Duration::from_secs(3600));
-    let due = store.due_notices(later).await.unwrap().remove(0);
+    let due = store.due_notices(later, Vec::new()).await.unwrap().remove(0);
+    let busy = vec![due.target.target_id.clone()];
+    assert!(store.due_notices(later, busy).await.unwrap().is_empty());
+    assert!(store.is_waiting(&due.id).await.unwrap());
     let old = Timestamp::from_millis(0);
     store
         .notice_failed(&due, "no".to_owned(), later, old)

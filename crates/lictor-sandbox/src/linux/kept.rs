@@ -43,12 +43,17 @@ pub(crate) struct Claim {
     dir: PathBuf,
     about: About,
     is_new: bool,
+    was_empty: bool,
     /// Whether it has been removed meanwhile.
     is_gone: AtomicBool,
     /// What has been cloned into it meanwhile.
     cloned: OnceLock<GitCommit>,
     /// Holds the lock.
     lock: Arc<OwnedFd>,
+}
+
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 impl Claim {
@@ -111,12 +116,18 @@ impl Claim {
                 dir: kept.dir.clone(),
                 about,
                 is_new,
+                was_empty: is_empty(&kept.workspace()),
                 is_gone: AtomicBool::new(false),
                 cloned: OnceLock::new(),
                 lock: Arc::new(lock),
             });
         }
         Err(failed("lock the kept sandbox")(io::ErrorKind::Interrupted.into()))
+    }
+
+    /// Whether there was nothing in its workspace when it was taken.
+    pub(super) fn was_empty(&self) -> bool {
+        self.was_empty
     }
 
     /// Its directory, and the lock for whoever works there beside the job.

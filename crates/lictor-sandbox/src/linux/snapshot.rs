@@ -13,14 +13,16 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use lictor_proto::Name;
 use lictor_proto::doc::GitCommit;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
 };
+use rustix::io::Errno;
 
 use super::job::Job;
 use super::remove::remove_dir;
@@ -28,6 +30,8 @@ use crate::backend::Snapshot;
 
 /// Directories in directories that are copied.
 const DEPTH: u32 = 200;
+/// Bytes of the disk that copies leave free.
+const RESERVE: u64 = 256 << 20;
 /// Snapshots of one sandbox.
 const SNAPSHOTS: usize = 16;
 
@@ -81,6 +85,14 @@ impl Snapshot for Job {
         removed.await.map_err(io::Error::other)?
     }
 
+    async fn clear(&self) -> io::Result<()> {
+        let claim = self.plan.claimed().ok_or(io::ErrorKind::Unsupported)?;
+        if !claim.was_empty() {
+            return Ok(());
+        }
+        self.with_kept(empty).await
+    }
+
     fn cloned(&self, git: &GitCommit) {
         if let Some(claim) = self.plan.claimed() {
             claim.cloned(git);
@@ -117,7 +129,7 @@ impl Job {
 /// Makes a snapshot of a kept sandbox whose lock the caller holds.
 pub(super) fn save(sandbox: &Path, name: &Name) -> io::Result<()> {
     let all = sandbox.join("snapshots");
-    if let Err(e) = std::fs::create_dir(&all)
+    if let Err(e) = private(&all)
         && e.kind() != io::ErrorKind::AlreadyExists
     {
         return Err(e);
@@ -137,6 +149,26 @@ pub(super) fn save(sandbox: &Path, name: &Name) -> io::Result<()> {
 pub(super) fn load(sandbox: &Path, name: &Name) -> io::Result<()> {
     let from = sandbox.join("snapshots").join(name.as_str());
     replace(&from, &sandbox.join(".restored"), &sandbox.join("workspace"))
+}
+
+/// Takes away all that it holds.
+fn empty(sandbox: &Path) -> io::Result<()> {
+    let (new, workspace) = (sandbox.join(".restored"), sandbox.join("workspace"));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    remove_dir(&new)?;
+    private(&new)?;
+    let was = rustix::fs::open(&workspace, flags, Mode::empty())?;
+    dress(
+        &rustix::fs::open(&new, flags, Mode::empty())?,
+        &rustix::fs::fstat(&was)?,
+    )?;
+    rustix::fs::renameat_with(CWD, &new, CWD, &workspace, RenameFlags::EXCHANGE)?;
+    remove_dir(&new)
+}
+
+/// A directory that nobody else gets into.
+fn private(dir: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(dir)
 }
 
 /// The snapshots of a kept sandbox.
@@ -168,7 +200,8 @@ fn copy(from: &Path, to: &Path, budget: Budget) -> io::Result<()> {
     let mut budget = budget;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let from = rustix::fs::open(from, flags, Mode::empty())?;
-    std::fs::create_dir(to)?;
+    // Until it is complete nobody else sees it, whoever its entries belong to.
+    private(to)?;
     let to = rustix::fs::open(to, flags, Mode::empty())?;
     copy_directory(&from, &to, &mut budget, DEPTH)?;
     dress(&to, &rustix::fs::fstat(&from)?)?;
@@ -199,9 +232,9 @@ fn copy_directory(from: &OwnedFd, to: &OwnedFd, budget: &mut Budget, depth: u32)
                 let source = rustix::fs::openat(from, name, read, Mode::empty())?;
                 let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let made = rustix::fs::openat(to, name, write, Mode::RUSR | Mode::WUSR)?;
-                // Where the file system shares blocks nothing is read; else the kernel copies.
+                // Where the file system shares blocks nothing is read.
                 if rustix::fs::ioctl_ficlone(&made, &source).is_err() {
-                    io::copy(&mut File::from(source), &mut File::from(made.try_clone()?))?;
+                    copy_file(source, &made, &stat)?;
                 }
                 dress(&made, &stat)?;
             }
@@ -216,6 +249,41 @@ fn copy_directory(from: &OwnedFd, to: &OwnedFd, budget: &mut Budget, depth: u32)
         }
     }
     Ok(())
+}
+
+/// What is in a file. Holes stay holes: a file of a job may say that it is larger than its file system.
+fn copy_file(source: OwnedFd, made: &OwnedFd, stat: &Stat) -> io::Result<()> {
+    let size = u64::try_from(stat.st_size).map_err(io::Error::other)?;
+    rustix::fs::ftruncate(made, size)?;
+    let mut reads = File::from(source);
+    let mut writes = File::from(made.try_clone()?);
+    let mut at = 0;
+    while at < size {
+        let data = match rustix::fs::seek(&reads, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(e) => return Err(e.into()),
+        };
+        let end = rustix::fs::seek(&reads, SeekFrom::Hole(data))?;
+        has_room(made, end.saturating_sub(data))?;
+        io::Seek::seek(&mut reads, io::SeekFrom::Start(data))?;
+        io::Seek::seek(&mut writes, io::SeekFrom::Start(data))?;
+        io::copy(&mut io::Read::take(&mut reads, end - data), &mut writes)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Whether so much fits, and leaves to others what they need: [`RESERVE`], or a tenth of a small file system.
+fn has_room(on: &OwnedFd, bytes: u64) -> io::Result<()> {
+    let disk = rustix::fs::fstatvfs(on)?;
+    let reserve = RESERVE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 10);
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    match free >= bytes.saturating_add(reserve) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::StorageFull.into()),
+    }
 }
 
 /// Owner, mode and times.
@@ -238,7 +306,43 @@ fn dress(made: &OwnedFd, stat: &Stat) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Budget, MOST, copy, load, names, save};
+    use super::{Budget, MOST, copy, empty, load, names, save};
+
+    #[test]
+    fn holes_stay_holes_and_nobody_else_gets_to_the_copies() {
+        use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+        let place = tempfile::tempdir().expect("a directory");
+        let work = place.path().join("workspace");
+        std::fs::create_dir(&work).expect("made");
+        let sparse = std::fs::File::create(work.join("sparse")).expect("made");
+        sparse.set_len(8 << 30).expect("a hole");
+        sparse.write_all_at(b"in the middle", 1 << 30).expect("written");
+        drop(sparse);
+        save(place.path(), &"one".parse().expect("a name")).expect("saved");
+        let all = place.path().join("snapshots");
+        assert_eq!(all.metadata().expect("there").mode() & 0o777, 0o700);
+        let copy = std::fs::File::open(all.join("one/sparse")).expect("there");
+        let mut text = [0; 13];
+        copy.read_exact_at(&mut text, 1 << 30).expect("readable");
+        assert_eq!(&text, b"in the middle");
+        let meta = copy.metadata().expect("there");
+        assert_eq!(meta.len(), 8 << 30);
+        assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
+    }
+
+    #[test]
+    fn what_a_clone_has_left_goes_and_the_place_stays_as_it_was() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let place = tempfile::tempdir().expect("a directory");
+        let work = place.path().join("workspace");
+        std::fs::create_dir_all(work.join(".git/objects")).expect("made");
+        std::fs::write(work.join("half"), "of it").expect("written");
+        std::fs::set_permissions(&work, std::fs::Permissions::from_mode(0o750)).expect("mode");
+        empty(place.path()).expect("emptied");
+        assert_eq!(std::fs::read_dir(&work).expect("there").count(), 0);
+        assert_eq!(work.metadata().expect("there").mode() & 0o777, 0o750);
+        assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 1);
+    }
 
     #[test]
     fn copy_has_what_the_tree_has_and_ends_at_its_budget() {

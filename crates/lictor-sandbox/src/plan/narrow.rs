@@ -63,7 +63,17 @@ fn to_host(rules: Rules, git: &GitCommit) -> Option<Rules> {
         let entry = entry.parse::<Destination>();
         entry.is_ok_and(|entry| entry.matches(&wanted, port))
     };
-    let mut allow: Vec<String> = rules.allow.iter().filter(|entry| is_it(entry)).cloned().collect();
+    // Of a whole domain, this one name.
+    let narrowed = |entry: &String| match entry.strip_prefix("*.") {
+        Some(below) => format!("{host}:{port}{}", below.find(' ').map_or("", |at| &below[at..])),
+        None => entry.clone(),
+    };
+    let mut allow: Vec<String> = rules
+        .allow
+        .iter()
+        .filter(|entry| is_it(entry))
+        .map(narrowed)
+        .collect();
     if allow.is_empty() && rules.mode == Mode::Open && matches!(wanted, Host::Name(_)) {
         let speech = if git.is_tls() { "" } else { " http" };
         allow.push(format!("{host}:{port}{speech}"));
@@ -117,12 +127,11 @@ mod tests {
         );
         assert_eq!(
             left(Mode::Open, &["other.example.org:443"]),
-            Some((Mode::Allowlist, only))
+            Some((Mode::Allowlist, only.clone()))
         );
-        let below = vec!["*.example.org:443".to_owned()];
         assert_eq!(
             left(Mode::Allowlist, &["*.example.org:443"]),
-            Some((Mode::Allowlist, below))
+            Some((Mode::Allowlist, only.clone()))
         );
         assert_eq!(left(Mode::Allowlist, &listed[1..]), None);
         assert_eq!(left(Mode::None, &listed), None);

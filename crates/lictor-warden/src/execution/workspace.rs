@@ -14,6 +14,14 @@ pub(super) async fn done(job: &Job, sandbox: &dyn Sandbox, end: End) -> End {
     let Spec::Workspace(workspace) = &job.spec else {
         return end;
     };
+    // The process cleans up after itself, unless it was ended.
+    if workspace.operation == Operation::Clone
+        && end.outcome != Outcome::Succeeded
+        && let Some(kept) = sandbox.snapshots()
+        && let Err(e) = kept.clear().await
+    {
+        tracing::warn!(error = %e, "what a clone has left in its workspace was not removed");
+    }
     match (end.outcome, end.exit) {
         (Outcome::Succeeded, _) => {}
         (Outcome::Failed, Some(Exit::Status(status))) => {

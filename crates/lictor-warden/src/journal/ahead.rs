@@ -42,6 +42,7 @@ impl Ahead {
 
     fn admit_entry(&self, own: &mut Self, state: &State, entry: &Entry) -> Result<(), Impossible> {
         state.admits(entry)?;
+        self.admit_firing(own, state, entry)?;
         match entry {
             Entry::Taken { job, .. } | Entry::Standing { job, .. } | Entry::Waiting { job, .. }
                 if self.taken.contains(job) || own.taken.contains(job) =>
@@ -67,6 +68,25 @@ impl Ahead {
             | Entry::OutputAcked { .. } => {}
         }
         Ok(())
+    }
+
+    /// A firing waits for this and that on its way here, and its schedule may end meanwhile: nothing of a schedule begins
+    /// after the receipt that says it is over. Asked here only, and not of a journal that is read.
+    fn admit_firing(&self, own: &Self, state: &State, entry: &Entry) -> Result<(), Impossible> {
+        let Entry::Taken { decision, .. } = entry else {
+            return Ok(());
+        };
+        let Some(fired) = &decision.fired else {
+            return Ok(());
+        };
+        let stands = state
+            .job(&fired.schedule)
+            .is_some_and(|j| matches!(j.phase, Phase::Standing { .. }));
+        let is_over = self.over.contains(&fired.schedule) || own.over.contains(&fired.schedule);
+        match stands && !is_over {
+            true => Ok(()),
+            false => Err("the schedule of this firing is over"),
+        }
     }
 
     /// The step goes into the file.

@@ -13,6 +13,7 @@ use lictor_proto::{Name, NodeId, OrgId, Timestamp};
 
 mod crashes;
 mod faults;
+mod firings;
 mod replays;
 mod rotations;
 

@@ -6,7 +6,7 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{OfferReply, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Outcome, Schedule};
-use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_proto::{Code, Digest, Envelope, JobId, Name, Timestamp};
 use lictor_trust::Verified;
 
 use super::{Unverified, conclude, later, refused, replayed, sort};
@@ -19,9 +19,15 @@ use crate::receipt::End;
 
 /// Schedules that one node keeps.
 const SCHEDULES: usize = 1024;
+/// Of them, those of one operator.
+const OF_ONE: usize = 64;
 
-/// Takes a schedule, once and for good: what was here before is never taken again, however it ended.
-pub(super) async fn take(core: &Arc<Core>, digest: Digest, wire: Wire) -> OfferReply {
+/// Takes a schedule, once and for good: what was here before is never taken again, however it ended. What is kept is
+/// the envelope as this node writes it: every firing carries it, and around what was signed a hub can put any amount of
+/// white space.
+pub(super) async fn take(core: &Arc<Core>, envelope: &Envelope) -> OfferReply {
+    let digest = envelope.digest();
+    let wire = String::from_utf8_lossy(&envelope.to_bytes()).into_owned();
     let live = core.live.claim(&digest);
     let reply = {
         let _turn = live.turn.lock().await;
@@ -68,11 +74,24 @@ fn verify(core: &Core, held: &Held, wire: &str) -> Result<Verified<Schedule>, Un
     let standing = state
         .jobs()
         .filter(|(_, j)| matches!(j.phase, Phase::Standing { .. }));
-    if standing.count() >= SCHEDULES {
-        let why = format!("the node keeps {SCHEDULES} schedules, and no more");
-        return Err(Unverified::Later(Refusal::new(Code::TooManyJobs, why)));
+    let standing: Vec<Digest> = standing.map(|(digest, _)| *digest).collect();
+    drop(state);
+    let too_many = |why: String| Err(Unverified::Later(Refusal::new(Code::TooManyJobs, why)));
+    if standing.len() >= SCHEDULES {
+        return too_many(format!("the node keeps {SCHEDULES} schedules, and no more"));
+    }
+    if standing.len() >= OF_ONE && count_of(core, &standing, &schedule.operator) >= OF_ONE {
+        let who = &schedule.operator;
+        return too_many(format!("the node keeps {OF_ONE} schedules of {who}, and no more"));
     }
     Ok(schedule)
+}
+
+/// How many of these are one operator's. They are read outside the lock, one by one: together they may be large.
+fn count_of(core: &Core, standing: &[Digest], operator: &Name) -> usize {
+    let wire = |digest: &Digest| core.journal.state().job(digest).map(|j| j.envelope.clone());
+    let schedules = standing.iter().filter_map(|digest| own(&wire(digest)?));
+    schedules.filter(|s| s.operator == *operator).count()
 }
 
 async fn keep(core: &Arc<Core>, schedule: Verified<Schedule>, wire: Wire) -> OfferReply {
@@ -109,7 +128,10 @@ async fn keep(core: &Arc<Core>, schedule: Verified<Schedule>, wire: Wire) -> Off
 }
 
 /// Ends a schedule, with its receipt; does nothing when it does not stand any more. What it has fired goes on.
-pub(crate) async fn end(core: &Core, digest: &Digest, outcome: Outcome, why: Refusal) {
+///
+/// # Errors
+/// When its end is not in the journal: it still stands.
+pub(crate) async fn end(core: &Core, digest: &Digest, outcome: Outcome, why: Refusal) -> Result<(), Refusal> {
     let standing = {
         let state = core.journal.state();
         let found = state.job(digest);
@@ -117,10 +139,10 @@ pub(crate) async fn end(core: &Core, digest: &Digest, outcome: Outcome, why: Ref
             .filter(|j| matches!(j.phase, Phase::Standing { .. }))
             .map(|j| j.envelope.clone())
     };
+    let Some(wire) = standing else { return Ok(()) };
     // Verified when it was taken; by now its operator may have left the roster.
-    let Some(schedule) = standing.as_deref().and_then(own) else {
-        return;
-    };
+    let unread = || Refusal::new(Code::Internal, "a schedule in the journal cannot be read");
+    let schedule = own(&wire).ok_or_else(unread)?;
     let word = match outcome {
         Outcome::Expired => "expired",
         Outcome::Canceled => "canceled",
@@ -137,9 +159,14 @@ pub(crate) async fn end(core: &Core, digest: &Digest, outcome: Outcome, why: Ref
         ),
     };
     match core.journal.commit(step).await {
-        Ok(_) => core.feeds.touch(*digest),
-        // It is tried again at the next look at the clock.
-        Err(e) => tracing::error!(schedule = %digest, error = %e, "the end of a schedule was not written"),
+        Ok(_) => {
+            core.feeds.touch(*digest);
+            Ok(())
+        }
+        Err(e) => {
+            tracing::error!(schedule = %digest, error = %e, "the end of a schedule was not written");
+            Err((&e).into())
+        }
     }
 }
 

@@ -112,3 +112,18 @@ fn nothing_is_due_at_its_end_or_after() {
     let standing = every_ten(Missed::Once, Duration::ZERO);
     assert_eq!(standing.due(at(24 * 60 - 10), at(24 * 60 + 1)), Due::Nothing);
 }
+
+#[test]
+fn what_had_not_fired_at_the_end_is_counted_also_what_the_jitter_puts_after_it() {
+    let standing = every_ten(Missed::Once, Duration::from_millis(3 * MINUTE));
+    let end = 24 * 60;
+    assert_eq!(standing.unfired(at(end - 20)), Some((at(end - 10), 1)));
+    assert_eq!(standing.unfired(at(end - 10)), None);
+    // 35 minutes before the end, and after: what is older is not counted.
+    assert_eq!(standing.unfired(at(0)), Some((at(end - 10), 3)));
+    let mut rare = every_ten(Missed::Once, Duration::ZERO);
+    rare.schedule.cron = "0 12 * * *".to_owned();
+    rare.table = rare.schedule.timetable().expect("it reads");
+    assert_eq!(rare.unfired(at(0)), Some((at(end - 35), 1)));
+    assert_eq!(rare.unfired(at(12 * 60)), None);
+}

@@ -9,6 +9,7 @@ mod lives;
 mod ordered;
 mod revoked;
 mod schedules;
+mod schedules_more;
 mod secrets;
 mod sleeper;
 mod support;

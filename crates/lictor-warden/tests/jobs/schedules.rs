@@ -13,10 +13,10 @@ use crate::support::*;
 
 /// The clock of a node, as far ahead of the true one as the test says.
 #[derive(Clone, Default)]
-struct Turned(Arc<AtomicU64>);
+pub(crate) struct Turned(Arc<AtomicU64>);
 
 impl Turned {
-    fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         let ahead = self.0.clone();
         Clock::new(move || {
             Timestamp::from_millis(Timestamp::now().as_millis() + ahead.load(Ordering::SeqCst))
@@ -24,22 +24,22 @@ impl Turned {
     }
 
     /// Turns it to this time, or a little after.
-    fn to(&self, time: Timestamp) {
+    pub(crate) fn to(&self, time: Timestamp) {
         let ahead = time.since(Timestamp::now());
         self.0.store(ahead.as_millis() as u64 + 1, Ordering::SeqCst);
     }
 
-    fn true_again(&self) {
+    pub(crate) fn true_again(&self) {
         self.0.store(0, Ordering::SeqCst);
     }
 
-    async fn warden(&self, world: &World) -> Warden {
+    pub(crate) async fn warden(&self, world: &World) -> Warden {
         world.warden_with(|config| config.clock = self.clock()).await
     }
 }
 
 /// The first `n` times of a schedule.
-fn times(schedule: &Schedule, n: usize) -> Vec<Timestamp> {
+pub(crate) fn times(schedule: &Schedule, n: usize) -> Vec<Timestamp> {
     let table = schedule.timetable().unwrap();
     let mut time = schedule.issued_at;
     let mut next = || {
@@ -49,18 +49,18 @@ fn times(schedule: &Schedule, n: usize) -> Vec<Timestamp> {
     (0..n).map(|_| next()).collect()
 }
 
-fn fired(schedule: Digest, nominal: Timestamp) -> Fired {
+pub(crate) fn fired(schedule: Digest, nominal: Timestamp) -> Fired {
     Fired { schedule, nominal }
 }
 
-async fn taken(warden: &Warden, world: &World, schedule: &Schedule) -> Digest {
+pub(crate) async fn taken(warden: &Warden, world: &World, schedule: &Schedule) -> Digest {
     let (digest, o) = world.sign_schedule(schedule);
     assert_eq!(offer(warden, o).await, OfferReply::Accepted);
     digest
 }
 
 /// Turns the clock to a time and waits for what was fired then.
-async fn fires(clock: &Turned, feed: &mut EventFeed, fired: Fired) -> (Heard, Finished) {
+pub(crate) async fn fires(clock: &Turned, feed: &mut EventFeed, fired: Fired) -> (Heard, Finished) {
     clock.to(fired.nominal);
     finished(feed, fired.digest()).await
 }
@@ -206,7 +206,7 @@ fn a_firing_that_comes_while_the_one_before_runs_is_refused_or_waits_for_its_end
 }
 
 /// Has a schedule of somebody's fire once, does something, and gives the receipt that it ends with; another's goes on.
-fn ends(
+pub(crate) fn ends(
     (who, other): (&str, &str),
     act: impl AsyncFn(&World, &Warden, &Turned, Digest, &Schedule),
 ) -> (Outcome, Option<Code>) {
@@ -269,7 +269,7 @@ fn a_signed_cancel_ends_a_schedule() {
     );
 }
 
-async fn revoke(world: &World, warden: &Warden, kind: RevocationKind, target: &str) {
+pub(crate) async fn revoke(world: &World, warden: &Warden, kind: RevocationKind, target: &str) {
     let docs = world.revocation(kind, target);
     assert!(matches!(warden.ask(Request::Law(docs)).await, Reply::Law(_)));
 }

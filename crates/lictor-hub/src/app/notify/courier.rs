@@ -133,8 +133,9 @@ pub(crate) async fn deliver(app: Arc<App>) {
     let stop = app.stop.clone();
     let delivering = async {
         loop {
-            match app.store.due_notices(Timestamp::now()).await {
-                Ok(due) => begin(&app, due).await,
+            let busy = app.notifier.busy().iter().cloned().collect();
+            match app.store.due_notices(Timestamp::now(), busy).await {
+                Ok(due) => begin(&app, due),
                 Err(e) => tracing::error!(error = %Error::from(e).chain(), "the outbox was not read"),
             }
             // Whether rung or not: what failed is due by the clock.
@@ -144,22 +145,23 @@ pub(crate) async fn deliver(app: Arc<App>) {
     stop.run_until_cancelled(delivering).await;
 }
 
-async fn begin(app: &Arc<App>, due: Vec<DueNotice>) {
+/// Begins as many as there are places for; the others are looked for again when one gets free.
+fn begin(app: &Arc<App>, due: Vec<DueNotice>) {
     for notice in due {
+        let Ok(place) = app.notifier.places.clone().try_acquire_owned() else {
+            return;
+        };
         let target = notice.target.target_id.clone();
         if !app.notifier.busy().insert(target.clone()) {
             continue;
         }
-        let Ok(place) = app.notifier.places.clone().acquire_owned().await else {
-            return;
-        };
         let app = app.clone();
         let tasks = app.tasks.clone();
         tasks.spawn(async move {
             let stop = app.stop.clone();
             stop.run_until_cancelled(one(&app, &notice)).await;
-            app.notifier.busy().remove(&target);
             drop(place);
+            app.notifier.busy().remove(&target);
             // The next one may be waiting for this.
             app.notifier.wake();
         });
@@ -168,6 +170,10 @@ async fn begin(app: &Arc<App>, due: Vec<DueNotice>) {
 
 async fn one(app: &App, notice: &DueNotice) {
     let target = &notice.target.target_id;
+    // Its target may have been deleted since. When that cannot be read it goes out: at least once.
+    if matches!(app.store.is_waiting(&notice.id).await, Ok(false)) {
+        return;
+    }
     let stored = match app.notifier.send(notice).await {
         Ok(()) => app.store.notice_delivered(target, &notice.id).await,
         Err(why) => {

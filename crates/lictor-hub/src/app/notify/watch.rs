@@ -1,5 +1,6 @@
 //! What is told by the clock: nodes that are not heard of, and law that is about to end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +15,48 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Nodes that are away for longer than this when somebody begins to be told are no news.
 const OLD: Duration = Duration::from_secs(24 * 3600);
 
+/// What was told that is remembered; beyond it all is asked of the store once more.
+const TOLD: usize = 10_000;
+
+/// What was told already, as far as is remembered: the store knows, but each question there is a write.
+#[derive(Default)]
+struct Told(HashSet<(OrgId, String)>);
+
+impl Told {
+    /// Tells it, unless that was done. Where nobody wants to know yet, it is told to who wants to later.
+    async fn tell(&mut self, app: &App, org: &OrgId, notice: Notice) -> Result<(), Error> {
+        let key = (org.clone(), notice.key.clone());
+        if self.0.contains(&key) {
+            return Ok(());
+        }
+        if app.store.notify(org, notice, None).await? {
+            if self.0.len() >= TOLD {
+                self.0.clear();
+            }
+            self.0.insert(key);
+        }
+        Ok(())
+    }
+}
+
 /// Looks until the hub stops.
 pub(crate) async fn watch(app: Arc<App>) {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let stop = app.stop.clone();
+    let (began, mut told) = (Timestamp::now(), Told::default());
     let watching = async {
         loop {
             tick.tick().await;
             let now = Timestamp::now();
-            if let Err(e) = nodes(&app, now).await {
+            // Nobody could be heard of while the hub was away.
+            let lost_after = Duration::from_secs(app.notifier.settings.node_lost_seconds);
+            if began.plus(lost_after) <= now
+                && let Err(e) = nodes(&app, now, &mut told).await
+            {
                 tracing::error!(error = %e.chain(), "looking for nodes that are lost");
             }
-            if let Err(e) = laws(&app, now).await {
+            if let Err(e) = laws(&app, now, &mut told).await {
                 tracing::error!(error = %e.chain(), "looking for law that ends");
             }
         }
@@ -39,7 +69,7 @@ fn before(now: Timestamp, ago: Duration) -> Timestamp {
     Timestamp::from_millis(now.as_millis().saturating_sub(ms))
 }
 
-async fn nodes(app: &App, now: Timestamp) -> Result<(), Error> {
+async fn nodes(app: &App, now: Timestamp, told: &mut Told) -> Result<(), Error> {
     let lost = before(now, Duration::from_secs(app.notifier.settings.node_lost_seconds));
     let quiet = app.store.quiet_nodes(before(lost, OLD), lost).await?;
     for node in quiet {
@@ -58,17 +88,17 @@ async fn nodes(app: &App, now: Timestamp) -> Result<(), Error> {
                 ("verify", "lictor nodes".to_owned()),
             ],
         };
-        app.store.notify(&node.org, notice, None).await?;
+        told.tell(app, &node.org, notice).await?;
     }
     Ok(())
 }
 
-async fn laws(app: &App, now: Timestamp) -> Result<(), Error> {
+async fn laws(app: &App, now: Timestamp, told: &mut Told) -> Result<(), Error> {
     let soon = Duration::from_secs(u64::from(app.notifier.settings.law_days) * 86_400);
     for id in app.orgs.ids() {
         let Some(org) = app.orgs.get(&id) else { continue };
         for notice in ends(&org, now, soon) {
-            app.store.notify(&id, notice, None).await?;
+            told.tell(app, &id, notice).await?;
         }
     }
     Ok(())

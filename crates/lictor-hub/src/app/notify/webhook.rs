@@ -1,4 +1,4 @@
-//! One signed `POST`, in the form of Standard Webhooks: https://github.com/standard-webhooks/standard-webhooks
+//! One signed `POST`, in the form of Standard Webhooks: <https://github.com/standard-webhooks/standard-webhooks>
 //!
 //! Nothing is followed and little is read: a redirect is a failure, an address that is not public is refused before
 //! anything is sent, and only the status of the answer counts.

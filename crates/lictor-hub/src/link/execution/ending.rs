@@ -61,6 +61,9 @@ impl Execution {
                 let app = &self.link.app;
                 app.note(Some(&self.live.key.org), event.refused(&why)).await;
                 self.put_aside(&finished, why.code).await?;
+                // It may be lost by now.
+                let rollouts = &self.link.app.rollouts;
+                rollouts.poke(&self.live.key.org, &self.live.key.job_id);
                 Told::Refused(why)
             }
             Err(e) => return Err(e),

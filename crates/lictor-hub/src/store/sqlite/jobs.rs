@@ -10,16 +10,16 @@ use lictor_proto::doc::Origin;
 use lictor_proto::{Code, JobId, NodeId, OrgId, Timestamp};
 
 use super::SqliteStore;
+use super::advance::Advance;
 use super::documents::{documents, insert_document};
 use super::followed::{self, ExecutionColumns, read_execution};
-use super::notices;
 use super::results::{Expire, Lapse, RecordResult};
 use super::rows::{digest, ms, text, time, word};
 use super::writer::{Tx, Write};
-use crate::store::named::{canceled_nodes, is_canceled_on, releases_for};
+use crate::store::named::{canceled_nodes, is_canceled_on, releases_for, signer};
 use crate::store::{
     DocumentRow, Durability, ExecutionKey, ExecutionRow, Executions, Followed, Inserted, JobDocument,
-    JobFilter, JobRow, Jobs, Leases, Listed, Pending, Recorded, ResultRow, Step, StoreError,
+    JobFilter, JobRow, Jobs, Leases, Listed, Pending, Recorded, ResultRow, Step, StoreError, Stored,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -162,133 +162,36 @@ impl PutDocument {
     }
 }
 
-struct Advance {
-    key: ExecutionKey,
-    step: Step,
-}
+/// Remarks of one job that are kept.
+const REMARKS: usize = 64;
+/// And of one operator: a review is said anew when more receipts have come, and nobody crowds out the others.
+const REMARKS_OF_ONE: usize = 8;
 
-impl Write for Advance {
-    type Out = bool;
+struct PutRemark(PutDocument);
 
-    fn durability(&self) -> Durability {
-        // The node's journal is the truth for these; an ask must not be lost, since people act on it.
-        match self.step {
-            Step::Asked { .. } | Step::Refused(_) => Durability::Synced,
-            _ => Durability::Relaxed,
+impl Write for PutRemark {
+    type Out = Stored;
+    async fn apply(&self, tx: &mut Tx) -> Result<Stored> {
+        let put = &self.0;
+        let kept: Vec<(Vec<u8>, String)> = sqlx::query_as(
+            "SELECT digest, wire FROM documents WHERE org = ?1 AND job_id = ?2 AND kind = 'remark'",
+        )
+        .bind(put.org.as_str())
+        .bind(put.job_id.as_str())
+        .fetch_all(&mut tx.conn)
+        .await?;
+        let is_there = kept
+            .iter()
+            .any(|(d, _)| d.as_slice() == put.doc.digest.0.as_slice());
+        let by = signer(&put.doc.wire);
+        let of_one = kept.iter().filter(|(_, wire)| signer(wire) == by).count();
+        if !is_there && (kept.len() >= REMARKS || of_one >= REMARKS_OF_ONE) {
+            return Ok(Stored::Full);
         }
-    }
-
-    async fn apply(&self, tx: &mut Tx) -> Result<bool> {
-        let changed = self.update(tx).await?;
-        if !changed {
-            return Ok(false);
-        }
-        if let Step::Asked { digest, ask, .. } = &self.step {
-            let doc = DocumentRow {
-                kind: JobDocument::Ask,
-                digest: *digest,
-                node_id: Some(self.key.node_id.clone()),
-                wire: ask.clone(),
-            };
-            insert_document(tx, &self.key.org, &self.key.job_id, &doc).await?;
-        }
-        tx.note(Some(&self.key.org), self.event());
-        match &self.step {
-            Step::Asked { release: false, .. } => {
-                notices::of_execution(tx, &self.key, ExecutionState::AwaitingApproval, None).await?;
-            }
-            Step::Refused(why) => {
-                notices::of_execution(tx, &self.key, ExecutionState::Denied, Some(why.code)).await?;
-            }
-            _ => {}
-        }
-        Ok(true)
-    }
-}
-
-impl Advance {
-    async fn update(&self, tx: &mut Tx) -> Result<bool> {
-        // Each step names the states that it may follow, so that a late message changes nothing.
-        let query = match &self.step {
-            Step::Leased { until } => sqlx::query(
-                "UPDATE executions SET state = 'leased', lease_expires_at = ?4, code = NULL, message = ''
-                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
-                   AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'lost', 'expired')
-                   AND receipt IS NULL",
-            )
-            .bind(self.key.org.as_str())
-            .bind(self.key.job_id.as_str())
-            .bind(self.key.node_id.as_str())
-            .bind(ms(*until)),
-            Step::Running { started_at, until } => sqlx::query(
-                "UPDATE executions SET state = 'running', lease_expires_at = ?4, started_at = ?5,
-                   code = NULL, message = ''
-                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
-                   AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'lost', 'expired')
-                   AND receipt IS NULL",
-            )
-            .bind(self.key.org.as_str())
-            .bind(self.key.job_id.as_str())
-            .bind(self.key.node_id.as_str())
-            .bind(ms(*until))
-            .bind(ms(*started_at)),
-            Step::Asked { release, .. } => {
-                let (state, code) = match release {
-                    true => (ExecutionState::AwaitingRelease, Code::ReleaseNeeded),
-                    false => (ExecutionState::AwaitingApproval, Code::ApprovalNeeded),
-                };
-                sqlx::query(
-                    "UPDATE executions SET state = ?5, lease_expires_at = NULL, code = ?4, message = ''
-                     WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
-                       AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased')
-                       AND receipt IS NULL",
-                )
-                .bind(self.key.org.as_str())
-                .bind(self.key.job_id.as_str())
-                .bind(self.key.node_id.as_str())
-                .bind(code.as_str())
-                .bind(state.as_str())
-            }
-            Step::HandedBack(why) => sqlx::query(
-                "UPDATE executions SET state = 'queued', lease_expires_at = NULL, code = ?4, message = ?5
-                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
-                   AND state IN ('queued', 'leased') AND receipt IS NULL",
-            )
-            .bind(self.key.org.as_str())
-            .bind(self.key.job_id.as_str())
-            .bind(self.key.node_id.as_str())
-            .bind(why.code.as_str())
-            .bind(&why.message),
-            Step::Refused(why) => sqlx::query(
-                "UPDATE executions SET state = 'denied', lease_expires_at = NULL, code = ?4, message = ?5,
-                   finished_at = ?6
-                 WHERE org = ?1 AND job_id = ?2 AND node_id = ?3
-                   AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased')
-                   AND receipt IS NULL",
-            )
-            .bind(self.key.org.as_str())
-            .bind(self.key.job_id.as_str())
-            .bind(self.key.node_id.as_str())
-            .bind(why.code.as_str())
-            .bind(&why.message)
-            .bind(ms(tx.now)),
-        };
-        Ok(query.execute(&mut tx.conn).await?.rows_affected() == 1)
-    }
-
-    fn event(&self) -> Event {
-        let event = match &self.step {
-            Step::Leased { until } => Event::new(EventType::JobLeased).with_id("until", until),
-            Step::Asked { digest, .. } => Event::new(EventType::JobAwaiting).with_id("ask", digest),
-            Step::HandedBack(why) => Event::new(EventType::JobHandedBack).refused(why),
-            Step::Refused(why) => Event::new(EventType::JobRejected).refused(why),
-            Step::Running { started_at, .. } => {
-                Event::new(EventType::JobRunning).with_id("started_at", started_at)
-            }
-        };
-        event
-            .with_id("job_id", &self.key.job_id)
-            .with_id("node_id", &self.key.node_id)
+        Ok(match put.apply(tx).await? {
+            Inserted::New => Stored::New,
+            Inserted::Same => Stored::Same,
+        })
     }
 }
 
@@ -305,10 +208,13 @@ impl Write for RenewAll {
     }
 }
 
-type JobColumns = (String, Vec<u8>, String, String, i64, i64, String);
+type JobColumns = (String, Vec<u8>, String, String, i64, i64, String, String);
+
+/// The same, and the state of one execution.
+type PendingColumns = (String, Vec<u8>, String, String, i64, i64, String, String, String);
 
 fn read_job(row: JobColumns) -> Result<JobRow> {
-    let (job_id, d, operator, profile, expires, created, envelope) = row;
+    let (job_id, d, operator, profile, expires, created, envelope, origin) = row;
     Ok(JobRow {
         job_id: text(&job_id)?,
         digest: digest(&d)?,
@@ -319,7 +225,10 @@ fn read_job(row: JobColumns) -> Result<JobRow> {
         envelope,
         nodes: Vec::new(),
         stdin: None,
-        origin: Origin::Job,
+        origin: match origin.as_str() {
+            SCHEDULE => Origin::Schedule,
+            _ => Origin::Job,
+        },
     })
 }
 
@@ -347,12 +256,13 @@ impl SqliteStore {
     }
 }
 
-/// Jobs that fit a filter; `$of` narrows them to schedules or firings, by the index of these.
+/// Jobs that fit a filter, of these; `$of` narrows them.
 macro_rules! list_jobs {
-    ($of:literal) => {
+    ($jobs:literal, $of:literal) => {
         concat!(
-            "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope FROM jobs j
-             WHERE org = ?1 ",
+            "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope, origin FROM ",
+            $jobs,
+            " WHERE org = ?1 ",
             $of,
             " AND (?2 IS NULL OR created_at < ?2 OR (created_at = ?2 AND job_id < ?3))
                AND (?4 IS NULL OR operator = ?4)
@@ -365,6 +275,12 @@ macro_rules! list_jobs {
     };
 }
 
+/// Else SQLite walks every job of the org in the order of the page; the index is of those that have an origin.
+const LIST_OF: &str = list_jobs!(
+    "jobs j INDEXED BY jobs_origin",
+    "AND origin = ?8 AND origin <> ''"
+);
+
 #[async_trait]
 impl Jobs for SqliteStore {
     async fn insert_job(&self, org: &OrgId, job: JobRow, durability: Durability) -> Result<Inserted> {
@@ -374,7 +290,7 @@ impl Jobs for SqliteStore {
 
     async fn job(&self, org: &OrgId, job: &JobId) -> Result<Option<(JobRow, Vec<ExecutionRow>)>> {
         let row: Option<JobColumns> = sqlx::query_as(
-            "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope FROM jobs
+            "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope, origin FROM jobs
              WHERE org = ?1 AND job_id = ?2",
         )
         .bind(org.as_str())
@@ -390,9 +306,9 @@ impl Jobs for SqliteStore {
     async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<Vec<(JobRow, Vec<ExecutionRow>)>> {
         let after = filter.after.as_ref();
         let (query, origin) = match &filter.listed {
-            None => (list_jobs!(""), None),
-            Some(Listed::Schedules) => (list_jobs!("AND origin = ?8"), Some(SCHEDULE)),
-            Some(Listed::FiringsOf(id)) => (list_jobs!("AND origin = ?8"), Some(id.as_str())),
+            None => (list_jobs!("jobs j", ""), None),
+            Some(Listed::Schedules) => (LIST_OF, Some(SCHEDULE)),
+            Some(Listed::FiringsOf(id)) => (LIST_OF, Some(id.as_str())),
         };
         let rows: Vec<JobColumns> = sqlx::query_as(query)
             .bind(org.as_str())
@@ -421,6 +337,11 @@ impl Jobs for SqliteStore {
         let (org, job_id) = (org.clone(), job.clone());
         self.writer.run(PutDocument { org, job_id, doc }).await
     }
+
+    async fn put_remark(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Stored> {
+        let (org, job_id) = (org.clone(), job.clone());
+        self.writer.run(PutRemark(PutDocument { org, job_id, doc })).await
+    }
 }
 
 #[async_trait]
@@ -448,9 +369,10 @@ impl Executions for SqliteStore {
     }
 
     async fn pending(&self, org: &OrgId, node: &NodeId) -> Result<Vec<Pending>> {
-        let rows: Vec<(String, Vec<u8>, String, String, i64, i64, String, String)> = sqlx::query_as(
+        let rows: Vec<PendingColumns> = sqlx::query_as(
             // The executions first: else SQLite walks every job that the org ever had, to have them in order.
-            "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, e.state
+            "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, j.origin,
+               e.state
              FROM executions e CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
              WHERE e.org = ?1 AND e.node_id = ?2
                AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running', 'lost')
@@ -462,8 +384,8 @@ impl Executions for SqliteStore {
         .await?;
         let mut conn = self.settled().await?.acquire().await?;
         let mut pending = Vec::with_capacity(rows.len());
-        for (id, d, operator, profile, expires, created, envelope, state) in rows {
-            let mut job = read_job((id, d, operator, profile, expires, created, envelope))?;
+        for (id, d, operator, profile, expires, created, envelope, origin, state) in rows {
+            let mut job = read_job((id, d, operator, profile, expires, created, envelope, origin))?;
             job.nodes = vec![node.clone()];
             let docs = documents(&mut conn, org, &job.job_id).await?;
             let of = |kind| -> Vec<Wire> {

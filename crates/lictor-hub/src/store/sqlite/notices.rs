@@ -28,18 +28,19 @@ fn kinds(on: &[NoticeKind]) -> Result<String> {
     Ok(words?.join(" "))
 }
 
-/// Puts a notice into the outbox of every target that wants it, with this transaction.
-pub(super) async fn enqueue(tx: &mut Tx, org: &OrgId, notice: &Notice) -> Result<()> {
+/// Who of an org wants to know of a kind.
+const WANT: &str = "SELECT target_id FROM notify_targets WHERE org = ?1 AND instr(' ' || kinds || ' ', ' ' || ?2 || ' ') > 0";
+
+/// Puts a notice into the outbox of every target that wants it, with this transaction; says whether any does.
+pub(super) async fn enqueue(tx: &mut Tx, org: &OrgId, notice: &Notice) -> Result<bool> {
     let kind = as_word(&notice.kind)?;
-    let targets: Vec<(String,)> = sqlx::query_as(
-        "SELECT target_id FROM notify_targets WHERE org = ?1 AND instr(' ' || kinds || ' ', ' ' || ?2 || ' ') > 0",
-    )
-    .bind(org.as_str())
-    .bind(kind)
-    .fetch_all(&mut tx.conn)
-    .await?;
+    let targets: Vec<(String,)> = sqlx::query_as(WANT)
+        .bind(org.as_str())
+        .bind(kind)
+        .fetch_all(&mut tx.conn)
+        .await?;
     if targets.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let said =
         sqlx::query("INSERT INTO notify_said (org, key, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")
@@ -49,12 +50,12 @@ pub(super) async fn enqueue(tx: &mut Tx, org: &OrgId, notice: &Notice) -> Result
             .execute(&mut tx.conn)
             .await?;
     if said.rows_affected() == 0 {
-        return Ok(());
+        return Ok(true);
     }
     for (target,) in targets {
         insert(tx, org, &target, notice).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn insert(tx: &mut Tx, org: &OrgId, target: &str, notice: &Notice) -> Result<()> {
@@ -140,7 +141,19 @@ pub(super) async fn of_execution(
         key: format!("{event} {}", key.job_id),
         says,
     };
-    enqueue(tx, &key.org, &notice).await
+    enqueue(tx, &key.org, &notice).await?;
+    Ok(())
+}
+
+/// What of an address everybody of the org may read in the audit log: the whole of a chat's webhook is a secret.
+fn host(address: &str) -> String {
+    let after_scheme = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let authority = after_scheme
+        .split(['/', '?', '#', '\\'])
+        .next()
+        .unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    host.to_owned()
 }
 
 struct PutTarget(NotifyTarget);
@@ -168,7 +181,7 @@ impl Write for PutTarget {
             let event = Event::new(EventType::NotifyTargetSet)
                 .with("target_id", t.target_id.as_str())
                 .with("way", as_word(&t.way)?)
-                .with("address", t.address.as_str());
+                .with("host", host(&t.address));
             tx.note(Some(&t.org), event);
         }
         Ok(is_new)
@@ -204,13 +217,14 @@ struct Tell {
 }
 
 impl Write for Tell {
-    type Out = ();
-    async fn apply(&self, tx: &mut Tx) -> Result<()> {
+    type Out = bool;
+    async fn apply(&self, tx: &mut Tx) -> Result<bool> {
         match &self.only {
             Some(target) => {
                 let event = Event::new(EventType::NotifyTested).with("target_id", target.as_str());
                 tx.note(Some(&self.org), event);
-                insert(tx, &self.org, target, &self.notice).await
+                insert(tx, &self.org, target, &self.notice).await?;
+                Ok(true)
             }
             None => enqueue(tx, &self.org, &self.notice).await,
         }
@@ -342,19 +356,33 @@ impl Notices for SqliteStore {
         self.writer.run(DeleteTarget { org, target_id }).await
     }
 
-    async fn notify(&self, org: &OrgId, notice: Notice, only: Option<String>) -> Result<()> {
+    async fn notify(&self, org: &OrgId, notice: Notice, only: Option<String>) -> Result<bool> {
+        // Where nobody wants to know there is nothing to write.
+        if only.is_none() {
+            let wanted: Option<(String,)> = sqlx::query_as(WANT)
+                .bind(org.as_str())
+                .bind(as_word(&notice.kind)?)
+                .fetch_optional(&self.reads)
+                .await?;
+            if wanted.is_none() {
+                return Ok(false);
+            }
+        }
         let org = org.clone();
         self.writer.run(Tell { org, notice, only }).await
     }
 
-    async fn due_notices(&self, now: Timestamp) -> Result<Vec<DueNotice>> {
+    async fn due_notices(&self, now: Timestamp, busy: Vec<String>) -> Result<Vec<DueNotice>> {
+        let busy = serde_json::Value::from(busy).to_string();
         // The other columns are of the row that has the least `created_at`: https://www.sqlite.org/lang_select.html#bareagg
         let rows: Vec<DueColumns> = sqlx::query_as(
             "SELECT id, event, body, tries, target_id, MIN(created_at) FROM notify_outbox
-             WHERE next_at <= ?1 GROUP BY target_id LIMIT ?2",
+             WHERE next_at <= ?1 AND target_id NOT IN (SELECT value FROM json_each(?3))
+             GROUP BY target_id LIMIT ?2",
         )
         .bind(ms(now))
         .bind(DUE)
+        .bind(busy)
         .fetch_all(&self.reads)
         .await?;
         let mut due = Vec::with_capacity(rows.len());
@@ -376,6 +404,14 @@ impl Notices for SqliteStore {
             });
         }
         Ok(due)
+    }
+
+    async fn is_waiting(&self, id: &str) -> Result<bool> {
+        let found: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM notify_outbox WHERE id = ?1")
+            .bind(id)
+            .fetch_optional(&self.reads)
+            .await?;
+        Ok(found.is_some())
     }
 
     async fn notice_delivered(&self, target_id: &str, id: &str) -> Result<()> {
@@ -419,5 +455,31 @@ impl Notices for SqliteStore {
             })
         };
         rows.into_iter().map(quiet).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_address_the_audit_log_has_where_it_is_and_nothing_that_opens_it() {
+        for (address, shown) in [
+            (
+                "https://hooks.example.com/services/T0/B0/secret",
+                "hooks.example.com",
+            ),
+            (
+                "https://hooks.example.com:8443?key=secret@x",
+                "hooks.example.com:8443",
+            ),
+            ("https://hooks.example.com#secret", "hooks.example.com"),
+            ("https:\\\\hooks.example.com\\secret", ""),
+            ("on-call@example.com", "example.com"),
+        ] {
+            let host = host(address);
+            assert!(!host.contains("secret"), "{host}");
+            assert!(shown.is_empty() || host == shown, "{host}");
+        }
     }
 }

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use lictor_audit::{Event, EventType};
+use lictor_proto::api::ExecutionState;
 use lictor_proto::{NodeId, OrgId, Timestamp};
 
 use super::SqliteStore;
+use super::notices;
 use super::rows::{digest, ms, text, word};
 use super::writer::{Tx, Write};
 use crate::store::{Depth, ExecutionKey, Forgotten, Keep, Quarantined, Retained, StoreError};
@@ -167,6 +169,7 @@ impl Write for Quarantine {
 
     async fn apply(&self, tx: &mut Tx) -> Result<bool> {
         let q = &self.0;
+        self.lose(tx).await?;
         let done = sqlx::query(
             "INSERT INTO quarantine (org, job_id, node_id, digest, code, receipt, envelope, created_at)
              SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
@@ -203,6 +206,30 @@ impl Write for Quarantine {
         .fetch_optional(&mut tx.conn)
         .await?;
         Ok(there.is_some())
+    }
+}
+
+impl Quarantine {
+    /// Nothing is under way any more, and nobody knows how it ended; a result that holds may still come.
+    async fn lose(&self, tx: &mut Tx) -> Result<()> {
+        let key = &self.0.key;
+        let done = sqlx::query(
+            "UPDATE executions SET state = 'lost', lease_expires_at = NULL
+             WHERE org = ?1 AND job_id = ?2 AND node_id = ?3 AND state IN ('leased', 'running') AND receipt IS NULL",
+        )
+        .bind(key.org.as_str())
+        .bind(key.job_id.as_str())
+        .bind(key.node_id.as_str())
+        .execute(&mut tx.conn)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(());
+        }
+        let event = Event::new(EventType::JobLost)
+            .with_id("job_id", &key.job_id)
+            .with_id("node_id", &key.node_id);
+        tx.note(Some(&key.org), event);
+        notices::of_execution(tx, key, ExecutionState::Lost, None).await
     }
 }
 
@@ -245,8 +272,9 @@ impl Retained for SqliteStore {
 
     async fn under_way(&self) -> Result<Vec<ExecutionKey>> {
         let rows: Vec<(String, String, String)> = sqlx::query_as(
-            "SELECT org, job_id, node_id FROM executions
-             WHERE lease_expires_at IS NOT NULL AND state IN ('leased', 'running')",
+            "SELECT e.org, e.job_id, e.node_id FROM executions e
+             CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
+             WHERE e.lease_expires_at IS NOT NULL AND e.state IN ('leased', 'running') AND j.origin <> 'schedule'",
         )
         .fetch_all(&self.reads)
         .await?;
@@ -258,5 +286,19 @@ impl Retained for SqliteStore {
             })
         };
         rows.into_iter().map(key).collect()
+    }
+
+    async fn is_under_way(&self, key: &ExecutionKey) -> Result<bool> {
+        let found: Option<(i64,)> = sqlx::query_as(
+            "SELECT 1 FROM executions e CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
+             WHERE e.org = ?1 AND e.job_id = ?2 AND e.node_id = ?3
+               AND e.lease_expires_at IS NOT NULL AND e.state IN ('leased', 'running') AND j.origin <> 'schedule'",
+        )
+        .bind(key.org.as_str())
+        .bind(key.job_id.as_str())
+        .bind(key.node_id.as_str())
+        .fetch_optional(&self.reads)
+        .await?;
+        Ok(found.is_some())
     }
 }
