@@ -112,7 +112,7 @@ async fn prune(core: &Core) {
 /// Results that waited too long move to directories of their own, where people can look at them.
 async fn archive(core: &Arc<Core>) {
     let now = core.now();
-    let old: Vec<Incoming> = {
+    let mut old: Vec<Incoming> = {
         let state = core.journal.state();
         let finished = state.jobs().filter_map(|(job, open)| match &open.phase {
             Phase::Finished {
@@ -139,6 +139,8 @@ async fn archive(core: &Arc<Core>) {
         });
         finished.collect()
     };
+    // So that what goes for want of room is the oldest.
+    old.sort_by_key(|incoming| incoming.result.finished_at);
     for incoming in old {
         archive_one(core, incoming).await;
     }
