@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lictor_link::h2::UPLOADS;
+use lictor_link::h2::{SMALL_UPLOADS, UPLOADS};
 use lictor_proto::agent::{Heartbeat, LawDocs, LawHeld, Reply, Request};
 use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
@@ -36,7 +36,9 @@ pub use offer::Offered;
 pub use peer::{NodePeer, PeerError};
 
 /// Offers under way to one node.
-const OFFERS: usize = 64;
+const OFFERS: usize = 48;
+/// And of jobs with an input that may take long to go: they keep none of the others waiting.
+const LARGE_OFFERS: usize = UPLOADS;
 
 /// A connected node.
 pub struct NodeLink {
@@ -45,8 +47,11 @@ pub struct NodeLink {
     pub node: KnownNode,
     peer: Arc<dyn NodePeer>,
     offers: Semaphore,
+    large_offers: Semaphore,
     /// Inputs of jobs under way.
     uploads: Semaphore,
+    /// And those that go in one piece.
+    small_uploads: Semaphore,
     held: Mutex<Option<LawHeld>>,
     mail: mpsc::Sender<Box<tracker::Mail>>,
     /// Ends the link.
@@ -65,7 +70,9 @@ impl NodeLink {
             node,
             peer,
             offers: Semaphore::new(OFFERS),
+            large_offers: Semaphore::new(LARGE_OFFERS),
             uploads: Semaphore::new(UPLOADS),
+            small_uploads: Semaphore::new(SMALL_UPLOADS),
             held: Mutex::default(),
             mail,
             stop: app.stop.child_token(),

@@ -8,6 +8,7 @@ mod logs;
 mod nodes;
 mod notices;
 mod orgs;
+mod papers;
 mod results;
 mod retention;
 mod rollouts;

@@ -173,6 +173,8 @@ impl Node {
             .route("/v1/events", get(feed_body))
             .route("/v1/ask", post(ask))
             .route("/v1/output/{job}", get(output))
+            // It takes no byte of what is streamed, and never answers.
+            .route("/v1/input/{sha256}", post(std::future::pending::<()>))
             .with_state(Arc::new(script));
         let io = TokioIo::new(WsStream::new(socket));
         let served = h2::server(&tasks).serve_connection(io, TowerToHyperService::new(router));

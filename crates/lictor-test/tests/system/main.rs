@@ -15,6 +15,8 @@
 //! | `workspaces` | what jobs leave for the next, seen and changed from afar |
 //! | `clones` | commits of repositories in workspaces, and what jobs make of them |
 //! | `approvals` | rejections, reviews, cancels wherever a job is, and questions at a terminal |
+//! | `queue` | what waits for a node: its place, what is in its way, and how it is taken back |
+//! | `quorum` | who counts among those who approve, when, and what they are shown of each kind of job |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -22,6 +24,7 @@
 //! | `apart` | hub and agent as processes that stop, crash and come back |
 //! | `limits` | limits that a job met, and those of org and token |
 //! | `notify` | webhooks and e-mail |
+//! | `notify_tls` | the same over TLS and with a login, and what happens where those are not as they should be |
 //! | `archive` | results that no hub took for a week |
 //! | `network` | a cable that is cut, half open, or long |
 //! | `demo` | the demo, ended in the middle |
@@ -51,8 +54,12 @@ mod law;
 mod limits;
 mod network;
 mod notify;
+mod notify_tls;
 mod objects;
 mod pull;
+mod queue;
+mod quorum;
+mod receivers;
 mod registry;
 mod rollouts;
 mod rootfs;

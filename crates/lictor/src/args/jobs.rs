@@ -211,8 +211,12 @@ pub(crate) struct Cancel {
     /// Only on this node of the job's, by name or id (repeatable) [default: on all]
     #[arg(long = "node", value_name = "NAME")]
     pub(crate) nodes: Vec<String>,
+    /// Everything that waits for the nodes named by --node, in place of one job: a purge of their queues
+    #[arg(long, requires = "nodes", conflicts_with = "id")]
+    pub(crate) queued: bool,
     /// The job's id, `j_...`
-    pub(crate) id: JobId,
+    #[arg(required_unless_present = "queued")]
+    pub(crate) id: Option<JobId>,
 }
 
 /// `lictor retry`.

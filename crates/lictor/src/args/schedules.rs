@@ -23,10 +23,12 @@ pub(crate) enum ScheduleCommand {
     /// Sign a schedule: its nodes keep it and fire it by themselves, with a hub or without
     Add(Box<ScheduleAdd>),
     /// List schedules, newest first
+    #[command(visible_alias = "list")]
     Ls(ScheduleLs),
     /// Show one: which nodes keep it, its next times, and what was fired last
     Show(ScheduleShow),
     /// End a schedule, by a signed cancel; what it has fired goes on
+    #[command(visible_alias = "remove")]
     Rm(ScheduleRm),
 }
 

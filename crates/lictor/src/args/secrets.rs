@@ -18,11 +18,13 @@ pub(crate) enum SecretsCommand {
     /// Seal a value to nodes, sign it, and have the hub keep it; the value is read from standard input, or asked for
     Set(SecretSet),
     /// List the secrets, or show the nodes that one is sealed to
+    #[command(visible_alias = "list")]
     Ls {
         /// Only this one, verified, with its nodes
         name: Option<Name>,
     },
     /// Delete what the hub has of a secret; a value that somebody may know stays known: change it where it is used
+    #[command(visible_alias = "remove")]
     Rm {
         /// Its name
         name: Name,

@@ -40,6 +40,7 @@ pub(crate) struct WorkspaceTerms {
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkspaceCommand {
     /// List the profile's workspaces on a node, and who has each
+    #[command(visible_alias = "list")]
     Ls {
         /// The node
         node: String,
@@ -90,6 +91,7 @@ pub(crate) enum WorkspaceCommand {
         snapshot: Name,
     },
     /// Remove one, with its snapshots
+    #[command(visible_alias = "remove")]
     Rm {
         #[command(flatten)]
         one: Workspace,

@@ -74,6 +74,11 @@ pub(crate) async fn approve(session: &Session, args: &Approve) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
     let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
+    // Its requester may hold law that came a moment ago.
+    let checked = store.trust().verify_job(&dossier.wire, Timestamp::now());
+    if checked.is_err_and(|r| r.code == lictor_proto::Code::StaleBundle) {
+        session.refresh(&mut store, &hub).await?;
+    }
     store
         .trust()
         .verify_job(&dossier.wire, Timestamp::now())

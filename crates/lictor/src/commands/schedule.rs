@@ -35,7 +35,8 @@ pub(crate) async fn run(session: &Session, args: &Schedule) -> Result {
             let end = Cancel {
                 reason: args.reason.clone(),
                 nodes: args.nodes.clone(),
-                id: args.id.clone(),
+                id: Some(args.id.clone()),
+                queued: false,
             };
             cancel::run(session, &end).await
         }
