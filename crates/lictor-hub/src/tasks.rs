@@ -54,6 +54,7 @@ pub(crate) async fn abort_uploads(app: Arc<App>, left: Vec<Begun>) {
 
 /// The counts that bound the queues and show in the metrics.
 async fn count(app: &App) -> Result<(), Error> {
+    app.queue.reading();
     let depths = app.store.open().await?;
     app.queue.read(&depths, app.store.jobs_stored().await?);
     for state in [

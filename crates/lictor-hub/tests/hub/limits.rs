@@ -284,10 +284,9 @@ async fn uploads_under_way_count_into_what_an_org_may_have_stored() {
         Ok::<_, Error>(Bytes::new())
     });
     let slow = futures_util::stream::iter([Ok(Bytes::from(input(1)))]).chain(Box::pin(last));
-    let bringing = {
-        let (app, caller, sha256) = (app.clone(), caller(), of(1));
-        tokio::task::spawn(async move { app.put_stdin(&caller, &sha256, slow).await })
-    };
+    let mut bringing = tokio::task::JoinSet::new();
+    let (first, by, sha256) = (app.clone(), caller(), of(1));
+    bringing.spawn(async move { first.put_stdin(&by, &sha256, slow).await });
     begun.notified().await;
     let whole = |n: u8| futures_util::stream::iter([Ok(Bytes::from(input(n)))]);
     let refused = app.put_stdin(&caller(), &of(2), whole(2)).await;
@@ -296,7 +295,7 @@ async fn uploads_under_way_count_into_what_an_org_may_have_stored() {
     };
     assert_eq!(why.code, Code::LimitExceeded);
     end.send(()).unwrap();
-    bringing.await.unwrap().unwrap();
+    bringing.join_next().await.unwrap().unwrap().unwrap();
     let stored = app.store.blob_bytes(&org.id, &Digest::of(b"")).await.unwrap();
     assert_eq!(stored, 3 << 20);
     assert!(

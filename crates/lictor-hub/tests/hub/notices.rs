@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use lictor_hub::store::{Busy, Notice, Tested};
+use lictor_hub::store::{Busy, ExecutionKey, JobDocument, Notice, Step, Tested};
 use lictor_link::hyper::Method;
-use lictor_proto::Timestamp;
 use lictor_proto::api::NoticeKind;
+use lictor_proto::{Digest, JobId, Timestamp};
 
+use super::node::{Node, job_digest};
+use super::offers::submit;
 use super::world::{Org, World, until};
 
 fn notice(n: usize) -> Notice {
@@ -176,5 +178,61 @@ async fn one_test_goes_to_a_target_in_a_while_and_no_second_one_waits() {
     assert_eq!(unknown.await.unwrap(), Tested::Unknown);
     let events = world.audit(&org).await;
     assert_eq!(events.iter().filter(|a| *a == "notify_tested").count(), 2);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_approve_is_told_once_of_many_nodes_and_again_when_more_is_wanted_after_an_approval() {
+    let world = World::with(|c| c.notify.allow_private = true).await;
+    let org = world.org("one").await;
+    let mute = Mute::new();
+    let new = mute.target().replace("law", "approval");
+    let made = world
+        .call(Some(&org.secret), Method::POST, "/api/v1/notify", &new)
+        .await;
+    assert!(made.status.is_success(), "{made:?}");
+    let mut nodes = Vec::new();
+    for n in 0..4 {
+        nodes.push(Node::enrol(&world, &org, &format!("web-{n}")).await);
+    }
+    let mut ids: Vec<_> = nodes.iter().map(|n| n.id.clone()).collect();
+    let job = org.job_on(&mut ids, &["true"]);
+    submit(&world, &org, &job).await;
+    let id = JobId::from_digest(&job_digest(&job));
+    let store = &world.hub.app().store;
+    let asks = async |node: &Node, release| {
+        let key = ExecutionKey {
+            org: org.id.clone(),
+            job_id: id.clone(),
+            node_id: node.id.clone(),
+        };
+        let ask = node.ask(&job);
+        let digest = Digest::of(ask.as_bytes());
+        let step = Step::Asked { release, digest, ask };
+        assert!(store.advance(&key, step).await.unwrap());
+        store.notify_targets(&org.id).await.unwrap()[0].waiting
+    };
+    assert_eq!(
+        (asks(&nodes[0], false).await, asks(&nodes[1], false).await),
+        (1, 1)
+    );
+    let path = format!("/api/v1/jobs/{id}/approvals");
+    let approved = world
+        .call(Some(&org.secret), Method::POST, &path, &org.approval(&job))
+        .await;
+    assert!(approved.status.is_success(), "{approved:?}");
+    // The next batch: an approval there is does not lift what it asks for.
+    assert_eq!(
+        (asks(&nodes[2], false).await, asks(&nodes[3], false).await),
+        (2, 2)
+    );
+    assert_eq!(
+        asks(&nodes[3], true).await,
+        3,
+        "a release is another thing to want"
+    );
+    let documents = store.documents(&org.id, &id).await.unwrap();
+    let kept = documents.iter().filter(|d| d.kind == JobDocument::Ask).count();
+    assert_eq!(kept, 4, "one ask of each node");
     world.hub.shutdown().await;
 }

@@ -100,3 +100,24 @@ fn all_that_waits_for_a_node_is_taken_back_at_once_and_nothing_of_other_nodes() 
     assert_eq!(ended(crew.cli(), &after)?, "succeeded");
     Ok(())
 }
+
+#[test]
+fn what_waits_for_a_node_that_stays_away_expires_and_does_not_run_when_that_is_back() -> Result<()> {
+    let mut split = Split::start()?;
+    let ran = split.home().join(mark());
+    let script = format!("echo ran >> {}", ran.display());
+    split.agent()?.kill()?;
+    wait_until("the agent to be gone", SOON, || !split.is_connected())?;
+    let submit = |valid: &str| -> Result<String> {
+        id_of(&crate::steps::sh(split.cli(), &["--detach", "--valid", valid], &script)?.result()?)
+    };
+    let (short, long) = (submit("3s")?, submit("1h")?);
+    assert_eq!(ended(split.cli(), &short)?, "expired");
+    assert_eq!(crate::steps::state(split.cli(), &long)?, "queued");
+    split.start_agent()?;
+    // The one that is valid comes after the one that is not.
+    assert_eq!(ended(split.cli(), &long)?, "succeeded");
+    assert_eq!(std::fs::read_to_string(&ran)?, "ran\n", "one of the two");
+    assert_eq!(crate::steps::state(split.cli(), &short)?, "expired");
+    Ok(())
+}

@@ -6,7 +6,11 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
+use lictor_proto::doc::{Approval, ApprovalFacts, Ask};
+use lictor_proto::{Envelope, Timestamp, limits};
+use lictor_test::hostile::passkey;
 use lictor_test::{Cli, Done, Lab, wait_until};
+use serde_json::Value;
 
 use crate::law::{change_law, second_operator, starter};
 use crate::steps::{SOON, audits_hold, ended, id_of, reach, receipt, sh, state};
@@ -154,6 +158,61 @@ fn an_approval_of_other_facts_than_those_at_the_start_denies_the_job() -> Result
     let job = cli.json(&["job", &changed])?;
     assert_eq!(job["executions"][0]["code"], "facts_changed", "{job}");
     Ok(())
+}
+
+/// Calls the hub's API as a program does that is not ours.
+fn api(lab: &Lab, token: &str, path: &str, body: Option<&str>) -> Result<Value> {
+    let url = format!("{}/api/v1/jobs/{path}", lab.url());
+    let authorization = format!("Authorization: Bearer {token}");
+    let mut words = vec!["-sS", "-H", &authorization, &url];
+    words.extend(body.into_iter().flat_map(|b| ["--data-binary", b]));
+    let done = std::process::Command::new("curl").args(words).output()?;
+    serde_json::from_slice(&done.stdout).with_context(|| format!("{path}: {done:?}"))
+}
+
+/// What is signed in an envelope that stands in the answer of an API.
+fn payload(wire: &Value) -> Result<Envelope> {
+    let wire = wire.as_str().context("an envelope")?;
+    Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE).map_err(|e| anyhow::anyhow!("{e}"))
+}
+
+#[test]
+fn what_a_passkey_signed_goes_through_the_hub_and_counts_on_the_node_for_its_own_page_only() -> Result<()> {
+    let lab = starter()?;
+    let cli = lab.cli();
+    let erin = "\n[operators.erin]\nkind = \"person\"\ngroups = [\"ops\", \"leads\"]\n".to_owned();
+    change_law(cli, "roster.toml", &(erin + &passkey::roster()))?;
+    let made = cli.json(&["tokens", "new", "--scope", "submit", "page"])?;
+    let token = made["secret"].as_str().context("a token")?;
+    let id = waiting(cli)?;
+    let documents = api(&lab, token, &format!("{id}/documents"), None)?;
+    let job = payload(&documents["job"])?.digest();
+    let ask: Ask = serde_json::from_slice(&payload(&documents["asks"][0])?.payload)?;
+    let now = Timestamp::now();
+    let approval = Approval {
+        tag: Default::default(),
+        org: ask.org.clone(),
+        job_digest: job,
+        approver: "erin".parse()?,
+        facts: vec![ApprovalFacts {
+            node_id: ask.node_id.clone(),
+            facts_digest: ask.facts_digest,
+        }],
+        min_bundle: ask.bundle_version,
+        issued_at: now,
+        expires_at: now.plus(std::time::Duration::from_secs(600)),
+    };
+    let hand_in = |origin| {
+        let wire = passkey::wire(&approval, passkey::signature(&approval, origin));
+        api(&lab, token, &format!("{id}/approvals"), Some(&wire))
+    };
+    let elsewhere = hand_in("https://elsewhere.example")?;
+    assert_eq!(elsewhere["code"], "assertion_invalid", "{elsewhere}");
+    assert_eq!(state(cli, &id)?, "awaiting_approval");
+    hand_in(passkey::ORIGIN)?;
+    assert_eq!(ended(cli, &id)?, "succeeded");
+    assert_eq!(approvers(cli, &id)?, 1);
+    audits_hold(cli)
 }
 
 /// Starts a command that waits for an approval; gives the job that waits, and the command's end.

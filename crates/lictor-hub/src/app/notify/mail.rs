@@ -119,6 +119,7 @@ fn letter(notice: &DueNotice) -> (String, String) {
         .unwrap_or_default();
     let headline = match notice.event.as_str() {
         "approval.wanted" => "a job waits for approval",
+        "release.wanted" => "a job waits to be released",
         "job.failed" => "a job did not succeed",
         "node.lost" => "a node is not heard of any more",
         "law.expiring" => "the law is about to expire",

@@ -95,7 +95,8 @@ async fn insert(tx: &mut Tx, org: &OrgId, target: &str, notice: &Notice) -> Resu
     Ok(())
 }
 
-/// That an execution wants approval, or came to a bad end: once per job, whatever its number of nodes.
+/// That an execution wants approval or a release, or came to a bad end: whatever the number of nodes, once per job, and
+/// once more when somebody has approved or released since and it is still wanted, of the next batch, say.
 pub(super) async fn of_execution(
     tx: &mut Tx,
     key: &ExecutionKey,
@@ -105,6 +106,7 @@ pub(super) async fn of_execution(
     use ExecutionState as S;
     let (kind, event) = match state {
         S::AwaitingApproval => (NoticeKind::Approval, "approval.wanted"),
+        S::AwaitingRelease => (NoticeKind::Approval, "release.wanted"),
         S::Failed | S::TimedOut | S::Denied | S::Interrupted | S::Lost | S::Expired => {
             (NoticeKind::Failure, "job.failed")
         }
@@ -138,14 +140,32 @@ pub(super) async fn of_execution(
         ("verify", format!("lictor job {}", key.job_id)),
     ];
     says.extend(code.map(|c| ("code", c.as_str().to_owned())));
+    let round = match kind {
+        NoticeKind::Approval => signed_so_far(tx, key).await?,
+        _ => String::new(),
+    };
     let notice = Notice {
         kind,
         event,
-        key: format!("{event} {}", key.job_id),
+        key: format!("{event} {}{round}", key.job_id),
         says,
     };
     enqueue(tx, &key.org, &notice).await?;
     Ok(())
+}
+
+/// Names the newest approval or release of a job; nothing while there is none.
+async fn signed_so_far(tx: &mut Tx, key: &ExecutionKey) -> Result<String> {
+    let newest: Option<(Vec<u8>,)> = sqlx::query_as(
+        "SELECT digest FROM documents WHERE org = ?1 AND job_id = ?2 AND kind IN ('approval', 'release')
+         ORDER BY created_at DESC, digest DESC LIMIT 1",
+    )
+    .bind(key.org.as_str())
+    .bind(key.job_id.as_str())
+    .fetch_optional(&mut tx.conn)
+    .await?;
+    let name = |(digest,): (Vec<u8>,)| format!(" after {}", data_encoding::HEXLOWER.encode(&digest));
+    Ok(newest.map(name).unwrap_or_default())
 }
 
 /// What of an address everybody of the org may read in the audit log: the whole of a chat's webhook is a secret.
