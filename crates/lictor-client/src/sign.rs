@@ -150,7 +150,7 @@ impl<'a> Signer<'a> {
     }
 
     /// Signs a schedule: the job again and again, for as long as its options say that it is valid. It has no standard
-    /// input and no secrets, and tries nothing again.
+    /// input, and tries nothing again.
     ///
     /// # Errors
     /// The refusal of whichever rule it breaks, or [`Code::Internal`] without randomness.
@@ -175,7 +175,7 @@ impl<'a> Signer<'a> {
             kind: spec.kind(),
             spec,
             profile: options.profile,
-            secrets: Default::default(),
+            secrets: options.secrets,
             expect: options.expect,
             reason: options.reason,
             cron: when.cron,

@@ -4,6 +4,7 @@
 //!   tracker  reads events, keeps one task per execution, probes, watches the law   (link/tracker.rs)
 //!   input    a job's input on its way to a node                                    (link/input.rs)
 //!   offers   one task per offer: stdin, offer, again later if the node says so     (link/offer.rs)
+//!   cancels  told until the node has answered                                      (link/cancels.rs)
 //!   execution  relays output, stores it, records the result, acknowledges          (link/execution.rs)
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! - A newer link of a node replaces the older; of one node, one link is in the book.
 //! - The end of a link ends no job: what it worked on stays with the node, which says it all again.
 
+mod cancels;
 pub mod execution;
 pub mod input;
 pub mod offer;

@@ -131,6 +131,7 @@ codes! {
     AfterWaiting = "after_waiting", "The job comes after another one, which has not ended on this node.", "It begins by itself when that has ended; `lictor job ID` names the other.";
     ScheduleOverlap = "schedule_overlap", "The firing before it still ran, and the schedule says that such times are left out.", "Have it fire less often, give the work a shorter --timeout, or sign the schedule with --overlap wait.";
     ScheduleMissed = "schedule_missed", "A time of the schedule passed while it could not be fired.", "Sign the schedule with --missed once if the last missed time is to be made up for.";
+    FiringUnjudged = "firing_unjudged", "The hub's time zones know no such time of the schedule, so it cannot tell whether the node fired at one of its times.", "Hold it against the schedule with `lictor schedule show`; bring hub, nodes and clients to one version.";
     ScheduleGated = "schedule_gated", "Policy wants approvals or a release for this, and a schedule can have none.", "Run it with `lictor run`, which people can approve; or change the policy for what is scheduled.";
     TooManyJobs = "too_many_jobs", "The node runs as many jobs as it may.", "It is tried again by itself.";
     SandboxBusy = "sandbox_busy", "Another job works in the kept sandbox that this one names.", "It is tried again by itself.";

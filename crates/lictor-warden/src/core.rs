@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use lictor_audit::Event;
-use lictor_proto::agent::{ExecutionStatus, Heartbeat, LawHeld, OutputPart, ReadOutput, Status};
+use lictor_proto::agent::{ExecutionStatus, Heartbeat, LawHeld, OutputPart, ReadOutput, Status, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{NodeKind, NodeRecord, Receipt};
 use lictor_proto::{Code, Digest, Envelope, JobId, Timestamp};
@@ -109,6 +109,16 @@ impl Core {
                 tracing::warn!(%error, "a kept sandbox could not be removed; it is tried again");
             }
         });
+    }
+
+    /// The wire of a firing that has not ended: until the hub hears of its start, nobody has told it that there is one.
+    pub(crate) fn firing(&self, job: &Digest) -> Option<Wire> {
+        let state = self.journal.state();
+        let job = state.job(job)?;
+        match &job.phase {
+            Phase::Taken { decision, .. } => decision.fired.map(|_| job.envelope.clone()),
+            Phase::Waiting { .. } | Phase::Standing { .. } | Phase::Finished { .. } => None,
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {

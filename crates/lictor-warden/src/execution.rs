@@ -77,7 +77,7 @@ pub(crate) async fn run(execution: Execution) {
     // From now on a reader can wait for output.
     let _ = live.spool.set(spool.clone());
     let mut to_remove = None;
-    let end = match start(&core, plan, stdin).await {
+    let end = match start((&core, &live), plan, stdin).await {
         Ok((sandbox, running)) => {
             times.done(Timed::Spawn);
             let output = Output {
@@ -98,19 +98,33 @@ pub(crate) async fn run(execution: Execution) {
             to_remove = Some(sandbox);
             end
         }
-        Err(refusal) => {
+        Err((outcome, refusal)) => {
             // Nothing was written; whoever waits for output learns that none comes.
             writer.end();
-            End::unstarted(Outcome::Failed, refusal)
+            End::unstarted(outcome, refusal)
         }
     };
+    let committed = conclude(&core, &digest, (&decision, &end), to_remove).await;
+    let_go(&core, &live, &digest, end.output.filter(|_| committed));
+    core.feeds.touch(digest);
+    times.done(Timed::Receipt);
+    times.report(&digest);
+}
+
+/// Journals the end, and removes the sandbox beside the sync: who hears of the end finds nothing left. But an end is
+/// told, whatever is left. Gives whether the journal has it.
+async fn conclude(
+    core: &Arc<Core>,
+    digest: &Digest,
+    (decision, end): (&Decision, &End),
+    sandbox: Option<Box<dyn Sandbox>>,
+) -> bool {
     let make = || Step {
-        receipt: Some(core.issuer.draft(digest, &decision, end.clone())),
+        receipt: Some(core.issuer.draft(*digest, decision, end.clone())),
         ..Step::default()
     };
-    // Removed beside the sync: who hears of the end finds nothing left. But an end is told, whatever is left.
     let removed = async {
-        if let Some(sandbox) = to_remove
+        if let Some(sandbox) = sandbox
             && tokio::time::timeout(TIDY_WITHIN, core.tasks.spawn(tidy(core.closing.clone(), sandbox)))
                 .await
                 .is_err()
@@ -122,10 +136,7 @@ pub(crate) async fn run(execution: Execution) {
     if let Err(e) = &committed {
         tracing::error!(job = %digest, error = %e, "the journal refuses the end of an execution");
     }
-    let_go(&core, &live, &digest, end.output.filter(|_| committed.is_ok()));
-    core.feeds.touch(digest);
-    times.done(Timed::Receipt);
-    times.report(&digest);
+    committed.is_ok()
 }
 
 /// What is kept of the output is read from the journal's description from now on, if that has it.
@@ -143,19 +154,26 @@ fn let_go(core: &Core, live: &LiveJob, job: &Digest, output: Option<spool::Ended
     }
 }
 
+/// Makes the sandbox, which may take its time, and starts the job in it if it is not to be ended by then.
 async fn start(
-    core: &Arc<Core>,
+    (core, live): (&Arc<Core>, &LiveJob),
     plan: Plan,
     stdin: StdinSource,
-) -> Result<(Box<dyn Sandbox>, Running), Refusal> {
-    let backend = core.sandboxes.backend(plan.backend())?;
-    let mut sandbox = backend.create(plan).await.map_err(|e: StartError| e.refusal())?;
-    match sandbox.exec(stdin.into()).await {
+) -> Result<(Box<dyn Sandbox>, Running), (Outcome, Refusal)> {
+    let failed = |refusal| (Outcome::Failed, refusal);
+    let backend = core.sandboxes.backend(plan.backend()).map_err(failed)?;
+    let created = backend.create(plan).await;
+    let mut sandbox = created.map_err(|e: StartError| failed(e.refusal()))?;
+    let started = match live.called_off() {
+        Some(end) => Err(end),
+        None => sandbox.exec(stdin.into()).await.map_err(|e| failed(e.refusal())),
+    };
+    match started {
         Ok(running) => Ok((sandbox, running)),
-        Err(e) => {
+        Err(end) => {
             let removed = core.tasks.spawn(tidy(core.closing.clone(), sandbox));
             let _ = tokio::time::timeout(TIDY_WITHIN, removed).await;
-            Err(e.refusal())
+            Err(end)
         }
     }
 }

@@ -81,7 +81,8 @@ async fn expire(core: &Arc<Core>) {
     for digest in over {
         let live = core.live.claim(&digest);
         let turn = live.turn.lock().await;
-        end_waiting(core, &digest, Outcome::Expired, Code::Expired.into()).await;
+        // Where that is not written, the next round tries again.
+        let _ = end_waiting(core, &digest, Outcome::Expired, Code::Expired.into()).await;
         drop(turn);
         core.live.release(&digest, live);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lictor_audit::EventType;
-use lictor_proto::agent::{CancelJob, Request, Wire};
+use lictor_proto::agent::{CancelJob, Wire};
 use lictor_proto::api::{ExecutionView, FollowNode, JobDocuments, JobView, PendingApproval, TokenScope};
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp, limits};
@@ -312,10 +312,10 @@ impl App {
             .filter(|e| !e.state.is_final() && cancel.is_for(&e.node_id));
         for link in open.filter_map(|e| self.links.get(&org.id, &e.node_id)) {
             // With the job: an offer may still be on its way, or wait for its turn.
-            link.tell(Request::CancelJob(CancelJob {
+            link.cancel(CancelJob {
                 cancel: wire.to_owned(),
                 job: row.envelope.clone(),
-            }));
+            });
         }
         self.job(caller, &id).await
     }

@@ -16,6 +16,7 @@
 mod ending;
 mod kept;
 mod reading;
+mod started;
 mod storing;
 
 use std::sync::Arc;
@@ -23,20 +24,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lictor_proto::agent::Finished;
-use lictor_proto::api::{ExecutionState, LogStored};
+use lictor_proto::api::{LogStored, StartedReport};
 use lictor_proto::code::Refusal;
-use lictor_proto::{Digest, JobId, Timestamp};
+use lictor_proto::{Digest, JobId};
 use lictor_trust::profiles::{Limits, Overflow};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::NodeLink;
-use super::offer::state_of;
 use crate::app::objects::SEGMENT;
 use crate::app::{Error, views};
 use crate::relay::splitter::Place;
 use crate::relay::{Chunk, Live, Splitter};
-use crate::store::Step;
 use reading::{Read, Reading};
 use storing::Shelf;
 
@@ -50,7 +49,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// What happens to an execution.
 pub(crate) enum Part {
     /// It started.
-    Started(Timestamp),
+    Started(StartedReport),
     /// Frames of its log.
     Output {
         /// Whom to acknowledge it to; a polling node needs no acknowledgement.
@@ -184,7 +183,7 @@ impl Execution {
 
     async fn take(&mut self, part: Part) -> Result<(), Error> {
         match part {
-            Part::Started(at) => self.started(at).await,
+            Part::Started(report) => self.started(report).await,
             Part::Output {
                 job,
                 at,
@@ -221,27 +220,6 @@ impl Execution {
             }
             Part::Finished(..) => Ok(()), // taken by `run`
         }
-    }
-
-    async fn started(&mut self, at: Timestamp) -> Result<(), Error> {
-        let step = Step::Running {
-            started_at: at,
-            until: Timestamp::now().plus(self.link.app.times.lease),
-        };
-        self.live
-            .event(state_of(&self.link, ExecutionState::Running, None))
-            .await;
-        let (app, key) = (self.link.app.clone(), self.live.key.clone());
-        // Nobody waits for it, and the result must not either.
-        self.link.app.tasks.spawn(async move {
-            match app.store.advance(&key, step).await {
-                // It has a lease from now on, with which its place ends at the latest.
-                Ok(true) => app.enter(&key).await,
-                Ok(false) => {}
-                Err(e) => tracing::error!(error = %Error::from(e).chain(), "a start was not stored"),
-            }
-        });
-        Ok(())
     }
 
     /// The profile's bounds, asked for when there is more output than a node sends by itself.

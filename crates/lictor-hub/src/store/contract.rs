@@ -115,6 +115,8 @@ pub trait Executions: Send + Sync {
     async fn is_held(&self, key: &ExecutionKey) -> Result<bool>;
     /// Of each queued execution of a job: how many of the same node came before it and are queued too.
     async fn ahead(&self, org: &OrgId, job: &JobId) -> Result<BTreeMap<NodeId, u64>>;
+    /// A firing that a node has begun, on that node, unless it is there.
+    async fn put_firing(&self, org: &OrgId, firing: JobRow) -> Result<()>;
     /// An execution goes on; `false` when it was beyond that already.
     async fn advance(&self, key: &ExecutionKey, step: Step) -> Result<bool>;
     /// An execution ends.

@@ -202,6 +202,7 @@ async fn what_stands_and_what_a_node_makes_up_takes_no_place_also_after_the_hub_
         link.say(lictor_proto::agent::Event::Started {
             job: job_digest(&unknown),
             at: Timestamp::now(),
+            firing: None,
         });
     }
     // What the node said before is heard before.

@@ -22,7 +22,7 @@ use lictor_link::ws::{WsStream, connect};
 use lictor_proto::agent::stream::Message;
 use lictor_proto::agent::{Ack, CancelJob, Event, Finished, LawHeld, LogRange, OfferReply, Reply, Request};
 use lictor_proto::api::EnrollRequest;
-use lictor_proto::doc::{Ask, Exit, KeptRange, OpenGate, Outcome, Receipt, StreamSummary};
+use lictor_proto::doc::{Ask, Exit, Fired, FiredWire, KeptRange, OpenGate, Outcome, Receipt, StreamSummary};
 use lictor_proto::frame::{Frame, FrameKind};
 use lictor_proto::{Digest, Envelope, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::enrol::RecordOf;
@@ -217,7 +217,7 @@ impl Node {
             org: self.org.clone(),
             node_id: self.id.clone(),
             job_digest: digest,
-            fired: None,
+            fired: fired_of(job),
             outcome: if exit == 0 {
                 Outcome::Succeeded
             } else {
@@ -288,10 +288,22 @@ impl Node {
     }
 }
 
+/// What a job goes by, also a firing of a schedule.
 pub fn job_digest(job: &str) -> Digest {
-    Envelope::parse(job.as_bytes(), limits::ENVELOPE)
-        .unwrap()
-        .digest()
+    let signed = |wire: &str| {
+        Envelope::parse(wire.as_bytes(), limits::ENVELOPE)
+            .unwrap()
+            .digest()
+    };
+    fired_of(job).map_or_else(|| signed(job), |fired| fired.digest())
+}
+
+fn fired_of(wire: &str) -> Option<Fired> {
+    let read = FiredWire::read(wire)?;
+    Some(Fired {
+        schedule: job_digest(&read.schedule),
+        nominal: read.nominal,
+    })
 }
 
 pub fn frame(out: &[u8]) -> Vec<u8> {

@@ -70,6 +70,48 @@ async fn a_cancel_that_failed_is_told_again_and_holds_up_no_other_job() {
     world.hub.shutdown().await;
 }
 
+/// Says of the first `times` requests of a kind that the node's journal could not be written.
+fn unwritten(times: usize, kind: fn(&Request) -> bool) -> Answering {
+    let (mut failing, left) = failing(times, kind);
+    Box::new(move |request| {
+        let before = left.load(Ordering::Relaxed);
+        let _ = failing(request)?;
+        (before > 0).then(|| Ok(Reply::Refused(Refusal::plain(Code::JournalFailed))))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_the_node_could_not_write_is_told_again_and_the_job_is_not_offered_meanwhile() {
+    let is_cancel = |r: &Request| matches!(r, Request::CancelJob(_));
+    let (world, org, node) = one().await;
+    let cancel = async |job: &str| {
+        let id = JobId::from_digest(&job_digest(job));
+        let path = format!("/api/v1/jobs/{id}/cancel");
+        let signed = org.cancel(job);
+        let answer = world.call(Some(&org.secret), Method::POST, &path, &signed).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    };
+    // While the node was away.
+    let waiting = org.job(&node.id, &["true"]);
+    submit(&world, &org, &waiting).await;
+    cancel(&waiting).await;
+    let mut link = node.link_answering(&world, unwritten(2, is_cancel)).await;
+    link.say(Event::Heartbeat(Box::new(heartbeat(&org, &node))));
+    let told = tokio::time::timeout(DEADLINE, link.cancels.recv()).await.unwrap();
+    assert_eq!(told.map(|c| c.job), Some(waiting));
+    assert!(link.offers.try_recv().is_err(), "it was not offered");
+    // And while it is there.
+    drop(link);
+    let mut link = node.link_answering(&world, unwritten(2, is_cancel)).await;
+    let there = org.job(&node.id, &["true"]);
+    submit(&world, &org, &there).await;
+    assert_eq!(link.offer().await, there);
+    cancel(&there).await;
+    let told = tokio::time::timeout(DEADLINE, link.cancels.recv()).await.unwrap();
+    assert_eq!(told.map(|c| c.job), Some(there));
+    world.hub.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_offered_although_the_store_could_not_be_read_at_first() {
     let (world, org, node) = one().await;

@@ -14,7 +14,7 @@
 use lictor_proto::agent::Wire;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{DocKind, Job, Secret, SecretUse, Spec};
-use lictor_proto::{Code, Envelope, Name};
+use lictor_proto::{Code, Envelope, Name, limits};
 use lictor_sandbox::SecretFile;
 use lictor_trust::seal::{self, Bound};
 use lictor_trust::{SecretKey, Verified};
@@ -23,6 +23,9 @@ use zeroize::Zeroizing;
 use crate::core::Core;
 use crate::law::Held;
 use crate::redact::Redactor;
+
+/// Bytes of the secrets of one schedule, as they are kept in the journal.
+const KEPT: usize = 2 * limits::ENVELOPE;
 
 /// The documents of a job's secrets, in its own order.
 pub(super) struct Brought(Vec<(SecretUse, Verified<Secret>)>);
@@ -83,6 +86,29 @@ impl Brought {
             found.push((used.clone(), secret));
         }
         Ok(Self(found))
+    }
+
+    /// The documents as this node writes them: around what was signed there may be any amount of white space.
+    ///
+    /// # Errors
+    /// [`Code::LimitExceeded`] for more than is kept of one schedule.
+    pub(super) fn kept(&self) -> Result<Vec<Wire>, Refusal> {
+        let mut bytes = 0;
+        let mut kept = Vec::with_capacity(self.0.len());
+        for (used, secret) in &self.0 {
+            let envelope = Envelope::parse(secret.wire().as_bytes(), DocKind::Secret.limit());
+            let envelope = envelope.map_err(|e| about(&used.name, Refusal::new(e.code(), e.to_string())))?;
+            let wire = String::from_utf8_lossy(&envelope.to_bytes()).into_owned();
+            bytes += wire.len();
+            kept.push(wire);
+        }
+        if bytes > KEPT {
+            let text = format!(
+                "its secrets are documents of {bytes} bytes, and a node keeps {KEPT} of one schedule; seal them to fewer nodes"
+            );
+            return Err(Refusal::new(Code::LimitExceeded, text));
+        }
+        Ok(kept)
     }
 
     /// Each use, and who has set the secret.

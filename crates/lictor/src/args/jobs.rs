@@ -360,6 +360,9 @@ pub(crate) struct Explain {
     /// As this operator instead of the configured one
     #[arg(long = "as", value_name = "OPERATOR")]
     pub(crate) operator: Option<Name>,
+    /// As a firing of a schedule, which nobody has just asked for
+    #[arg(long, conflicts_with_all = ["fetch", "collect"])]
+    pub(crate) scheduled: bool,
     /// By the law in this org directory instead of the pinned law
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,

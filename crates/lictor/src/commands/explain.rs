@@ -9,7 +9,8 @@ use lictor_policy::evaluate::{Outcome, Question, Verdict, evaluate};
 use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_policy::{Law, NodeContext};
 use lictor_proto::Digest;
-use lictor_proto::doc::{Collect, Exec, Fetch, Job, Script, SecretUse, Spec, Stdin};
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc::{Collect, Exec, Fetch, Job, OpenGate, Origin, Script, SecretUse, Spec, Stdin};
 use lictor_proto::{Name, NodeId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::directory::Node;
@@ -56,8 +57,8 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result {
         verdict: &verdict,
     };
     session.out.either(&told.json(), || told.text())?;
-    Ok(match verdict.outcome {
-        Outcome::Deny(_) => Status(exit::DENIED),
+    Ok(match told.outcome().0 {
+        "deny" => Status(exit::DENIED),
         _ => Status::OK,
     })
 }
@@ -96,7 +97,19 @@ struct Told<'a> {
 impl Told<'_> {
     /// The prediction in a word, and why it is not simply allowed.
     fn outcome(&self) -> (&'static str, Vec<String>) {
+        let gated = |gates: &[OpenGate]| {
+            let why = Refusal::plain(Code::ScheduleGated);
+            let why = format!("[{}] {}", why.code, escape(&why.message));
+            (
+                "deny",
+                std::iter::once(why).chain(gates.iter().map(gate_text)).collect(),
+            )
+        };
         match &self.verdict.outcome {
+            // Nobody stands by a firing: what others would have to sign for is refused.
+            Outcome::BreakGlass(gates) | Outcome::Ask(gates) if self.question.job.fired().is_some() => {
+                gated(gates)
+            }
             Outcome::Permit => ("allow", Vec::new()),
             Outcome::BreakGlass(gates) => ("allow by break-glass", gates.iter().map(gate_text).collect()),
             Outcome::Ask(gates) => ("ask", gates.iter().map(gate_text).collect()),
@@ -114,18 +127,23 @@ impl Told<'_> {
         json!({
             "prediction": word, "action": self.verdict.action, "why_opaque": self.verdict.why_opaque, "rules": rules,
             "why": why, "assumed_facts": self.question.facts, "node": self.question.node.name,
-            "operator": self.question.job.operator, "bundle_version": self.question.files.meta.version,
+            "operator": self.question.job.operator, "scheduled": self.question.job.fired().is_some(), "bundle_version": self.question.files.meta.version,
         })
     }
 
     fn text(&self) -> String {
         let (word, why) = self.outcome();
         let (job, facts) = (self.question.job, self.question.facts);
+        let by = if job.fired().is_some() {
+            " by a schedule"
+        } else {
+            ""
+        };
         let mut lines = vec![
             format!("prediction: {word} (only the node's own verdict counts)"),
             format!(
-                "  {} asks for {} on {} in {}",
-                job.operator, self.verdict.action, self.question.node.name, job.profile
+                "  {} asks for {}{} on {} in {}",
+                job.operator, self.verdict.action, by, self.question.node.name, job.profile
             ),
             format!("  command: {}", command_line(&job.spec.words())),
             format!("  assumed: the program is {}", escape(&facts.program.path)),
@@ -171,7 +189,7 @@ fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId
         issued_at: now,
         not_before: now,
         expires_at: now.plus(std::time::Duration::from_secs(300)),
-        origin: Default::default(),
+        origin: Origin::assumed(args.scheduled),
     })
 }
 

@@ -70,7 +70,7 @@ async fn add(session: &Session, args: &ScheduleAdd) -> Result {
         retry_of: None,
         after: Vec::new(),
         expect: choice.expect.clone(),
-        secrets: Vec::new(),
+        secrets: super::secrets::uses(session, (&hub, &store), &args.secrets, &choice.nodes).await?,
     };
     let when = Recurrence {
         cron: args.cron.clone(),

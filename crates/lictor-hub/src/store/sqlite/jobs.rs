@@ -40,6 +40,26 @@ impl Write for InsertJob {
     }
 }
 
+/// A firing that a node has begun. Nothing is lost with it: its end brings it again.
+struct PutFiring {
+    org: OrgId,
+    firing: JobRow,
+}
+
+impl Write for PutFiring {
+    type Out = ();
+    fn durability(&self) -> Durability {
+        Durability::Relaxed
+    }
+    async fn apply(&self, tx: &mut Tx) -> Result<()> {
+        if insert_job(tx, &self.org, &self.firing).await? == Inserted::Same {
+            // Another node has begun the same time of its schedule before.
+            insert_executions(tx, &self.org, &self.firing).await?;
+        }
+        Ok(())
+    }
+}
+
 /// The job with its executions queued, unless it is there.
 pub(super) async fn insert_job(tx: &mut Tx, org: &OrgId, job: &JobRow) -> Result<Inserted> {
     let done = sqlx::query(
@@ -361,6 +381,11 @@ impl Executions for SqliteStore {
     async fn advance(&self, key: &ExecutionKey, step: Step) -> Result<bool> {
         let key = key.clone();
         self.writer.run(Advance { key, step }).await
+    }
+
+    async fn put_firing(&self, org: &OrgId, firing: JobRow) -> Result<()> {
+        let org = org.clone();
+        self.writer.run(PutFiring { org, firing }).await
     }
 
     async fn record_result(&self, org: &OrgId, result: ResultRow) -> Result<Recorded> {
