@@ -135,7 +135,7 @@ fn a_run_that_broke_the_glass_is_listed_until_somebody_else_has_reviewed_it() ->
 }
 
 /// Cancels it, twice; gives how it ended and how many receipts there are.
-fn canceled_twice(cli: &Cli, id: &str) -> Result<(String, usize)> {
+pub(crate) fn canceled_twice(cli: &Cli, id: &str) -> Result<(String, usize)> {
     cli.ok(&["cancel", id])?;
     let how = ended(cli, id)?;
     let before = cli.json(&["job", id])?["receipts"].clone();

@@ -12,9 +12,12 @@
 //! | `terms` | user, group, umask and limits of a job's own |
 //! | `secret_ways` | how secrets reach jobs in each backend, by polling, after approvals, as files |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
+//! | `schedules` | added, fired, shown, removed; without a hub; killed |
+//! | `schedules_more` | their secrets, firings that run, scripts, several nodes, changed keys |
 //! | `workspaces` | what jobs leave for the next, seen and changed from afar |
 //! | `clones` | commits of repositories in workspaces, and what jobs make of them |
 //! | `approvals` | rejections, reviews, cancels wherever a job is, and questions at a terminal |
+//! | `cancels` | cancels in time, of whole trees, before a start and in the middle of a copy |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -36,6 +39,7 @@
 mod apart;
 mod approvals;
 mod archive;
+mod cancels;
 mod clones;
 mod commands;
 mod contract;
@@ -59,6 +63,7 @@ mod rootfs;
 mod roots;
 mod sandbox;
 mod schedules;
+mod schedules_more;
 mod scripts;
 mod secret_ways;
 mod secrets;
