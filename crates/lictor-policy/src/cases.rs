@@ -10,7 +10,7 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_proto::doc::{Cancel, Job, NodeKind, Origin, Stdin, Workspace};
+use lictor_proto::doc::{Cancel, GitCommit, Job, NodeKind, Origin, Stdin, Workspace};
 use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::parse_duration;
@@ -82,6 +82,8 @@ pub struct Case {
     pub stdin: Option<String>,
     /// The kept sandbox that the job names.
     pub sandbox: Option<Name>,
+    /// The commit that is brought before it begins.
+    pub git: Option<GitCommit>,
     /// The secrets that the job uses.
     #[serde(default)]
     pub secrets: Vec<CaseSecret>,

@@ -76,6 +76,10 @@ pub(crate) fn give(_: &std::fs::File, _: &crate::program::User) -> io::Result<()
     Err(io::ErrorKind::Unsupported.into())
 }
 
+pub(crate) fn may_mount() -> bool {
+    false
+}
+
 pub(crate) fn helper_place(dir: &Path) -> PathBuf {
     dir.into()
 }
@@ -205,6 +209,10 @@ impl Claim {
         Err(StartError::failed("keep a sandbox")(
             io::ErrorKind::Unsupported.into(),
         ))
+    }
+
+    pub(crate) fn let_go(self) {
+        match self.0 {}
     }
 
     pub(crate) fn to_tell(&self) -> KeptUse {

@@ -95,7 +95,7 @@ pub(crate) use process::{cgroup_of, identify};
 pub(crate) use proxy::OWN_PROGRAM;
 pub(crate) use recover::Recovered;
 pub(crate) use remove::remove_dir;
-pub(crate) use secret::{Locked, give, secret_file};
+pub(crate) use secret::{Locked, give, may_mount, secret_file};
 pub(crate) use supervisor::Supervisor;
 pub(crate) use terminal::TerminalKeys;
 pub(crate) use trial::PROGRAM as TRIAL;

@@ -50,6 +50,8 @@ pub enum Cause {
     Exited,
     /// Its wall time was up.
     TimedOut,
+    /// The kept sandbox that it works in held more than it may.
+    OutOfRoom,
     /// Somebody stopped it.
     Stopped(StopReason),
 }

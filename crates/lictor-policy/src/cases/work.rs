@@ -49,6 +49,7 @@ impl Case {
                     env,
                     sandbox,
                     timeout_ms,
+                    git: self.git.clone(),
                     ..Exec::new(args)
                 });
             }
@@ -57,6 +58,7 @@ impl Case {
             env,
             sandbox,
             timeout_ms,
+            git: self.git.clone(),
             ..script
         })
     }

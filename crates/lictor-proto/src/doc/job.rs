@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::schedule::{Fired, Origin};
 use super::secret::{Delivery, SecretUse, check_uses};
 use super::work::{JobKind, Process, Spec};
+use super::workspace::GitCommit;
 use super::{DocKind, Document, Empty, Expect, Invalid, check_reason, check_validity, ensure, tag};
 use crate::code::Code;
 use crate::ids::{Digest, Name, NodeId, OrgId};
@@ -145,6 +146,16 @@ impl Document for Job {
         let is_own = matches!(self.spec, Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_));
         ensure(!is_own || self.stdin == Stdin::NONE, || {
             Invalid::field("stdin", "a job of this kind reads none")
+        })?;
+        let shown = self
+            .secrets
+            .iter()
+            .filter(|used| used.delivery == Delivery::Git)
+            .count();
+        let takes = self.spec.git().is_some_and(GitCommit::takes_credential);
+        ensure(shown <= usize::from(takes), || {
+            let why = "one may be shown to the host of spec.git, by https; nobody else is shown any";
+            Invalid::field("secrets", why)
         })?;
         let may_use = match &self.spec {
             Spec::Workspace(workspace) if workspace.takes_credential() => {

@@ -14,6 +14,9 @@
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
 //! | `workspaces` | what jobs leave for the next, seen and changed from afar |
 //! | `clones` | commits of repositories in workspaces, and what jobs make of them |
+//! | `brought` | commits that are brought before one job, and go with it |
+//! | `fetches` | other commits in the same clones, whoever is asked and wherever they are |
+//! | `spaces` | how much a workspace holds, whose it is, other backends, and kills in the middle of copies |
 //! | `approvals` | rejections, reviews, cancels wherever a job is, and questions at a terminal |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
@@ -36,15 +39,18 @@
 mod apart;
 mod approvals;
 mod archive;
+mod brought;
 mod clones;
 mod commands;
 mod contract;
 mod demo;
 mod egress;
 mod exact;
+mod fetches;
 mod files;
 mod fleet;
 mod follow;
+mod git_host;
 mod kills;
 mod kills_people;
 mod law;
@@ -62,6 +68,7 @@ mod schedules;
 mod scripts;
 mod secret_ways;
 mod secrets;
+mod spaces;
 mod steps;
 mod terms;
 mod transfers;

@@ -155,6 +155,7 @@ impl Case<'_> {
             decision,
             plan,
             stdin: opened.stdin.map_or(stdin, StdinSource::Secret),
+            credential: opened.git,
             redactor: opened.redactor,
             times: *times,
             _place: place,

@@ -13,8 +13,8 @@
 
 use lictor_proto::agent::Wire;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{DocKind, Job, Secret, SecretUse, Spec};
-use lictor_proto::{Code, Envelope, Name};
+use lictor_proto::doc::{Delivery, DocKind, Job, Secret, SecretUse, Spec};
+use lictor_proto::{Code, Envelope, Name, limits};
 use lictor_sandbox::SecretFile;
 use lictor_trust::seal::{self, Bound};
 use lictor_trust::{SecretKey, Verified};
@@ -41,6 +41,8 @@ pub(super) struct Opened {
     pub(super) held: Vec<SecretFile>,
     /// The one that is its standard input.
     pub(super) stdin: Option<SecretFile>,
+    /// The one that is shown to the host of the repository that a commit is brought from.
+    pub(super) git: Option<SecretFile>,
     /// What takes them out of its output.
     pub(super) redactor: Redactor,
 }
@@ -95,6 +97,7 @@ impl Brought {
         let mut opened = Opened {
             held: Vec::new(),
             stdin: None,
+            git: None,
             redactor: Redactor::default(),
         };
         for (used, secret) in &self.0 {
@@ -110,14 +113,26 @@ impl Brought {
                 )
             };
             let file = file.map_err(failed)?;
-            match used.variable() {
-                Some(_) => opened.held.push(file),
-                None => opened.stdin = Some(file),
+            match used.delivery {
+                Delivery::Memfd | Delivery::File => opened.held.push(file),
+                Delivery::Stdin => opened.stdin = Some(file),
+                Delivery::Git => opened.git = Some(file),
             }
             opened.redactor.add(&used.name, &value);
+            let is_shown = used.delivery == Delivery::Git || matches!(job.spec, Spec::Workspace(_));
+            if let Some(password) = password(&value).filter(|_| is_shown) {
+                opened.redactor.add(&used.name, password);
+            }
         }
         Ok(opened)
     }
+}
+
+/// Of `USER:PASSWORD`, what a host of repositories might say by itself; nothing of what is too short to be looked for.
+fn password(value: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memchr(b':', value)?;
+    let password = value[at + 1..].trim_ascii();
+    (password.len() >= limits::SECRET_LEAST).then_some(password)
 }
 
 fn value(secret: &Secret, core: &Core, key: &SecretKey) -> Result<Zeroizing<Vec<u8>>, Refusal> {

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::{Terms, UsedSecret, used_secret};
 use lictor_client::Target;
 use lictor_client::rollout::Share;
+use lictor_proto::doc::GitCommit;
 use lictor_proto::{JobId, Name};
 use lictor_trust::profiles::parse_duration;
 
@@ -29,11 +30,15 @@ pub(crate) struct Run {
     /// Work in this kept sandbox of the profile, made at its first use [default: one of the job's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) sandbox: Option<Name>,
+    /// Bring this commit into a directory of the job's own before it begins, which goes with it: https://HOST/PATH@COMMIT, the
+    /// commit by its full id. `--secret NAME=git` shows the host a secret
+    #[arg(long, value_name = "URL@COMMIT", value_parser = git_commit, conflicts_with = "sandbox")]
+    pub(crate) git: Option<GitCommit>,
     /// Send standard input along; it is read to its end before the job is signed
     #[arg(long)]
     pub(crate) stdin: bool,
     /// Use this secret: NAME or NAME=memfd, whose path is in LICTOR_SECRET_NAME, NAME=stdin, or NAME=file, which is
-    /// /run/secrets/NAME in bubblewrap (repeatable)
+    /// /run/secrets/NAME where the job's root is its own; NAME=git is for the host of --git alone (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
     pub(crate) secrets: Vec<UsedSecret>,
     /// Begin on each node only when this job has ended there, however it ended (repeatable)
@@ -132,6 +137,16 @@ pub(crate) struct Fact {
     pub(crate) name: String,
     /// What it must be.
     pub(crate) value: String,
+}
+
+fn git_commit(text: &str) -> Result<GitCommit, String> {
+    let (url, commit) = text
+        .rsplit_once('@')
+        .ok_or("write it as https://HOST/PATH@COMMIT, the commit as 40 hexadecimal digits")?;
+    Ok(GitCommit {
+        url: url.to_owned(),
+        commit: commit.to_owned(),
+    })
 }
 
 fn fact(text: &str) -> Result<Fact, String> {
@@ -354,7 +369,10 @@ pub(crate) struct Explain {
     pub(crate) env: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) terms: Terms,
-    /// With this secret, taken to be set by who asks: NAME, NAME=memfd, NAME=stdin or NAME=file (repeatable)
+    /// With this commit brought before it begins: https://HOST/PATH@COMMIT
+    #[arg(long, value_name = "URL@COMMIT", value_parser = git_commit)]
+    pub(crate) git: Option<GitCommit>,
+    /// With this secret, taken to be set by who asks: NAME, NAME=memfd, NAME=stdin, NAME=file or NAME=git (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
     pub(crate) secrets: Vec<UsedSecret>,
     /// As this operator instead of the configured one

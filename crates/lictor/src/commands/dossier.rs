@@ -214,6 +214,10 @@ impl Dossier {
     fn about_process(&self) -> Vec<String> {
         let (job, process) = (&self.job, self.job.process());
         let mut lines = Vec::new();
+        if let Some(git) = job.spec.git() {
+            lines.push(format!("brings     {}, before it begins", escape(&git.url)));
+            lines.push(format!("commit     {}", escape(&git.commit)));
+        }
         if let Some(cwd) = process.cwd {
             lines.push(format!("directory  {}", escape(cwd)));
         }
@@ -332,7 +336,7 @@ fn about_workspace(workspace: &Workspace) -> Vec<String> {
     let mut lines = vec![format!("workspace  {} {name}", workspace.operation.as_str())];
     lines.extend(snapshot.map(|name| format!("snapshot   {name}")));
     if let Some(git) = &workspace.git {
-        lines.push(format!("clones     {}", escape(&git.url)));
+        lines.push(format!("brings     {}", escape(&git.url)));
         lines.push(format!("commit     {}", escape(&git.commit)));
     }
     if let Some(diff) = &workspace.diff {

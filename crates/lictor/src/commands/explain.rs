@@ -191,8 +191,18 @@ fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
         }),
         (None, Some(from)) => Spec::Collect(Collect::new(from.clone(), args.size)),
         (None, None) => match work::of(&args.what(), || Ok(law.clone()))? {
-            Spec::Exec(exec) => Spec::Exec(Exec { env, terms, ..exec }),
-            Spec::Script(script) => Spec::Script(Script { env, terms, ..script }),
+            Spec::Exec(exec) => Spec::Exec(Exec {
+                env,
+                terms,
+                git: args.git.clone(),
+                ..exec
+            }),
+            Spec::Script(script) => Spec::Script(Script {
+                env,
+                terms,
+                git: args.git.clone(),
+                ..script
+            }),
             other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
         },
     })

@@ -158,6 +158,7 @@ fn spec(store: &TrustStore, args: &Run) -> Result<Spec> {
         sandbox: args.sandbox.as_ref(),
         timeout: args.timeout,
         terms: args.terms.of_job(),
+        git: args.git.as_ref(),
     };
     let spec = work::of(&args.what, || work::pinned(store))?;
     Ok(work::under(spec, &terms))

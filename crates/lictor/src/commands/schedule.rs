@@ -59,6 +59,7 @@ async fn add(session: &Session, args: &ScheduleAdd) -> Result {
         sandbox: args.sandbox.as_ref(),
         timeout: args.timeout,
         terms: args.terms.of_job(),
+        git: None,
     };
     let spec = work::under(work::of(&args.what, || work::pinned(&store))?, &terms);
     let options = JobOptions {

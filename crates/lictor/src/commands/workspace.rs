@@ -6,11 +6,11 @@ use std::path::Path;
 
 use lictor_client::{JobOptions, Signer};
 use lictor_proto::Name;
-use lictor_proto::doc::{Delivery, DiffTerms, GitCommit, Operation, Stdin, Workspace};
+use lictor_proto::doc::{Delivery, DiffTerms, GitCommit, Operation, Stdin, Terms, Workspace};
 use lictor_trust::profiles::size_in_words;
 use serde_json::{Value, json};
 
-use crate::args::{Targets, UsedSecret, WorkspaceCommand, Workspaces};
+use crate::args::{Bring, Targets, UsedSecret, WorkspaceCommand, Workspaces};
 use crate::commands::bring::Asked;
 use crate::commands::choice;
 use crate::commands::watch::Inlet;
@@ -80,17 +80,8 @@ fn work(args: &Workspaces) -> (&str, Workspace) {
     let (node, work) = match &args.command {
         Command::Ls { node } => (node, Workspace::new(Operation::List, None)),
         Command::Show { one } => (&one.node, of(Operation::Show, one)),
-        Command::Clone { one, url, commit, .. } => {
-            let git = GitCommit {
-                url: url.clone(),
-                commit: commit.clone(),
-            };
-            let work = Workspace {
-                git: Some(git),
-                ..of(Operation::Clone, one)
-            };
-            (&one.node, work)
-        }
+        Command::Clone(bring) => (&bring.one.node, brings(bring, Operation::Clone)),
+        Command::Fetch(bring) => (&bring.one.node, brings(bring, Operation::Fetch)),
         Command::Diff {
             one,
             to,
@@ -114,7 +105,28 @@ fn work(args: &Workspaces) -> (&str, Workspace) {
     };
     let timeout = args.terms.timeout;
     let timeout_ms = timeout.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-    (node, Workspace { timeout_ms, ..work })
+    let terms = Terms {
+        user: args.terms.user.clone(),
+        group: args.terms.group.clone(),
+        ..Terms::default()
+    };
+    let terms = (!terms.is_empty()).then_some(terms);
+    let work = Workspace {
+        timeout_ms,
+        terms,
+        ..work
+    };
+    (node, work)
+}
+
+fn brings(bring: &Bring, operation: Operation) -> Workspace {
+    Workspace {
+        git: Some(GitCommit {
+            url: bring.url.clone(),
+            commit: bring.commit.clone(),
+        }),
+        ..Workspace::new(operation, Some(bring.one.name.clone()))
+    }
 }
 
 fn with(snapshot: &Name, work: Workspace) -> Workspace {
@@ -127,7 +139,7 @@ fn with(snapshot: &Name, work: Workspace) -> Workspace {
 /// The secret that a clone shows to its host.
 fn credential(command: &WorkspaceCommand) -> Vec<UsedSecret> {
     let name = match command {
-        WorkspaceCommand::Clone { credential, .. } => credential.clone(),
+        WorkspaceCommand::Clone(bring) | WorkspaceCommand::Fetch(bring) => bring.credential.clone(),
         _ => None,
     };
     let used = name.map(|name| UsedSecret {
@@ -183,6 +195,15 @@ fn tell(session: &Session, answer: &mut File) -> Result<()> {
     })
 }
 
+/// What could not be counted may be anything up to that.
+fn held(one: &Value) -> String {
+    let size = size_in_words(one["bytes"].as_u64().unwrap_or_default());
+    match one["counted"].as_bool() {
+        Some(false) => format!("{size} (not counted)"),
+        _ => size,
+    }
+}
+
 fn row(one: &Value) -> Vec<String> {
     let word = |key: &str| escape(one[key].as_str().unwrap_or_default());
     let snapshots = one["snapshots"].as_array().into_iter().flatten();
@@ -191,7 +212,7 @@ fn row(one: &Value) -> Vec<String> {
         word("name"),
         word("backend"),
         one["uid"].to_string(),
-        size_in_words(one["bytes"].as_u64().unwrap_or_default()),
+        held(one),
         word("used_at"),
         word("until"),
         word("held_by"),
