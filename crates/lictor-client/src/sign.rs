@@ -66,6 +66,24 @@ pub struct JobOptions {
     pub after: Vec<Digest>,
 }
 
+impl JobOptions {
+    /// What is asked for where nothing else is said: no input, no secrets, no reason, no order, no retry.
+    #[must_use]
+    pub fn new(nodes: Vec<NodeId>, profile: Name, valid: Duration) -> Self {
+        Self {
+            nodes,
+            profile,
+            stdin: Stdin::NONE,
+            reason: String::new(),
+            valid,
+            retry_of: None,
+            expect: Expect::default(),
+            secrets: Vec::new(),
+            after: Vec::new(),
+        }
+    }
+}
+
 /// When a job is to be done again and again.
 #[derive(Debug, Clone)]
 pub struct Recurrence {

@@ -5,12 +5,14 @@
 
 #[cfg(feature = "agent")]
 mod agent;
+mod explain;
 mod files;
 #[cfg(feature = "hub")]
 mod hub;
 mod jobs;
 mod notify;
 mod org;
+mod people;
 mod schedules;
 mod secrets;
 mod setup;
@@ -19,12 +21,14 @@ mod workspaces;
 
 #[cfg(feature = "agent")]
 pub(crate) use agent::*;
+pub(crate) use explain::*;
 pub(crate) use files::*;
 #[cfg(feature = "hub")]
 pub(crate) use hub::*;
 pub(crate) use jobs::*;
 pub(crate) use notify::*;
 pub(crate) use org::*;
+pub(crate) use people::*;
 pub(crate) use schedules::*;
 pub(crate) use secrets::*;
 pub(crate) use setup::*;
@@ -79,7 +83,7 @@ pub(crate) enum Command {
     /// Run a command or a script on a node and stream its output
     Run(Box<Run>),
     /// Copy a file to nodes, or files from a node: one end is TARGET:/path
-    Cp(Copy),
+    Cp(Box<Copy>),
     /// See and change the workspaces of a node: what jobs with --sandbox NAME leave for the next
     Workspace(Workspaces),
     /// List jobs, newest first
@@ -109,7 +113,7 @@ pub(crate) enum Command {
     /// List the jobs that ran by breaking the glass, or sign that you have looked at one
     Review(Review),
     /// Predict what policy says about a command or a script, and which rules decide
-    Explain(Explain),
+    Explain(Box<Explain>),
     /// Explain the sandbox profiles of the law in words
     Profiles(Profiles),
     /// List the nodes, or let a new machine enrol

@@ -84,7 +84,7 @@ fn approve(cli: &Cli, stop: &AtomicBool) {
         for job in waiting.as_array().into_iter().flatten() {
             if let Some(id) = job["job_id"].as_str() {
                 // Whoever was killed meanwhile is asked again in the next round.
-                let _ = cli.run(&["approve", "--yes", id]);
+                let _ = cli.run(&["approve", "--yes", "--unasked", id]);
             }
         }
     }

@@ -6,6 +6,8 @@
 //! | `exact` | how a command runs and ends, and what its result says |
 //! | `fleet` | one job on several nodes, and on those that are away |
 //! | `rollouts` | batches, stop rules, releases, retry, cancels of some nodes |
+//! | `retries` | the same work again |
+//! | `spread_files` | files to several nodes as jobs go to them |
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `files` | files to nodes and from them, links in their way, full disks and kills in the middle |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
@@ -15,6 +17,8 @@
 //! | `workspaces` | what jobs leave for the next, seen and changed from afar |
 //! | `clones` | commits of repositories in workspaces, and what jobs make of them |
 //! | `approvals` | rejections, reviews, cancels wherever a job is, and questions at a terminal |
+//! | `asks` | what approvers of wide jobs are shown, and whom nobody has heard |
+//! | `retired` | machines that were revoked, and the others of their jobs |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
 //! | `egress` | the only way out of a sandbox, and its records |
@@ -36,6 +40,7 @@
 mod apart;
 mod approvals;
 mod archive;
+mod asks;
 mod clones;
 mod commands;
 mod contract;
@@ -54,6 +59,8 @@ mod notify;
 mod objects;
 mod pull;
 mod registry;
+mod retired;
+mod retries;
 mod rollouts;
 mod rootfs;
 mod roots;
@@ -62,6 +69,7 @@ mod schedules;
 mod scripts;
 mod secret_ways;
 mod secrets;
+mod spread_files;
 mod steps;
 mod terms;
 mod transfers;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use lictor_proto::{Name, limits};
+use lictor_proto::{JobId, Name, limits};
 use lictor_trust::profiles::{parse_duration, parse_size};
 
-use super::Targets;
+use super::{Narrow, Spread, Targets};
 use crate::failure::{Failure, Result};
 
 /// `lictor cp`.
@@ -46,10 +46,29 @@ pub(crate) struct Copy {
     /// Do not ask before a file is put on several nodes that a pattern means
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Begin on each node only when this job has ended there, however it ended (repeatable)
+    #[arg(long, value_name = "JOB")]
+    pub(crate) after: Vec<JobId>,
+    /// To nodes: submit, print the id of each file's job, and leave
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) spread: Spread,
+    /// To all nodes; the place is then `:/path`
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) narrow: Narrow,
+    /// To nodes: say which would get it, and sign nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// To several nodes: wait also for those that are not connected, until the job expires
+    #[arg(long)]
+    pub(crate) wait: bool,
     /// Files of this machine, or TARGET:/path: one node, and there a file or a directory
     #[arg(required = true)]
     pub(crate) from: Vec<String>,
-    /// TARGET:/path: nodes, in the words of `lictor run`, and the path there; or a place on this machine
+    /// TARGET:/path: nodes, in the words of `lictor run`, and the path there (with --all `:/path`); or a place on this machine
     pub(crate) to: String,
 }
 
@@ -57,6 +76,42 @@ impl Copy {
     pub(crate) fn timeout_ms(&self) -> Option<u64> {
         self.timeout
             .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The nodes that the word before the path means, and what narrows them.
+    pub(crate) fn targets(&self, text: &str) -> Result<Targets> {
+        let named = match (self.all, text.is_empty()) {
+            (true, false) => {
+                return Err(Failure::new("--all and a target, both")
+                    .hint("With --all the place is `:/path`, as in `lictor cp --all app.conf :/etc/app/`."));
+            }
+            (true, true) => Vec::new(),
+            (false, _) => Targets::of(text)?.targets,
+        };
+        Ok(Targets {
+            targets: named,
+            all: self.all,
+            narrow: self.narrow.clone(),
+        })
+    }
+
+    /// That nothing is said which is for files to nodes only.
+    pub(crate) fn is_from_a_node(&self) -> Result<()> {
+        let said = [
+            (self.detach, "--detach"),
+            (self.dry_run, "--dry-run"),
+            (self.wait, "--wait"),
+            (self.all, "--all"),
+            (
+                self.spread.is_wanted(),
+                "--batch, --concurrency or --max-failures",
+            ),
+        ];
+        match said.iter().find(|(is_said, _)| *is_said) {
+            Some((_, option)) => Err(Failure::new(format!("{option} is for files to nodes"))
+                .hint("What is brought from a node is verified here, so this command waits for it; bring it from one node at a time.")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -96,9 +151,7 @@ impl Targets {
         Ok(Self {
             targets: vec![target],
             all: false,
-            except: Vec::new(),
-            facts: Vec::new(),
-            skip_unproven: false,
+            narrow: Narrow::default(),
         })
     }
 }

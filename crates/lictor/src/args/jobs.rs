@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Terms, UsedSecret, used_secret};
+use super::{ExplainMore, Terms, UsedSecret, used_secret};
 use lictor_client::Target;
 use lictor_client::rollout::Share;
 use lictor_proto::{JobId, Name};
@@ -114,6 +114,13 @@ pub(crate) struct Targets {
     /// All nodes
     #[arg(long, conflicts_with = "targets")]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) narrow: Narrow,
+}
+
+/// Which of these not.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Narrow {
     /// Not these, in the same words as TARGET (repeatable)
     #[arg(long, short = 'x', value_name = "TARGET")]
     pub(crate) except: Vec<Target>,
@@ -221,15 +228,23 @@ pub(crate) struct Retry {
     /// Only where it ran and did not succeed: not where it was denied or canceled
     #[arg(long)]
     pub(crate) failed: bool,
-    /// How long the new job may wait before it starts
-    #[arg(long, value_parser = parse_duration, default_value = "5m")]
-    pub(crate) valid: Duration,
+    /// How long the new job may wait before it starts [default: 5m; of a rollout 1h, or what the law allows]
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) valid: Option<Duration>,
     /// Submit, print the new job's id, and leave
     #[arg(long, short)]
     pub(crate) detach: bool,
-    /// Do not ask before another operator's job is signed again
+    #[command(flatten)]
+    pub(crate) spread: Spread,
+    /// Say which nodes would run it, and sign nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask before it is signed for several nodes, or where it is another operator's job
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Of several nodes, wait also for those that are not connected, until the job expires
+    #[arg(long)]
+    pub(crate) wait: bool,
     /// The job's id, `j_...`
     pub(crate) id: JobId,
 }
@@ -248,96 +263,6 @@ pub(crate) enum RolloutCommand {
     Show(JobRef),
     /// Let a rollout go on that stopped, or that pauses; what has failed so far counts no more
     Continue(JobRef),
-}
-
-/// `lictor release`.
-#[derive(Debug, Args)]
-pub(crate) struct Release {
-    /// The nodes of this batch of the rollout, as its hub says; they are shown before anything is signed, so neither --yes
-    /// nor --json goes with it (repeatable)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) batch: Vec<u32>,
-    /// This node of the job's, by name or id (repeatable)
-    #[arg(long = "node", value_name = "NAME", required_unless_present = "batch")]
-    pub(crate) nodes: Vec<String>,
-    /// Do not ask for confirmation; needed with --json, which shows nothing to confirm
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-    /// How long the release counts
-    #[arg(long, value_parser = parse_duration, default_value = "1h")]
-    pub(crate) valid: Duration,
-    /// Release as this operator instead of the configured one
-    #[arg(long = "as", value_name = "OPERATOR")]
-    pub(crate) operator: Option<Name>,
-    /// Sign with this key of the home instead of the configured one
-    #[arg(long, value_name = "NAME")]
-    pub(crate) key: Option<Name>,
-    /// The job's id, `j_...`
-    pub(crate) id: JobId,
-}
-
-/// `lictor approve`.
-#[derive(Debug, Args)]
-pub(crate) struct Approve {
-    /// Do not ask for confirmation; needed with --json, which shows nothing to confirm
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-    /// How long the approval counts
-    #[arg(long, value_parser = parse_duration, default_value = "1h")]
-    pub(crate) valid: Duration,
-    /// What the job brings (standard input, or its file), when that is too large to be shown or is no text: it is
-    /// approved if this is it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
-    /// Approve as this operator instead of the configured one
-    #[arg(long = "as", value_name = "OPERATOR")]
-    pub(crate) approver: Option<Name>,
-    /// Sign with this key of the home instead of the configured one
-    #[arg(long, value_name = "NAME")]
-    pub(crate) key: Option<Name>,
-    /// The job's id, `j_...`
-    pub(crate) id: JobId,
-}
-
-/// `lictor reject`.
-#[derive(Debug, Args)]
-pub(crate) struct Reject {
-    /// Why, for the requester and other approvers
-    #[arg(long, default_value = "")]
-    pub(crate) reason: String,
-    /// Reject as this operator instead of the configured one
-    #[arg(long = "as", value_name = "OPERATOR")]
-    pub(crate) operator: Option<Name>,
-    /// Sign with this key of the home instead of the configured one
-    #[arg(long, value_name = "NAME")]
-    pub(crate) key: Option<Name>,
-    /// The job's id, `j_...`
-    pub(crate) id: JobId,
-}
-
-/// `lictor review`.
-#[derive(Debug, Args)]
-pub(crate) struct Review {
-    /// Look through so many of the newest jobs
-    #[arg(long, short = 'n', default_value_t = 100)]
-    pub(crate) limit: u32,
-    /// List only those that nobody has reviewed
-    #[arg(long)]
-    pub(crate) open: bool,
-    /// With ID: do not ask for confirmation; needed with --json, which shows nothing to confirm
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-    /// With ID: what you found
-    #[arg(long, default_value = "")]
-    pub(crate) reason: String,
-    /// With ID: review as this operator instead of the configured one
-    #[arg(long = "as", value_name = "OPERATOR")]
-    pub(crate) operator: Option<Name>,
-    /// With ID: sign with this key of the home instead of the configured one
-    #[arg(long, value_name = "NAME")]
-    pub(crate) key: Option<Name>,
-    /// The job to sign for, `j_...` [default: list them]
-    pub(crate) id: Option<JobId>,
 }
 
 /// `lictor explain`.
@@ -369,12 +294,14 @@ pub(crate) struct Explain {
     /// Whether this file, or all below this directory, may be brought from the node
     #[arg(long, value_name = "PATH", conflicts_with_all = ["fetch", "script", "named_script", "command"])]
     pub(crate) collect: Option<String>,
-    /// Bytes of that file, or the most that is brought: 100MiB
+    /// Bytes of that file or of standard input, or the most that is brought: 100MiB
     #[arg(long, value_name = "SIZE", value_parser = lictor_trust::profiles::parse_size, default_value = "1MiB")]
     pub(crate) size: u64,
     /// Permission bits of the file that is put there
     #[arg(long, value_name = "BITS", default_value = "0644")]
     pub(crate) mode: String,
+    #[command(flatten)]
+    pub(crate) more: ExplainMore,
     /// The text of this file, or of standard input (`-`), as a script. What follows `--` are its arguments
     #[arg(long, value_name = "FILE", conflicts_with = "named_script")]
     pub(crate) script: Option<String>,
@@ -387,7 +314,7 @@ pub(crate) struct Explain {
     /// The program and its arguments, after `--`
     #[arg(
         last = true,
-        required_unless_present_any = ["script", "named_script", "fetch", "collect"],
+        required_unless_present_any = ["script", "named_script", "fetch", "collect", "workspace"],
         value_name = "CMD"
     )]
     pub(crate) command: Vec<String>,

@@ -15,8 +15,7 @@ pub(crate) async fn run(session: &Session, args: &Cancel) -> Result {
     let mut store = session.fresh_trust(&hub).await?;
     // The id alone is 160 bits of the digest; the signature has to be over all of it.
     let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
-    let nodes = dossier.named(&args.nodes)?;
-    let nodes = nodes.iter().map(|n| n.id().clone()).collect();
+    let nodes = dossier.ids(&args.nodes)?;
     let cancel = Signer::new(store.trust(), &session.config.operator, &key)
         .cancel(dossier.job.digest(), &args.reason, nodes)
         .map_err(|r| Failure::refused("could not sign the cancel", &r))?;

@@ -35,7 +35,7 @@ enum End {
 }
 
 pub(crate) async fn run(session: &Session, args: &Copy) -> Result {
-    match end(&args.to) {
+    match destination(args) {
         End::There(targets, path) => {
             let files = args.from.iter().map(|from| match end(from) {
                 End::Here(file) => Ok(file),
@@ -46,6 +46,7 @@ pub(crate) async fn run(session: &Session, args: &Copy) -> Result {
             to::run(session, args, &files, (&targets, path)).await
         }
         End::Here(place) => {
+            args.is_from_a_node()?;
             let sources = args.from.iter().map(|from| match end(from) {
                 End::There(node, path) => Ok((node, path)),
                 End::Here(_) => Err(Failure::new("neither end of the copy is on a node")
@@ -86,6 +87,14 @@ fn valid(args: &Copy, size: u64, store: &TrustStore) -> Result<Duration> {
 
 fn usually_valid(size: u64, most: Duration) -> Duration {
     (VALID + Duration::from_secs(size / SLOWEST)).min(most)
+}
+
+/// Where it goes. All nodes need no target before the colon.
+fn destination(args: &Copy) -> End {
+    match args.to.strip_prefix(':') {
+        Some(path) if args.all && path.starts_with('/') => End::There(String::new(), path.to_owned()),
+        _ => end(&args.to),
+    }
 }
 
 /// What begins with a target, a colon and a slash is on nodes. A file here that looks so is named with `./` before it.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lictor_client::{JobOptions, Signer};
 use lictor_proto::Name;
-use lictor_proto::doc::{Delivery, DiffTerms, GitCommit, Operation, Stdin, Workspace};
+use lictor_proto::doc::{Delivery, DiffTerms, GitCommit, Operation, Workspace};
 use lictor_trust::profiles::size_in_words;
 use serde_json::{Value, json};
 
@@ -38,15 +38,8 @@ pub(crate) async fn run(session: &Session, args: &Workspaces) -> Result {
     let key = session.key(args.terms.key.as_ref())?;
     let credential = credential(&args.command);
     let options = JobOptions {
-        nodes: vec![node.id().clone()],
-        profile: args.terms.profile.clone(),
-        stdin: Stdin::NONE,
-        reason: args.terms.reason.clone(),
-        valid: args.terms.valid,
-        retry_of: None,
-        after: Vec::new(),
-        expect: choice.expect.clone(),
         secrets: super::secrets::uses(session, (&hub, &store), &credential, &choice.nodes).await?,
+        ..choice.job(&args.terms.profile, args.terms.valid, &args.terms.reason)
     };
     let most = work.diff.as_ref().map_or(LIST, |diff| diff.max_bytes);
     let job = Signer::new(store.trust(), &session.config.operator, &key)

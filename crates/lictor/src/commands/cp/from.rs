@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 
 use lictor_client::files::{Unpacked, unpack};
 use lictor_client::{JobOptions, Signer};
-use lictor_proto::doc::{Collect, Stdin};
+use lictor_proto::doc::Collect;
 use lictor_proto::files::MAGIC;
 use lictor_proto::{JobId, limits};
 use serde_json::json;
 
 use super::{distinct, is_ok, name_of, worst};
-use crate::args::{Copy, Targets};
+use crate::args::Copy;
 use crate::commands::bring::Asked;
-use crate::commands::choice;
 use crate::commands::watch::Inlet;
+use crate::commands::{choice, run};
 use crate::escape::escape;
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
@@ -51,7 +51,7 @@ pub(super) async fn run(
 async fn bring(session: &Session, args: &Copy, (target, path): (&str, String), to: PathBuf) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
-    let choice = choice::nodes(session, &mut store, &hub, &Targets::of(target)?).await?;
+    let choice = choice::nodes(session, &mut store, &hub, &args.targets(target)?).await?;
     let [node] = choice.nodes.as_slice() else {
         return Err(Failure::new("files are brought from one node at a time")
             .hint("Name one node, and a directory of its own for each."));
@@ -62,16 +62,10 @@ async fn bring(session: &Session, args: &Copy, (target, path): (&str, String), t
         sandbox: args.sandbox.clone(),
         ..Collect::new(path, args.max_bytes)
     };
+    let after = run::former(session, &hub, &mut store, &args.after).await?;
     let options = JobOptions {
-        nodes: vec![node.id().clone()],
-        profile: args.profile.clone(),
-        stdin: Stdin::NONE,
-        reason: args.reason.clone(),
-        valid: super::valid(args, 0, &store)?,
-        retry_of: None,
-        after: Vec::new(),
-        expect: choice.expect.clone(),
-        secrets: Vec::new(),
+        after,
+        ..choice.job(&args.profile, super::valid(args, 0, &store)?, &args.reason)
     };
     let job = Signer::new(store.trust(), &session.config.operator, &key)
         .job(collect, options)

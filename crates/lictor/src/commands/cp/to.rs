@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lictor_client::files::Hash;
-use lictor_client::{Error, Expected, Hub, JobOptions, SignedDoc, Signer, TrustStore};
-use lictor_proto::doc::{Fetch, Stdin};
+use lictor_client::{Hub, JobOptions, SignedDoc, Signer, TrustStore};
+use lictor_proto::api::RolloutPlan;
+use lictor_proto::doc::Fetch;
 use lictor_proto::{Code, Digest, limits};
 use lictor_trust::SecretKey;
 
-use crate::args::{Copy, Targets};
+use crate::args::Copy;
 use crate::commands::choice::{self, Choice};
-use crate::commands::fleet::{FleetUntil, FleetWatch};
-use crate::commands::watch::{Shows, Until, Watch};
+use crate::commands::rollout;
+use crate::commands::run::{self, How, Submitted, until};
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::session::{Session, failed};
 
-use super::{distinct, name_of, worst};
+use super::{distinct, is_ok, name_of, worst};
 
 /// Bytes read at once.
 const PIECE: usize = 256 * 1024;
@@ -41,19 +42,31 @@ pub(super) async fn run(
     let contents = contents.collect::<Result<Vec<_>>>()?;
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
-    let choice = choice::nodes(session, &mut store, &hub, &Targets::of(targets)?).await?;
+    let targets = args.targets(targets)?;
+    let mut choice = choice::nodes(session, &mut store, &hub, &targets).await?;
+    let plan = rollout::plan(&args.spread, &targets.targets, &mut choice);
+    if args.dry_run {
+        return choice.preview(session, &hub, plan.as_ref()).await;
+    }
     choice.agreed(session, args.yes)?;
+    let after = run::former(session, &hub, &mut store, &args.after).await?;
     let copying = Copying {
         session,
         args,
         hub: &hub,
         store: &store,
         choice: &choice,
+        plan,
+        after,
         key: session.key(args.key.as_ref())?,
     };
     let mut status = Status::OK;
     for (content, to) in contents.iter().zip(places) {
         status = worst(status, copying.file(content, to).await?);
+        // A rollout that stopped stops the files behind it as well.
+        if copying.plan.is_some() && !is_ok(status) {
+            break;
+        }
     }
     Ok(status)
 }
@@ -65,6 +78,8 @@ struct Copying<'a> {
     hub: &'a Hub,
     store: &'a TrustStore,
     choice: &'a Choice,
+    plan: Option<RolloutPlan>,
+    after: Vec<Digest>,
     key: SecretKey,
 }
 
@@ -80,39 +95,20 @@ impl Copying<'_> {
             .await
             .map_err(|e| failed("send the file to the hub", &e))?;
         let job = self.sign(content, to)?;
-        let stream = hub.submit_attached(&job.wire).await.map_err(|e| match e {
-            Error::Refused(r) if r.code == Code::StdinMissing => {
-                Failure::refused("the hub has lost the file that it was sent", &r)
-            }
-            e => failed("submit the job", &e),
-        })?;
-        let canceler = Some((&session.config.operator, &self.key));
-        if let [node] = self.choice.nodes.as_slice() {
-            let watch = Watch {
-                session,
-                hub,
-                expected: Expected {
-                    trust: self.store.trust(),
-                    node,
-                    job: job.digest,
-                },
-                canceler,
-                until: Until::End,
-                shows: Shows::Output,
-                into: None,
-            };
-            return watch.run(stream).await;
-        }
-        let watch = FleetWatch {
+        let submitted = Submitted {
             session,
             hub,
-            trust: self.store.trust(),
+            store: self.store,
+            key: &self.key,
             nodes: &self.choice.nodes,
             job: job.digest,
-            canceler,
-            until: FleetUntil::Present,
         };
-        watch.run(stream).await
+        let how = How {
+            plan: self.plan.clone(),
+            detach: self.args.detach,
+            until: until(self.args.wait),
+        };
+        submitted.send(&job, how).await
     }
 
     fn sign(&self, content: &Content<'_>, to: String) -> Result<SignedDoc> {
@@ -128,16 +124,11 @@ impl Copying<'_> {
             timeout_ms: args.timeout_ms(),
             sandbox: args.sandbox.clone(),
         };
+        let alone = super::valid(args, content.size, self.store)?;
+        let valid = rollout::valid(args.valid, alone, &args.spread, self.store)?;
         let options = JobOptions {
-            nodes: self.choice.nodes.iter().map(|n| n.id().clone()).collect(),
-            profile: args.profile.clone(),
-            stdin: Stdin::NONE,
-            reason: args.reason.clone(),
-            valid: super::valid(args, content.size, self.store)?,
-            retry_of: None,
-            after: Vec::new(),
-            expect: self.choice.expect.clone(),
-            secrets: Vec::new(),
+            after: self.after.clone(),
+            ..self.choice.job(&args.profile, valid, &args.reason)
         };
         Signer::new(self.store.trust(), &self.session.config.operator, &self.key)
             .job(fetch, options)

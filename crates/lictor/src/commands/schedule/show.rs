@@ -7,7 +7,7 @@ use lictor_trust::directory::Node;
 use serde_json::{Value, json};
 
 use crate::args::ScheduleShow;
-use crate::commands::dossier::Dossier;
+use crate::commands::dossier::{Dossier, Unproven};
 use crate::commands::result::word as outcome;
 use crate::escape::escape;
 use crate::exit::Status;
@@ -55,6 +55,7 @@ pub(super) async fn run(session: &Session, args: &ScheduleShow) -> Result {
             "state": view.executions.iter().find(|e| e.node_id == *n.id()).map(|e| e.state),
             "next": if is_open(&view, n) { next(n) } else { Vec::new() },
         })).collect::<Vec<_>>(),
+        "unproven": dossier.unproven.iter().map(Unproven::json).collect::<Vec<_>>(),
         "receipts": dossier.receipts.iter().map(|r| r.doc()).collect::<Vec<_>>(),
         "firings": firings.iter().map(firing_value).collect::<Vec<_>>(),
         "refused": dossier.refused,
