@@ -64,6 +64,24 @@ pub(crate) async fn run_helper(
     Err(HelperError::Io(io::ErrorKind::Unsupported.into()))
 }
 
+/// There is none.
+#[derive(Debug)]
+pub(crate) enum OnErrand {}
+
+impl OnErrand {
+    pub(crate) async fn read(&mut self, _: &mut BytesMut, _: usize) -> io::Result<usize> {
+        match *self {}
+    }
+
+    pub(crate) async fn end(self) -> io::Result<Vec<u8>> {
+        match self {}
+    }
+}
+
+pub(crate) async fn send_errand(_: &Arc<Kernel>, _: &crate::Errand) -> io::Result<crate::OnErrand> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Nothing is locked.
 #[derive(Debug)]
 pub(crate) struct Locked;

@@ -215,6 +215,11 @@ impl EgressEvents {
         EgressClose(self.way_out.clone())
     }
 
+    #[cfg(target_os = "linux")]
+    pub(crate) fn way_out(&self) -> imp::WayOut {
+        self.way_out.clone()
+    }
+
     /// Waits for some, at most `limit`, and appends them; `0` means the end. Whoever asks for more has written down
     /// what came before: only then the job may have more to say.
     pub async fn next(&mut self, into: &mut Vec<Event>, limit: usize) -> usize {

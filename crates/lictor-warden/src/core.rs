@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::archive::Archive;
 use crate::config::Config;
+use crate::downloads::Downloads;
 use crate::feed::{Along, Feeds};
 use crate::journal::entry::Decision;
 use crate::journal::state::Phase;
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     pub(crate) feeds: Feeds,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) pulls: Pulls,
+    pub(crate) downloads: Downloads,
     pub(crate) stdin: Mutex<StdinSpool>,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) queue: Arc<Semaphore>,
@@ -121,6 +123,11 @@ impl Core {
 
     pub(crate) fn spool_paths(&self, job: &Digest) -> Paths {
         Paths::of(&self.config.dir.join("spool"), &JobId::from_digest(job))
+    }
+
+    /// Where downloads are spooled.
+    pub(crate) fn downloads_dir(&self) -> PathBuf {
+        self.config.dir.join("spool").join("url")
     }
 
     pub(crate) fn work_dir(&self, job: &Digest) -> PathBuf {

@@ -47,6 +47,7 @@ pub(crate) async fn keep(core: Weak<Core>) {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .tidy();
+            core.downloads.tidy(core.law.current().trust.now(core.now()));
         }
     }
 }

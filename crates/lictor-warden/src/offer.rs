@@ -13,7 +13,7 @@
 mod case;
 mod input;
 pub(crate) mod order;
-mod room;
+pub(crate) mod room;
 mod secrets;
 pub(crate) mod standing;
 
@@ -36,6 +36,7 @@ use crate::live::LiveJob;
 use crate::receipt::End;
 use crate::steps::{Step as Timed, StepTimes};
 use case::Case;
+pub(crate) use input::take_over;
 
 /// Approvals of one job that are kept.
 pub(crate) const APPROVALS: usize = 64;
@@ -83,13 +84,9 @@ async fn through(core: Arc<Core>, digest: Digest, offer: Offer, by: By) -> Offer
         judge(&core, digest, &live, (offer, by), &mut times).await
     };
     if matches!(reply, OfferReply::Accepted | OfferReply::Denied(_))
-        && let Some(input) = live.job.get().and_then(|job| job.input())
+        && let Some(job) = live.job.get()
     {
-        let mut spool = core
-            .stdin
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        spool.spent(&input.sha256);
+        input::spent(&core, job);
     }
     if !matches!(reply, OfferReply::Accepted | OfferReply::Ask(_)) {
         core.live.release(&digest, live);

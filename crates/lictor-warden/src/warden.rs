@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::archive::Archive;
 use crate::config::Config;
 use crate::core::Core;
+use crate::downloads::Downloads;
 use crate::feed::{EventFeed, Feeds};
 use crate::journal::archive::AuditArchive;
 use crate::journal::file::DiskFile;
@@ -121,6 +122,7 @@ impl Warden {
         let cloned = check_machine(&dir)?;
         let law = LawDesk::open(dir.clone(), node, &trust, cloned.clone()).map_err(StartError::Trust)?;
         let stdin = StdinSpool::open(&dir.join("spool").join("stdin"))?;
+        let downloaded = StdinSpool::open(&dir.join("spool").join("url"))?;
         let archive = Archive::open(&config.dir, config.archive_bytes)?;
         let issuer = Issuer {
             org: record.org.clone(),
@@ -128,6 +130,7 @@ impl Warden {
         };
         host.use_rootfs(Store::of_node(&config.dir));
         let core = Arc::new(Core {
+            downloads: Downloads::new(downloaded, config.downloader.as_ref()),
             places: Arc::new(Semaphore::new(config.max_jobs)),
             queue: Arc::new(Semaphore::new(config.max_queued)),
             config,

@@ -146,6 +146,13 @@ pub(crate) enum Command {
         /// What to carry, as JSON
         order: String,
     },
+    /// What an agent starts to download a file for a job
+    #[cfg(all(feature = "agent", unix))]
+    #[command(name = lictor_sandbox::DOWNLOAD, hide = true)]
+    DownloadFile {
+        /// What to ask for, as JSON
+        order: String,
+    },
     /// The control plane
     #[cfg(feature = "hub")]
     Hub(Hub),

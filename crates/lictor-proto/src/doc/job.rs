@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::schedule::{Fired, Origin};
 use super::secret::{Delivery, SecretUse, check_uses};
 use super::work::{JobKind, Process, Spec};
-use super::{DocKind, Document, Empty, Expect, Invalid, check_reason, check_validity, ensure, tag};
+use super::{
+    DocKind, Document, Empty, Expect, Fetch, FileUrl, Invalid, check_reason, check_validity, ensure, tag,
+};
 use crate::code::Code;
 use crate::ids::{Digest, Name, NodeId, OrgId};
 use crate::limits;
@@ -205,9 +207,19 @@ impl Job {
     #[must_use]
     pub fn input(&self) -> Option<StdinBytes> {
         match (&self.spec, &self.stdin) {
+            (Spec::Fetch(Fetch { url: Some(_), .. }), _) => None,
             (Spec::Fetch(fetch), _) => Some(fetch.content()),
             (_, Stdin::Bytes(bytes)) => Some(*bytes),
             (_, Stdin::Word(_)) => None,
+        }
+    }
+
+    /// The file that the node itself has to fetch before it can start, and where from.
+    #[must_use]
+    pub fn download(&self) -> Option<(&FileUrl, StdinBytes)> {
+        match &self.spec {
+            Spec::Fetch(fetch) => fetch.url.as_ref().map(|url| (url, fetch.content())),
+            _ => None,
         }
     }
 

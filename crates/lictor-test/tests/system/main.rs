@@ -8,6 +8,7 @@
 //! | `rollouts` | batches, stop rules, releases, retry, cancels of some nodes |
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `files` | files to nodes and from them, links in their way, full disks and kills in the middle |
+//! | `downloads` | files that nodes fetch from URLs: from where, how they go on, and servers that lie |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `terms` | user, group, umask and limits of a job's own |
 //! | `secret_ways` | how secrets reach jobs in each backend, by polling, after approvals, as files |
@@ -40,6 +41,7 @@ mod clones;
 mod commands;
 mod contract;
 mod demo;
+mod downloads;
 mod egress;
 mod exact;
 mod files;
@@ -52,6 +54,7 @@ mod limits;
 mod network;
 mod notify;
 mod objects;
+mod origin;
 mod pull;
 mod registry;
 mod rollouts;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lictor_audit::{Event, EventType};
 use lictor_policy::{Asked, Authorise, Decision as Verdict, Denial, Permit, authorise};
-use lictor_proto::agent::{OfferReply, Wire};
+use lictor_proto::agent::{Offer, OfferReply, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Approval, Ask, Job, Outcome, Release, Spec, UsedSandbox};
 use lictor_proto::{Code, Digest, JobId};
@@ -15,9 +15,11 @@ use lictor_trust::sign::{sign, to_wire};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
+use super::input::Input;
 use super::secrets::{Brought, Unusable};
 use super::{APPROVAL_BYTES, APPROVALS, Owed, conclude, later};
 use crate::core::Core;
+use crate::downloads::{NotHere, Wanted};
 use crate::execution::{Execution, run};
 use crate::journal::Step;
 use crate::journal::entry::{Decision, Entry};
@@ -47,7 +49,7 @@ impl Case<'_> {
     /// Decides it, and starts what is permitted.
     pub(super) async fn decide(
         self,
-        stdin: StdinSource,
+        stdin: Input,
         place: OwnedSemaphorePermit,
         times: &mut StepTimes,
     ) -> OfferReply {
@@ -104,6 +106,18 @@ impl Case<'_> {
             Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
         };
         let mut decision = recorded(&permit, &resolved);
+        let stdin = match self.input(stdin, profile) {
+            Ok(stdin) => stdin,
+            Err(NotHere::Later(refusal)) => return later(self.core, &self.digest, refusal).await,
+            Err(NotHere::Failed(refusal)) => {
+                decision.backend = None;
+                let outcome = match refusal.code {
+                    Code::UrlRefused | Code::Unenforceable => Outcome::Denied,
+                    _ => Outcome::Failed,
+                };
+                return self.unstarted(outcome, refusal, decision).await;
+            }
+        };
         let planned = brought.open(self.core, &self.job).and_then(|mut opened| {
             let resolved = resolved.hold(std::mem::take(&mut opened.held))?;
             Ok((self.core.sandboxes.plan(*permit, resolved)?, opened))
@@ -117,9 +131,7 @@ impl Case<'_> {
                     Code::StartFailed => Outcome::Failed,
                     _ => Outcome::Denied,
                 };
-                let end = End::unstarted(outcome, refusal);
-                let wire = self.job.wire().to_owned();
-                return conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await;
+                return self.unstarted(outcome, refusal, decision).await;
             }
         };
         // Before it counts as taken: who waits for a sandbox has not been started.
@@ -128,11 +140,7 @@ impl Case<'_> {
             Err(refusal) if refusal.code == Code::SandboxBusy => {
                 return later(self.core, &self.digest, refusal).await;
             }
-            Err(refusal) => {
-                let end = End::unstarted(Outcome::Failed, refusal);
-                let wire = self.job.wire().to_owned();
-                return conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await;
-            }
+            Err(refusal) => return self.unstarted(Outcome::Failed, refusal, decision).await,
         };
         decision.sandbox = plan.kept().map(|kept| UsedSandbox {
             name: kept.name,
@@ -221,6 +229,7 @@ impl Case<'_> {
         let event = match &self.job.spec {
             Spec::Exec(_) | Spec::Workspace(_) => event,
             Spec::Script(script) => event.with_id("script", &script.sha256),
+            // The URL is among its words.
             Spec::Fetch(fetch) => event.with_id("sha256", &fetch.sha256),
             Spec::Collect(_) => event,
         };
@@ -260,9 +269,43 @@ impl Case<'_> {
 
     async fn deny(self, outcome: Outcome, denial: Denial) -> OfferReply {
         let decision = self.core.refusing("denied", &self.job.profile, denial.policy_ids);
-        let end = End::unstarted(outcome, denial.refusal);
+        self.unstarted(outcome, denial.refusal, decision).await
+    }
+
+    /// Ends it with a receipt, before anything of it was started.
+    async fn unstarted(self, outcome: Outcome, why: Refusal, decision: Decision) -> OfferReply {
+        let end = End::unstarted(outcome, why);
         let wire = self.job.wire().to_owned();
         conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await
+    }
+
+    /// What a permitted job starts with; what the node itself has to fetch for it is fetched from now on.
+    fn input(&self, input: Input, profile: &Profile) -> Result<StdinSource, NotHere> {
+        let (url, content) = match (input, self.job.download()) {
+            (Input::Here(stdin), _) => return Ok(stdin),
+            (Input::ToFetch, Some((url, content))) => (url.clone(), content),
+            (Input::ToFetch, None) => return Err(NotHere::Later(Code::StdinMissing.into())),
+        };
+        let rules = profile.fetch_rules(&self.job.profile, &url);
+        let law = self.core.law.current();
+        if !std::ptr::eq(Arc::as_ptr(&law), self.held) {
+            let why = "newer law came while the job was judged";
+            return Err(NotHere::Later(Refusal::new(Code::StaleBundle, why)));
+        }
+        let wanted = Wanted {
+            job: self.job.clone(),
+            url,
+            content,
+            rules: rules.map_err(NotHere::Failed)?,
+            law,
+        };
+        let offer = Offer {
+            job: self.job.wire().to_owned(),
+            approvals: self.approvals.clone(),
+            releases: self.releases.clone(),
+            secrets: self.secrets.clone(),
+        };
+        self.core.downloaded(wanted, &offer)
     }
 
     /// A firing that somebody would have to look at first.

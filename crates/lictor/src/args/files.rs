@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use lictor_proto::{Name, limits};
+use lictor_proto::{Digest, Name, limits};
 use lictor_trust::profiles::{parse_duration, parse_size};
 
 use super::Targets;
@@ -15,7 +15,7 @@ pub(crate) struct Copy {
     /// Sandbox profile of the org's law; it decides where files may be, and whose they are
     #[arg(long, short, default_value = "host")]
     pub(crate) profile: Name,
-    /// Permission bits of a file that is put on nodes: 0644 [default: those that it has here]
+    /// Permission bits of a file that is put on nodes: 0644 [default: those that it has here; 0644 where it comes from a URL]
     #[arg(long, value_name = "BITS")]
     pub(crate) mode: Option<String>,
     /// Its owner and group there: app, app:app, :app, by name or number [default: the user that the profile's jobs run as]
@@ -24,6 +24,12 @@ pub(crate) struct Copy {
     /// Put it in the place of a file that is there
     #[arg(long)]
     pub(crate) replace: bool,
+    /// SHA-256 of what a URL gives, 64 hexadecimal digits
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    pub(crate) sha256: Option<Digest>,
+    /// Bytes of what a URL gives, exactly
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) size: Option<u64>,
     /// Most that is brought from a node, all files together: 100MiB, 4GiB
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB")]
     pub(crate) max_bytes: u64,
@@ -46,7 +52,8 @@ pub(crate) struct Copy {
     /// Do not ask before a file is put on several nodes that a pattern means
     #[arg(long, short)]
     pub(crate) yes: bool,
-    /// Files of this machine, or TARGET:/path: one node, and there a file or a directory
+    /// Files of this machine; or TARGET:/path: one node, and there a file or a directory; or an https:// or http:// URL, which the nodes
+    /// fetch from
     #[arg(required = true)]
     pub(crate) from: Vec<String>,
     /// TARGET:/path: nodes, in the words of `lictor run`, and the path there; or a place on this machine
@@ -77,6 +84,13 @@ fn owner(text: &str) -> std::result::Result<Owner, String> {
         user: some(user),
         group: some(group),
     })
+}
+
+fn sha256(text: &str) -> std::result::Result<Digest, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    format!("sha256:{hex}")
+        .parse()
+        .map_err(|_| "64 hexadecimal digits in lower case".to_owned())
 }
 
 fn size(text: &str) -> std::result::Result<u64, String> {

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::{Terms, UsedSecret, used_secret};
 use lictor_client::Target;
 use lictor_client::rollout::Share;
+use lictor_proto::doc::FileUrl;
 use lictor_proto::{JobId, Name};
 use lictor_trust::profiles::parse_duration;
 
@@ -366,6 +367,9 @@ pub(crate) struct Explain {
     /// Whether this file may be put on the node: its path there
     #[arg(long, value_name = "PATH", conflicts_with_all = ["script", "named_script", "command"])]
     pub(crate) fetch: Option<String>,
+    /// With --fetch: where the node fetches it from, in place of the hub
+    #[arg(long, value_name = "URL", requires = "fetch")]
+    pub(crate) url: Option<FileUrl>,
     /// Whether this file, or all below this directory, may be brought from the node
     #[arg(long, value_name = "PATH", conflicts_with_all = ["fetch", "script", "named_script", "command"])]
     pub(crate) collect: Option<String>,

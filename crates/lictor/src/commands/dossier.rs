@@ -306,8 +306,13 @@ fn about_terms(terms: &Terms) -> Vec<String> {
 
 fn about_fetch(fetch: &Fetch) -> Vec<String> {
     let or_own = |who: &Option<String>| who.as_deref().map_or("the profile's user".to_owned(), escape);
+    let from = match &fetch.url {
+        Some(url) => format!("from       {}", escape(url.as_str())),
+        None => "from       the hub".to_owned(),
+    };
     vec![
         format!("puts       {}", escape(&fetch.to)),
+        from,
         format!("content    {} bytes, {}", fetch.size, fetch.sha256),
         format!("mode       {}", escape(&fetch.mode)),
         format!("owner      {}", or_own(&fetch.owner)),

@@ -180,6 +180,7 @@ fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
     Ok(match (&args.fetch, &args.collect) {
         (Some(to), _) => Spec::Fetch(Fetch {
             to: to.clone(),
+            url: args.url.clone(),
             sha256: Digest::of(b"prediction"),
             size: args.size,
             mode: args.mode.clone(),

@@ -59,13 +59,13 @@ pub(super) async fn run(
 }
 
 /// What holds for every file.
-struct Copying<'a> {
-    session: &'a Session,
-    args: &'a Copy,
-    hub: &'a Hub,
-    store: &'a TrustStore,
-    choice: &'a Choice,
-    key: SecretKey,
+pub(super) struct Copying<'a> {
+    pub(super) session: &'a Session,
+    pub(super) args: &'a Copy,
+    pub(super) hub: &'a Hub,
+    pub(super) store: &'a TrustStore,
+    pub(super) choice: &'a Choice,
+    pub(super) key: SecretKey,
 }
 
 impl Copying<'_> {
@@ -79,7 +79,13 @@ impl Copying<'_> {
         hub.put_file(&sha256, size, again)
             .await
             .map_err(|e| failed("send the file to the hub", &e))?;
-        let job = self.sign(content, to)?;
+        self.submit(self.fetch(to, (sha256, size), &content.mode)).await
+    }
+
+    /// Submits a job and follows it to its end.
+    pub(super) async fn submit(&self, fetch: Fetch) -> Result {
+        let (session, hub) = (self.session, self.hub);
+        let job = self.sign(fetch)?;
         let stream = hub.submit_attached(&job.wire).await.map_err(|e| match e {
             Error::Refused(r) if r.code == Code::StdinMissing => {
                 Failure::refused("the hub has lost the file that it was sent", &r)
@@ -115,25 +121,31 @@ impl Copying<'_> {
         watch.run(stream).await
     }
 
-    fn sign(&self, content: &Content<'_>, to: String) -> Result<SignedDoc> {
+    /// A file of these bytes, as it was asked for.
+    pub(super) fn fetch(&self, to: String, (sha256, size): (Digest, u64), mode: &str) -> Fetch {
         let args = self.args;
-        let fetch = Fetch {
+        Fetch {
             to,
-            sha256: content.sha256,
-            size: content.size,
-            mode: args.mode.clone().unwrap_or_else(|| content.mode.clone()),
+            url: None,
+            sha256,
+            size,
+            mode: args.mode.clone().unwrap_or_else(|| mode.to_owned()),
             owner: args.owner.as_ref().and_then(|o| o.user.clone()),
             group: args.owner.as_ref().and_then(|o| o.group.clone()),
             replace: args.replace,
             timeout_ms: args.timeout_ms(),
             sandbox: args.sandbox.clone(),
-        };
+        }
+    }
+
+    fn sign(&self, fetch: Fetch) -> Result<SignedDoc> {
+        let args = self.args;
         let options = JobOptions {
             nodes: self.choice.nodes.iter().map(|n| n.id().clone()).collect(),
             profile: args.profile.clone(),
             stdin: Stdin::NONE,
             reason: args.reason.clone(),
-            valid: super::valid(args, content.size, self.store)?,
+            valid: super::valid(args, fetch.size, self.store)?,
             retry_of: None,
             after: Vec::new(),
             expect: self.choice.expect.clone(),
@@ -145,10 +157,15 @@ impl Copying<'_> {
     }
 }
 
-/// A path that ends with `/` is a directory, in which the file has the name that it has here.
 fn destination(path: String, file: &Path) -> String {
-    match (path.strip_suffix('/'), file.file_name()) {
-        (Some(dir), Some(name)) => format!("{dir}/{}", name.to_string_lossy()),
+    let name = file.file_name().map(|name| name.to_string_lossy());
+    named(path, name.as_deref())
+}
+
+/// A path that ends with `/` is a directory, in which the file has the name that it has where it comes from.
+pub(super) fn named(path: String, name: Option<&str>) -> String {
+    match (path.strip_suffix('/'), name) {
+        (Some(dir), Some(name)) => format!("{dir}/{name}"),
         _ => path,
     }
 }
