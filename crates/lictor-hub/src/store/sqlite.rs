@@ -8,6 +8,8 @@ mod logs;
 mod nodes;
 mod notices;
 mod orgs;
+#[cfg(test)]
+mod plans;
 mod results;
 mod retention;
 mod rollouts;

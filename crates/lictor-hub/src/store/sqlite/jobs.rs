@@ -276,10 +276,19 @@ macro_rules! list_jobs {
 }
 
 /// Else SQLite walks every job of the org in the order of the page; the index is of those that have an origin.
-const LIST_OF: &str = list_jobs!(
+pub(super) const LIST_OF: &str = list_jobs!(
     "jobs j INDEXED BY jobs_origin",
     "AND origin = ?8 AND origin <> ''"
 );
+
+/// The executions first: else SQLite walks every job that the org ever had, to have them in order.
+pub(super) const PENDING: &str =
+    "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, j.origin,
+       e.state
+     FROM executions e CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
+     WHERE e.org = ?1 AND e.node_id = ?2
+       AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running', 'lost')
+     ORDER BY j.created_at, j.job_id LIMIT 10000";
 
 #[async_trait]
 impl Jobs for SqliteStore {
@@ -369,19 +378,11 @@ impl Executions for SqliteStore {
     }
 
     async fn pending(&self, org: &OrgId, node: &NodeId) -> Result<Vec<Pending>> {
-        let rows: Vec<PendingColumns> = sqlx::query_as(
-            // The executions first: else SQLite walks every job that the org ever had, to have them in order.
-            "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, j.origin,
-               e.state
-             FROM executions e CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
-             WHERE e.org = ?1 AND e.node_id = ?2
-               AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running', 'lost')
-             ORDER BY j.created_at, j.job_id LIMIT 10000",
-        )
-        .bind(org.as_str())
-        .bind(node.as_str())
-        .fetch_all(self.settled().await?)
-        .await?;
+        let rows: Vec<PendingColumns> = sqlx::query_as(PENDING)
+            .bind(org.as_str())
+            .bind(node.as_str())
+            .fetch_all(self.settled().await?)
+            .await?;
         let mut conn = self.settled().await?.acquire().await?;
         let mut pending = Vec::with_capacity(rows.len());
         for (id, d, operator, profile, expires, created, envelope, origin, state) in rows {
