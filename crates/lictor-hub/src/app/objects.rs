@@ -1,11 +1,13 @@
 //! Log segments and standard input in object storage; local files by default, synced before anything counts, or a bucket
 //! that speaks S3.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use lictor_proto::{Digest, OrgId};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
@@ -26,12 +28,30 @@ const INLINE: usize = 64 * 1024;
 const ZSTD_LEVEL: i32 = 1;
 /// How long a bucket is tried again.
 const S3_PATIENCE: Duration = Duration::from_secs(60);
-/// Standard input is stored in parts of this size; object stores take none below 5 MiB but the last.
+/// Standard input is stored in parts of this size in a bucket; object stores take none below 5 MiB but the last.
 const PART: usize = 5 * 1024 * 1024;
+/// And in files: while one is written the next one comes.
+const FILE_PART: usize = 2 * 1024 * 1024;
+const _: () = assert!(
+    2 * FILE_PART <= PART,
+    "an upload has no more in memory than one part of a bucket"
+);
 
 /// Object storage.
 #[derive(Clone)]
-pub struct Objects(Arc<dyn ObjectStore>);
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    parts: Parts,
+}
+
+/// How an upload is cut.
+#[derive(Debug, Clone, Copy)]
+enum Parts {
+    /// One part is gathered while the one before it is written.
+    Files,
+    /// One after the other.
+    Bucket,
+}
 
 impl Objects {
     /// Files under this directory, which is made if need be.
@@ -41,7 +61,10 @@ impl Objects {
     pub fn local(dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|e| Error::Internal(format!("{}: {e}", dir.display())))?;
         let files = LocalFileSystem::new_with_prefix(dir)?.with_fsync(true);
-        Ok(Self(Arc::new(files)))
+        Ok(Self {
+            store: Arc::new(files),
+            parts: Parts::Files,
+        })
     }
 
     /// A bucket.
@@ -70,9 +93,13 @@ impl Objects {
                 .with_allow_http(endpoint.starts_with("http://"));
         }
         let bucket = builder.build()?;
-        Ok(match config.prefix.as_str() {
-            "" => Self(Arc::new(bucket)),
-            prefix => Self(Arc::new(PrefixStore::new(bucket, prefix))),
+        let store: Arc<dyn ObjectStore> = match config.prefix.as_str() {
+            "" => Arc::new(bucket),
+            prefix => Arc::new(PrefixStore::new(bucket, prefix)),
+        };
+        Ok(Self {
+            store,
+            parts: Parts::Bucket,
         })
     }
 
@@ -85,8 +112,8 @@ impl Objects {
             ObjectPath::from("lictor-hub-started"),
             Bytes::from_static(b"lictor"),
         );
-        self.0.put(&path, text.clone().into()).await?;
-        let back = self.0.get(&path).await?.bytes().await?;
+        self.store.put(&path, text.clone().into()).await?;
+        let back = self.store.get(&path).await?.bytes().await?;
         if back != text {
             return Err(Error::Internal(
                 "object storage gives other bytes than it was given".to_owned(),
@@ -119,7 +146,7 @@ impl Objects {
                 "logs/{}/{}/{}/{from:020}-{to:020}.zst",
                 key.org, key.job_id, key.node_id
             );
-            self.0
+            self.store
                 .put(&ObjectPath::from(path.as_str()), packed.into())
                 .await?;
             SegmentBody::Object(path)
@@ -141,7 +168,7 @@ impl Objects {
         let packed = match &segment.body {
             SegmentBody::Inline(bytes) => bytes.clone(),
             SegmentBody::Object(path) => {
-                self.0
+                self.store
                     .get(&ObjectPath::from(path.as_str()))
                     .await?
                     .bytes()
@@ -164,7 +191,9 @@ impl Objects {
     /// [`Error::Objects`].
     pub async fn upload(&self, org: &OrgId, sha256: &Digest) -> Result<Upload, Error> {
         Ok(Upload {
-            parts: self.0.put_multipart(&stdin_path(org, sha256)).await?,
+            parts: self.store.put_multipart(&stdin_path(org, sha256)).await?,
+            cut: self.parts,
+            going: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
         })
@@ -187,7 +216,7 @@ impl Objects {
     }
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), Error> {
-        match self.0.delete(path).await {
+        match self.store.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -203,13 +232,16 @@ impl Objects {
         sha256: &Digest,
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, Error> {
-        Ok(self.0.get_range(&stdin_path(org, sha256), range).await?)
+        Ok(self.store.get_range(&stdin_path(org, sha256), range).await?)
     }
 }
 
-/// Standard input on its way into storage: at most one part of it is in memory.
+/// Standard input on its way into storage: at most [`PART`] of it is in memory.
 pub struct Upload {
     parts: Box<dyn object_store::MultipartUpload>,
+    cut: Parts,
+    /// A part that is being written.
+    going: Option<object_store::UploadPart>,
     waiting: Vec<Bytes>,
     waiting_bytes: usize,
 }
@@ -222,16 +254,40 @@ impl Upload {
     pub async fn push(&mut self, piece: Bytes) -> Result<(), Error> {
         self.waiting_bytes += piece.len();
         self.waiting.push(piece);
-        if self.waiting_bytes >= PART {
+        let most = match self.cut {
+            Parts::Files => FILE_PART,
+            Parts::Bucket => PART,
+        };
+        if self.waiting_bytes >= most {
             self.send().await?;
         }
         Ok(())
     }
 
     async fn send(&mut self) -> Result<(), Error> {
+        self.arrive().await?;
         self.waiting_bytes = 0;
         let part = std::mem::take(&mut self.waiting).into_iter().collect();
-        Ok(self.parts.put_part(part).await?)
+        let mut going = self.parts.put_part(part);
+        if let Parts::Files = self.cut {
+            // Asked once it is on a thread of its own, and goes on there.
+            let begun = std::future::poll_fn(|cx| Poll::Ready(going.as_mut().poll(cx))).await;
+            return match begun {
+                Poll::Ready(done) => Ok(done?),
+                Poll::Pending => {
+                    self.going = Some(going);
+                    Ok(())
+                }
+            };
+        }
+        Ok(going.await?)
+    }
+
+    async fn arrive(&mut self) -> Result<(), Error> {
+        match self.going.take() {
+            Some(going) => Ok(going.await?),
+            None => Ok(()),
+        }
     }
 
     /// Makes it there, durably.
@@ -240,12 +296,15 @@ impl Upload {
     /// [`Error::Objects`].
     pub async fn finish(mut self) -> Result<(), Error> {
         self.send().await?;
+        self.arrive().await?;
         self.parts.complete().await?;
         Ok(())
     }
 
     /// Throws it away. Dropping it does the same where storage is local.
     pub async fn abort(mut self) {
+        // It fails with the rest.
+        let _ = self.arrive().await;
         if let Err(e) = self.parts.abort().await {
             tracing::warn!(error = %e, "an upload was not cleaned up");
         }
@@ -257,12 +316,19 @@ fn stdin_path(org: &OrgId, sha256: &Digest) -> ObjectPath {
     ObjectPath::from(format!("stdin/{org}/{hex}"))
 }
 
+/// One frame of Zstandard, made part by part: there is no second copy of what is packed.
 fn compress(chunks: &[Chunk]) -> Result<Bytes, Error> {
-    let mut raw = BytesMut::with_capacity(chunks.iter().map(Chunk::len).sum());
-    for part in chunks.iter().flat_map(|c| c.parts.iter()) {
-        raw.extend_from_slice(part);
-    }
-    zstd::bulk::compress(&raw, ZSTD_LEVEL)
+    let size: usize = chunks.iter().map(Chunk::len).sum();
+    let work = || {
+        let mut packer = zstd::Encoder::new(Vec::with_capacity(size + size / 64 + 64), ZSTD_LEVEL)?;
+        packer.set_pledged_src_size(Some(size as u64))?;
+        for part in chunks.iter().flat_map(|c| c.parts.iter()) {
+            packer.write_all(part)?;
+        }
+        packer.finish()
+    };
+    let packed: std::io::Result<Vec<u8>> = work();
+    packed
         .map(Bytes::from)
         .map_err(|e| Error::Internal(format!("compress: {e}")))
 }

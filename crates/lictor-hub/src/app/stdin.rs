@@ -1,7 +1,7 @@
 //! Standard input and files for jobs to come: streamed into storage, hashed on the way.
 //!
 //! # Invariants
-//! - Memory is bounded: [`UPLOADS`] at once, each with one part in memory, and no org has all of them.
+//! - Memory is bounded: [`UPLOADS`] at once, each with 5 MiB in memory, and no org has all of them.
 //! - Nothing is there under a digest that is not its own.
 //! - A file and its row are made to the end, whether who brought it is still there or not.
 //! - No org has more stored than it may: that is looked at once more before an input counts, one at a time of each org.
@@ -21,7 +21,7 @@ use super::objects::Upload;
 use super::{App, Caller, Error};
 use crate::store::Inserted;
 
-/// Uploads at once; each has at most one part in memory.
+/// Uploads at once; each has at most 5 MiB in memory.
 const UPLOADS: usize = 16;
 /// Uploads of one org at once.
 const OF_ORG: usize = 4;

@@ -38,7 +38,7 @@ use crate::relay::splitter::Place;
 use crate::relay::{Chunk, Live, Splitter};
 use crate::store::Step;
 use reading::{Read, Reading};
-use storing::Shelf;
+use storing::{Going, Shelf};
 
 /// Parts that wait for the task.
 const PARTS: usize = 64;
@@ -98,6 +98,7 @@ pub(super) fn start(link: &Arc<NodeLink>, job: &JobId) -> mpsc::Sender<Part> {
         splitter: Splitter::at(Place::default()),
         pending: Vec::new(),
         pending_bytes: 0,
+        going: None,
         flush_at: Instant::now(),
         again: storing::AGAIN_FIRST,
         stored: None,
@@ -122,6 +123,8 @@ struct Execution {
     /// Whole frames to be stored.
     pending: Vec<Chunk>,
     pending_bytes: usize,
+    /// Those before them, on their way.
+    going: Option<Going>,
     /// When they are stored at the latest.
     flush_at: Instant,
     /// The pause after the next failure.
@@ -141,6 +144,7 @@ enum Next {
     Part(Option<Part>),
     Read(Read),
     Flush,
+    Arrived(Result<(), Error>),
 }
 
 impl Execution {
@@ -161,6 +165,7 @@ impl Execution {
                 }
                 Next::Read(read) => self.read(read).await,
                 Next::Flush => self.flush().await,
+                Next::Arrived(outcome) => self.arrived(outcome),
             };
             self.report(outcome);
         }
@@ -173,10 +178,12 @@ impl Execution {
     }
 
     async fn next(&mut self, inbox: &mut mpsc::Receiver<Part>) -> Next {
-        let (flush_at, waits) = (self.flush_at, !self.pending.is_empty());
+        let has_failed = self.going.as_ref().is_some_and(Going::has_failed);
+        let (flush_at, waits) = (self.flush_at, has_failed || !self.pending.is_empty());
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(flush_at), if waits => Next::Flush,
+            outcome = storing::end_of(&mut self.going) => Next::Arrived(outcome),
             read = self.reading.next() => Next::Read(read),
             part = inbox.recv() => Next::Part(part),
         }

@@ -132,6 +132,7 @@ impl Execution {
             }
             Ok((receipt, job))
         })?;
+        self.arrive_surely().await?;
         let (objects, key, pending) = (&self.link.app.objects, &self.live.key, &self.pending);
         let packed = self
             .shelf
@@ -146,6 +147,7 @@ impl Execution {
             .patiently(|| async { Ok(store.record_result(&org.id, result.clone()).await?) })
             .await?;
         if let Some(upto) = upto {
+            self.pending.clear();
             self.settled(upto);
         }
         Ok(Ended {
