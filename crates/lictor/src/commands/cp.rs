@@ -4,9 +4,10 @@
 //! Each file is a job of its own, one after the other.
 //!
 //! to nodes    digest -> upload to the hub -> signed job -> followed to its verified end
-//! from one    signed job -> its output into a file -> held against the receipt -> unpacked -> its place
+//! from one    signed job -> its output unpacked aside as it comes -> held against the receipt -> its place
 //! ```
 
+mod arriving;
 mod from;
 mod to;
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::args::{Targets, UsedSecret, WorkspaceCommand, Workspaces};
 use crate::commands::bring::Asked;
 use crate::commands::choice;
-use crate::commands::watch::Inlet;
+use crate::commands::watch::FileInlet;
 use crate::escape::escape;
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
@@ -60,7 +60,7 @@ pub(crate) async fn run(session: &Session, args: &Workspaces) -> Result {
         key: &key,
     };
     let mut answer = session.scratch().doing("make a file for the answer")?;
-    let inlet = Inlet::new(&answer, most);
+    let inlet = FileInlet::new(&answer, most);
     let status = asked.bring(&job, &inlet).await?;
     if status != Status::OK {
         return Ok(status);
