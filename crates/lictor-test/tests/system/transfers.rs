@@ -15,7 +15,7 @@ use lictor_proto::Digest;
 use lictor_test::{Cable, Cli, Lab, LabOptions, Split, SplitOptions, can_make_namespaces, skip, wait_until};
 use tempfile::TempDir;
 
-use crate::steps::{SOON, audits_hold};
+use crate::steps::{SOON, audits_hold, rss_anon};
 
 const MIB: u64 = 1024 * 1024;
 /// More than any standard input may have.
@@ -268,6 +268,46 @@ fn several_files_go_and_come_by_one_command_each_by_a_job_of_its_own() -> Result
     }
     ensure!(fs::read(at.join("there/a"))? == b"first");
     audits_hold(lab.cli())
+}
+
+/// What anybody may have in memory of a file on its way, whatever its size.
+const IN_MEMORY: u64 = 48 * MIB;
+
+#[test]
+fn a_file_that_goes_either_way_stays_out_of_everybodys_memory() -> Result<()> {
+    let mut split = Split::start()?;
+    let (_dir, at) = place()?;
+    let (file, to, back) = (at.join("here"), at.join("there"), at.join("back"));
+    noise(&file, LARGE)?;
+    let here = |path: &Path| path.to_str().map(str::to_owned).context("path");
+    // Whatever is needed once is needed for a small one, too.
+    let small = at.join("small");
+    fs::write(&small, "little")?;
+    let first = ["cp", &here(&small)?, &there(&at.join("first"))?];
+    succeeds(begin(split.cli(), &first)?)?;
+    for words in [
+        ["cp", &here(&file)?, &there(&to)?],
+        ["cp", &there(&file)?, &here(&back)?],
+    ] {
+        let all = [split.hub()?.pid(), split.agent()?.pid()];
+        let before = [rss_anon(all[0])?, rss_anon(all[1])?, 0];
+        let mut copy = begin(split.cli(), &words)?;
+        let all = [all[0], all[1], copy.id()];
+        let mut most = before;
+        wait_until("the end of the copy", SOON * 10, || {
+            for (most, pid) in most.iter_mut().zip(all) {
+                *most = rss_anon(pid).unwrap_or_default().max(*most);
+            }
+            !matches!(copy.try_wait(), Ok(None))
+        })?;
+        succeeds(copy)?;
+        for (name, (most, before)) in ["hub", "agent", "CLI"].iter().zip(most.iter().zip(before)) {
+            let grown = most - before;
+            ensure!(grown < IN_MEMORY, "{name} grew by {grown} bytes: {words:?}");
+        }
+    }
+    ensure!(digest(&to)? == digest(&back)?, "another file");
+    audits_hold(split.cli())
 }
 
 /// A small file system, until it is dropped.
