@@ -13,6 +13,8 @@
 mod args;
 mod commands;
 mod escape;
+#[cfg(all(test, feature = "hub", feature = "agent"))]
+mod examples;
 mod exit;
 mod failure;
 mod out;
