@@ -41,12 +41,43 @@ pub struct AgentConfig {
     /// How much of root filesystems is kept.
     #[serde(default)]
     pub rootfs: Rootfs,
+    /// How files are downloaded that jobs put here from URLs.
+    #[serde(default)]
+    pub downloads: Downloads,
     /// What sandboxes are made with.
     #[serde(default)]
     pub sandbox: Sandbox,
     /// What fetches root filesystems; who starts the agent says it, no file does.
     #[serde(skip)]
     pub puller: Option<lictor_warden::Puller>,
+    /// What downloads files, likewise.
+    #[serde(skip)]
+    pub downloader: Option<lictor_warden::Downloader>,
+}
+
+/// How files are downloaded that jobs put here from URLs. Where from is said by the law.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Downloads {
+    /// How many at once.
+    pub at_once: NonZeroUsize,
+    /// How often one that brings nothing new is tried before its job is refused.
+    pub tries: NonZeroUsize,
+    /// Seconds in which at least 64 KiB have to come.
+    pub stall_s: NonZeroU32,
+    /// Certificates of authorities that are trusted besides the machine's, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Downloads {
+    fn default() -> Self {
+        Self {
+            at_once: const { NonZeroUsize::new(4).unwrap() },
+            tries: const { NonZeroUsize::new(5).unwrap() },
+            stall_s: const { NonZeroU32::new(60).unwrap() },
+            ca_file: None,
+        }
+    }
 }
 
 /// What sandboxes are made with; what is not set is what every host has by itself.
@@ -199,8 +230,10 @@ impl AgentConfig {
             drain_grace_s: drain_grace(),
             limits: Limits::default(),
             rootfs: Rootfs::default(),
+            downloads: Downloads::default(),
             sandbox: Sandbox::default(),
             puller: None,
+            downloader: None,
         }
     }
 
@@ -215,6 +248,7 @@ impl AgentConfig {
         lictor_warden::Config {
             rootfs,
             puller: self.puller.clone(),
+            downloader: self.downloader.clone(),
             max_jobs: limits.max_jobs.get(),
             max_queued: limits.max_queued.get(),
             max_waiting: limits.max_waiting.get(),

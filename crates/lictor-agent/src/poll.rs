@@ -20,6 +20,7 @@ use lictor_link::hyper;
 use lictor_proto::Digest;
 use lictor_proto::agent::stream::Message;
 use lictor_proto::agent::{Event, Heartbeat, Reply, Request};
+use lictor_proto::api::StartedReport;
 use lictor_proto::code::{Code, Refusal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -103,7 +104,9 @@ async fn listen(session: &Session, beats: watch::Sender<Option<Box<Heartbeat>>>)
                 beats.send_replace(Some(beat));
                 continue;
             }
-            Message::Event(Event::Started { job, at }) => (job, News::Started(at)),
+            Message::Event(Event::Started { job, at, firing }) => {
+                (job, News::Started(StartedReport { at, firing }))
+            }
             Message::Event(Event::Finished(finished)) => (finished.job, News::Finished(finished)),
             // The bytes are in the spool as well; reading them there keeps one order and one offset.
             Message::Event(Event::OutputWaiting { job, .. }) | Message::Output { job, .. } => {

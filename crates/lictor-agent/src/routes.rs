@@ -139,8 +139,20 @@ async fn health() -> Response {
     })
 }
 
-async fn events(State(app): State<Arc<App>>) -> Response {
-    stream::events(app.port.events(), app.stop.clone()).into_response()
+/// What a hub wants of the events.
+#[derive(serde::Deserialize)]
+struct Wanted {
+    /// Also what was fired, where something started that it has not handed over; hubs of before have no word for it.
+    #[serde(default)]
+    firings: bool,
+}
+
+async fn events(State(app): State<Arc<App>>, Query(wanted): Query<Wanted>) -> Response {
+    let feed = match wanted.firings {
+        true => app.port.events(),
+        false => Box::new(stream::WithoutFirings(app.port.events())),
+    };
+    stream::events(feed, app.stop.clone()).into_response()
 }
 
 async fn ask(State(app): State<Arc<App>>, body: Body) -> Response {

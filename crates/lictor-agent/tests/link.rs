@@ -222,6 +222,7 @@ async fn events_arrive_in_order_and_again_on_a_new_link() {
         agent.warden.says(Message::Event(Event::Started {
             job,
             at: Timestamp::from_millis(1),
+            firing: None,
         }));
     }
     for _ in 0..2 {
@@ -245,6 +246,32 @@ async fn events_arrive_in_order_and_again_on_a_new_link() {
         drop((peer, body)); // the hub goes away, and the agent comes back by itself
     }
     assert_eq!(agent.hub.link_keys.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_was_fired_is_told_to_a_hub_that_asks_for_it_and_to_no_other() {
+    let mut agent = agent().await;
+    agent.warden.says(Message::Event(Event::Started {
+        job: Digest::of(b"firing"),
+        at: Timestamp::from_millis(1),
+        firing: Some("what it is".to_owned()),
+    }));
+    let peer = agent.link().await;
+    for (path, told) in [("/v1/events?firings=true", true), ("/v1/events", false)] {
+        let mut body = peer.stream(path, WITHIN).await.unwrap();
+        let mut decoder = Decoder::default();
+        let message = loop {
+            if let Some(message) = decoder.next_message().unwrap() {
+                break message;
+            }
+            let frame = tokio::time::timeout(WITHIN, body.frame()).await.unwrap();
+            decoder.push(&frame.unwrap().unwrap().into_data().unwrap());
+        };
+        assert!(
+            matches!(&message, Message::Event(Event::Started { firing, .. }) if firing.is_some() == told),
+            "{path}: {message:?}"
+        );
+    }
 }
 
 #[tokio::test]

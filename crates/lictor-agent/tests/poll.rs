@@ -159,6 +159,7 @@ async fn a_job_goes_through_although_the_hub_fails_now_and_then() {
     warden.says(Message::Event(Event::Started {
         job,
         at: Timestamp::now(),
+        firing: None,
     }));
     warden.says(Message::Event(Event::Finished(Box::new(Finished {
         job,
@@ -258,6 +259,7 @@ async fn orders_in_hand_are_answered_although_a_report_failed() {
     warden.says(Message::Event(Event::Started {
         job,
         at: Timestamp::now(),
+        firing: None,
     }));
     let mut got = state.got.subscribe();
     let answered = got.wait_for(|got| got.answers.len() == 2);

@@ -125,6 +125,8 @@ event_types! {
     JournalRepaired = "journal_repaired", Agent, "A torn end of the journal was cut off at start.";
     RootfsFetched = "rootfs_fetched", Agent, "A root filesystem that a job's profile names was fetched from its registry.";
     RootfsFetchFailed = "rootfs_fetch_failed", Agent, "A root filesystem that a job's profile names could not be fetched.";
+    FileDownloaded = "file_downloaded", Agent, "A file that a job puts on the node has come from its URL, as it was signed.";
+    DownloadFailed = "download_failed", Agent, "A file that a job puts on the node could not be downloaded, and the job was refused.";
     DiskFull = "disk_full", Agent, "The journal could not be written; nothing new is started.";
     EventsSuppressed = "events_suppressed", Agent, "So many refusals of one kind came that only their number was recorded.";
     HubStarted = "hub_started", Hub, "The hub started.";

@@ -1,7 +1,7 @@
 //! What a job has brought from a node, as files of this machine.
 //!
-//! The stream ([`lictor_proto::files`]) is read only after it has been held against the node's receipt, and all the
-//! same nothing in it is believed: a node may be in somebody else's hands.
+//! The stream ([`lictor_proto::files`]) is read as it comes, before it has been held against the node's receipt, and
+//! nothing in it is believed: who unpacks it shows nothing of it before that. A node may be in somebody else's hands, too.
 //!
 //! # Invariants
 //! - Nothing is written but below a place that did not exist before, and no name leads out of it.
@@ -12,10 +12,18 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use lictor_proto::files::{MAGIC, RECORD, Record, Skip};
 use lictor_proto::{Digest, limits};
 use sha2::{Digest as _, Sha256};
+
+/// Bytes that are read, hashed and written at once: what the processor still has at hand.
+const PIECE: usize = 128 * 1024;
+
+/// After so many bytes of a file the disk is asked to begin with them: the sync at its end then waits for the last ones
+/// only.
+const EARLY: u64 = 64 * 1024 * 1024;
 
 /// SHA-256 of what comes piece by piece.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +89,7 @@ pub fn unpack(stream: impl Read, to: &Path, max_bytes: u64) -> Result<Unpacked, 
         to,
         said_left: limits::MANIFEST,
         content_left: max_bytes,
+        piece: vec![0; PIECE],
     };
     let mut found = Unpacked::default();
     let mut magic = [0; MAGIC.len()];
@@ -123,6 +132,7 @@ struct Reading<'a, R> {
     said_left: u64,
     /// Bytes of content that may still come.
     content_left: u64,
+    piece: Vec<u8>,
 }
 
 impl<R: Read> Reading<'_, R> {
@@ -198,6 +208,7 @@ impl<R: Read> Reading<'_, R> {
         });
         let mut file: File = options.open(&place).map_err(failed)?;
         let mut whole = Sha256::new();
+        let mut early = Early::default();
         let mut written = 0;
         loop {
             match self.record()? {
@@ -209,14 +220,21 @@ impl<R: Read> Reading<'_, R> {
                     let left = self.content_left.checked_sub(size as u64);
                     self.content_left =
                         left.ok_or_else(|| FilesError::TooMuch("there is too much content".to_owned()))?;
-                    let mut chunk = vec![0; size];
-                    self.exactly(&mut chunk)?;
-                    if Digest::of(&chunk) != sha256 {
+                    let mut hash = Sha256::new();
+                    let mut piece = std::mem::take(&mut self.piece);
+                    for at in (0..size).step_by(PIECE) {
+                        let piece = &mut piece[..PIECE.min(size - at)];
+                        self.exactly(piece)?;
+                        hash.update(&*piece);
+                        whole.update(&*piece);
+                        file.write_all(piece).map_err(failed)?;
+                    }
+                    self.piece = piece;
+                    if sha256 != Digest(hash.finalize().into()) {
                         return Err(malformed("a chunk is not what its digest says"));
                     }
-                    whole.update(&chunk);
-                    written += chunk.len() as u64;
-                    file.write_all(&chunk).map_err(failed)?;
+                    written += size as u64;
+                    early.written(written, &place);
                 }
                 Record::FileEnd { size, sha256 } => {
                     if size != written || sha256 != Digest(whole.finalize().into()) {
@@ -228,6 +246,27 @@ impl<R: Read> Reading<'_, R> {
                 _ => return Err(malformed("a file without an end")),
             }
         }
+    }
+}
+
+/// Syncs of a file that begin before its end.
+#[derive(Default)]
+struct Early {
+    at: u64,
+    under_way: Option<JoinHandle<()>>,
+}
+
+impl Early {
+    /// So much is written: begins one beside the writing, if it is worth it and none is under way. What it says counts
+    /// for nothing: it has a file of its own, and the sync at the end is told of every failure, too.
+    fn written(&mut self, written: u64, place: &Path) {
+        if written - self.at < EARLY || self.under_way.as_ref().is_some_and(|t| !t.is_finished()) {
+            return;
+        }
+        let Ok(file) = File::open(place) else { return };
+        self.at = written;
+        let sync = move || drop(file.sync_data());
+        self.under_way = std::thread::Builder::new().spawn(sync).ok();
     }
 }
 

@@ -66,6 +66,24 @@ pub struct JobOptions {
     pub after: Vec<Digest>,
 }
 
+impl JobOptions {
+    /// What is asked for where nothing else is said: no input, no secrets, no reason, no order, no retry.
+    #[must_use]
+    pub fn new(nodes: Vec<NodeId>, profile: Name, valid: Duration) -> Self {
+        Self {
+            nodes,
+            profile,
+            stdin: Stdin::NONE,
+            reason: String::new(),
+            valid,
+            retry_of: None,
+            expect: Expect::default(),
+            secrets: Vec::new(),
+            after: Vec::new(),
+        }
+    }
+}
+
 /// When a job is to be done again and again.
 #[derive(Debug, Clone)]
 pub struct Recurrence {
@@ -150,7 +168,7 @@ impl<'a> Signer<'a> {
     }
 
     /// Signs a schedule: the job again and again, for as long as its options say that it is valid. It has no standard
-    /// input and no secrets, and tries nothing again.
+    /// input, and tries nothing again.
     ///
     /// # Errors
     /// The refusal of whichever rule it breaks, or [`Code::Internal`] without randomness.
@@ -175,7 +193,7 @@ impl<'a> Signer<'a> {
             kind: spec.kind(),
             spec,
             profile: options.profile,
-            secrets: Default::default(),
+            secrets: options.secrets,
             expect: options.expect,
             reason: options.reason,
             cron: when.cron,

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod notify;
 pub mod objects;
 pub mod orgs;
+mod papers;
 pub mod queue;
 pub mod retention;
 pub mod rollouts;

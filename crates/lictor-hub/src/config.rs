@@ -126,6 +126,14 @@ pub struct SmtpSettings {
     pub from: String,
 }
 
+impl SmtpSettings {
+    /// Whether it is on this machine.
+    fn is_here(&self) -> bool {
+        let ip = self.host.parse::<std::net::IpAddr>();
+        self.host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
 /// How the connection to the server is protected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -277,6 +285,15 @@ impl HubConfig {
         if most.into_iter().map(Some).chain(of_org).any(|n| n == Some(0)) {
             return Err(ConfigError::Invalid(
                 "a limit that lets nothing through: it must be at least 1",
+            ));
+        }
+        if let Some(smtp) = &config.notify.smtp
+            && smtp.tls == SmtpTls::None
+            && smtp.password_file.is_some()
+            && !smtp.is_here()
+        {
+            return Err(ConfigError::Invalid(
+                "notify.smtp: tls = \"none\" would send the password over an open line; \"starttls\" or \"tls\" does not",
             ));
         }
         if config.lease_seconds < 40 {

@@ -1,6 +1,7 @@
 //! A running hub: started from its configuration, stopped in order.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,12 @@ use crate::config::{ConfigError, HubConfig};
 use crate::link::Registry;
 use crate::listener::{Listener, Patience, Plain};
 use crate::relay::LiveBook;
-use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Begun, StoreError};
 use crate::{api, tasks, tls};
 
+/// Its database, in its directory.
+const DATABASE: &str = "hub.db";
 /// How often leases and validities are looked at.
 const REAP_EVERY: Duration = Duration::from_secs(2);
 
@@ -81,56 +84,14 @@ impl Hub {
     /// [`StartError`].
     pub async fn start(config: HubConfig) -> Result<Self, StartError> {
         lictor_link::install_crypto_provider();
-        let dir = &config.dir;
-        std::fs::create_dir_all(dir).map_err(|e| StartError::Dir(dir.display().to_string(), e))?;
+        make_private(&config.dir)?;
         let mut names = config.names.clone();
         names.push(config.listen.ip().to_string());
         names.push("localhost".to_owned());
-        let keys = tls::open(&dir.join("tls"), &names)?;
+        let keys = tls::open(&config.dir.join("tls"), &names)?;
         let writer = TaskTracker::new();
-        let objects = match &config.s3 {
-            None => Objects::local(&dir.join("objects"))?,
-            Some(s3) => {
-                let bucket = Objects::s3(s3, s3.keys()?).map_err(StartError::Bucket)?;
-                bucket.try_out().await.map_err(StartError::Bucket)?;
-                bucket
-            }
-        };
-        let store = SqliteStore::open(&dir.join("hub.db"), &writer).await?;
-        let tracker = TaskTracker::new();
-        let notifier = Notifier::new(config.notify.clone(), &tracker).map_err(StartError::Notify)?;
-        let app = Arc::new(App {
-            notifier,
-            store: Arc::new(store),
-            objects,
-            stdin: StdinGate::new(config.max_stored_mib_per_org << 20),
-            retention: config.retention(),
-            queue: QueueBook::new(config.limits(), config.retention().jobs),
-            running: RunningBook::new(config.limits()),
-            rates: RateBook::new(config.rate()),
-            rollouts: RolloutBook::default(),
-            orgs: OrgBook::default(),
-            tokens: TokenBook::default(),
-            links: Registry::default(),
-            live: LiveBook::default(),
-            tasks: tracker,
-            stop: CancellationToken::new(),
-            times: Times {
-                lease: config.lease(),
-                reap_every: REAP_EVERY,
-            },
-        });
-        app.load_orgs().await?;
-        // Nobody could renew a lease while the hub was away.
-        app.store.renew_all(Timestamp::now().plus(config.lease())).await?;
-        for key in app.store.under_way().await? {
-            app.running.enter(&key);
-        }
-        app.note(
-            None,
-            Event::new(EventType::HubStarted).with("version", env!("CARGO_PKG_VERSION")),
-        )
-        .await;
+        let app = Arc::new(open(&config, &writer).await?);
+        let left = restore(&app).await?;
         let listen = |e| StartError::Listen(config.listen, e);
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
         let addr = tcp.local_addr().map_err(listen)?;
@@ -148,6 +109,7 @@ impl Hub {
         app.resume_rollouts().await?;
         app.tasks.spawn(tasks::reap(app.clone()));
         app.tasks.spawn(tasks::sweep(app.clone()));
+        app.tasks.spawn(tasks::abort_uploads(app.clone(), left));
         app.tasks.spawn(notify::deliver(app.clone()));
         app.tasks.spawn(notify::watch(app.clone()));
         tracing::info!(%addr, "the hub listens");
@@ -196,6 +158,87 @@ impl Hub {
         self.writer.close();
         self.writer.wait().await;
     }
+}
+
+/// The directory, and the database in it, which nobody but the hub's user reads: outputs, tokens' hashes and webhooks'
+/// secrets are in there. A directory that was there keeps its mode.
+fn make_private(dir: &Path) -> Result<(), StartError> {
+    let failed = |e| StartError::Dir(dir.display().to_string(), e);
+    if let Some(above) = dir.parent() {
+        std::fs::create_dir_all(above).map_err(failed)?;
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    match builder.create(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(e)),
+        _ => {}
+    }
+    // SQLite gives the files beside it the same mode. An empty file is an empty database.
+    let file = options.open(dir.join(DATABASE)).map_err(failed)?;
+    #[cfg(unix)]
+    {
+        let only_its_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        file.set_permissions(only_its_owner).map_err(failed)?;
+    }
+    drop(file);
+    Ok(())
+}
+
+/// Everything that the hub's parts share, as the configuration wants it.
+async fn open(config: &HubConfig, writer: &TaskTracker) -> Result<App, StartError> {
+    let objects = match &config.s3 {
+        None => Objects::local(&config.dir.join("objects"))?,
+        Some(s3) => {
+            let bucket = Objects::s3(s3, s3.keys()?).map_err(StartError::Bucket)?;
+            bucket.try_out().await.map_err(StartError::Bucket)?;
+            bucket
+        }
+    };
+    let store = SqliteStore::open(&config.dir.join(DATABASE), writer).await?;
+    let tasks = TaskTracker::new();
+    let notifier = Notifier::new(config.notify.clone(), &tasks).map_err(StartError::Notify)?;
+    Ok(App {
+        notifier,
+        store: Arc::new(store),
+        objects,
+        stdin: StdinGate::new(config.max_stored_mib_per_org << 20),
+        retention: config.retention(),
+        queue: QueueBook::new(config.limits(), config.retention().jobs),
+        running: RunningBook::new(config.limits()),
+        rates: RateBook::new(config.rate()),
+        rollouts: RolloutBook::default(),
+        orgs: OrgBook::default(),
+        tokens: TokenBook::default(),
+        links: Registry::default(),
+        live: LiveBook::default(),
+        tasks,
+        stop: CancellationToken::new(),
+        times: Times {
+            lease: config.lease(),
+            reap_every: REAP_EVERY,
+        },
+    })
+}
+
+/// What an earlier hub has left; gives the uploads that it had begun.
+async fn restore(app: &App) -> Result<Vec<Begun>, StartError> {
+    app.load_orgs().await?;
+    // Nobody could renew a lease while the hub was away.
+    app.store
+        .renew_all(Timestamp::now().plus(app.times.lease))
+        .await?;
+    for key in app.store.under_way().await? {
+        app.running.enter(&key);
+    }
+    let started = Event::new(EventType::HubStarted).with("version", env!("CARGO_PKG_VERSION"));
+    app.note(None, started).await;
+    Ok(app.store.uploads().await?)
 }
 
 /// The process's metrics; one recorder, however many hubs run in it (tests).

@@ -4,6 +4,7 @@
 //!   tracker  reads events, keeps one task per execution, probes, watches the law   (link/tracker.rs)
 //!   input    a job's input on its way to a node                                    (link/input.rs)
 //!   offers   one task per offer: stdin, offer, again later if the node says so     (link/offer.rs)
+//!   cancels  told until the node has answered                                      (link/cancels.rs)
 //!   execution  relays output, stores it, records the result, acknowledges          (link/execution.rs)
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! - A newer link of a node replaces the older; of one node, one link is in the book.
 //! - The end of a link ends no job: what it worked on stays with the node, which says it all again.
 
+mod cancels;
 pub mod execution;
 pub mod input;
 pub mod offer;
@@ -22,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lictor_link::h2::UPLOADS;
+use lictor_link::h2::{SMALL_UPLOADS, UPLOADS};
 use lictor_proto::agent::{Heartbeat, LawDocs, LawHeld, Reply, Request};
 use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
@@ -36,7 +38,9 @@ pub use offer::Offered;
 pub use peer::{NodePeer, PeerError};
 
 /// Offers under way to one node.
-const OFFERS: usize = 64;
+const OFFERS: usize = 48;
+/// And of jobs with an input that may take long to go: they keep none of the others waiting.
+const LARGE_OFFERS: usize = UPLOADS;
 
 /// A connected node.
 pub struct NodeLink {
@@ -45,8 +49,11 @@ pub struct NodeLink {
     pub node: KnownNode,
     peer: Arc<dyn NodePeer>,
     offers: Semaphore,
+    large_offers: Semaphore,
     /// Inputs of jobs under way.
     uploads: Semaphore,
+    /// And those that go in one piece.
+    small_uploads: Semaphore,
     held: Mutex<Option<LawHeld>>,
     mail: mpsc::Sender<Box<tracker::Mail>>,
     /// Ends the link.
@@ -65,7 +72,9 @@ impl NodeLink {
             node,
             peer,
             offers: Semaphore::new(OFFERS),
+            large_offers: Semaphore::new(LARGE_OFFERS),
             uploads: Semaphore::new(UPLOADS),
+            small_uploads: Semaphore::new(SMALL_UPLOADS),
             held: Mutex::default(),
             mail,
             stop: app.stop.child_token(),

@@ -23,7 +23,7 @@ use lictor_proto::doc::{NodeKind, Origin};
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 pub use contract::{Executions, Grants, Jobs, Leases, Logs, Nodes, Orgs, Secrets, Store, Tokens, Trail};
-pub use notices::{DueNotice, Notice, Notices, NotifyTarget, QuietNode};
+pub use notices::{Busy, DueNotice, Notice, Notices, NotifyTarget, QuietNode, Tested};
 pub use retained::{Depth, Followed, Forgotten, Keep, Quarantined, Retained};
 pub use rollouts::{RolloutRow, Rollouts, Turn};
 
@@ -273,6 +273,21 @@ pub struct DocumentRow {
     pub wire: Wire,
 }
 
+/// A signed document of a person about a job, verified.
+#[derive(Debug, Clone)]
+pub struct Paper {
+    /// What it is.
+    pub kind: JobDocument,
+    /// Its digest.
+    pub digest: Digest,
+    /// It.
+    pub wire: Wire,
+    /// Who signed it.
+    pub signer: Name,
+    /// When.
+    pub issued_at: Timestamp,
+}
+
 /// The kinds of document that belong to a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // the words say it
@@ -322,6 +337,15 @@ pub struct SegmentRow {
     pub stderr_at: u64,
     /// The bytes.
     pub body: SegmentBody,
+}
+
+/// An upload into a bucket that was begun, by what the bucket knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The object that it is to be.
+    pub path: String,
+    /// Its id.
+    pub upload_id: String,
 }
 
 /// One version of a secret.

@@ -7,7 +7,7 @@ use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::{Code, Timestamp};
 
 use crate::app::{App, Error};
-use crate::store::ExecutionKey;
+use crate::store::{Begun, ExecutionKey};
 
 /// Looks at leases and validities until the hub stops.
 pub(crate) async fn reap(app: Arc<App>) {
@@ -46,8 +46,15 @@ pub(crate) async fn sweep(app: Arc<App>) {
     stop.run_until_cancelled(sweeping).await;
 }
 
+/// Aborts what an earlier hub had begun to store, unless the hub stops before.
+pub(crate) async fn abort_uploads(app: Arc<App>, left: Vec<Begun>) {
+    let stop = app.stop.clone();
+    stop.run_until_cancelled(app.abort_uploads(left)).await;
+}
+
 /// The counts that bound the queues and show in the metrics.
 async fn count(app: &App) -> Result<(), Error> {
+    app.queue.reading();
     let depths = app.store.open().await?;
     app.queue.read(&depths, app.store.jobs_stored().await?);
     for state in [

@@ -21,6 +21,8 @@ pub const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 pub const BODY_STREAMS: usize = 28;
 /// Requests with a large body (a piece of standard input) at once: the same rule in the other direction.
 pub const UPLOADS: usize = 16;
+/// And with one that is sent at once, and waits for none of those.
+pub const SMALL_UPLOADS: usize = 8;
 /// Streams of any kind at once.
 pub const STREAMS: u32 = 128;
 /// Pings are sent this often, also on an idle link.
@@ -32,7 +34,7 @@ const FRAME: u32 = 16 * 1024;
 const HEADERS: u32 = 16 * 1024;
 
 const _: () = assert!(BODY_STREAMS as u64 * STREAM_WINDOW as u64 + (4 << 20) <= CONNECTION_WINDOW as u64);
-const _: () = assert!(UPLOADS <= BODY_STREAMS);
+const _: () = assert!(UPLOADS + SMALL_UPLOADS <= BODY_STREAMS);
 
 /// Starts hyper's tasks where their owner can wait for them.
 #[derive(Debug, Clone)]

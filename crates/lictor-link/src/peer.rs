@@ -151,13 +151,13 @@ impl Peer {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Opens the one stream that is always open and always read: the agent's events. It takes no slot, and its
-    /// window comes out of the 4 MiB that the slots leave.
+    /// Opens the one stream that is always open and always read: the agent's events, what is fired by schedules among
+    /// them. It takes no slot, and its window comes out of the 4 MiB that the slots leave.
     ///
     /// # Errors
     /// As [`Peer::stream`].
     pub async fn events(&self, deadline: Duration) -> Result<SlottedBody, LinkError> {
-        tokio::time::timeout(deadline, self.open("/v1/events", None))
+        tokio::time::timeout(deadline, self.open("/v1/events?firings=true", None))
             .await
             .map_err(|_| LinkError::Timeout(deadline))?
     }

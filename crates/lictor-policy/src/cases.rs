@@ -10,7 +10,7 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lictor_proto::doc::{Cancel, Job, NodeKind, Origin, Stdin, Workspace};
+use lictor_proto::doc::{Cancel, FileUrl, GitCommit, Job, NodeKind, Origin, Stdin, Workspace};
 use lictor_proto::{Code, Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::profiles::parse_duration;
@@ -48,6 +48,8 @@ pub struct Case {
     pub interpreter: Option<Name>,
     /// Where a file is put on the node; in place of a command.
     pub fetch: Option<String>,
+    /// Where the node fetches it from; from the hub when left out.
+    pub url: Option<FileUrl>,
     /// What is brought from the node; in place of a command.
     pub collect: Option<String>,
     /// What is done with a workspace, as the spec of a job has it; in place of a command.
@@ -82,6 +84,8 @@ pub struct Case {
     pub stdin: Option<String>,
     /// The kept sandbox that the job names.
     pub sandbox: Option<Name>,
+    /// The commit that is brought before it begins.
+    pub git: Option<GitCommit>,
     /// The secrets that the job uses.
     #[serde(default)]
     pub secrets: Vec<CaseSecret>,
@@ -281,6 +285,9 @@ impl Case {
                 "a case names argv, a script, fetch, collect or workspace, and a profile; or it is a cancel"
                     .into(),
             );
+        }
+        if self.url.is_some() && self.fetch.is_none() {
+            return Err("a url goes with fetch".into());
         }
         if self.script.is_some() && self.named_script.is_some() {
             return Err("a case has one of script and named_script".into());

@@ -32,7 +32,7 @@ pub(crate) fn run(
     facts: &Facts,
     action: &Action,
 ) -> Result<Context, ContextError> {
-    let mut pairs: Pairs = Vec::with_capacity(45);
+    let mut pairs: Pairs = Vec::with_capacity(50);
     match &job.spec {
         Spec::Exec(exec) => command(&exec.argv, &mut pairs),
         Spec::Script(script) => {
@@ -46,6 +46,7 @@ pub(crate) fn run(
     found(facts, &mut pairs)?;
     terms(job, profile, &mut pairs);
     chosen(job, profile, &mut pairs)?;
+    workspace::git(job.spec.git(), &mut pairs);
     match action {
         Action::Exec | Action::ShellOpaque { .. } | Action::Fetch | Action::Collect | Action::Workspace => {}
         Action::Shell(code) => {

@@ -229,6 +229,9 @@ fn terms<'a>(law: &Law, inputs: &Inputs<'a>) -> Result<(&'a Operator, &'a Profil
     if let Spec::Script(script) = &job.spec {
         profile.check_interpreter(&script.interpreter, &facts.program.path)?;
     }
+    if let Some((url, _)) = job.download() {
+        profile.fetch_rules(&job.profile, url)?;
+    }
     if job.expires_at.since(job.issued_at) > files.fleet.max_job_validity {
         let text = format!(
             "the law caps validity at {} s",

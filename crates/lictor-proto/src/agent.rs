@@ -234,6 +234,9 @@ pub enum Event {
         job: Digest,
         /// When.
         at: Timestamp,
+        /// Of a firing, which nobody has heard of before: its schedule and its nominal time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        firing: Option<Wire>,
     },
     /// Output beyond what is sent along by itself waits to be read from this log position.
     OutputWaiting {

@@ -433,11 +433,14 @@ pub struct PollAnswer {
 /// is only stored, for a log that has ended;
 /// `POST .../result` (body: [`crate::agent::Finished`]) with [`ResultStored`] after a synced commit, or 409.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartedReport {
     /// When the process was started.
     pub at: Timestamp,
+    /// Of a firing of a schedule, which nobody has heard of before: that schedule and the nominal time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firing: Option<String>,
 }
 
 /// How far a log is stored.

@@ -131,12 +131,14 @@ codes! {
     AfterWaiting = "after_waiting", "The job comes after another one, which has not ended on this node.", "It begins by itself when that has ended; `lictor job ID` names the other.";
     ScheduleOverlap = "schedule_overlap", "The firing before it still ran, and the schedule says that such times are left out.", "Have it fire less often, give the work a shorter --timeout, or sign the schedule with --overlap wait.";
     ScheduleMissed = "schedule_missed", "A time of the schedule passed while it could not be fired.", "Sign the schedule with --missed once if the last missed time is to be made up for.";
+    FiringUnjudged = "firing_unjudged", "The hub's time zones know no such time of the schedule, so it cannot tell whether the node fired at one of its times.", "Hold it against the schedule with `lictor schedule show`; bring hub, nodes and clients to one version.";
     ScheduleGated = "schedule_gated", "Policy wants approvals or a release for this, and a schedule can have none.", "Run it with `lictor run`, which people can approve; or change the policy for what is scheduled.";
     TooManyJobs = "too_many_jobs", "The node runs as many jobs as it may.", "It is tried again by itself.";
     SandboxBusy = "sandbox_busy", "Another job works in the kept sandbox that this one names.", "It is tried again by itself.";
     SandboxLimit = "sandbox_limit", "The node keeps as many sandboxes, or as much in them, as it may.", "Remove some on the node: `lictor agent sandbox ls` and `rm NAME`; or raise persist.most or persist.bytes in the profile, or the agent's `[sandbox]` settings kept_most and kept_gib.";
     SandboxUnknown = "sandbox_unknown", "This node keeps no such sandbox, or no such snapshot of it.", "`lictor agent sandbox ls` lists what there is.";
     RootfsPulling = "rootfs_pulling", "The node is fetching the profile's root filesystem.", "It is tried again by itself; the message says what went wrong so far.";
+    Downloading = "downloading", "The node is downloading the file that the job puts there.", "The job starts by itself when the file has come; `lictor cancel ID` ends it.";
     Draining = "draining", "The agent is shutting down and takes no new work.", "It is tried again by itself once the agent is back.";
     // Policy
     NoMatch = "no_match", "No policy allows this.", "`lictor explain` shows what was asked; add a permit and push the bundle.";
@@ -165,7 +167,7 @@ codes! {
     ProgramNotFound = "program_not_found", "The program does not exist in the profile's root, or may not be executed.", "Check the path; a program without `/` is looked up in the profile's PATH.";
     ProgramChanged = "program_changed", "The program was changed between the decision and the start.", "Find out who writes to it; then run again.";
     StartFailed = "start_failed", "The process could not be started.", "The message has the system's reason.";
-    ContentMismatch = "content_mismatch", "The file's content does not match its signed digest and size.", "It was changed on the way; look at the hub.";
+    ContentMismatch = "content_mismatch", "The file's content does not match its signed digest and size.", "It was changed on the way, or where it comes from; look at the hub, or at what the URL gives.";
     DestinationRefused = "destination_refused", "The file cannot be put there: a link or a special file is on the way, a directory is missing, or it is the agent's own.", "Standard error has the path; name the real one.";
     DestinationExists = "destination_exists", "There is a file already.", "`--replace` puts the new one in its place.";
     DestinationFull = "destination_full", "There is not enough room for the file.", "Free space there.";
@@ -174,6 +176,8 @@ codes! {
     SourceMissing = "source_missing", "There is nothing at the path, or the profile's jobs may not read it.", "Check the path, and as whom the profile's jobs run.";
     SourceTooLarge = "source_too_large", "There is more than the job may bring.", "Raise --max-bytes, or name less.";
     GitFailed = "git_failed", "git could not do its part.", "Standard error has what git says: whether it is installed, what it could not reach, what is missing.";
+    UrlRefused = "url_refused", "The law does not let this profile's files come from there.", "List host and port in the profile's `fetch_from`; an address that is not public has to be in its `private` ranges, too.";
+    DownloadFailed = "download_failed", "The file could not be downloaded.", "The message has what went wrong; the node has what came so far for ten minutes, and a retry goes on from there.";
     TransferFailed = "transfer_failed", "The file could not be carried.", "Standard error has the system's reason.";
     TimedOut = "timed_out", "The wall time limit was reached and the process tree was ended.", "Raise --timeout if it needs longer.";
     Canceled = "canceled", "A signed cancel ended the job.", "Nothing.";

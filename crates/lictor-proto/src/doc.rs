@@ -19,6 +19,7 @@ mod schedule;
 mod secret;
 mod terms;
 mod transfer;
+mod url;
 mod work;
 mod workspace;
 
@@ -38,6 +39,7 @@ pub use schedule::{Fired, FiredWire, Missed, Origin, Overlap, Schedule};
 pub use secret::{Delivery, PAD, SECRET_FILES, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
 pub use terms::{LimitName, Terms};
 pub use transfer::{Collect, Fetch};
+pub use url::{FileUrl, NoFileUrl, Scheme};
 pub use work::{Exec, JobKind, Process, Script, ScriptSource, Spec};
 pub use workspace::{DiffTerms, GitCommit, Operation, Workspace};
 

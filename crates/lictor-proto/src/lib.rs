@@ -16,6 +16,7 @@
 //! | [`timetable`] | cron expressions with time zones |
 //! | [`code`] | every stable refusal and error code, with a sentence and a hint |
 //! | [`frame`] | the output frame: spool, link, segment and follower share it |
+//! | [`download`] | what a warden and its downloading process say to each other |
 //! | [`egress`] | rules, commands and records of the egress proxy |
 //! | [`agent`] | messages between the warden and whatever brings them: link, poll, direct |
 //! | [`api`] | the hub's HTTP API |
@@ -25,6 +26,7 @@ pub mod agent;
 pub mod api;
 pub mod code;
 pub mod doc;
+pub mod download;
 pub mod egress;
 pub mod envelope;
 pub mod files;

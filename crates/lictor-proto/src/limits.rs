@@ -64,6 +64,8 @@ pub const ARTIFACT: u64 = 4 * 1024 * 1024 * 1024;
 pub const MANIFEST: u64 = 64 * 1024 * 1024;
 /// A piece of a file that has a digest of its own.
 pub const CHUNK: usize = 5 * 1024 * 1024;
+/// Where a file is fetched from.
+pub const URL: usize = 2048;
 /// A path on a node.
 pub const PATH: usize = 4095;
 /// One output frame's payload.

@@ -6,6 +6,7 @@
 //! fires once, and `*` in minute or hour goes on through both. Source: the `croner` crate, which follows Vixie cron.
 
 use std::fmt;
+use std::time::Duration;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
@@ -13,6 +14,10 @@ use jiff::tz::TimeZone;
 
 use crate::limits;
 use crate::time::Timestamp;
+
+/// What two versions of a time zone's rules differ by, and how far.
+const QUARTER: Duration = Duration::from_secs(15 * 60);
+const SHIFT: Duration = Duration::from_secs(26 * 3600);
 
 /// A cron expression in a time zone.
 #[derive(Clone)]
@@ -87,6 +92,18 @@ impl Timetable {
         }
     }
 
+    /// Whether this is one of its times by rules of the time zone that another version may know: those differ by quarters of
+    /// an hour, and by little more than a day.
+    #[must_use]
+    pub fn could_have(&self, time: Timestamp) -> bool {
+        let shifts = (0..=SHIFT.as_millis() / QUARTER.as_millis()).map(|n| QUARTER * (n as u32));
+        let mut both = shifts.flat_map(|shift| {
+            let before = time.as_millis().saturating_sub(shift.as_millis() as u64);
+            [Timestamp::from_millis(before), time.plus(shift)]
+        });
+        both.any(|time| self.has(time))
+    }
+
     /// Whether this is one of its times.
     #[must_use]
     pub fn has(&self, time: Timestamp) -> bool {
@@ -113,6 +130,28 @@ mod tests {
             Some(time.to_string()[..16].to_owned())
         };
         (0..n).filter_map(|_| step()).collect()
+    }
+
+    #[test]
+    fn a_time_that_other_rules_of_the_zone_would_move_there_could_be_one_and_no_other() {
+        let table = Timetable::new("30 3 * * *", "Europe/Berlin").expect("reads");
+        let own = at("2026-05-02T01:30:00.000Z");
+        assert!(table.has(own) && table.could_have(own));
+        for (hours, minutes) in [(1, 0), (0, 30), (0, 45), (23, 0)] {
+            let shift = Duration::from_secs(hours * 3600 + minutes * 60);
+            assert!(!table.has(own.plus(shift)) && table.could_have(own.plus(shift)));
+        }
+        for seconds in [1, 60, 7 * 60, 3600 + 60] {
+            assert!(
+                !table.could_have(own.plus(Duration::from_secs(seconds))),
+                "{seconds}"
+            );
+        }
+        let monthly = Timetable::new("0 0 1 * *", "UTC").expect("reads");
+        assert!(
+            !monthly.could_have(at("2026-05-10T00:00:00.000Z")),
+            "days away from any"
+        );
     }
 
     #[test]

@@ -64,6 +64,24 @@ pub(crate) async fn run_helper(
     Err(HelperError::Io(io::ErrorKind::Unsupported.into()))
 }
 
+/// There is none.
+#[derive(Debug)]
+pub(crate) enum OnErrand {}
+
+impl OnErrand {
+    pub(crate) async fn read(&mut self, _: &mut BytesMut, _: usize) -> io::Result<usize> {
+        match *self {}
+    }
+
+    pub(crate) async fn end(self) -> io::Result<Vec<u8>> {
+        match self {}
+    }
+}
+
+pub(crate) async fn send_errand(_: &Arc<Kernel>, _: &crate::Errand) -> io::Result<crate::OnErrand> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Nothing is locked.
 #[derive(Debug)]
 pub(crate) struct Locked;
@@ -74,6 +92,10 @@ pub(crate) fn secret_file(_: &[u8]) -> io::Result<(std::fs::File, Locked)> {
 
 pub(crate) fn give(_: &std::fs::File, _: &crate::program::User) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn may_mount() -> bool {
+    false
 }
 
 pub(crate) fn helper_place(dir: &Path) -> PathBuf {
@@ -205,6 +227,10 @@ impl Claim {
         Err(StartError::failed("keep a sandbox")(
             io::ErrorKind::Unsupported.into(),
         ))
+    }
+
+    pub(crate) fn let_go(self) {
+        match self.0 {}
     }
 
     pub(crate) fn to_tell(&self) -> KeptUse {

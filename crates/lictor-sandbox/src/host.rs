@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::backend::{Backend, ProbeError};
 use crate::engine::{ContainerDaemon, ContainerEngine};
+use crate::errand::{Errand, OnErrand};
 use crate::handle::ProcessId;
 use crate::helper::{Helped, Helper, HelperError};
 use crate::imp;
@@ -159,6 +160,14 @@ impl Host {
         watch: impl FnMut() -> Result<(), String> + Send,
     ) -> Result<Helped, HelperError> {
         imp::run_helper(&self.inner, helper, watch).await
+    }
+
+    /// Sends this program on an errand.
+    ///
+    /// # Errors
+    /// When there is no proxy, or it cannot be started; nothing of it is left then.
+    pub async fn send(&self, errand: &Errand) -> io::Result<OnErrand> {
+        imp::send_errand(&self.inner, errand).await
     }
 
     /// What a confined tool finds its place as.

@@ -48,6 +48,9 @@ pub(crate) struct Kept {
     /// How much there may be; the profile's digest and the node's own settings have it.
     #[serde(skip)]
     pub(crate) room: Room,
+    /// Whether it goes with the job that has it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) goes: bool,
 }
 
 /// What a job wants a sandbox for.
@@ -61,11 +64,13 @@ pub(crate) enum Purpose {
     Reduce,
 }
 
-/// How long it is kept, in milliseconds.
+/// How long it is kept, in milliseconds, and how much it may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limits {
     pub(crate) idle_ms: u64,
     pub(crate) age_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<u64>,
 }
 
 /// How much one node keeps, whatever profiles say.
@@ -109,6 +114,7 @@ impl Kept {
             limits: Limits {
                 idle_ms: millis(persist.idle),
                 age_ms: millis(persist.age),
+                bytes: persist.bytes,
             },
             purpose: Purpose::Work,
             room: Room {
@@ -116,7 +122,23 @@ impl Kept {
                 of_one: persist.bytes,
                 of_node: KeptBounds::default(),
             },
+            goes: false,
         }
+    }
+
+    /// One that goes with the job whose directory is to be `job_dir`: nobody else names it, and it is over at once. `None` where
+    /// that directory is called like no job's.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn for_one_job(which: Which, bytes: Option<u64>, job_dir: &Path) -> Option<Self> {
+        let name = job_dir.file_name()?.to_str()?.parse().ok()?;
+        let nothing = Persist {
+            idle: Duration::ZERO,
+            age: Duration::ZERO,
+            most: None,
+            bytes,
+        };
+        let own = Self::new(Which { name, ..which }, &nothing, job_dir);
+        Some(Self { goes: true, ..own })
     }
 
     /// The same for this work.
@@ -125,7 +147,7 @@ impl Kept {
         let purpose = match spec {
             Spec::Workspace(workspace) => match workspace.operation {
                 Operation::Clone => Purpose::Work,
-                Operation::Snapshot => Purpose::Add,
+                Operation::Fetch | Operation::Snapshot => Purpose::Add,
                 Operation::List
                 | Operation::Show
                 | Operation::Diff
@@ -140,6 +162,12 @@ impl Kept {
     /// Where its jobs work.
     pub(crate) fn workspace(&self) -> PathBuf {
         self.dir.join("workspace")
+    }
+
+    /// What it may hold while a job of this purpose is there; `None` where nobody says, or the job adds nothing of its own.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn bound(&self) -> Option<u64> {
+        self.room.of_one.filter(|_| self.purpose != Purpose::Reduce)
     }
 }
 
@@ -173,8 +201,11 @@ pub struct KeptSandbox {
     pub used_at: Timestamp,
     /// When it is removed, if nobody uses it until then.
     pub until: Timestamp,
-    /// What it held at the end of its last job, snapshots included.
+    /// What it held when it was last counted, snapshots included.
     pub bytes: u64,
+    /// Whether that was at the end of its last job. What cannot be counted (over four million entries, over 200 directories in
+    /// each other, or closed to the agent) counts as all that it may hold.
+    pub counted: bool,
     /// Its snapshots.
     pub snapshots: Vec<Name>,
     /// The job that works there, by its id.

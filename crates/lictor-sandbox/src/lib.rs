@@ -21,6 +21,7 @@ pub mod carry;
 #[cfg(all(feature = "testing", target_os = "linux"))]
 pub mod conformance;
 mod engine;
+mod errand;
 pub mod handle;
 mod helper;
 mod host;
@@ -44,6 +45,7 @@ pub use backend::{Backend, ProbeError, RecoverError, Sandbox, Snapshot, StartErr
 pub use capability::{Capabilities, Capability};
 pub use carry::{CARRY_FILES, CarryError, carry_files};
 pub use engine::{ContainerDaemon, ContainerEngine, LeftContainer, Wanted};
+pub use errand::{DOWNLOAD, Errand, OnErrand};
 pub use handle::{Handle, ProcessId, Recovered};
 pub use helper::{Confined, Helped, Helper, HelperError};
 pub use host::{

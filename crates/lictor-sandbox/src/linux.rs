@@ -12,7 +12,7 @@
 //! | `kept`, `snapshot` | sandboxes that are there for the next job, and copies of what they hold |
 //! | `quota`, `overlay`, `idmap` | how much a job may write, and a root of its own to write to |
 //! | `files` | what carries files into and out of sandboxes: this program again, as a job's process |
-//! | `helper` | tools that the agent has run for itself |
+//! | `helper`, `errand` | tools that the agent has run for itself; its own program, sent to ask somebody outside |
 //! | `recover`, `remove`, `mounts` | what an earlier agent left; removing a job's directory and nothing else |
 //! | `shown`, `paths`, `covers`, `own` | what sandboxes show of the host, what of that is hidden or kept as it is, and what is the agent's own |
 //! | `kernel`, `host`, `landlock`, `bubblewrap`, `container`, `gvisor`, `oci`, `seccomp` | the backends and what they share |
@@ -29,6 +29,7 @@ mod container;
 mod copy;
 mod covers;
 mod entry;
+mod errand;
 mod facts;
 mod files;
 mod gvisor;
@@ -81,6 +82,7 @@ pub(crate) use bubblewrap::keep_warm;
 pub(crate) use checks::all as checks;
 pub(crate) use confine::{holds_tools, to_dir as confine_to_dir, to_network as confine_to_network};
 pub(crate) use covers::remove_left as remove_placeholders;
+pub(crate) use errand::{OnErrand, send as send_errand};
 pub(crate) use facts::{fingerprint, hide_memory, host_facts, runtime_dir, sync_file_system};
 pub(crate) use files::carry as carry_files;
 pub(crate) use helper::{place as helper_place, run as run_helper};
@@ -95,7 +97,7 @@ pub(crate) use process::{cgroup_of, identify};
 pub(crate) use proxy::OWN_PROGRAM;
 pub(crate) use recover::Recovered;
 pub(crate) use remove::remove_dir;
-pub(crate) use secret::{Locked, give, secret_file};
+pub(crate) use secret::{Locked, give, may_mount, secret_file};
 pub(crate) use supervisor::Supervisor;
 pub(crate) use terminal::TerminalKeys;
 pub(crate) use trial::PROGRAM as TRIAL;

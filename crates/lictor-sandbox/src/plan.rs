@@ -8,7 +8,7 @@
 //!
 //! # Invariants
 //! - A [`Plan`] has private fields and one public constructor, which takes a [`Permit`] by value: one permit, one
-//!   plan, one start. A probe makes one of its own, for one fixed program that looks at itself.
+//!   plan, one start; where a commit is brought before that, the start of git, which the plan has as its first part. A probe makes one of its own, for one fixed program that looks at itself.
 //! - What the profile names and the backend lacks is an error, never left out.
 
 mod narrow;
@@ -134,6 +134,9 @@ pub(crate) struct LaunchSpec {
     /// The kept sandbox that it works in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kept: Option<Kept>,
+    /// What is started before it, to its end, in the same place: the node's own program, which fills that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first: Option<Box<Self>>,
     /// What the job may reach through the proxy.
     pub(crate) egress: Option<Rules>,
     /// Whose attempts the proxy records.
@@ -200,6 +203,7 @@ impl LaunchSpec {
             umask: process.terms.and_then(Terms::umask_bits).unwrap_or(UMASK),
             dir: dir.to_owned(),
             kept,
+            first: None,
             egress,
             job: JobId::from_digest(&Digest::of(dir.as_os_str().as_encoded_bytes())),
             secrets: Vec::new(),
@@ -284,6 +288,8 @@ pub struct Plan {
     body: Body,
     /// That nobody else works in its kept sandbox.
     claim: Option<imp::Claim>,
+    /// Whether it works under another plan's claim, of which it is the first part.
+    is_first: bool,
 }
 
 /// A plan without its permit; only this crate can make one, and only [`Plan::new`] makes a plan of it.
@@ -330,7 +336,11 @@ impl Plan {
             return Err(Unenforceable::OtherFacts);
         }
         let job = JobId::from_digest(&permit.job().digest());
-        let spec = LaunchSpec { job, ..resolved.spec };
+        let mut spec = resolved.spec;
+        if let Some(first) = &mut spec.first {
+            first.job = job.clone();
+        }
+        spec.job = job;
         Body::new(spec, capabilities).map(Self::of)
     }
 
@@ -357,7 +367,25 @@ impl Plan {
     }
 
     fn of(body: Body) -> Self {
-        Self { body, claim: None }
+        Self {
+            body,
+            claim: None,
+            is_first: false,
+        }
+    }
+
+    /// What is to be started before it, to its end, under this plan's claim; once. What the digest is of has it.
+    pub fn take_first(&mut self) -> Option<Self> {
+        let spec = *self.body.spec.first.take()?;
+        let body = Body {
+            spec,
+            ..self.body.clone()
+        };
+        Some(Self {
+            body,
+            claim: None,
+            is_first: true,
+        })
     }
 
     /// Makes sure that no other job works in the kept sandbox that the job names, from now until its sandbox is
@@ -366,10 +394,17 @@ impl Plan {
     /// # Errors
     /// [`StartError::Busy`] when one does, [`StartError::Full`] when there may be no more.
     pub fn claim(&mut self, now: Timestamp) -> Result<(), StartError> {
-        if let (Some(kept), None) = (&self.body.spec.kept, &self.claim) {
+        if let (Some(kept), None, false) = (&self.body.spec.kept, &self.claim, self.is_first) {
             self.claim = Some(imp::Claim::take(kept, &self.body.spec, now)?);
         }
         Ok(())
+    }
+
+    /// Lets others have what was claimed, of a plan that is not carried out. Waits for the disk.
+    pub fn let_go(mut self) {
+        if let Some(claim) = self.take_claim() {
+            claim.let_go();
+        }
     }
 
     /// Whether there is something to claim.
@@ -378,10 +413,11 @@ impl Plan {
         self.body.spec.kept.is_some()
     }
 
-    /// The kept sandbox that was claimed.
+    /// The kept sandbox that was claimed; not one that goes with the job.
     #[must_use]
     pub fn kept(&self) -> Option<KeptUse> {
-        self.claim.as_ref().map(imp::Claim::to_tell)
+        let goes = self.body.spec.kept.as_ref().is_some_and(|kept| kept.goes);
+        self.claim.as_ref().filter(|_| !goes).map(imp::Claim::to_tell)
     }
 
     /// That claim.
@@ -391,7 +427,6 @@ impl Plan {
     }
 
     /// That claim, to let others work there.
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     pub(crate) fn take_claim(&mut self) -> Option<imp::Claim> {
         self.claim.take()
     }

@@ -50,6 +50,8 @@ pub enum Cause {
     Exited,
     /// Its wall time was up.
     TimedOut,
+    /// The kept sandbox that it works in held more than it may.
+    OutOfRoom,
     /// Somebody stopped it.
     Stopped(StopReason),
 }
@@ -213,6 +215,11 @@ impl EgressEvents {
     #[must_use]
     pub fn to_close(&self) -> EgressClose {
         EgressClose(self.way_out.clone())
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn way_out(&self) -> imp::WayOut {
+        self.way_out.clone()
     }
 
     /// Waits for some, at most `limit`, and appends them; `0` means the end. Whoever asks for more has written down

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lictor_policy::facts::SecretFacts;
@@ -17,6 +17,9 @@ use crate::program::{ExecBy, FileIdentity, ProgramFile};
 
 /// The first descriptor of secrets. Those below are of what interpreters read.
 const FIRST: u32 = 8;
+/// Where the files of secrets are in the directory of a job that sees the host's own tree: in its own mounts, and an empty
+/// directory in everybody else's.
+const OWN_FILES: &str = ".lictor-secrets";
 
 /// A value in a file that has no name, is locked in memory, can be changed by nobody, and goes with the last process that
 /// holds it.
@@ -45,13 +48,24 @@ impl LaunchSpec {
     fn check_secret_files(&self) -> Result<(), Refusal> {
         let backend = self.backend;
         let mut shown = self.read_only.iter().chain(&self.read_write);
-        let in_the_way = shown.any(|path| {
+        let is_in_the_way = |path: &String| {
             let path = Path::new(path);
             path.starts_with("/run") || Path::new("/run").starts_with(path)
-        });
-        match backend == Backend::Bubblewrap && self.rootfs.is_none() && !in_the_way {
+        };
+        let has_place = !backend.is_namespaced() || (self.rootfs.is_none() && !shown.any(is_in_the_way));
+        // bwrap makes the mount itself, with the rights that it has in its own namespaces.
+        let may_mount = backend == Backend::Bubblewrap || imp::may_mount();
+        match has_place && may_mount {
             true => Ok(()),
             false => Err(Unenforceable::SecretFiles { backend }.refusal()),
+        }
+    }
+
+    /// Where the files of its secrets are, as the job sees it.
+    pub(crate) fn secret_dir(&self) -> PathBuf {
+        match self.backend.is_namespaced() {
+            true => PathBuf::from(SECRET_FILES),
+            false => self.dir.join(OWN_FILES),
         }
     }
 }
@@ -77,8 +91,10 @@ impl Resolved {
             let Some(variable) = used.variable() else { continue };
             if used.delivery == Delivery::File {
                 self.spec.check_secret_files()?;
-                let path = format!("{SECRET_FILES}/{}", used.name);
-                self.spec.env.insert(variable, path);
+                let path = self.spec.secret_dir().join(used.name.as_str());
+                self.spec
+                    .env
+                    .insert(variable, path.to_string_lossy().into_owned());
                 continue;
             }
             if self.spec.backend == Backend::Gvisor {
@@ -99,11 +115,7 @@ impl Resolved {
     pub fn hold(mut self, values: Vec<SecretFile>) -> Result<Self, Refusal> {
         let failed = |e| Refusal::new(Code::StartFailed, format!("cannot hand over a secret: {e}"));
         let program = &mut self.spec.program;
-        let by = self
-            .facts
-            .secrets
-            .iter()
-            .filter(|s| s.delivery != Delivery::Stdin);
+        let by = self.facts.secrets.iter().filter(|s| s.delivery.has_path());
         let mut numbers = FIRST..;
         for (secret, value) in by.zip(values) {
             if secret.delivery == Delivery::File {
@@ -131,7 +143,7 @@ impl Resolved {
 
     /// Whether it holds as many values as the facts speak of.
     pub(crate) fn holds_all(&self) -> bool {
-        let variable = |s: &&SecretFacts| s.delivery != Delivery::Stdin;
+        let variable = |s: &&SecretFacts| s.delivery.has_path();
         let held = self.spec.secrets.len() + self.spec.secret_files.len();
         self.facts.secrets.iter().filter(variable).count() == held
     }

@@ -79,6 +79,17 @@ impl Bucket {
         self.dir.path().join("root").join(NAME)
     }
 
+    /// Files of uploads that were begun and are neither completed nor aborted.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir.path().join("root"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let parts = entries.filter(|e| e.file_name().to_string_lossy().starts_with(".upload"));
+        parts.map(|e| e.path()).collect()
+    }
+
     /// Puts another secret into the file with the keys.
     ///
     /// # Errors

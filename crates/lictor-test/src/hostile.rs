@@ -23,7 +23,7 @@ pub mod client;
 pub mod hub;
 pub mod node;
 pub mod org;
-mod passkey;
+pub mod passkey;
 pub mod scene;
 
 use std::future::Future;

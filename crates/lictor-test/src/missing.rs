@@ -12,6 +12,14 @@ impl fmt::Display for Missing {
     }
 }
 
+impl Missing {
+    /// This is what it lacks.
+    #[must_use]
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 /// Whether this process may make network namespaces.
 ///
 /// # Errors

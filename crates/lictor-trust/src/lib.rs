@@ -54,6 +54,7 @@ pub use org_trust::{AcceptReport, OrgTrust};
 pub use receipt::NodeKeys;
 pub use roster::Roster;
 pub use rotation::NextRoot;
+pub use schedules::Judged;
 pub use sign::sign;
 pub use unread::{UnreadJob, is_unread};
 pub use verify::{Historic, Verified};

@@ -10,6 +10,7 @@ use lictor_proto::{Digest, Name};
 use serde::{Deserialize, Serialize};
 
 mod backends;
+mod fetch_from;
 mod globs;
 mod interpreters;
 mod limits;
@@ -23,6 +24,7 @@ mod words;
 use crate::egress::{Egress, PROXY_VARIABLES, Presets};
 
 pub use backends::{Backend, Backends};
+pub use fetch_from::check_url;
 pub use globs::matches;
 pub use limits::{Limits, Overflow};
 pub use persist::Persist;
@@ -82,6 +84,10 @@ pub struct Profile {
     /// What may be reached with `network = "egress"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// Where the node may fetch files from that jobs put: in the words of `egress`, and it does not matter what network a job
+    /// itself has. Nowhere when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch_from: Option<Egress>,
     /// The root file system that its jobs see in place of the host's programs: one of the node's store, by the digest of
     /// its tarball, image manifest or image index (`lictor agent rootfs add`). Takes a backend that has a root of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,6 +244,7 @@ impl Profile {
 
     fn settle(&mut self, presets: &Presets) -> Result<(), String> {
         self.validate()?;
+        self.settle_fetch_from(presets)?;
         match (self.network, &mut self.egress) {
             (Network::Egress, _) if self.seccomp == Seccomp::Strict => {
                 Err("seccomp = \"strict\" leaves no socket to reach the egress proxy by".into())
@@ -346,6 +353,7 @@ mod tests {
             "image",
             "pull",
             "deny",
+            "fetch_from",
             "protect",
             "devices",
             "seccomp",

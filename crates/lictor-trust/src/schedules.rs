@@ -18,6 +18,15 @@ use crate::people::check_expiry;
 use crate::verify::{Historic, Verified};
 use crate::window::Window;
 
+/// Whether what a node says of a time could be judged here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// It holds.
+    Yes,
+    /// It may hold: only a version that knows the node's time zones can tell.
+    No,
+}
+
 impl OrgTrust {
     /// A schedule that may be kept and fired now, at the times that it names.
     ///
@@ -131,6 +140,28 @@ impl OrgTrust {
         schedule.fire(read.nominal).map(Historic::new)
     }
 
+    /// As [`OrgTrust::historic_job`], for a hub, which decides nothing and keeps what nodes tell: of a firing also one that is
+    /// none by the time zones known here, where those of another version could have it. Nothing that acts takes it, and
+    /// clients judge by what they know themselves.
+    ///
+    /// # Errors
+    /// When the signature or the shape doesn't hold, and for a time that no version can have.
+    pub fn reported_job(&self, wire: &str) -> Result<(Historic<Job>, Judged), Refusal> {
+        let refusal = match self.historic_job(wire) {
+            Ok(job) => return Ok((job, Judged::Yes)),
+            Err(refusal) => refusal,
+        };
+        let Some(read) = FiredWire::read(wire) else {
+            return Err(refusal);
+        };
+        let (schedule, _, _) = self.by_operator::<Schedule>(&read.schedule)?;
+        let table = schedule.timetable();
+        if schedule.spans(read.nominal) && table.is_ok_and(|t| t.could_have(read.nominal)) {
+            return Ok((Historic::new(schedule.fired_at(read.nominal)), Judged::No));
+        }
+        Err(refusal)
+    }
+
     /// As [`OrgTrust::historic_job`], of a schedule itself.
     ///
     /// # Errors
@@ -152,6 +183,11 @@ impl Verified<Schedule> {
             let text = format!("{nominal} is no time of this schedule");
             return Err(Refusal::new(Code::NotYetValid, text));
         }
+        Ok(self.fired_at(nominal))
+    }
+
+    /// The job that it would be at this time, if that is one of its.
+    fn fired_at(&self, nominal: Timestamp) -> Verified<Job> {
         let fired = Fired {
             schedule: self.digest(),
             nominal,
@@ -161,7 +197,7 @@ impl Verified<Schedule> {
             schedule: self.wire().to_owned(),
         };
         let job = self.doc().fire(fired);
-        Ok(self.recast(job, fired.digest(), &wire.to_wire()))
+        self.recast(job, fired.digest(), &wire.to_wire())
     }
 
     /// It as a job: its origin says that it is none.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lictor_rootfs::Bounds;
 
 use crate::clock::Clock;
+use crate::downloads::Downloader;
 use crate::pulls::Puller;
 
 /// The settings of a warden. [`Config::new`] gives the defaults.
@@ -33,6 +34,8 @@ pub struct Config {
     pub rootfs: Bounds,
     /// What fetches root filesystems that the law lets this node fetch; without it nothing does.
     pub puller: Option<Puller>,
+    /// What downloads files that jobs put here from URLs; without it nothing does.
+    pub downloader: Option<Downloader>,
     /// How often the feed says what the node is.
     pub heartbeat: Duration,
     /// The journal is rotated when it has grown by this many bytes beyond twice its live content.
@@ -60,6 +63,7 @@ impl Config {
                 unused: Duration::from_secs(30 * 24 * 3600),
             },
             puller: None,
+            downloader: None,
             heartbeat: Duration::from_secs(30),
             rotate_after: 4 * 1024 * 1024,
             clock: Clock::default(),

@@ -89,12 +89,21 @@ async fn end_revoked(core: &Core) {
             live.stop(why.clone());
         }
         let _turn = live.turn.lock().await;
-        end_waiting(core, &digest, Outcome::Denied, why).await;
+        // Where that is not written it waits on, and is refused when somebody has it judged.
+        let _ = end_waiting(core, &digest, Outcome::Denied, why).await;
     }
 }
 
 /// Ends a job that waits for approvals; does nothing when it does not wait any more.
-pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, why: Refusal) -> bool {
+///
+/// # Errors
+/// When its end is not in the journal: it still waits.
+pub(crate) async fn end_waiting(
+    core: &Core,
+    digest: &Digest,
+    outcome: Outcome,
+    why: Refusal,
+) -> Result<(), Refusal> {
     let waiting = {
         let state = core.journal.state();
         state
@@ -102,12 +111,10 @@ pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, 
             .filter(|j| matches!(j.phase, Phase::Waiting { .. }))
             .map(|j| j.envelope.clone())
     };
-    let Some(envelope) = waiting else { return false };
+    let Some(envelope) = waiting else { return Ok(()) };
     // It was verified when it came; by now its operator may have left the roster.
-    let Some(job) = own_job(&envelope) else {
-        tracing::error!(job = %digest, "a waiting job in the journal cannot be read");
-        return false;
-    };
+    let unread = || Refusal::new(Code::Internal, "a waiting job in the journal cannot be read");
+    let job = own_job(&envelope).ok_or_else(unread)?;
     let word = if outcome == Outcome::Expired {
         "expired"
     } else {
@@ -115,8 +122,13 @@ pub(crate) async fn end_waiting(core: &Core, digest: &Digest, outcome: Outcome, 
     };
     let decision = core.refusing(word, &job.profile, Vec::new());
     let end = End::unstarted(outcome, why);
-    conclude(core, *digest, envelope, Owed::of(&job), decision, end).await;
-    true
+    match conclude(core, *digest, envelope, Owed::of(&job), decision, end).await {
+        OfferReply::Later(failed) => {
+            tracing::error!(job = %digest, why = %failed, "the end of a waiting job was not written");
+            Err(failed)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn own_job(envelope: &str) -> Option<Job> {
@@ -303,8 +315,7 @@ async fn end_canceled(
     }
     live.stop(why.clone());
     standing::end(core, &digest, Outcome::Canceled, why.clone()).await?;
-    end_waiting(core, &digest, Outcome::Canceled, why).await;
-    Ok(())
+    end_waiting(core, &digest, Outcome::Canceled, why).await
 }
 
 /// A job that came with its cancel must be the one that the cancel names, for this node, and not one that was

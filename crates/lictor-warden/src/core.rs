@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use lictor_audit::Event;
-use lictor_proto::agent::{ExecutionStatus, Heartbeat, LawHeld, OutputPart, ReadOutput, Status};
+use lictor_proto::agent::{ExecutionStatus, Heartbeat, LawHeld, OutputPart, ReadOutput, Status, Wire};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{NodeKind, NodeRecord, Receipt};
 use lictor_proto::{Code, Digest, Envelope, JobId, Timestamp};
@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::archive::Archive;
 use crate::config::Config;
+use crate::downloads::Downloads;
 use crate::feed::{Along, Feeds};
 use crate::journal::entry::Decision;
 use crate::journal::state::Phase;
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     pub(crate) feeds: Feeds,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) pulls: Pulls,
+    pub(crate) downloads: Downloads,
     pub(crate) stdin: Mutex<StdinSpool>,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) queue: Arc<Semaphore>,
@@ -111,6 +113,16 @@ impl Core {
         });
     }
 
+    /// The wire of a firing that has not ended: until the hub hears of its start, nobody has told it that there is one.
+    pub(crate) fn firing(&self, job: &Digest) -> Option<Wire> {
+        let state = self.journal.state();
+        let job = state.job(job)?;
+        match &job.phase {
+            Phase::Taken { decision, .. } => decision.fired.map(|_| job.envelope.clone()),
+            Phase::Waiting { .. } | Phase::Standing { .. } | Phase::Finished { .. } => None,
+        }
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -121,6 +133,11 @@ impl Core {
 
     pub(crate) fn spool_paths(&self, job: &Digest) -> Paths {
         Paths::of(&self.config.dir.join("spool"), &JobId::from_digest(job))
+    }
+
+    /// Where downloads are spooled.
+    pub(crate) fn downloads_dir(&self) -> PathBuf {
+        self.config.dir.join("spool").join("url")
     }
 
     pub(crate) fn work_dir(&self, job: &Digest) -> PathBuf {

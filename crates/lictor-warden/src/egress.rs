@@ -8,7 +8,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use lictor_audit::{Event, EventType};
-use lictor_proto::egress::{Decision, Ended, Event as Heard, LeftOut, Record, Totals, Verdict};
+use lictor_proto::egress::{Decision, Ended, Event as Heard, LeftOut, Reason, Record, Totals, Verdict};
 use lictor_proto::{Digest, Timestamp, json};
 use lictor_sandbox::EgressEvents;
 
@@ -46,7 +46,7 @@ impl Recorder<'_> {
                 heard.iter_mut().for_each(|h| redact(self.redactor, h));
             }
             let audit: Vec<Event> = heard.iter().filter_map(|h| event(&self.job, h)).collect();
-            if !audit.is_empty() && !self.commit(audit).await {
+            if !audit.is_empty() && !commit(self.core, &self.job, audit).await {
                 return Some(totals);
             }
             heard.iter().for_each(|h| add(&mut totals, h));
@@ -55,20 +55,6 @@ impl Recorder<'_> {
         }
         self.show(shown.end());
         Some(totals)
-    }
-
-    /// Whether they are durable.
-    async fn commit(&self, audit: Vec<Event>) -> bool {
-        let step = || Step {
-            audit: audit.clone(),
-            ..Step::default()
-        };
-        let committed = self.core.commit_surely(step).await;
-        if let Err(error) = &committed {
-            // Whoever does not listen has the way out closed.
-            tracing::error!(job = %self.job, %error, "attempts to get out could not be written down");
-        }
-        committed.is_ok()
     }
 
     fn show(&self, records: impl IntoIterator<Item = Record>) {
@@ -84,6 +70,44 @@ impl Recorder<'_> {
             self.core.feeds.touch(self.job);
         }
     }
+}
+
+/// Whether they are durable.
+async fn commit(core: &Core, job: &Digest, audit: Vec<Event>) -> bool {
+    let step = || Step {
+        audit: audit.clone(),
+        ..Step::default()
+    };
+    let committed = core.commit_surely(step).await;
+    if let Err(error) = &committed {
+        // Whoever does not listen has the way out closed.
+        tracing::error!(%job, %error, "attempts to get out could not be written down");
+    }
+    committed.is_ok()
+}
+
+/// Writes down what the agent itself asks for in a job's name, until there is no more; says what it was denied last.
+pub(crate) async fn audit(
+    core: &Core,
+    job: &Digest,
+    events: Option<EgressEvents>,
+) -> Option<(Reason, String)> {
+    let mut events = events?;
+    let (mut heard, mut denied) = (Vec::new(), None);
+    while events.next(&mut heard, AT_ONCE).await > 0 {
+        let audit: Vec<Event> = heard.iter().filter_map(|h| event(job, h)).collect();
+        if !audit.is_empty() && !commit(core, job, audit).await {
+            return denied;
+        }
+        for said in heard.drain(..) {
+            if let Heard::Decision(decision) = said
+                && let Verdict::Denied { reason, detail, .. } = decision.verdict
+            {
+                denied = Some((reason, detail));
+            }
+        }
+    }
+    denied
 }
 
 /// Whoever has a secret may try to say it by the names that it asks for.
@@ -219,7 +243,7 @@ fn ended(job: &Digest, end: &Ended) -> Event {
 #[cfg(test)]
 mod tests {
     use lictor_proto::JobId;
-    use lictor_proto::egress::{Protocol, Reason};
+    use lictor_proto::egress::Protocol;
 
     use super::*;
 

@@ -1,40 +1,35 @@
 //! One execution: spawn, output, end, receipt. Nothing outside can end it but a stop that somebody signed for.
 
 mod files;
+mod first;
+mod output;
 mod workspace;
 
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use lictor_audit::{Event, EventType};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Exit, Job, LimitHit, Outcome};
 use lictor_proto::egress::Totals;
-use lictor_proto::frame::{FrameKind, HEADER};
-use lictor_proto::{Code, Digest, Timestamp};
-use lictor_sandbox::{
-    Cause, EgressEvents, Ended, OutputReader, Plan, Running, Sandbox, StartError, StdinSource, StopReason,
-};
+use lictor_proto::{Code, Digest};
+use lictor_sandbox::{Cause, Ended, Plan, Running, Sandbox, SecretFile, StartError, StdinSource, StopReason};
 use lictor_trust::Verified;
 use lictor_trust::profiles::Limits;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+use self::output::{Output, Part};
 use crate::core::Core;
-use crate::egress::Recorder;
 use crate::journal::Step;
 use crate::journal::entry::{Decision, Entry};
 use crate::live::LiveJob;
 use crate::receipt::End;
-use crate::redact::{self, Redactor};
+use crate::redact::Redactor;
 use crate::retry::Retry;
-use crate::spool::{self, INLINE, Keep, Spool, Writer};
+use crate::spool::{self, Keep, Spool};
 use crate::steps::{Step as Timed, StepTimes};
 
-/// Bytes read from a stream at once.
-const PIECE: usize = 256 * 1024;
 /// How long the end of a job may wait for its sandbox to be removed.
 const TIDY_WITHIN: Duration = Duration::from_secs(5);
 
@@ -47,6 +42,8 @@ pub(crate) struct Execution {
     pub(crate) decision: Decision,
     pub(crate) plan: Plan,
     pub(crate) stdin: StdinSource,
+    /// What is shown to the host of the repository that a commit is brought from before it.
+    pub(crate) credential: Option<SecretFile>,
     /// Takes the values of its secrets out of what it says.
     pub(crate) redactor: Redactor,
     pub(crate) times: StepTimes,
@@ -64,6 +61,7 @@ pub(crate) async fn run(execution: Execution) {
         decision,
         plan,
         stdin,
+        credential,
         redactor,
         mut times,
         _place,
@@ -76,41 +74,37 @@ pub(crate) async fn run(execution: Execution) {
     let (spool, writer) = Spool::new(core.spool_paths(&digest), keep);
     // From now on a reader can wait for output.
     let _ = live.spool.set(spool.clone());
-    let mut to_remove = None;
-    let end = match start(&core, plan, stdin).await {
-        Ok((sandbox, running)) => {
-            times.done(Timed::Spawn);
-            let output = Output {
-                core: core.clone(),
-                live: live.clone(),
-                job: digest,
-                spool,
-                writer,
-                redactor,
-            };
-            let (ended, output, egress) = attend(&core, running, output).await;
-            times.done(Timed::Wait);
-            let end = End {
-                egress,
-                ..finished(ended, output, live.stopped())
-            };
-            let end = workspace::done(&job, &*sandbox, files::carried(&job, end)).await;
-            to_remove = Some(sandbox);
-            end
-        }
-        Err(refusal) => {
-            // Nothing was written; whoever waits for output learns that none comes.
-            writer.end();
-            End::unstarted(Outcome::Failed, refusal)
-        }
+    let output = Output {
+        core: core.clone(),
+        live: live.clone(),
+        job: digest,
+        spool,
+        writer: Mutex::new(writer),
+        redactor,
     };
+    let carried = carry_out(&job, plan, (stdin, credential), output, &mut times);
+    let (end, to_remove) = Box::pin(carried).await;
+    let committed = conclude(&core, &digest, (&decision, &end), to_remove).await;
+    let_go(&core, &live, &digest, end.output.filter(|_| committed));
+    core.feeds.touch(digest);
+    times.done(Timed::Receipt);
+    times.report(&digest);
+}
+
+/// Journals the end, and removes the sandbox beside the sync: who hears of the end finds nothing left. But an end is
+/// told, whatever is left. Gives whether the journal has it.
+async fn conclude(
+    core: &Arc<Core>,
+    digest: &Digest,
+    (decision, end): (&Decision, &End),
+    sandbox: Option<Box<dyn Sandbox>>,
+) -> bool {
     let make = || Step {
-        receipt: Some(core.issuer.draft(digest, &decision, end.clone())),
+        receipt: Some(core.issuer.draft(*digest, decision, end.clone())),
         ..Step::default()
     };
-    // Removed beside the sync: who hears of the end finds nothing left. But an end is told, whatever is left.
     let removed = async {
-        if let Some(sandbox) = to_remove
+        if let Some(sandbox) = sandbox
             && tokio::time::timeout(TIDY_WITHIN, core.tasks.spawn(tidy(core.closing.clone(), sandbox)))
                 .await
                 .is_err()
@@ -122,10 +116,7 @@ pub(crate) async fn run(execution: Execution) {
     if let Err(e) = &committed {
         tracing::error!(job = %digest, error = %e, "the journal refuses the end of an execution");
     }
-    let_go(&core, &live, &digest, end.output.filter(|_| committed.is_ok()));
-    core.feeds.touch(digest);
-    times.done(Timed::Receipt);
-    times.report(&digest);
+    committed.is_ok()
 }
 
 /// What is kept of the output is read from the journal's description from now on, if that has it.
@@ -143,19 +134,26 @@ fn let_go(core: &Core, live: &LiveJob, job: &Digest, output: Option<spool::Ended
     }
 }
 
+/// Makes the sandbox, which may take its time, and starts the job in it if it is not to be ended by then.
 async fn start(
-    core: &Arc<Core>,
+    (core, live): (&Arc<Core>, &LiveJob),
     plan: Plan,
     stdin: StdinSource,
-) -> Result<(Box<dyn Sandbox>, Running), Refusal> {
-    let backend = core.sandboxes.backend(plan.backend())?;
-    let mut sandbox = backend.create(plan).await.map_err(|e: StartError| e.refusal())?;
-    match sandbox.exec(stdin.into()).await {
+) -> Result<(Box<dyn Sandbox>, Running), (Outcome, Refusal)> {
+    let failed = |refusal| (Outcome::Failed, refusal);
+    let backend = core.sandboxes.backend(plan.backend()).map_err(failed)?;
+    let created = backend.create(plan).await;
+    let mut sandbox = created.map_err(|e: StartError| failed(e.refusal()))?;
+    let started = match live.called_off() {
+        Some(end) => Err(end),
+        None => sandbox.exec(stdin.into()).await.map_err(|e| failed(e.refusal())),
+    };
+    match started {
         Ok(running) => Ok((sandbox, running)),
-        Err(e) => {
+        Err(end) => {
             let removed = core.tasks.spawn(tidy(core.closing.clone(), sandbox));
             let _ = tokio::time::timeout(TIDY_WITHIN, removed).await;
-            Err(e.refusal())
+            Err(end)
         }
     }
 }
@@ -172,22 +170,56 @@ async fn tidy(closing: CancellationToken, mut sandbox: Box<dyn Sandbox>) {
     }
 }
 
-/// The output side of one execution.
-struct Output {
-    core: Arc<Core>,
-    live: Arc<LiveJob>,
-    job: Digest,
-    spool: Arc<Spool>,
-    writer: Writer,
-    redactor: Redactor,
+/// From what is started before it, if something is, to the last process; and its sandbox, which is to be removed.
+async fn carry_out(
+    job: &Job,
+    mut plan: Plan,
+    (stdin, credential): (StdinSource, Option<SecretFile>),
+    output: Output,
+    times: &mut StepTimes,
+) -> (End, Option<Box<dyn Sandbox>>) {
+    let stopped = output.live.clone();
+    let mut before = None;
+    if let Some(first) = plan.take_first() {
+        match Box::pin(first::bring(first, credential, &output)).await {
+            Ok(totals) => before = totals,
+            Err(cut) => {
+                let gone = tokio::task::spawn_blocking(move || plan.let_go());
+                if let Err(error) = gone.await {
+                    tracing::error!(%error, "the directory of a job that has not begun may be left");
+                }
+                return (cut.end(output.end().await, stopped.stopped()), None);
+            }
+        }
+    }
+    let started = start((&output.core, &output.live), plan, stdin).await;
+    let (sandbox, running) = match started {
+        Ok(started) => started,
+        Err((outcome, refusal)) => {
+            // Whoever waits for output learns that no more comes; nothing was written unless something came before.
+            let is_empty = output.spool.end() == 0;
+            let output = Some(output.end().await).filter(|_| !is_empty);
+            let end = End::unstarted(outcome, refusal);
+            return (End { output, ..end }, None);
+        }
+    };
+    times.done(Timed::Spawn);
+    let (ended, output, egress) = attend(running, output).await;
+    times.done(Timed::Wait);
+    let end = End {
+        egress: first::sum(before, egress),
+        ..finished(ended, output, stopped.stopped())
+    };
+    let end = workspace::done(job, &*sandbox, files::carried(job, end)).await;
+    (end, Some(sandbox))
 }
 
 /// From the first byte to the last process.
-async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, spool::Ended, Option<Totals>) {
+async fn attend(running: Running, output: Output) -> (Ended, spool::Ended, Option<Totals>) {
     let started_at = running.started_at();
     let _ = output.live.started_at.set(started_at);
     output.live.started(running.stop_switch());
-    core.journal.note(Step {
+    output.core.journal.note(Step {
         entries: vec![Entry::Started {
             job: output.job,
             at: started_at,
@@ -196,133 +228,9 @@ async fn attend(core: &Core, mut running: Running, output: Output) -> (Ended, sp
         audit: vec![Event::new(EventType::JobStarted).with_id("job", &output.job)],
         receipt: None,
     });
-    core.feeds.touch(output.job);
-    let egress = running.take_egress();
-    let way_out = egress.as_ref().map(EgressEvents::to_close);
-    let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
-    let Output {
-        core: shared,
-        live,
-        job,
-        spool,
-        writer,
-        redactor,
-    } = output;
-    let writer = Mutex::new(writer);
-    let pump = Pump {
-        core: &shared,
-        live: &live,
-        job,
-        spool: &spool,
-        writer: &writer,
-        redactor: &redactor,
-    };
-    let wait = async {
-        let ended = running.wait().await;
-        // Nobody is left to be throttled; what is in the pipes is taken at once.
-        spool.stop_throttling();
-        // The last that is said about it belongs into the log.
-        if let Some(way_out) = way_out {
-            way_out.close().await;
-        }
-        ended
-    };
-    let recorder = Recorder {
-        core: &shared,
-        live: &live,
-        job,
-        spool: &spool,
-        writer: &writer,
-        redactor: &redactor,
-    };
-    let (ended, totals, (), ()) = tokio::join!(
-        wait,
-        recorder.record(egress),
-        pump.stream(FrameKind::Stdout, stdout),
-        pump.stream(FrameKind::Stderr, stderr)
-    );
-    let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-    (ended, end_log(writer, spool.end()).await, totals)
-}
-
-/// A small log ends without touching the disk; a large one is synced, which must not hold up others.
-async fn end_log(writer: Writer, length: u64) -> spool::Ended {
-    if length <= INLINE {
-        return writer.end();
-    }
-    let ended = tokio::task::spawn_blocking(move || writer.end()).await;
-    ended.unwrap_or_else(|e| {
-        tracing::error!(error = %e, "the end of a log failed");
-        spool::Ended::nothing()
-    })
-}
-
-struct Pump<'a> {
-    core: &'a Core,
-    live: &'a LiveJob,
-    job: Digest,
-    spool: &'a Spool,
-    writer: &'a Mutex<Writer>,
-    redactor: &'a Redactor,
-}
-
-impl Pump<'_> {
-    async fn stream(&self, kind: FrameKind, reader: Option<OutputReader>) {
-        let Some(mut reader) = reader else { return };
-        if let Err(e) = self.copy(kind, &mut reader).await {
-            tracing::warn!(job = %self.job, error = %e, "an output stream broke");
-        }
-    }
-
-    async fn copy(&self, kind: FrameKind, reader: &mut OutputReader) -> io::Result<()> {
-        let mut buffer = BytesMut::new();
-        let mut redacted = redact::Stream::of(self.redactor);
-        let mut since_yield = 0;
-        loop {
-            // A stream that always has more would otherwise keep its time limit, and everybody else, from running.
-            if since_yield >= PIECE {
-                since_yield = 0;
-                tokio::task::yield_now().await;
-            }
-            self.spool.wait_room().await;
-            buffer.clear();
-            buffer.resize(HEADER, 0);
-            let read = reader.read(&mut buffer, PIECE).await?;
-            if read == 0 {
-                self.without_secrets(kind, |out| redacted.end(out));
-                return Ok(());
-            }
-            since_yield += read;
-            if self.redactor.is_empty() {
-                self.write(kind, &mut buffer);
-            } else {
-                self.without_secrets(kind, |out| redacted.push(&buffer[HEADER..], out));
-            }
-        }
-    }
-
-    /// Writes what is left of output once values of secrets are taken out of it.
-    fn without_secrets(&self, kind: FrameKind, take: impl FnOnce(&mut Vec<u8>)) {
-        let mut out = Vec::new();
-        take(&mut out);
-        for piece in out.chunks(PIECE) {
-            let mut buffer = BytesMut::zeroed(HEADER);
-            buffer.extend_from_slice(piece);
-            self.write(kind, &mut buffer);
-        }
-    }
-
-    fn write(&self, kind: FrameKind, buffer: &mut [u8]) {
-        let before = {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = self.spool.end();
-            writer.write(kind, Timestamp::now(), buffer);
-            before
-        };
-        if self.live.wants(before) {
-            self.core.feeds.touch(self.job);
-        }
-    }
+    output.core.feeds.touch(output.job);
+    let (ended, totals) = output.follow(running, Part::Last).await;
+    (ended, output.end().await, totals)
 }
 
 /// The end in the words of a receipt.
@@ -336,6 +244,11 @@ fn finished(ended: Ended, output: spool::Ended, stopped: Option<Refusal>) -> End
         Cause::Stopped(StopReason::Shutdown) => {
             let why = Refusal::new(Code::Interrupted, "the agent was stopped while it ran");
             (Outcome::Interrupted, Some(why))
+        }
+        Cause::OutOfRoom => {
+            let why = "it was ended: its sandbox held more than the profile says; remove what is too much, restore a snapshot, \
+                       or remove the sandbox";
+            (Outcome::Failed, Some(Refusal::new(Code::SandboxLimit, why)))
         }
         Cause::Exited if ended.exit == Some(Exit::Status(0)) => (Outcome::Succeeded, None),
         Cause::Exited => (Outcome::Failed, None),

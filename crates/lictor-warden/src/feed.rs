@@ -241,7 +241,8 @@ impl EventFeed {
         });
         if let Some(at) = view.started_at.filter(|_| !told.started) {
             told.started = true;
-            return Some(Message::Event(Event::Started { job, at }));
+            let firing = self.core.firing(&job);
+            return Some(Message::Event(Event::Started { job, at, firing }));
         }
         if told.sent < view.end && told.sent < told.along {
             let max = usize::try_from(told.along - told.sent).unwrap_or(0);

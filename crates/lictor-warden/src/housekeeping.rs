@@ -47,6 +47,7 @@ pub(crate) async fn keep(core: Weak<Core>) {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .tidy();
+            core.downloads.tidy(core.law.current().trust.now(core.now()));
         }
     }
 }
@@ -81,7 +82,8 @@ async fn expire(core: &Arc<Core>) {
     for digest in over {
         let live = core.live.claim(&digest);
         let turn = live.turn.lock().await;
-        end_waiting(core, &digest, Outcome::Expired, Code::Expired.into()).await;
+        // Where that is not written, the next round tries again.
+        let _ = end_waiting(core, &digest, Outcome::Expired, Code::Expired.into()).await;
         drop(turn);
         core.live.release(&digest, live);
     }

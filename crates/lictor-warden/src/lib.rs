@@ -31,6 +31,7 @@ pub mod clock;
 pub mod config;
 mod control;
 mod core;
+mod downloads;
 mod egress;
 mod execution;
 pub mod feed;
@@ -56,6 +57,7 @@ mod work_place;
 
 pub use clock::Clock;
 pub use config::Config;
+pub use downloads::Downloader;
 pub use feed::EventFeed;
 pub use journal::JournalError;
 pub use journal::export::audit_lines;

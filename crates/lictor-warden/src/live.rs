@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::Job;
-use lictor_proto::{Digest, Timestamp};
+use lictor_proto::doc::{Job, Outcome};
+use lictor_proto::{Code, Digest, Timestamp};
 use lictor_sandbox::{StopReason, StopSwitch};
 use lictor_trust::Verified;
 
@@ -78,6 +78,18 @@ impl LiveJob {
     #[must_use]
     pub(crate) fn stopped(&self) -> Option<Refusal> {
         self.stop_state().why.clone()
+    }
+
+    /// How it ends without a start, if it was to be ended meanwhile.
+    #[must_use]
+    pub(crate) fn called_off(&self) -> Option<(Outcome, Refusal)> {
+        let stop = self.stop_state();
+        let shut_down = || Refusal::new(Code::Interrupted, "the agent was stopped before it ran");
+        match (&stop.why, stop.shutdown) {
+            (Some(why), _) => Some((Outcome::Canceled, why.clone())),
+            (None, true) => Some((Outcome::Interrupted, shut_down())),
+            (None, false) => None,
+        }
     }
 
     /// Its receipt is in the journal.

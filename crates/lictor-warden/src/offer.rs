@@ -10,10 +10,11 @@
 //! - Nothing is journaled as taken that could still be refused, and nothing starts that is not journaled as taken.
 //! - Before a signature holds, only the bounded envelope is parsed, and the only trace is an audit event.
 
+mod asking;
 mod case;
 mod input;
 pub(crate) mod order;
-mod room;
+pub(crate) mod room;
 mod secrets;
 pub(crate) mod standing;
 
@@ -36,6 +37,7 @@ use crate::live::LiveJob;
 use crate::receipt::End;
 use crate::steps::{Step as Timed, StepTimes};
 use case::Case;
+pub(crate) use input::take_over;
 
 /// Approvals of one job that are kept.
 pub(crate) const APPROVALS: usize = 64;
@@ -50,18 +52,24 @@ pub(crate) async fn offer(core: Arc<Core>, offer: Offer) -> OfferReply {
     };
     let digest = envelope.digest();
     if envelope.payload_type == DocKind::Schedule.payload_type() {
-        return standing::take(&core, &envelope).await;
+        return standing::take(&core, &envelope, &offer.secrets).await;
     }
     through(core, digest, offer, By::Signature).await
 }
 
-/// A firing of a schedule that is kept here: the same way as a job that was offered, to the same end.
-pub(crate) async fn fire(core: Arc<Core>, digest: Digest, firing: &FiredWire) -> OfferReply {
+/// A firing of a schedule that is kept here, with the secrets that are kept beside it: the same way as a job that was
+/// offered, to the same end.
+pub(crate) async fn fire(
+    core: Arc<Core>,
+    digest: Digest,
+    firing: &FiredWire,
+    secrets: Vec<Wire>,
+) -> OfferReply {
     let offer = Offer {
         job: firing.to_wire(),
         approvals: Vec::new(),
         releases: Vec::new(),
-        secrets: Vec::new(),
+        secrets,
     };
     through(core, digest, offer, By::Clock).await
 }
@@ -83,13 +91,9 @@ async fn through(core: Arc<Core>, digest: Digest, offer: Offer, by: By) -> Offer
         judge(&core, digest, &live, (offer, by), &mut times).await
     };
     if matches!(reply, OfferReply::Accepted | OfferReply::Denied(_))
-        && let Some(input) = live.job.get().and_then(|job| job.input())
+        && let Some(job) = live.job.get()
     {
-        let mut spool = core
-            .stdin
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        spool.spent(&input.sha256);
+        input::spent(&core, job);
     }
     if !matches!(reply, OfferReply::Accepted | OfferReply::Ask(_)) {
         core.live.release(&digest, live);
@@ -133,15 +137,9 @@ async fn judge(
         return later(core, &digest, Code::Draining.into()).await;
     }
     let held = core.law.current();
-    let job = match verify(core, &held, &offer.job, by) {
+    let job = match admitted(core, &held, digest, &offer.job, by).await {
         Ok(job) => job,
-        Err(Unverified::Refused(refusal)) => return refused(core, refusal, Some(&digest)).await,
-        Err(Unverified::Later(refusal)) => return later(core, &digest, refusal).await,
-        Err(Unverified::Denied(outcome, refusal, owed)) => {
-            let decision = core.refusing("denied", &owed.profile, Vec::new());
-            let end = End::unstarted(outcome, refusal);
-            return conclude(core, digest, offer.job, owed, decision, end).await;
-        }
+        Err(reply) => return reply,
     };
     // Whoever cancels later needs the verified job.
     let _ = live.job.set(job.clone());
@@ -150,27 +148,10 @@ async fn judge(
     if let Some(refusal) = order::behind(core, &digest, &job, &offer) {
         return later(core, &digest, refusal).await;
     }
-    let place = match place(core).await {
-        Ok(place) => place,
-        Err(refusal) => return later(core, &digest, refusal).await,
+    let (place, stdin) = match provided(core, &digest, &job).await {
+        Ok(provided) => provided,
+        Err(reply) => return reply,
     };
-    if core.is_draining() {
-        // It waited for a place meanwhile, and the job that left it was to be the last.
-        return later(core, &digest, Code::Draining.into()).await;
-    }
-    let stdin = match input::of(core, &job).await {
-        Ok(stdin) => stdin,
-        Err(refusal) if refusal.code == Code::StdinMissing => {
-            return match input::begun(core, &job) {
-                Some(reply) => reply,
-                None => later(core, &digest, refusal).await,
-            };
-        }
-        Err(refusal) => return later(core, &digest, refusal).await,
-    };
-    if let Err(refusal) = room::for_output(core, &job) {
-        return later(core, &digest, refusal).await;
-    }
     let acting = match held.acting(core.now()) {
         Ok(acting) => acting,
         Err(refusal) => return later(core, &digest, refusal).await,
@@ -188,6 +169,56 @@ async fn judge(
     };
     // What it holds on its way is large, and most of it belongs to this part only.
     Box::pin(case.decide(stdin, place, times)).await
+}
+
+/// The job, if it is one for this node by all that its bytes and the law say; else what its bringer is told.
+async fn admitted(
+    core: &Core,
+    held: &Held,
+    digest: Digest,
+    wire: &str,
+    by: By,
+) -> Result<Verified<Job>, OfferReply> {
+    match verify(core, held, wire, by) {
+        Ok(job) => Ok(job),
+        Err(Unverified::Refused(refusal)) => Err(refused(core, refusal, Some(&digest)).await),
+        Err(Unverified::Later(refusal)) => Err(later(core, &digest, refusal).await),
+        Err(Unverified::Denied(outcome, refusal, owed)) => {
+            let decision = core.refusing("denied", &owed.profile, Vec::new());
+            let end = End::unstarted(outcome, refusal);
+            Err(conclude(core, digest, wire.to_owned(), owed, decision, end).await)
+        }
+    }
+}
+
+/// What it takes on this machine before it is judged: a place among those that run, its input, room for its output.
+async fn provided(
+    core: &Core,
+    digest: &Digest,
+    job: &Job,
+) -> Result<(OwnedSemaphorePermit, input::Input), OfferReply> {
+    let place = match place(core).await {
+        Ok(place) => place,
+        Err(refusal) => return Err(later(core, digest, refusal).await),
+    };
+    if core.is_draining() {
+        // It waited for a place meanwhile, and the job that left it was to be the last.
+        return Err(later(core, digest, Code::Draining.into()).await);
+    }
+    let stdin = match input::of(core, job).await {
+        Ok(stdin) => stdin,
+        Err(refusal) if refusal.code == Code::StdinMissing => {
+            return Err(match input::begun(core, job) {
+                Some(reply) => reply,
+                None => later(core, digest, refusal).await,
+            });
+        }
+        Err(refusal) => return Err(later(core, digest, refusal).await),
+    };
+    match room::for_output(core, job) {
+        Ok(()) => Ok((place, stdin)),
+        Err(refusal) => Err(later(core, digest, refusal).await),
+    }
 }
 
 enum Known {

@@ -10,7 +10,8 @@ use lictor_proto::agent::{BackendReport, HostFacts};
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Name};
 use lictor_sandbox::{
-    Backend, Capabilities, Handle, Helped, Helper, HelperError, Host, Plan, Resolved, Work, can_hold,
+    Backend, Capabilities, Errand, Handle, Helped, Helper, HelperError, Host, OnErrand, Plan, Resolved, Work,
+    can_hold,
 };
 use lictor_trust::profiles::{Backend as BackendName, Profile, Profiles};
 use tokio::sync::{Semaphore, watch};
@@ -150,6 +151,11 @@ impl Sandboxes {
         watch: impl FnMut() -> Result<(), String> + Send,
     ) -> Result<Helped, HelperError> {
         self.host.help(helper, watch).await
+    }
+
+    /// Sends the agent's own program to ask for something; see [`Host::send`].
+    pub(crate) async fn send(&self, errand: &Errand) -> std::io::Result<OnErrand> {
+        self.host.send(errand).await
     }
 
     /// The plan of a permit, if this host can hold what the profile promises.

@@ -13,25 +13,22 @@
 //! - A firing takes the one way that every job takes: verified, judged and journaled anew each time.
 //! - No schedule waits for another: each is looked at in a task of its own.
 
+mod firing;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use lictor_audit::{Event, EventType};
-use lictor_proto::agent::OfferReply;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Fired, FiredWire, Missed, Outcome, Overlap, Schedule};
+use lictor_proto::doc::{Fired, Missed, Outcome, Schedule};
 use lictor_proto::timetable::Timetable;
 use lictor_proto::{Code, Digest, Timestamp};
 
+use self::firing::{attempt, give_up, pass, refuse};
 use crate::core::Core;
-use crate::journal::Step;
-use crate::journal::entry::Entry;
 use crate::journal::state::Phase;
 use crate::law::Held;
 use crate::offer::standing::{end, own};
-use crate::offer::{Owed, conclude, fire, unacknowledged};
-use crate::receipt::End;
 
 /// Between two looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
@@ -39,6 +36,9 @@ const TICK: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(10);
 /// A time that is first looked at so long after it was due has been missed: the agent did not run, or the machine slept.
 const LATE: Duration = Duration::from_secs(60);
+
+/// Missed times are counted so far, for the audit log: a schedule may have one for each second of a week.
+const COUNTED: usize = 1000;
 
 /// A schedule as it is kept here.
 #[derive(Debug)]
@@ -195,65 +195,95 @@ async fn look(
         Some(Phase::Standing { past, .. }) => *past,
         _ => return None,
     };
-    let at = |nominal| Fired {
-        schedule: digest,
-        nominal,
-    };
     // What waits has not been journaled, so `past` is before it.
     let waiting = before.filter(|b| b.nominal > past);
     let from = waiting.as_ref().map_or(past, |w| w.nominal);
+    let looked = Look {
+        core,
+        digest,
+        standing,
+    };
     if standing.schedule.ends_at <= now {
-        if let Some(waiting) = waiting {
-            give_up(core, standing, at(waiting.nominal), waiting.why).await;
-        }
-        // Those that the jitter puts after the end among them.
-        if let Some((last, times)) = standing.unfired(from) {
-            pass(core, at(last), times).await;
-        }
-        let why = format!("it ended at {}", standing.schedule.ends_at);
-        let why = Refusal::new(Code::Expired, why);
-        // Where it is not written, the next look tries again.
-        let _ = end(core, &digest, Outcome::Expired, why).await;
+        looked.end(waiting, from).await;
         return None;
     }
     let due = standing.due(from, now);
     if let Some(why) = standing.revoked(core, now, due != Due::Nothing) {
-        if let Some(waiting) = waiting {
-            refuse(core, standing, at(waiting.nominal), Outcome::Denied, why.clone()).await;
-        }
-        let _ = end(core, &digest, Outcome::Denied, why).await;
+        looked.end_revoked(waiting, why).await;
         return None;
     }
     match due {
-        Due::Nothing => {
-            let waiting = waiting?;
-            if standing.is_too_late(waiting.nominal, now) {
-                give_up(core, standing, at(waiting.nominal), waiting.why).await;
-                return None;
-            }
-            if waiting.again > Instant::now() {
-                return Some(waiting);
-            }
-            let again = attempt(core, standing, at(waiting.nominal)).await;
-            again.map(|again| again.after(&waiting))
-        }
+        Due::Nothing => looked.wait(waiting?, now).await,
         Due::Missed { last, times } => {
-            if let Some(waiting) = waiting {
-                give_up(core, standing, at(waiting.nominal), waiting.why).await;
-            }
-            pass(core, at(last), times).await;
+            looked.replace(waiting).await;
+            pass(core, looked.at(last), times).await;
             None
         }
         Due::Now { nominal, before } => {
-            if let Some(waiting) = waiting {
-                give_up(core, standing, at(waiting.nominal), waiting.why).await;
-            }
+            looked.replace(waiting).await;
             if before > 0 {
                 let until = Timestamp::from_millis(nominal.as_millis().saturating_sub(1));
-                pass(core, at(until), before).await;
+                pass(core, looked.at(until), before).await;
             }
-            attempt(core, standing, at(nominal)).await
+            attempt(core, standing, looked.at(nominal)).await
         }
+    }
+}
+
+/// What is looked at.
+struct Look<'a> {
+    core: &'a Arc<Core>,
+    digest: Digest,
+    standing: &'a Standing,
+}
+
+impl Look<'_> {
+    fn at(&self, nominal: Timestamp) -> Fired {
+        Fired {
+            schedule: self.digest,
+            nominal,
+        }
+    }
+
+    /// A later time has come, or the schedule is over: what waited can begin no more.
+    async fn replace(&self, waiting: Option<Pending>) {
+        if let Some(waiting) = waiting {
+            give_up(self.core, self.standing, self.at(waiting.nominal), waiting.why).await;
+        }
+    }
+
+    /// It is over by its own end. Where that is not written, the next look tries again.
+    async fn end(&self, waiting: Option<Pending>, from: Timestamp) {
+        self.replace(waiting).await;
+        // Those that the jitter puts after the end among them.
+        if let Some((last, times)) = self.standing.unfired(from) {
+            pass(self.core, self.at(last), times).await;
+        }
+        let why = format!("it ended at {}", self.standing.schedule.ends_at);
+        let why = Refusal::new(Code::Expired, why);
+        let _ = end(self.core, &self.digest, Outcome::Expired, why).await;
+    }
+
+    /// It may never fire again.
+    async fn end_revoked(&self, waiting: Option<Pending>, why: Refusal) {
+        if let Some(waiting) = waiting {
+            let fired = self.at(waiting.nominal);
+            refuse(self.core, self.standing, fired, Outcome::Denied, why.clone()).await;
+        }
+        let _ = end(self.core, &self.digest, Outcome::Denied, why).await;
+    }
+
+    /// No new time has come: what waits is tried again, when its pause is over and while it may still begin.
+    async fn wait(&self, waiting: Pending, now: Timestamp) -> Option<Pending> {
+        if self.standing.is_too_late(waiting.nominal, now) {
+            self.replace(Some(waiting)).await;
+            return None;
+        }
+        if waiting.again > Instant::now() {
+            return Some(waiting);
+        }
+        let again = attempt(self.core, self.standing, self.at(waiting.nominal)).await;
+        again.map(|again| again.after(&waiting))
     }
 }
 
@@ -279,7 +309,8 @@ impl Standing {
     /// What has come after `past`, up to now.
     fn due(&self, past: Timestamp, now: Timestamp) -> Due {
         let horizon = self.horizon(now);
-        let come = self.count(past.max(horizon), |next| next.plus(self.offset) <= now);
+        let come = now.as_millis().checked_sub(self.offset.as_millis() as u64);
+        let come = come.and_then(|upto| self.come(past.max(horizon), Timestamp::from_millis(upto)));
         let Some((nominal, times)) = come else {
             return self.too_old(past, horizon).map_or(Due::Nothing, |last| {
                 let times = 1;
@@ -300,7 +331,7 @@ impl Standing {
     /// how many.
     fn unfired(&self, past: Timestamp) -> Option<(Timestamp, usize)> {
         let horizon = self.horizon(self.schedule.ends_at);
-        let counted = self.count(past.max(horizon), |_| true);
+        let counted = self.come(past.max(horizon), self.schedule.ends_at);
         counted.or_else(|| Some((self.too_old(past, horizon)?, 1)))
     }
 
@@ -316,125 +347,35 @@ impl Standing {
         first.map(|_| horizon)
     }
 
-    /// The last of its times after this one that have come, and how many they are.
-    fn count(&self, after: Timestamp, has_come: impl Fn(Timestamp) -> bool) -> Option<(Timestamp, usize)> {
-        let mut time = after;
-        let mut found: Option<(Timestamp, usize)> = None;
-        while let Some(next) = self.table.after(time) {
-            if next >= self.schedule.ends_at || !has_come(next) {
-                break;
+    /// The last of its times after this one and up to that, before its end; and how many they are, as far as they are
+    /// counted.
+    fn come(&self, after: Timestamp, upto: Timestamp) -> Option<(Timestamp, usize)> {
+        let before_end = Timestamp::from_millis(self.schedule.ends_at.as_millis().saturating_sub(1));
+        let upto = upto.min(before_end);
+        let next = |time| self.table.after(time).filter(|next| *next <= upto);
+        let mut time = next(after)?;
+        let last = self.last(time, upto);
+        let mut times = 1;
+        while time < last && times < COUNTED {
+            time = next(time)?;
+            times += 1;
+        }
+        Some((last, times))
+    }
+
+    /// The last of its times up to this one, found by halves: there may be one for each second of a week. `first` is one.
+    fn last(&self, first: Timestamp, upto: Timestamp) -> Timestamp {
+        let mut last = first;
+        let (mut low, mut high) = (first.as_millis(), upto.as_millis());
+        // Nothing comes after `high`.
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.table.after(Timestamp::from_millis(middle)) {
+                Some(next) if next <= upto => (last, low) = (next, next.as_millis()),
+                _ => high = middle,
             }
-            let times = found.map_or(1, |(_, times)| times + 1);
-            (time, found) = (next, Some((next, times)));
         }
-        found
-    }
-}
-
-/// Has a firing begin; what can be decided is decided now, and what cannot waits.
-async fn attempt(core: &Arc<Core>, standing: &Standing, fired: Fired) -> Option<Pending> {
-    if runs(core, &fired) {
-        let why = Refusal::plain(Code::ScheduleOverlap);
-        match standing.schedule.overlap {
-            Overlap::Skip => {
-                refuse(core, standing, fired, Outcome::Denied, why).await;
-                return None;
-            }
-            Overlap::Wait => {
-                return Some(Pending::new(fired.nominal, why));
-            }
-        }
-    }
-    // A firing may end in a receipt before it looks for a place.
-    if let Some(why) = unacknowledged(core) {
-        return Some(Pending::new(fired.nominal, why));
-    }
-    let wire = FiredWire {
-        nominal: fired.nominal,
-        schedule: standing.wire.clone(),
-    };
-    match fire(core.clone(), fired.digest(), &wire).await {
-        OfferReply::Accepted | OfferReply::Denied(_) => None,
-        // It was here before: a journal that was brought back, or a clock.
-        OfferReply::Known => {
-            pass(core, fired, 1).await;
-            None
-        }
-        OfferReply::Refused(why) => {
-            refuse(core, standing, fired, Outcome::Denied, why).await;
-            None
-        }
-        OfferReply::Later(why) => Some(Pending::new(fired.nominal, why)),
-        // A firing is not asked about, and reads no input.
-        OfferReply::Ask(_) | OfferReply::Wanted { .. } => {
-            Some(Pending::new(fired.nominal, Code::Internal.into()))
-        }
-    }
-}
-
-/// Whether another firing of the schedule runs.
-fn runs(core: &Core, fired: &Fired) -> bool {
-    let state = core.journal.state();
-    state.jobs().any(|(_, job)| match &job.phase {
-        Phase::Taken { decision, .. } => decision.fired.is_some_and(|f| f.schedule == fired.schedule),
-        Phase::Waiting { .. } | Phase::Standing { .. } | Phase::Finished { .. } => false,
-    })
-}
-
-/// A firing whose time to begin is over, or after which another has come.
-async fn give_up(core: &Core, standing: &Standing, fired: Fired, why: Refusal) {
-    let why = Refusal::new(why.code, format!("it could not begin in time: {}", why.message));
-    refuse(core, standing, fired, Outcome::Expired, why).await;
-}
-
-/// The receipt of a firing that does not begin, while there is room for receipts; else the time only passes: nobody
-/// acknowledges anything while the hub is away, and the journal must not grow with each time until it is back.
-async fn refuse(core: &Core, standing: &Standing, fired: Fired, outcome: Outcome, why: Refusal) {
-    if unacknowledged(core).is_some() {
-        tracing::warn!(schedule = %fired.schedule, nominal = %fired.nominal, %why, "no room for the receipt of a firing");
-        return pass(core, fired, 1).await;
-    }
-    let job = standing.schedule.fire(fired);
-    let wire = FiredWire {
-        nominal: fired.nominal,
-        schedule: standing.wire.clone(),
-    };
-    let word = match outcome {
-        Outcome::Expired => "expired",
-        _ => "denied",
-    };
-    let decision = core.refusing(word, &job.profile, Vec::new());
-    let end = End::unstarted(outcome, why);
-    let reply = conclude(
-        core,
-        fired.digest(),
-        wire.to_wire(),
-        Owed::of(&job),
-        decision,
-        end,
-    )
-    .await;
-    if let OfferReply::Later(why) = reply {
-        // Too old for a receipt, or no room for one: the time passes all the same, and is told of in the audit log.
-        tracing::warn!(schedule = %fired.schedule, nominal = %fired.nominal, %why, "a firing has no receipt");
-        pass(core, fired, 1).await;
-    }
-}
-
-/// Times that are over, without a receipt.
-async fn pass(core: &Core, last: Fired, times: usize) {
-    let event = Event::new(EventType::ScheduleMissed)
-        .with_id("job", &last.schedule)
-        .with_id("upto", &last.nominal)
-        .with("times", times as u64)
-        .refused(&Code::ScheduleMissed.into());
-    let step = Step {
-        entries: vec![Entry::Passed { last }],
-        audit: vec![event],
-        receipt: None,
-    };
-    if let Err(e) = core.journal.commit(step).await {
-        tracing::warn!(schedule = %last.schedule, error = %e, "missed times were not written; they are looked at again");
+        last
     }
 }
 

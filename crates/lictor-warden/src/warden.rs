@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{LawHeld, OfferReply, OutputPart, ReadOutput, Reply, Request};
+use lictor_proto::api::TrustView;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Grant, NodeRecord};
 use lictor_proto::{Code, Digest, Envelope, NodeId, limits};
 use lictor_rootfs::Store;
 use lictor_sandbox::{Host, KeptSweep};
+use lictor_trust::SecretKey;
 use lictor_trust::keyfile::{self, KeyFileError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::archive::Archive;
 use crate::config::Config;
 use crate::core::Core;
+use crate::downloads::Downloads;
 use crate::feed::{EventFeed, Feeds};
 use crate::journal::archive::AuditArchive;
 use crate::journal::file::DiskFile;
@@ -29,7 +32,7 @@ use crate::journal::replay::OpenError;
 use crate::journal::{Journal, JournalError, Open, Step, WriterThread};
 use crate::law::LawDesk;
 use crate::live::LiveJobs;
-use crate::node_dir::{NodeDir, NodeDirError};
+use crate::node_dir::{NodeDir, NodeDirError, NodeFile};
 use crate::presence::Presence;
 use crate::pulls::Pulls;
 use crate::receipt::{IdentitySigner, Issuer};
@@ -94,22 +97,16 @@ impl Warden {
     /// [`StartError`].
     pub async fn start(config: Config, host: Host) -> Result<Self, StartError> {
         let dir = NodeDir::at(&config.dir);
-        let node = dir.node()?.ok_or(StartError::NotEnrolled)?;
-        let record: NodeRecord = own(&node.record).ok_or(StartError::NotEnrolled)?;
-        let grant: Grant = own(&node.grant).ok_or(StartError::NotEnrolled)?;
-        let identity = keyfile::load(&dir.join("identity.key"), None)?;
-        let seal = keyfile::load(&dir.join("seal.key"), None)?;
-        let node_id = NodeId::derive(&record.org, &identity.public().key);
-        let own = identity.public() == record.identity_key && node_id == record.node_id;
-        if !own || seal.x25519_public() != record.seal_key {
-            return Err(StartError::OtherKey);
-        }
-        let trust = dir.trust()?.ok_or(StartError::NotEnrolled)?;
-        if trust.org != record.org {
-            return Err(StartError::Trust(Code::WrongOrg.into()));
-        }
+        let Enrolled {
+            node,
+            record,
+            grant,
+            identity,
+            seal,
+            trust,
+        } = Enrolled::read(&dir)?;
         NodeDir::create_private(&config.dir.join("spool"))?;
-        let work_place = WorkPlace::open(&config.dir, &node_id)?;
+        let work_place = WorkPlace::open(&config.dir, &record.node_id)?;
         let log = record.node_id.to_string();
         let (journal, writer, torn) = Journal::open(Open {
             file: Box::new(DiskFile::open(&dir.join("journal.log"))?),
@@ -121,6 +118,7 @@ impl Warden {
         let cloned = check_machine(&dir)?;
         let law = LawDesk::open(dir.clone(), node, &trust, cloned.clone()).map_err(StartError::Trust)?;
         let stdin = StdinSpool::open(&dir.join("spool").join("stdin"))?;
+        let downloaded = StdinSpool::open(&dir.join("spool").join("url"))?;
         let archive = Archive::open(&config.dir, config.archive_bytes)?;
         let issuer = Issuer {
             org: record.org.clone(),
@@ -128,6 +126,7 @@ impl Warden {
         };
         host.use_rootfs(Store::of_node(&config.dir));
         let core = Arc::new(Core {
+            downloads: Downloads::new(downloaded, config.downloader.as_ref()),
             places: Arc::new(Semaphore::new(config.max_jobs)),
             queue: Arc::new(Semaphore::new(config.max_queued)),
             config,
@@ -155,13 +154,7 @@ impl Warden {
         });
         say_started(&core, torn, cloned).await;
         Presence::write(&dir, core.sandboxes.reports());
-        recovery::recover(&core).await;
-        core.sweep_kept();
-        let work = core.work_place.path().to_owned();
-        core.tasks.spawn(core.sandboxes.keep_warm(work));
-        core.prepare_sandboxes();
-        core.tasks.spawn(housekeeping::keep(Arc::downgrade(&core)));
-        core.tasks.spawn(schedules::keep(Arc::downgrade(&core)));
+        begin(&core).await;
         Ok(Self {
             core,
             writer: Arc::new(Mutex::new(Some(writer))),
@@ -295,6 +288,54 @@ fn done(result: Result<Result<(), Refusal>, Refusal>) -> Reply {
     match result {
         Ok(Ok(())) => Reply::Done,
         Ok(Err(refusal)) | Err(refusal) => Reply::Refused(refusal),
+    }
+}
+
+/// Ends what an earlier process left unfinished, and starts what goes on beside all jobs.
+async fn begin(core: &Arc<Core>) {
+    recovery::recover(core).await;
+    core.sweep_kept();
+    let work = core.work_place.path().to_owned();
+    core.tasks.spawn(core.sandboxes.keep_warm(work));
+    core.prepare_sandboxes();
+    core.tasks.spawn(housekeeping::keep(Arc::downgrade(core)));
+    core.tasks.spawn(schedules::keep(Arc::downgrade(core)));
+}
+
+/// What enrolment has left in the node directory, and belongs together.
+struct Enrolled {
+    node: NodeFile,
+    record: NodeRecord,
+    grant: Grant,
+    identity: SecretKey,
+    seal: SecretKey,
+    trust: TrustView,
+}
+
+impl Enrolled {
+    fn read(dir: &NodeDir) -> Result<Self, StartError> {
+        let node = dir.node()?.ok_or(StartError::NotEnrolled)?;
+        let record: NodeRecord = own(&node.record).ok_or(StartError::NotEnrolled)?;
+        let grant: Grant = own(&node.grant).ok_or(StartError::NotEnrolled)?;
+        let identity = keyfile::load(&dir.join("identity.key"), None)?;
+        let seal = keyfile::load(&dir.join("seal.key"), None)?;
+        let node_id = NodeId::derive(&record.org, &identity.public().key);
+        let is_own = identity.public() == record.identity_key && node_id == record.node_id;
+        if !is_own || seal.x25519_public() != record.seal_key {
+            return Err(StartError::OtherKey);
+        }
+        let trust = dir.trust()?.ok_or(StartError::NotEnrolled)?;
+        if trust.org != record.org {
+            return Err(StartError::Trust(Code::WrongOrg.into()));
+        }
+        Ok(Self {
+            node,
+            record,
+            grant,
+            identity,
+            seal,
+            trust,
+        })
     }
 }
 

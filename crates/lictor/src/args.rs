@@ -5,12 +5,14 @@
 
 #[cfg(feature = "agent")]
 mod agent;
+mod explain;
 mod files;
 #[cfg(feature = "hub")]
 mod hub;
 mod jobs;
 mod notify;
 mod org;
+mod people;
 mod schedules;
 mod secrets;
 mod setup;
@@ -19,12 +21,14 @@ mod workspaces;
 
 #[cfg(feature = "agent")]
 pub(crate) use agent::*;
+pub(crate) use explain::*;
 pub(crate) use files::*;
 #[cfg(feature = "hub")]
 pub(crate) use hub::*;
 pub(crate) use jobs::*;
 pub(crate) use notify::*;
 pub(crate) use org::*;
+pub(crate) use people::*;
 pub(crate) use schedules::*;
 pub(crate) use secrets::*;
 pub(crate) use setup::*;
@@ -79,8 +83,9 @@ pub(crate) enum Command {
     /// Run a command or a script on a node and stream its output
     Run(Box<Run>),
     /// Copy a file to nodes, or files from a node: one end is TARGET:/path
-    Cp(Copy),
+    Cp(Box<Copy>),
     /// See and change the workspaces of a node: what jobs with --sandbox NAME leave for the next
+    #[command(visible_alias = "workspaces")]
     Workspace(Workspaces),
     /// List jobs, newest first
     Jobs(JobsList),
@@ -95,8 +100,10 @@ pub(crate) enum Command {
     /// Sign a job again for the nodes whose receipts say that it did not succeed
     Retry(Retry),
     /// See and continue rollouts: jobs that the hub spreads over their nodes batch by batch
+    #[command(visible_alias = "rollouts")]
     Rollout(Rollout),
     /// Sign work that nodes do again and again by themselves, at the times of a cron expression
+    #[command(visible_alias = "schedules")]
     Schedule(Schedule),
     /// Sign that a job may begin on some of its nodes, where the law demands it
     Release(Release),
@@ -109,24 +116,29 @@ pub(crate) enum Command {
     /// List the jobs that ran by breaking the glass, or sign that you have looked at one
     Review(Review),
     /// Predict what policy says about a command or a script, and which rules decide
-    Explain(Explain),
+    Explain(Box<Explain>),
     /// Explain the sandbox profiles of the law in words
+    #[command(visible_alias = "profile")]
     Profiles(Profiles),
     /// List the nodes, or let a new machine enrol
+    #[command(visible_alias = "node")]
     Nodes(Nodes),
     /// Verify a receipt
     Receipt(Receipt),
     /// Read and verify audit logs
     Audit(Audit),
     /// Make and look at signing keys
+    #[command(visible_alias = "key")]
     Keys(Keys),
     /// Make, check, sign and push an org's law
     Org(Org),
     /// Make and revoke API tokens of the hub
+    #[command(visible_alias = "token")]
     Tokens(Tokens),
     /// Have webhooks and e-mail addresses told of what happens
     Notify(Notify),
     /// Seal secrets to nodes, list and remove them; jobs use them by `lictor run --secret`
+    #[command(visible_alias = "secrets")]
     Secret(Secrets),
     /// Point this home at an org on a hub
     Connect(Connect),
@@ -146,6 +158,13 @@ pub(crate) enum Command {
         /// What to carry, as JSON
         order: String,
     },
+    /// What an agent starts to download a file for a job
+    #[cfg(all(feature = "agent", unix))]
+    #[command(name = lictor_sandbox::DOWNLOAD, hide = true)]
+    DownloadFile {
+        /// What to ask for, as JSON
+        order: String,
+    },
     /// The control plane
     #[cfg(feature = "hub")]
     Hub(Hub),
@@ -154,4 +173,53 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn walk(command: &clap::Command, look: &mut impl FnMut(&clap::Command)) {
+        look(command);
+        command.get_subcommands().for_each(|c| walk(c, look));
+    }
+
+    #[test]
+    fn lists_and_removals_have_one_word_and_the_long_one_beside_it_everywhere() {
+        let (mut lists, mut removals) = (0, 0);
+        walk(&Cli::command(), &mut |command| {
+            let name = command.get_name();
+            assert!(!matches!(name, "list" | "remove" | "delete"), "say ls and rm");
+            let has = |alias: &str| command.get_visible_aliases().any(|a| a == alias);
+            if name == "ls" {
+                assert!(has("list"));
+                lists += 1;
+            }
+            if name == "rm" {
+                assert!(has("remove"));
+                removals += 1;
+            }
+        });
+        assert!(lists >= 8 && removals >= 6, "{lists} lists, {removals} removals");
+    }
+
+    #[test]
+    fn whoever_takes_a_noun_for_its_plural_is_understood() {
+        for (said, meant) in [
+            ("workspaces", "workspace"),
+            ("rollouts", "rollout"),
+            ("schedules", "schedule"),
+            ("node", "nodes"),
+            ("key", "keys"),
+            ("token", "tokens"),
+            ("secrets", "secret"),
+            ("profile", "profiles"),
+        ] {
+            let command = Cli::command();
+            let found = command.find_subcommand(said).map(clap::Command::get_name);
+            assert_eq!(found, Some(meant), "{said}");
+        }
+    }
 }

@@ -17,6 +17,8 @@ mod cp;
 mod daemon;
 mod doctor;
 mod dossier;
+#[cfg(all(feature = "agent", unix))]
+mod download;
 mod egress;
 mod explain;
 mod fleet;
@@ -113,6 +115,8 @@ pub(crate) fn dispatch(cli: Cli, out: Out) -> Result {
         Command::EgressProxy => agent::egress_proxy(),
         #[cfg(all(feature = "agent", unix))]
         Command::CarryFiles { order } => agent::carry_files(order),
+        #[cfg(all(feature = "agent", unix))]
+        Command::DownloadFile { order } => download::run(order, out),
         #[cfg(feature = "hub")]
         Command::Hub(args) => hub::run(args, out),
         Command::Completions { shell } => {

@@ -47,6 +47,11 @@ impl Failure {
         self
     }
 
+    /// Whether it is about this.
+    pub(crate) fn is_about(&self, code: Code) -> bool {
+        self.code == Some(code)
+    }
+
     /// With an exit status other than 125.
     pub(crate) fn exit(mut self, status: u8) -> Self {
         self.exit = status;

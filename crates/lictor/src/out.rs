@@ -109,6 +109,13 @@ impl Out {
         };
     }
 
+    /// One line of JSON that another program of ours waits for on standard error.
+    #[cfg(all(feature = "agent", unix))]
+    pub(crate) fn last_words(self, line: &[u8]) {
+        let mut stderr = io::stderr().lock();
+        let _ = stderr.write_all(line).and_then(|()| stderr.write_all(b"\n"));
+    }
+
     fn paint(self, style: &str, text: &str) -> String {
         if self.colour {
             format!("\u{1b}[{style}m{text}\u{1b}[0m")

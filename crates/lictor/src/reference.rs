@@ -41,7 +41,7 @@ event has `node` and `node_id`, each node ends with a result, and the last line 
 `run`, `logs` and `egress watch` is the result: `status` (`succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`,
 `expired`, or `unconfirmed`), `exit_code`, `signal`, `stdout_bytes`, `stderr_bytes`, `stdout_truncated`,
 `stderr_truncated`, `cpu_user_us`, `cpu_system_us`, `max_rss_bytes`, `memory_peak_bytes`, `read_bytes`, `written_bytes`,
-`limits_hit` (`wall_time`, `output`, `memory`, `pids`, `cpu`, `disk`), `sandbox`, `engine` (who made a container: `runc`, `podman`, ...), `egress` (`allowed`, `denied`, bytes `up` and `down`, as the
+`limits_hit` (`wall_time`, `output`, `memory`, `pids`, `cpu`, `disk`), `artifacts` (of a copy: `path`, `size`, `sha256`), `sandbox`, `engine` (who made a container: `runc`, `podman`, ...), `egress` (`allowed`, `denied`, bytes `up` and `down`, as the
 node signed them), `kept_sandbox` (`name`, `made_at`, `new`), `decision`, `rules`, `job_id`,
 `started_at`, `finished_at`, `confirmed`, `code`, `message`, `unseen_bytes` (of output that was not shown; where a
 result is `unconfirmed`, only those that the node kept), `unproven_bytes` (of output that was shown, and that nothing

@@ -15,7 +15,7 @@ use lictor_link::hyper::{self, StatusCode};
 use lictor_proto::agent::{Ack, Finished, LogRange, OutputPart, ReadOutput, Reply, Request};
 use lictor_proto::api::{FRAMES, LogStored, ResultStored, StartedReport};
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::{Digest, JobId, Timestamp};
+use lictor_proto::{Digest, JobId};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -29,7 +29,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 /// What the warden says about an execution.
 pub(super) enum News {
-    Started(Timestamp),
+    Started(StartedReport),
     Output,
     Finished(Box<Finished>),
 }
@@ -47,7 +47,7 @@ pub(super) struct Report {
     next: u64,
     log_ended: bool,
     renew: Interval,
-    started: Option<Timestamp>,
+    started: Option<StartedReport>,
     finished: Option<Box<Finished>>,
 }
 
@@ -94,8 +94,8 @@ impl Report {
 
     async fn report(&mut self) -> Result<(), PollError> {
         while self.finished.is_none() {
-            if let Some(at) = self.started {
-                self.say_started(at).await?;
+            if let Some(report) = &self.started {
+                self.say_started(report).await?;
                 self.started = None;
             }
             let read = self.read(true);
@@ -106,7 +106,7 @@ impl Report {
                 _ = self.renew.tick() => Step::Renew,
             };
             match step {
-                Step::News(Some(News::Started(at))) => self.started = Some(at),
+                Step::News(Some(News::Started(report))) => self.started = Some(report),
                 Step::News(Some(News::Output)) => {}
                 Step::News(Some(News::Finished(finished))) => self.finished = Some(finished),
                 Step::News(None) => return Ok(()),
@@ -166,9 +166,19 @@ impl Report {
         }
     }
 
-    async fn say_started(&self, at: Timestamp) -> Result<(), PollError> {
+    async fn say_started(&self, report: &StartedReport) -> Result<(), PollError> {
         let path = format!("{}/started", self.path);
-        self.session.post(&path, &StartedReport { at }).await.map(drop)
+        match self.session.post(&path, report).await {
+            // A hub of before has no word for firings, and learns of this one at its end.
+            Err(PollError::Refused(_)) if report.firing.is_some() => {
+                let plain = StartedReport {
+                    at: report.at,
+                    firing: None,
+                };
+                self.session.post(&path, &plain).await.map(drop)
+            }
+            told => told.map(drop),
+        }
     }
 
     async fn renew_lease(&self) -> Result<(), PollError> {

@@ -8,11 +8,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
-use lictor_proto::agent::ReadOutput;
 use lictor_proto::agent::stream::Message;
+use lictor_proto::agent::{Event, ReadOutput};
 use lictor_proto::code::Refusal;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,20 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A piece smaller than this is followed by the next one only after [`PACE`].
 const SMALL: usize = 1024;
 const PACE: Duration = Duration::from_millis(50);
+
+/// What the warden says, without what was fired.
+pub(super) struct WithoutFirings(pub(super) Box<dyn EventFeed>);
+
+#[async_trait]
+impl EventFeed for WithoutFirings {
+    async fn next(&mut self) -> Option<Message> {
+        let mut message = self.0.next().await?;
+        if let Message::Event(Event::Started { firing, .. }) = &mut message {
+            *firing = None;
+        }
+        Some(message)
+    }
+}
 
 pub(super) fn events(feed: Box<dyn EventFeed>, stop: CancellationToken) -> Body {
     Body::from_stream(stream::unfold((feed, stop), async |(mut feed, stop)| {

@@ -143,9 +143,10 @@ pub(super) async fn started(
     Path(id): Path<String>,
     body: Body,
 ) -> Reply<StatusCode> {
-    let StartedReport { at } = read_json(body, limits::API_BODY).await?;
+    let report: StartedReport = read_json(body, limits::EVENT).await?;
     let session = api.polls.session(&api.app, node);
-    post(&session.link, Mail::Started { job: known(&id)?, at }).await?;
+    let job = known(&id)?;
+    post(&session.link, Mail::Started { job, report }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

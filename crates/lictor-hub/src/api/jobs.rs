@@ -119,6 +119,15 @@ pub(super) async fn input(
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 
+/// The job, as it stands after a signed document about it was handed in.
+type Handed = Reply<(StatusCode, Json<JobView>)>;
+
+/// Takes a signed document about a job.
+async fn hand_in(body: Body, take: impl AsyncFnOnce(String) -> Reply<JobView>) -> Handed {
+    let wire = read_text(body, limits::ENVELOPE).await?;
+    Ok((StatusCode::ACCEPTED, Json(take(wire).await?)))
+}
+
 /// Hand in a signed cancel.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = String, Path)),
     request_body(content = Envelope, content_type = "application/json", description = "the signed cancel (DSSE envelope)"),
@@ -128,10 +137,9 @@ pub(super) async fn cancel(
     Auth(caller): Auth,
     Path(id): Path<String>,
     body: Body,
-) -> Reply<(StatusCode, Json<JobView>)> {
-    let wire = read_text(body, limits::ENVELOPE).await?;
-    let view = api.app.cancel(&caller, &known(&id)?, &wire).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
+) -> Handed {
+    let id = known(&id)?;
+    hand_in(body, async |wire| Ok(api.app.cancel(&caller, &id, &wire).await?)).await
 }
 
 /// Hand in a signed approval of this job.
@@ -143,11 +151,12 @@ pub(super) async fn approve_job(
     Auth(caller): Auth,
     Path(id): Path<String>,
     body: Body,
-) -> Reply<(StatusCode, Json<JobView>)> {
-    let wire = read_text(body, limits::ENVELOPE).await?;
+) -> Handed {
     let id = known(&id)?;
-    let view = api.app.approve(&caller, Some(&id), &wire).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
+    hand_in(body, async |wire| {
+        Ok(api.app.approve(&caller, Some(&id), &wire).await?)
+    })
+    .await
 }
 
 /// Hand in a signed release of this job on some of its nodes.
@@ -159,10 +168,12 @@ pub(super) async fn release(
     Auth(caller): Auth,
     Path(id): Path<String>,
     body: Body,
-) -> Reply<(StatusCode, Json<JobView>)> {
-    let wire = read_text(body, limits::ENVELOPE).await?;
-    let view = api.app.release(&caller, &known(&id)?, &wire).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
+) -> Handed {
+    let id = known(&id)?;
+    hand_in(body, async |wire| {
+        Ok(api.app.release(&caller, &id, &wire).await?)
+    })
+    .await
 }
 
 /// Hand in a signed remark about this job: a rejection, or a review. Nothing follows from it.
@@ -174,10 +185,9 @@ pub(super) async fn remark(
     Auth(caller): Auth,
     Path(id): Path<String>,
     body: Body,
-) -> Reply<(StatusCode, Json<JobView>)> {
-    let wire = read_text(body, limits::ENVELOPE).await?;
-    let view = api.app.remark(&caller, &known(&id)?, &wire).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
+) -> Handed {
+    let id = known(&id)?;
+    hand_in(body, async |wire| Ok(api.app.remark(&caller, &id, &wire).await?)).await
 }
 
 /// Jobs that wait for approvals, with every document to check before signing.
@@ -203,14 +213,11 @@ pub(super) async fn approvals(
 #[utoipa::path(post, path = "/api/v1/approvals", tag = "jobs",
     request_body(content = Envelope, content_type = "application/json", description = "the signed approval (DSSE envelope)"),
     responses((status = 202, description = "done", body = JobView), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn approve(
-    State(api): State<Arc<Api>>,
-    Auth(caller): Auth,
-    body: Body,
-) -> Reply<(StatusCode, Json<JobView>)> {
-    let wire = read_text(body, limits::ENVELOPE).await?;
-    let view = api.app.approve(&caller, None, &wire).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
+pub(super) async fn approve(State(api): State<Arc<Api>>, Auth(caller): Auth, body: Body) -> Handed {
+    hand_in(body, async |wire| {
+        Ok(api.app.approve(&caller, None, &wire).await?)
+    })
+    .await
 }
 
 /// Store standard input, or a file, for a job to come, by its SHA-256 in hex.

@@ -54,7 +54,8 @@ pub(super) async fn delete(
 
 /// Send a test to a target; the listing says whether it arrived.
 #[utoipa::path(post, operation_id = "test_notify_target", path = "/api/v1/notify/{id}/test", tag = "notify", params(("id" = String, Path)),
-    responses((status = 202, description = "on its way"), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 202, description = "on its way"), (status = 404, description = "not found", body = Problem, content_type = "application/problem+json"),
+              (status = 429, description = "one was sent just now; `Retry-After` says when to come again", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn test(
     State(api): State<Arc<Api>>,
     Auth(caller): Auth,

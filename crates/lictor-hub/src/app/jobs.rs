@@ -1,20 +1,17 @@
-//! Jobs as people see them, and what else is signed about them: approvals and cancels.
+//! Jobs as people see them.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lictor_audit::EventType;
-use lictor_proto::agent::{CancelJob, Request, Wire};
-use lictor_proto::api::{ExecutionView, FollowNode, JobDocuments, JobView, PendingApproval, TokenScope};
+use lictor_proto::agent::Wire;
+use lictor_proto::api::{ExecutionView, FollowNode, JobDocuments, JobView, PendingApproval};
 use lictor_proto::code::Refusal;
-use lictor_proto::{Code, Digest, JobId, NodeId, Timestamp, limits};
+use lictor_proto::{Code, JobId, NodeId, limits};
 
-use super::{App, Caller, Error, Org};
+use super::{App, Caller, Error};
 use crate::relay::Follower;
 use crate::relay::follower::Wish;
-use crate::store::{
-    DocumentRow, ExecutionKey, ExecutionRow, JobCursor, JobDocument, JobFilter, JobRow, Stored,
-};
+use crate::store::{ExecutionKey, ExecutionRow, JobCursor, JobDocument, JobFilter, JobRow};
 use lictor_proto::api::ExecutionState;
 
 impl App {
@@ -171,155 +168,6 @@ impl App {
         Ok((pending, next))
     }
 
-    /// Takes a signed approval and offers the job again where it waits. With `expected`, only of that job.
-    ///
-    /// # Errors
-    /// [`Error::Scope`]; [`Error::NotFound`] for an unknown job; [`Error::Refused`] with the rule it breaks.
-    pub async fn approve(
-        self: &Arc<Self>,
-        caller: &Caller,
-        expected: Option<&JobId>,
-        wire: &str,
-    ) -> Result<JobView, Error> {
-        caller.need(TokenScope::Submit)?;
-        let org = self.org(&caller.org)?;
-        let approval = match org.with(|t| t.verify_approval(wire, Timestamp::now())) {
-            Ok(a) => a,
-            Err(why) => return Err(self.refuse(Some(&org.id), EventType::ApprovalRejected, why).await),
-        };
-        let id = JobId::from_digest(&approval.job_digest);
-        if let Err(why) = check_job(expected, &id) {
-            return Err(self.refuse(Some(&org.id), EventType::ApprovalRejected, why).await);
-        }
-        self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
-        let doc = document(JobDocument::Approval, approval.digest(), wire);
-        self.store.put_document(&org.id, &id, doc).await?;
-        // Read after the approval is there: an ask that comes later finds the approval.
-        let (row, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
-        self.offer_again(&org, &row, &executions, |_| true).await?;
-        self.job(caller, &id).await
-    }
-
-    /// Takes a signed release and offers the job again on the nodes that it names and that wait.
-    ///
-    /// # Errors
-    /// [`Error::Scope`]; [`Error::NotFound`] for an unknown job; [`Error::Refused`] with the rule it breaks.
-    pub async fn release(
-        self: &Arc<Self>,
-        caller: &Caller,
-        expected: &JobId,
-        wire: &str,
-    ) -> Result<JobView, Error> {
-        caller.need(TokenScope::Submit)?;
-        let org = self.org(&caller.org)?;
-        let checked = org.with(|t| t.verify_release(wire, Timestamp::now()));
-        let release = match checked.and_then(|r| {
-            check_job(Some(expected), &JobId::from_digest(&r.job_digest))?;
-            Ok(r)
-        }) {
-            Ok(release) => release,
-            Err(why) => return Err(self.refuse(Some(&org.id), EventType::ReleaseRejected, why).await),
-        };
-        let (_, executions) = self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
-        let is_of_job = |node: &NodeId| executions.iter().any(|e| e.node_id == *node);
-        if let Some(other) = release.nodes.iter().find(|n| !is_of_job(n)) {
-            let why = Refusal::new(Code::WrongNode, format!("the job is not for {other}"));
-            return Err(self.refuse(Some(&org.id), EventType::ReleaseRejected, why).await);
-        }
-        let doc = document(JobDocument::Release, release.digest(), wire);
-        self.store.put_document(&org.id, expected, doc).await?;
-        let (row, executions) = self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
-        self.offer_again(&org, &row, &executions, |node| release.nodes.contains(node))
-            .await?;
-        self.job(caller, expected).await
-    }
-
-    /// Keeps a signed remark for whoever looks at the job. No node hears of it.
-    ///
-    /// # Errors
-    /// [`Error::Scope`]; [`Error::NotFound`] for an unknown job; [`Error::Refused`] with the rule it breaks.
-    pub async fn remark(
-        self: &Arc<Self>,
-        caller: &Caller,
-        expected: &JobId,
-        wire: &str,
-    ) -> Result<JobView, Error> {
-        caller.need(TokenScope::Submit)?;
-        let org = self.org(&caller.org)?;
-        let checked = org.with(|t| t.verify_remark(wire, Timestamp::now()));
-        let checked = checked.and_then(|r| {
-            check_job(Some(expected), &JobId::from_digest(&r.job_digest))?;
-            Ok(r)
-        });
-        let remark = match checked {
-            Ok(remark) => remark,
-            Err(why) => return Err(self.refuse(Some(&org.id), EventType::RemarkRejected, why).await),
-        };
-        self.store.job(&org.id, expected).await?.ok_or(Error::NotFound)?;
-        let doc = document(JobDocument::Remark, remark.digest(), wire);
-        if self.store.put_remark(&org.id, expected, doc).await? == Stored::Full {
-            let why = "a job has at most 64 remarks, and 8 of one person";
-            let why = Refusal::new(Code::LimitExceeded, why);
-            return Err(self.refuse(Some(&org.id), EventType::RemarkRejected, why).await);
-        }
-        self.job(caller, expected).await
-    }
-
-    async fn offer_again(
-        &self,
-        org: &Org,
-        row: &JobRow,
-        executions: &[ExecutionRow],
-        is_meant: impl Fn(&NodeId) -> bool,
-    ) -> Result<(), Error> {
-        let states = [ExecutionState::AwaitingApproval, ExecutionState::AwaitingRelease];
-        let waiting = executions
-            .iter()
-            .filter(|e| states.contains(&e.state) && is_meant(&e.node_id));
-        let nodes = waiting.map(|e| e.node_id.clone()).collect();
-        self.offer_to(&org.id, row, nodes).await
-    }
-
-    /// Takes a signed cancel and passes it to every node of the job that is connected; the others get it when
-    /// they come.
-    ///
-    /// # Errors
-    /// [`Error::Scope`]; [`Error::NotFound`] for an unknown job; [`Error::Refused`] with the rule it breaks.
-    pub async fn cancel(
-        self: &Arc<Self>,
-        caller: &Caller,
-        expected: &JobId,
-        wire: &str,
-    ) -> Result<JobView, Error> {
-        caller.need(TokenScope::Submit)?;
-        let org = self.org(&caller.org)?;
-        let cancel = match org.with(|t| t.verify_cancel(wire, Timestamp::now())) {
-            Ok(c) => c,
-            Err(why) => return Err(self.refuse(Some(&org.id), EventType::CancelRejected, why).await),
-        };
-        let id = JobId::from_digest(&cancel.job_digest);
-        if let Err(why) = check_job(Some(expected), &id) {
-            return Err(self.refuse(Some(&org.id), EventType::CancelRejected, why).await);
-        }
-        let (row, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
-        let doc = document(JobDocument::Cancel, cancel.digest(), wire);
-        self.store.put_document(&org.id, &id, doc).await?;
-        if cancel.nodes.is_empty() {
-            self.halt_rollout(&org.id, &id).await?;
-        }
-        let open = executions
-            .iter()
-            .filter(|e| !e.state.is_final() && cancel.is_for(&e.node_id));
-        for link in open.filter_map(|e| self.links.get(&org.id, &e.node_id)) {
-            // With the job: an offer may still be on its way, or wait for its turn.
-            link.tell(Request::CancelJob(CancelJob {
-                cancel: wire.to_owned(),
-                job: row.envelope.clone(),
-            }));
-        }
-        self.job(caller, &id).await
-    }
-
     /// Followers of a job: of one node, or of all.
     ///
     /// # Errors
@@ -390,22 +238,5 @@ impl App {
             Follower::new(self.clone(), live, wish)
         };
         Ok(wanted.into_iter().map(follower).collect())
-    }
-}
-
-fn check_job(expected: Option<&JobId>, id: &JobId) -> Result<(), Refusal> {
-    if expected.is_none_or(|e| e == id) {
-        Ok(())
-    } else {
-        Err(Code::WrongJob.into())
-    }
-}
-
-fn document(kind: JobDocument, digest: Digest, wire: &str) -> DocumentRow {
-    DocumentRow {
-        kind,
-        digest,
-        node_id: None,
-        wire: wire.to_owned(),
     }
 }

@@ -9,13 +9,14 @@
 //!
 //! # Invariants
 //! - What is in the outbox survives a kill, and is tried until it was delivered or a day has passed: at least once, with one id.
-//! - One target at a time waits for itself only: no dead end delays another.
+//! - One target waits for itself only: no dead end delays another, and what is new does not overtake what waits.
 
-mod address;
 mod courier;
 mod mail;
 mod watch;
 mod webhook;
+
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,10 +31,12 @@ pub(crate) use courier::deliver;
 pub(crate) use watch::watch;
 
 use super::{App, Caller, Error};
-use crate::store::{Notice, NotifyTarget};
+use crate::store::{Notice, NotifyTarget, Tested};
 
 /// Bytes of an address.
 const ADDRESS: usize = 1024;
+/// Between two tests of one target.
+const TEST_PAUSE: Duration = Duration::from_secs(10);
 
 fn view(row: &NotifyTarget) -> NotifyTargetView {
     NotifyTargetView {
@@ -129,26 +132,29 @@ impl App {
         }
     }
 
-    /// Has a test go to one target.
+    /// Has a test go to one target, and what waits for it before that.
     ///
     /// # Errors
-    /// [`Error::Scope`], [`Error::NotFound`], [`Error::Store`].
+    /// [`Error::Scope`], [`Error::NotFound`], [`Error::Store`]; [`Error::Later`] when one was sent just now.
     pub async fn test_notify_target(&self, caller: &Caller, id: &str) -> Result<(), Error> {
         caller.need(TokenScope::Admin)?;
-        let targets = self.store.notify_targets(&caller.org).await?;
-        let target = targets
-            .iter()
-            .find(|t| t.target_id == id)
-            .ok_or(Error::NotFound)?;
+        let now = Timestamp::now();
         let notice = Notice {
             kind: NoticeKind::Failure,
             event: "test",
-            key: format!("test {}", Timestamp::now()),
+            key: format!("test {now}"),
             says: vec![("org", caller.org.to_string())],
         };
-        let only = Some(target.target_id.clone());
-        self.store.notify(&caller.org, notice, only).await?;
-        self.notifier.wake();
+        let tested = self.store.test_notify_target(&caller.org, id, notice, TEST_PAUSE);
+        match tested.await? {
+            Tested::Sent => self.notifier.wake(),
+            Tested::Unknown => return Err(Error::NotFound),
+            Tested::TooSoon(at) => {
+                let why = format!("one test in {} s goes to one target", TEST_PAUSE.as_secs());
+                let again_in = at.plus(TEST_PAUSE).since(now);
+                return Err(Error::Later(Refusal::new(Code::RateLimited, why), again_in));
+            }
+        }
         Ok(())
     }
 }

@@ -1,14 +1,18 @@
 //! Log segments and standard input in object storage; local files by default, synced before anything counts, or a bucket
 //! that speaks S3.
 
+mod upload;
+
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use lictor_proto::{Digest, OrgId};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as ObjectPath;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _, RetryConfig};
@@ -19,6 +23,8 @@ use crate::relay::Chunk;
 use crate::relay::splitter::Place;
 use crate::store::{ExecutionKey, SegmentBody, SegmentRow};
 
+pub use upload::Upload;
+
 /// Most raw bytes of one segment.
 pub const SEGMENT: usize = 4 * 1024 * 1024;
 /// A packed segment up to this size lives in its row: most logs are small, and a row costs no file.
@@ -26,22 +32,28 @@ const INLINE: usize = 64 * 1024;
 const ZSTD_LEVEL: i32 = 1;
 /// How long a bucket is tried again.
 const S3_PATIENCE: Duration = Duration::from_secs(60);
-/// Standard input is stored in parts of this size; object stores take none below 5 MiB but the last.
-const PART: usize = 5 * 1024 * 1024;
 
 /// Object storage.
 #[derive(Clone)]
-pub struct Objects(Arc<dyn ObjectStore>);
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    /// The same where uploads have ids, which outlive who began them.
+    parts: Option<Arc<dyn MultipartStore>>,
+}
 
 impl Objects {
-    /// Files under this directory, which is made if need be.
+    /// Files under this directory, which is made if need be. What a killed hub had begun to write goes.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn local(dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|e| Error::Internal(format!("{}: {e}", dir.display())))?;
+        upload::sweep(dir).map_err(|e| Error::Internal(format!("{}: {e}", dir.display())))?;
         let files = LocalFileSystem::new_with_prefix(dir)?.with_fsync(true);
-        Ok(Self(Arc::new(files)))
+        Ok(Self {
+            store: Arc::new(files),
+            parts: None,
+        })
     }
 
     /// A bucket.
@@ -71,9 +83,17 @@ impl Objects {
         }
         let bucket = builder.build()?;
         Ok(match config.prefix.as_str() {
-            "" => Self(Arc::new(bucket)),
-            prefix => Self(Arc::new(PrefixStore::new(bucket, prefix))),
+            "" => Self::of_bucket(bucket),
+            prefix => Self::of_bucket(PrefixStore::new(bucket, prefix)),
         })
+    }
+
+    fn of_bucket(bucket: impl ObjectStore + MultipartStore) -> Self {
+        let bucket = Arc::new(bucket);
+        Self {
+            store: bucket.clone(),
+            parts: Some(bucket),
+        }
     }
 
     /// Writes, reads and deletes something small: what cannot be used is told at the start, and not by the first log.
@@ -85,8 +105,8 @@ impl Objects {
             ObjectPath::from("lictor-hub-started"),
             Bytes::from_static(b"lictor"),
         );
-        self.0.put(&path, text.clone().into()).await?;
-        let back = self.0.get(&path).await?.bytes().await?;
+        self.store.put(&path, text.clone().into()).await?;
+        let back = self.store.get(&path).await?.bytes().await?;
         if back != text {
             return Err(Error::Internal(
                 "object storage gives other bytes than it was given".to_owned(),
@@ -119,7 +139,7 @@ impl Objects {
                 "logs/{}/{}/{}/{from:020}-{to:020}.zst",
                 key.org, key.job_id, key.node_id
             );
-            self.0
+            self.store
                 .put(&ObjectPath::from(path.as_str()), packed.into())
                 .await?;
             SegmentBody::Object(path)
@@ -141,7 +161,7 @@ impl Objects {
         let packed = match &segment.body {
             SegmentBody::Inline(bytes) => bytes.clone(),
             SegmentBody::Object(path) => {
-                self.0
+                self.store
                     .get(&ObjectPath::from(path.as_str()))
                     .await?
                     .bytes()
@@ -156,18 +176,6 @@ impl Objects {
             work.await.map_err(|e| Error::Internal(e.to_string()))??
         };
         Ok(Chunk::whole(place_of(segment), Arc::new([raw])))
-    }
-
-    /// Begins to store standard input, of which nothing is there before [`Upload::finish`].
-    ///
-    /// # Errors
-    /// [`Error::Objects`].
-    pub async fn upload(&self, org: &OrgId, sha256: &Digest) -> Result<Upload, Error> {
-        Ok(Upload {
-            parts: self.0.put_multipart(&stdin_path(org, sha256)).await?,
-            waiting: Vec::new(),
-            waiting_bytes: 0,
-        })
     }
 
     /// Deletes a log object; one that is not there is no error.
@@ -187,7 +195,7 @@ impl Objects {
     }
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), Error> {
-        match self.0.delete(path).await {
+        match self.store.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -203,52 +211,7 @@ impl Objects {
         sha256: &Digest,
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, Error> {
-        Ok(self.0.get_range(&stdin_path(org, sha256), range).await?)
-    }
-}
-
-/// Standard input on its way into storage: at most one part of it is in memory.
-pub struct Upload {
-    parts: Box<dyn object_store::MultipartUpload>,
-    waiting: Vec<Bytes>,
-    waiting_bytes: usize,
-}
-
-impl Upload {
-    /// More of it.
-    ///
-    /// # Errors
-    /// [`Error::Objects`].
-    pub async fn push(&mut self, piece: Bytes) -> Result<(), Error> {
-        self.waiting_bytes += piece.len();
-        self.waiting.push(piece);
-        if self.waiting_bytes >= PART {
-            self.send().await?;
-        }
-        Ok(())
-    }
-
-    async fn send(&mut self) -> Result<(), Error> {
-        self.waiting_bytes = 0;
-        let part = std::mem::take(&mut self.waiting).into_iter().collect();
-        Ok(self.parts.put_part(part).await?)
-    }
-
-    /// Makes it there, durably.
-    ///
-    /// # Errors
-    /// [`Error::Objects`].
-    pub async fn finish(mut self) -> Result<(), Error> {
-        self.send().await?;
-        self.parts.complete().await?;
-        Ok(())
-    }
-
-    /// Throws it away. Dropping it does the same where storage is local.
-    pub async fn abort(mut self) {
-        if let Err(e) = self.parts.abort().await {
-            tracing::warn!(error = %e, "an upload was not cleaned up");
-        }
+        Ok(self.store.get_range(&stdin_path(org, sha256), range).await?)
     }
 }
 
@@ -257,12 +220,19 @@ fn stdin_path(org: &OrgId, sha256: &Digest) -> ObjectPath {
     ObjectPath::from(format!("stdin/{org}/{hex}"))
 }
 
+/// One frame of Zstandard, made part by part: there is no second copy of what is packed.
 fn compress(chunks: &[Chunk]) -> Result<Bytes, Error> {
-    let mut raw = BytesMut::with_capacity(chunks.iter().map(Chunk::len).sum());
-    for part in chunks.iter().flat_map(|c| c.parts.iter()) {
-        raw.extend_from_slice(part);
-    }
-    zstd::bulk::compress(&raw, ZSTD_LEVEL)
+    let size: usize = chunks.iter().map(Chunk::len).sum();
+    let work = || {
+        let mut packer = zstd::Encoder::new(Vec::with_capacity(size + size / 64 + 64), ZSTD_LEVEL)?;
+        packer.set_pledged_src_size(Some(size as u64))?;
+        for part in chunks.iter().flat_map(|c| c.parts.iter()) {
+            packer.write_all(part)?;
+        }
+        packer.finish()
+    };
+    let packed: std::io::Result<Vec<u8>> = work();
+    packed
         .map(Bytes::from)
         .map_err(|e| Error::Internal(format!("compress: {e}")))
 }

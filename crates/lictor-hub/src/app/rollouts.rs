@@ -23,7 +23,7 @@ use self::step::{Next, Sight, failures, step};
 use super::submit::Along;
 use super::{App, Caller, Error, views};
 use crate::link::Offered;
-use crate::store::named::releases_for;
+use crate::store::named::{approvals_for, releases_for};
 use crate::store::{ExecutionKey, JobDocument, JobRow, RolloutRow, StoreError, Turn};
 
 /// A rollout is looked at so often at the least, for what nobody tells: who is away.
@@ -368,7 +368,7 @@ impl App {
             matching.map(|d| d.wire.clone()).collect::<Vec<_>>()
         };
         Ok(Papers {
-            approvals: of(JobDocument::Approval),
+            approvals: approvals_for(&of(JobDocument::Approval)),
             releases: of(JobDocument::Release),
             along: Along::of(&views::read_job(&row.envelope)?),
         })

@@ -72,7 +72,8 @@ impl App {
     /// # Errors
     /// [`Error::Scope`], [`Error::NotFound`], [`Error::Store`].
     pub async fn remove_secret(&self, caller: &Caller, name: &Name) -> Result<(), Error> {
-        caller.need(TokenScope::Submit)?;
+        // Nothing is signed, and all versions go.
+        caller.need(TokenScope::Admin)?;
         let removed = self.store.remove_secret(&caller.org, name).await?;
         removed.then_some(()).ok_or(Error::NotFound)
     }

@@ -1,10 +1,10 @@
 //! Standard input and files for jobs to come: streamed into storage, hashed on the way.
 //!
 //! # Invariants
-//! - Memory is bounded: [`UPLOADS`] at once, each with one part in memory, and no org has all of them.
+//! - Memory is bounded: [`UPLOADS`] at once, each with 5 MiB in memory, and no org has all of them.
 //! - Nothing is there under a digest that is not its own.
-//! - A file and its row are made to the end, whether who brought it is still there or not.
-//! - No org has more stored than it may: that is looked at once more before an input counts, one at a time of each org.
+//! - An upload goes to its end in a task of its own, its good one or its bad one, whether who brings it is still there or not.
+//! - No org has more than it may, what is under way counted in: `stored + coming <= most`, piece by piece.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +19,9 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, RwLock, Semaphore};
 
 use super::objects::Upload;
 use super::{App, Caller, Error};
-use crate::store::Inserted;
+use crate::store::{Begun, Inserted};
 
-/// Uploads at once; each has at most one part in memory.
+/// Uploads at once; each has at most 5 MiB in memory.
 const UPLOADS: usize = 16;
 /// Uploads of one org at once.
 const OF_ORG: usize = 4;
@@ -30,10 +30,10 @@ const TURN: Duration = Duration::from_secs(5);
 /// How long an upload may bring nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// The turns of uploads.
+/// The turns of uploads, and what they bring.
 pub struct StdinGate {
     turns: Arc<Semaphore>,
-    of_orgs: Mutex<HashMap<OrgId, Turns>>,
+    of_orgs: Mutex<HashMap<OrgId, OfOrg>>,
     /// Bytes that one org may have stored.
     most: u64,
     /// Held shared while a file and its row are made, and alone while both are deleted: a file that has just come
@@ -41,12 +41,22 @@ pub struct StdinGate {
     pub(super) sweeping: RwLock<()>,
 }
 
-/// The turns of one org.
+/// What the uploads of one org share.
 #[derive(Clone)]
-struct Turns {
-    uploads: Arc<Semaphore>,
-    /// Held by the one that ends.
-    ending: Arc<tokio::sync::Mutex<()>>,
+struct OfOrg {
+    turns: Arc<Semaphore>,
+    /// Held while what is stored is read, and while an upload becomes stored: nothing is counted twice, or not at all.
+    booking: Arc<tokio::sync::Mutex<()>>,
+    account: Arc<Mutex<Account>>,
+}
+
+/// Bytes of one org since the hub's start.
+#[derive(Debug, Default)]
+struct Account {
+    /// Of uploads that are under way.
+    coming: u64,
+    /// Of uploads that became stored.
+    stored: u64,
 }
 
 impl StdinGate {
@@ -66,26 +76,19 @@ impl StdinGate {
 type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl StdinGate {
-    fn of(&self, org: &OrgId) -> Turns {
+    fn of(&self, org: &OrgId) -> OfOrg {
         let mut orgs = self.of_orgs.lock().unwrap_or_else(PoisonError::into_inner);
-        let turns = orgs.entry(org.clone()).or_insert_with(|| Turns {
-            uploads: Arc::new(Semaphore::new(OF_ORG)),
-            ending: Arc::default(),
+        let of_org = orgs.entry(org.clone()).or_insert_with(|| OfOrg {
+            turns: Arc::new(Semaphore::new(OF_ORG)),
+            booking: Arc::default(),
+            account: Arc::default(),
         });
-        turns.clone()
-    }
-
-    /// What an org that has so much may still store.
-    fn room(&self, stored: u64) -> Room {
-        Room {
-            left: self.most.saturating_sub(stored),
-            most: self.most,
-        }
+        of_org.clone()
     }
 
     /// The org's turn first: who waits for it keeps nobody else waiting.
     async fn turn(&self, org: &OrgId) -> Result<Turn, AcquireError> {
-        let of_org = self.of(org).uploads;
+        let of_org = self.of(org).turns;
         let of_org = of_org.acquire_owned().await?;
         Ok((of_org, self.turns.clone().acquire_owned().await?))
     }
@@ -101,7 +104,7 @@ impl App {
         self: &Arc<Self>,
         caller: &Caller,
         sha256: &Digest,
-        mut body: impl Stream<Item = Result<Bytes, Error>> + Send + Unpin,
+        body: impl Stream<Item = Result<Bytes, Error>> + Send + Unpin + 'static,
     ) -> Result<Inserted, Error> {
         caller.need(TokenScope::Submit)?;
         let turn = tokio::time::timeout(TURN, self.stdin.turn(&caller.org)).await;
@@ -109,89 +112,172 @@ impl App {
             let why = format!("{OF_ORG} uploads of this org, or {UPLOADS} in all, are under way");
             return Err(Refusal::new(Code::Busy, why).into());
         };
-        let room = self.stdin.room(self.store.blob_bytes(&caller.org, sha256).await?);
-        let mut upload = self.objects.upload(&caller.org, sha256).await?;
-        let size = match receive(&mut upload, sha256, room, &mut body).await {
-            Ok(size) => size,
-            Err(e) => {
-                upload.abort().await;
-                return Err(e);
-            }
-        };
-        // In a task of its own: whoever goes away meanwhile leaves no file behind that has no row.
+        // In a task of its own: whoever goes away meanwhile leaves no file behind that has no row, and no part of one.
         let (app, org, sha256) = (self.clone(), caller.org.clone(), *sha256);
-        let ending = self.tasks.spawn(async move {
+        let bringing = self.tasks.spawn(async move {
             let _turn = turn;
-            app.end_upload(&org, &sha256, upload, size).await
+            app.bring(&org, &sha256, body).await
         });
-        ending
+        bringing
             .await
-            .map_err(|e| Error::Internal(format!("the end of an upload: {e}")))?
+            .map_err(|e| Error::Internal(format!("an upload: {e}")))?
+    }
+
+    async fn bring(
+        &self,
+        org: &OrgId,
+        sha256: &Digest,
+        mut body: impl Stream<Item = Result<Bytes, Error>> + Send + Unpin,
+    ) -> Result<Inserted, Error> {
+        let of_org = self.stdin.of(org);
+        let mut coming = {
+            let _alone = of_org.booking.lock().await;
+            let stored = self.store.blob_bytes(org, sha256).await?;
+            Coming::new(of_org.account, stored, self.stdin.most)
+        };
+        let mut upload = self.objects.upload(org, sha256).await?;
+        if let Some(begun) = upload.begun() {
+            self.store.upload_began(begun.clone()).await?;
+        }
+        let receiving = receive(&mut upload, sha256, &mut coming, &mut body);
+        let received = self.stop.run_until_cancelled(receiving).await;
+        let stopped = || Refusal::new(Code::Unavailable, "the hub stops").into();
+        let ended = match received.unwrap_or_else(|| Err(stopped())) {
+            Ok(()) => self.end_upload(org, sha256, &mut upload, &mut coming).await,
+            Err(e) => Err(e),
+        };
+        let begun = upload.begun().cloned();
+        let aborted = match &ended {
+            Ok(_) => Ok(()),
+            Err(_) => upload.abort().await,
+        };
+        if let Err(e) = &aborted {
+            tracing::warn!(error = %e.chain(), "an upload was not cleaned up; it is aborted when the hub starts again");
+        }
+        if let (Some(begun), Ok(())) = (begun, aborted) {
+            self.store.upload_over(begun).await?;
+        }
+        ended
     }
 
     async fn end_upload(
         &self,
         org: &OrgId,
         sha256: &Digest,
-        upload: Upload,
-        size: u64,
+        upload: &mut Upload,
+        coming: &mut Coming,
     ) -> Result<Inserted, Error> {
-        let ending = self.stdin.of(org).ending;
-        let _alone = ending.lock().await;
-        // Others have ended meanwhile.
-        let room = self.stdin.room(self.store.blob_bytes(org, sha256).await?);
-        if let Err(full) = room.takes(size) {
-            upload.abort().await;
-            return Err(full.into());
-        }
         let _kept = self.stdin.sweeping.read().await;
         upload.finish().await?;
+        let booking = self.stdin.of(org).booking;
+        let _alone = booking.lock().await;
         let keep_until = Timestamp::now().plus(self.retention.stdin);
-        Ok(self.store.put_blob(org, sha256, size, keep_until).await?)
+        let inserted = self.store.put_blob(org, sha256, coming.mine, keep_until).await?;
+        if inserted == Inserted::New {
+            coming.stored();
+        }
+        Ok(inserted)
+    }
+
+    /// Aborts the uploads that an earlier hub had begun.
+    pub(crate) async fn abort_uploads(&self, left: Vec<Begun>) {
+        for begun in left {
+            let path = begun.path.clone();
+            let aborted = match self.objects.abort(&begun).await {
+                Ok(()) => self.store.upload_over(begun).await.map_err(Error::from),
+                Err(e) => Err(e),
+            };
+            match aborted {
+                Ok(()) => tracing::info!(path, "an upload that was broken off is aborted"),
+                Err(e) => {
+                    tracing::warn!(path, error = %e.chain(), "an upload that was broken off is still there");
+                }
+            }
+        }
     }
 }
 
-/// What may still be stored for an org.
-#[derive(Debug, Clone, Copy)]
-struct Room {
-    left: u64,
+/// What one upload brings, counted into what its org has until it is dropped.
+struct Coming {
+    account: Arc<Mutex<Account>>,
     most: u64,
+    /// What of others was stored when this began, by the store and by the account.
+    base: u64,
+    before: u64,
+    /// What has come of this one.
+    mine: u64,
 }
 
-impl Room {
-    fn takes(self, size: u64) -> Result<(), Refusal> {
-        if size <= self.left {
-            return Ok(());
+impl Coming {
+    fn new(account: Arc<Mutex<Account>>, base: u64, most: u64) -> Self {
+        let before = account.lock().unwrap_or_else(PoisonError::into_inner).stored;
+        Self {
+            account,
+            most,
+            base,
+            before,
+            mine: 0,
         }
-        let why = format!(
-            "{} of the {} bytes that this org may have stored are left; inputs that no valid job names go by themselves",
-            self.left, self.most
-        );
-        Err(Refusal::new(Code::LimitExceeded, why))
+    }
+
+    fn account(&self) -> std::sync::MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So much more comes.
+    fn takes(&mut self, more: u64) -> Result<(), Refusal> {
+        let mut account = self.account();
+        let others = self.base + (account.stored - self.before) + account.coming;
+        let left = self.most.saturating_sub(others);
+        if more > left {
+            let most = self.most;
+            let why = format!(
+                "{left} of the {most} bytes that this org may have stored are left, uploads under way counted in; inputs \
+                 that no valid job names go by themselves"
+            );
+            return Err(Refusal::new(Code::LimitExceeded, why));
+        }
+        account.coming += more;
+        drop(account);
+        self.mine += more;
+        Ok(())
+    }
+
+    /// It is stored.
+    fn stored(&mut self) {
+        let mut account = self.account();
+        account.stored += self.mine;
+        account.coming -= self.mine;
+        drop(account);
+        self.mine = 0;
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.account().coming -= self.mine;
     }
 }
 
 async fn receive(
     upload: &mut Upload,
     sha256: &Digest,
-    room: Room,
+    coming: &mut Coming,
     body: &mut (impl Stream<Item = Result<Bytes, Error>> + Send + Unpin),
-) -> Result<u64, Error> {
+) -> Result<(), Error> {
     let mut hash = sha2::Sha256::default();
-    let mut size = 0;
     let silent = |_| Refusal::new(Code::Timeout, "the body brought nothing for 30 s");
     while let Some(piece) = tokio::time::timeout(SILENCE, body.next()).await.map_err(silent)? {
         let piece = piece?;
-        size += piece.len() as u64;
-        if size > limits::ARTIFACT {
+        if coming.mine + piece.len() as u64 > limits::ARTIFACT {
             return Err(Refusal::new(Code::TooLarge, format!("at most {} bytes", limits::ARTIFACT)).into());
         }
-        room.takes(size)?;
+        coming.takes(piece.len() as u64)?;
         sha2::Digest::update(&mut hash, &piece);
         upload.push(piece).await?;
     }
     if Digest(sha2::Digest::finalize(hash).into()) == *sha256 {
-        Ok(size)
+        Ok(())
     } else {
         Err(Code::StdinMismatch.into())
     }
@@ -214,11 +300,11 @@ mod tests {
         let first = futures_util::stream::iter([Ok(Bytes::from_static(b"first"))]);
         let mut body = first.chain(futures_util::stream::pending());
         let began = tokio::time::Instant::now();
-        let room = Room { left: 100, most: 100 };
-        let refused = receive(&mut upload, &whole, room, &mut body).await;
+        let mut coming = Coming::new(Arc::default(), 0, 100);
+        let refused = receive(&mut upload, &whole, &mut coming, &mut body).await;
         assert!(matches!(refused, Err(Error::Refused(why)) if why.code == Code::Timeout));
         assert_eq!(began.elapsed(), SILENCE);
-        upload.abort().await;
+        upload.abort().await.expect("is thrown away");
         assert_eq!(files_below(dir.path()), 0);
     }
 
@@ -234,14 +320,34 @@ mod tests {
                 Ok(Bytes::from_static(b" and second")),
             ];
             let mut body = futures_util::stream::iter(pieces);
-            let room = Room { left, most: 100 };
-            let taken = receive(&mut upload, &whole, room, &mut body).await;
+            let mut coming = Coming::new(Arc::default(), 100 - left, 100);
+            let taken = receive(&mut upload, &whole, &mut coming, &mut body).await;
             assert_eq!(taken.is_ok(), fits, "{left}");
             if let Err(Error::Refused(why)) = taken {
                 assert_eq!(why.code, Code::LimitExceeded);
             }
-            upload.abort().await;
+            upload.abort().await.expect("is thrown away");
         }
+    }
+
+    #[test]
+    fn what_is_under_way_counts_once_until_it_is_stored_or_gone() {
+        let account = Arc::<Mutex<Account>>::default();
+        let begins = |stored| Coming::new(account.clone(), stored, 100);
+        let (mut one, mut two) = (begins(20), begins(20));
+        one.takes(50).expect("70");
+        assert!(two.takes(31).is_err(), "the other's counts");
+        two.takes(30).expect("100");
+        drop(two);
+        let mut three = begins(20);
+        three.takes(30).expect("what is gone is free");
+        one.stored();
+        assert!(three.takes(1).is_err(), "stored, and counted once");
+        // Who begins now finds it in the store.
+        let mut four = begins(70);
+        drop((one, three));
+        assert!(four.takes(31).is_err());
+        four.takes(30).expect("100");
     }
 
     fn files_below(dir: &std::path::Path) -> usize {

@@ -213,7 +213,11 @@ impl App {
     async fn check(&self, org: &Org, row: &JobRow) -> Result<Arc<Verified<Job>>, Error> {
         match org.with(|t| t.verify_request(&row.envelope, Timestamp::now())) {
             Ok(job) => Ok(Arc::new(job)),
-            Err(why) => Err(self.refuse(Some(&org.id), EventType::JobRejected, why).await),
+            Err(why) => {
+                // Whoever signs nothing fills no queue.
+                self.queue.give_back(&org.id, &row.nodes);
+                Err(self.refuse(Some(&org.id), EventType::JobRejected, why).await)
+            }
         }
     }
 

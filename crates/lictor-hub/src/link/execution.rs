@@ -16,6 +16,7 @@
 mod ending;
 mod kept;
 mod reading;
+mod started;
 mod storing;
 
 use std::sync::Arc;
@@ -23,22 +24,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lictor_proto::agent::Finished;
-use lictor_proto::api::{ExecutionState, LogStored};
+use lictor_proto::api::{LogStored, StartedReport};
 use lictor_proto::code::Refusal;
-use lictor_proto::{Digest, JobId, Timestamp};
+use lictor_proto::{Digest, JobId};
 use lictor_trust::profiles::{Limits, Overflow};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::NodeLink;
-use super::offer::state_of;
 use crate::app::objects::SEGMENT;
 use crate::app::{Error, views};
 use crate::relay::splitter::Place;
 use crate::relay::{Chunk, Live, Splitter};
-use crate::store::Step;
 use reading::{Read, Reading};
-use storing::Shelf;
+use storing::{Going, Shelf};
 
 /// Parts that wait for the task.
 const PARTS: usize = 64;
@@ -50,7 +49,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// What happens to an execution.
 pub(crate) enum Part {
     /// It started.
-    Started(Timestamp),
+    Started(StartedReport),
     /// Frames of its log.
     Output {
         /// Whom to acknowledge it to; a polling node needs no acknowledgement.
@@ -98,6 +97,7 @@ pub(super) fn start(link: &Arc<NodeLink>, job: &JobId) -> mpsc::Sender<Part> {
         splitter: Splitter::at(Place::default()),
         pending: Vec::new(),
         pending_bytes: 0,
+        going: None,
         flush_at: Instant::now(),
         again: storing::AGAIN_FIRST,
         stored: None,
@@ -122,6 +122,8 @@ struct Execution {
     /// Whole frames to be stored.
     pending: Vec<Chunk>,
     pending_bytes: usize,
+    /// Those before them, on their way.
+    going: Option<Going>,
     /// When they are stored at the latest.
     flush_at: Instant,
     /// The pause after the next failure.
@@ -141,6 +143,7 @@ enum Next {
     Part(Option<Part>),
     Read(Read),
     Flush,
+    Arrived(Result<(), Error>),
 }
 
 impl Execution {
@@ -161,6 +164,7 @@ impl Execution {
                 }
                 Next::Read(read) => self.read(read).await,
                 Next::Flush => self.flush().await,
+                Next::Arrived(outcome) => self.arrived(outcome),
             };
             self.report(outcome);
         }
@@ -173,10 +177,12 @@ impl Execution {
     }
 
     async fn next(&mut self, inbox: &mut mpsc::Receiver<Part>) -> Next {
-        let (flush_at, waits) = (self.flush_at, !self.pending.is_empty());
+        let has_failed = self.going.as_ref().is_some_and(Going::has_failed);
+        let (flush_at, waits) = (self.flush_at, has_failed || !self.pending.is_empty());
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(flush_at), if waits => Next::Flush,
+            outcome = storing::end_of(&mut self.going) => Next::Arrived(outcome),
             read = self.reading.next() => Next::Read(read),
             part = inbox.recv() => Next::Part(part),
         }
@@ -184,7 +190,7 @@ impl Execution {
 
     async fn take(&mut self, part: Part) -> Result<(), Error> {
         match part {
-            Part::Started(at) => self.started(at).await,
+            Part::Started(report) => self.started(report).await,
             Part::Output {
                 job,
                 at,
@@ -221,27 +227,6 @@ impl Execution {
             }
             Part::Finished(..) => Ok(()), // taken by `run`
         }
-    }
-
-    async fn started(&mut self, at: Timestamp) -> Result<(), Error> {
-        let step = Step::Running {
-            started_at: at,
-            until: Timestamp::now().plus(self.link.app.times.lease),
-        };
-        self.live
-            .event(state_of(&self.link, ExecutionState::Running, None))
-            .await;
-        let (app, key) = (self.link.app.clone(), self.live.key.clone());
-        // Nobody waits for it, and the result must not either.
-        self.link.app.tasks.spawn(async move {
-            match app.store.advance(&key, step).await {
-                // It has a lease from now on, with which its place ends at the latest.
-                Ok(true) => app.enter(&key).await,
-                Ok(false) => {}
-                Err(e) => tracing::error!(error = %Error::from(e).chain(), "a start was not stored"),
-            }
-        });
-        Ok(())
     }
 
     /// The profile's bounds, asked for when there is more output than a node sends by itself.

@@ -1,6 +1,7 @@
 //! A job's input on its way to a node: one body where the link carries such, else piece by piece.
 //!
 //! # Invariants
+//! - What goes in one piece waits for no large one: it has places of its own.
 //! - In memory are two pieces of it at most, whatever its size, besides what the link holds for its window.
 //! - A body that ends before its time is broken off, never ended: the node takes no part for the whole.
 //! - A node that takes nothing for [`ASK`] is given up.
@@ -70,6 +71,10 @@ impl NodeLink {
                 sent => return sent,
             }
         }
+        let places = match size <= PIECE {
+            true => &self.small_uploads,
+            false => &self.uploads,
+        };
         let mut at = from;
         loop {
             let bytes = self.piece(offered, (sha256, size), at).await?;
@@ -81,7 +86,7 @@ impl NodeLink {
                 bytes: bytes.to_vec(),
             };
             // Few at once: pieces that the node does not read must not fill the connection's window.
-            let _upload = self.uploads.acquire().await.map_err(|_| PeerError::Gone)?;
+            let _upload = places.acquire().await.map_err(|_| PeerError::Gone)?;
             taken(self.peer.ask(Request::Stdin(piece)).await?)?;
             at = end;
             if at == size {

@@ -17,7 +17,7 @@ use crate::app::Error;
 use crate::app::running::Turn;
 use crate::app::submit::{Admission, Along};
 use crate::relay::Live;
-use crate::store::named::releases_for;
+use crate::store::named::{approvals_for, releases_for};
 use crate::store::{JobDocument, JobRow, Step};
 
 /// Between two offers of a job that the node cannot take now.
@@ -103,9 +103,9 @@ impl NodeLink {
                     self.asked(&offered, ask).await;
                     // An approval that came meanwhile found no execution that waits for it.
                     let (approvals, releases) = self.signed(&offered).await;
-                    // Only so many releases are passed on: a new one may stand where another stood.
-                    let no_release = releases.iter().all(|r| offered.releases.contains(r));
-                    if approvals.len() <= offered.approvals.len() && no_release {
+                    // Only so many are passed on: a new one may stand where another stood.
+                    let is_known = |new: &[Wire], old: &[Wire]| new.iter().all(|wire| old.contains(wire));
+                    if is_known(&approvals, &offered.approvals) && is_known(&releases, &offered.releases) {
                         return Ok(());
                     }
                     (offered.approvals, offered.releases) = (approvals, releases);
@@ -141,8 +141,14 @@ impl NodeLink {
         offered: &mut Offered,
         said: &mut Option<Code>,
     ) -> Result<Option<Allowed<'_>>, PeerError> {
+        let is_large = offered.along.stdin.is_some_and(|(_, size)| size > PIECE);
+        let slots = if is_large {
+            &self.large_offers
+        } else {
+            &self.offers
+        };
         loop {
-            let slot = self.offers.acquire().await.map_err(|_| PeerError::Gone)?;
+            let slot = slots.acquire().await.map_err(|_| PeerError::Gone)?;
             // It stands until it ends; what is at work is what it fires.
             if offered.row.origin == Origin::Schedule {
                 return Ok(Some((slot, None)));
@@ -155,7 +161,7 @@ impl NodeLink {
             let Some(turn) = self.wait_for_a_place(offered, said, &why).await else {
                 return Ok(None);
             };
-            if let Ok(slot) = self.offers.try_acquire() {
+            if let Ok(slot) = slots.try_acquire() {
                 return Ok(Some((slot, Some(turn))));
             }
         }
@@ -265,7 +271,7 @@ impl NodeLink {
                     matching.map(|d| d.wire.clone()).collect()
                 };
                 let releases = releases_for(&of(JobDocument::Release), &self.node.node_id);
-                (of(JobDocument::Approval), releases)
+                (approvals_for(&of(JobDocument::Approval)), releases)
             }
             Err(e) => {
                 tracing::error!(error = %Error::from(e).chain(), "approvals and releases were not read");

@@ -10,12 +10,13 @@ use lictor_audit::{Event, EventType};
 use lictor_link::LinkError;
 use lictor_link::peer::{Peer, SlottedBody};
 use lictor_proto::agent::stream::{Decoder, Message};
-use lictor_proto::agent::{CancelJob, Event as Said, Finished, Heartbeat, Reply, Request};
-use lictor_proto::api::{ExecutionState, LogStored};
+use lictor_proto::agent::{Event as Said, Finished, Heartbeat};
+use lictor_proto::api::{ExecutionState, LogStored, StartedReport};
 use lictor_proto::{Digest, JobId, Timestamp};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
+use super::cancels::Ended;
 use super::execution::{self, Part, Told};
 use super::offer::{AGAIN_FIRST, AGAIN_LAST, Offered};
 use super::peer::{LinkPeer, NodePeer, PeerError, pieces};
@@ -36,7 +37,7 @@ pub(crate) enum Mail {
     /// What a polling node says about itself.
     Heartbeat(Box<Heartbeat>),
     /// An execution started.
-    Started { job: JobId, at: Timestamp },
+    Started { job: JobId, report: StartedReport },
     /// A piece of a log; answered with how far the log is stored.
     Log {
         job: JobId,
@@ -190,7 +191,7 @@ impl Tracker {
                 self.heartbeat(*beat);
                 Ok(())
             }
-            Mail::Started { job, at } => self.give(job, Part::Started(at)).await,
+            Mail::Started { job, report } => self.give(job, Part::Started(report)).await,
             Mail::Log {
                 job,
                 at,
@@ -231,7 +232,10 @@ impl Tracker {
                 };
                 self.give(key, part).await
             }
-            Message::Event(Said::Started { job, at }) => self.give(id(&job), Part::Started(at)).await,
+            Message::Event(Said::Started { job, at, firing }) => {
+                let report = StartedReport { at, firing };
+                self.give(id(&job), Part::Started(report)).await
+            }
             Message::Event(Said::OutputWaiting { job, from }) => {
                 self.give(id(&job), Part::Waiting(job, from)).await
             }
@@ -348,33 +352,6 @@ async fn begin(link: &Arc<NodeLink>) {
     }
 }
 
-/// Whether a signed cancel ended a job.
-enum Ended {
-    Yes,
-    No,
-}
-
-impl NodeLink {
-    /// Tells the node every signed cancel of a job together with the job, in order before any offer of it, so that
-    /// what was cancelled while the node was away ends there unstarted, with a receipt. Whether a cancel counts is
-    /// the node's decision: where it refuses them all, the job is offered.
-    async fn cancel_pending(&self, waiting: &Pending) -> Result<Ended, PeerError> {
-        for cancel in &waiting.cancels {
-            let request = Request::CancelJob(CancelJob {
-                cancel: cancel.clone(),
-                job: waiting.job.envelope.clone(),
-            });
-            match self.peer.ask(request).await? {
-                Reply::Refused(why) => {
-                    tracing::info!(job = %waiting.job.job_id, %why, "the node refused a cancel");
-                }
-                _ => return Ok(Ended::Yes),
-            }
-        }
-        Ok(Ended::No)
-    }
-}
-
 fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) {
     let offered = match waiting.state {
         ExecutionState::Queued | ExecutionState::Leased => true,
@@ -387,6 +364,8 @@ fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) {
         return;
     }
     match views::read_job(&waiting.job.envelope) {
+        // Nobody asks for a firing but its node's own clock.
+        Ok(job) if job.fired().is_some() => {}
         Ok(job) => {
             let live = link.app.live.enter(&link.key(&waiting.job.job_id));
             link.offer(Offered::stored(

@@ -8,9 +8,9 @@ use lictor_proto::agent::{Heartbeat, LawDocs, Wire};
 use lictor_proto::{Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 use super::{
-    DocumentRow, Durability, Enrolled, ExecutionKey, ExecutionRow, Followed, GrantRow, Inserted, JobFilter,
-    JobRow, LawRow, NewNode, NodeRow, Notices, Pending, Recorded, Result, ResultRow, Retained, Rollouts,
-    SecretRow, SegmentRow, Step, Stored, TokenRow,
+    Begun, DocumentRow, Durability, Enrolled, ExecutionKey, ExecutionRow, Followed, GrantRow, Inserted,
+    JobFilter, JobRow, LawRow, NewNode, NodeRow, Notices, Paper, Pending, Recorded, Result, ResultRow,
+    Retained, Rollouts, SecretRow, SegmentRow, Step, Stored, TokenRow,
 };
 
 /// Everything that the hub keeps in its database.
@@ -100,10 +100,9 @@ pub trait Jobs: Send + Sync {
     async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<Vec<(JobRow, Vec<ExecutionRow>)>>;
     /// Every signed document about a job, oldest first.
     async fn documents(&self, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>>;
-    /// An approval or a cancel.
-    async fn put_document(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Inserted>;
-    /// A remark, unless the job has as many as it may, or as many of who signed it.
-    async fn put_remark(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Stored>;
+    /// What a person has signed about a job, unless that has as many of them as it may. Of approvals, releases and remarks
+    /// the newest of each person stay: an older one goes for a newer, and nobody's for anybody else's.
+    async fn put_paper(&self, org: &OrgId, job: &JobId, paper: Paper) -> Result<Stored>;
 }
 
 /// Jobs, each on one node.
@@ -115,6 +114,8 @@ pub trait Executions: Send + Sync {
     async fn is_held(&self, key: &ExecutionKey) -> Result<bool>;
     /// Of each queued execution of a job: how many of the same node came before it and are queued too.
     async fn ahead(&self, org: &OrgId, job: &JobId) -> Result<BTreeMap<NodeId, u64>>;
+    /// A firing that a node has begun, on that node, unless it is there.
+    async fn put_firing(&self, org: &OrgId, firing: JobRow) -> Result<()>;
     /// An execution goes on; `false` when it was beyond that already.
     async fn advance(&self, key: &ExecutionKey, step: Step) -> Result<bool>;
     /// An execution ends.
@@ -153,6 +154,12 @@ pub trait Logs: Send + Sync {
     async fn blob(&self, org: &OrgId, sha256: &Digest) -> Result<Option<u64>>;
     /// Bytes of all that is stored for an org but this one.
     async fn blob_bytes(&self, org: &OrgId, but: &Digest) -> Result<u64>;
+    /// An upload has begun; synced, so that it is known whatever comes.
+    async fn upload_began(&self, upload: Begun) -> Result<()>;
+    /// It is completed, or aborted.
+    async fn upload_over(&self, upload: Begun) -> Result<()>;
+    /// Those that have begun and are not over.
+    async fn uploads(&self) -> Result<Vec<Begun>>;
 }
 
 /// Secrets: ciphertext, and who may have it.

@@ -11,13 +11,14 @@ struct Named {
     #[serde(default)]
     nodes: Vec<NodeId>,
     /// Who signed it, as it says.
-    #[serde(default)]
+    #[serde(default, alias = "approver")]
     operator: String,
 }
 
-/// Releases that go with one offer: a node reads no more of them.
-const RELEASES: usize = 64;
+/// Approvals, and releases, that go with one offer: a node reads no more of them.
+const PASSED_ON: usize = 64;
 /// Their bytes together: with the rest of an offer less than an agent reads.
+const APPROVAL_BYTES: usize = 2 * limits::ENVELOPE;
 const RELEASE_BYTES: usize = 8 * limits::ENVELOPE;
 
 fn named(wire: &str) -> Option<Named> {
@@ -27,11 +28,6 @@ fn named(wire: &str) -> Option<Named> {
 
 fn nodes(wire: &str) -> Vec<NodeId> {
     named(wire).map(|n| n.nodes).unwrap_or_default()
-}
-
-/// Who signed it, as it says.
-pub(crate) fn signer(wire: &str) -> Option<String> {
-    named(wire).map(|n| n.operator)
 }
 
 /// The nodes that a cancel is for; none is all of the job's.
@@ -45,26 +41,37 @@ pub(crate) fn is_canceled_on(wire: &str, node: &NodeId) -> bool {
     named.is_empty() || named.contains(node)
 }
 
-/// Of these releases, oldest first, those to pass on to this node. Whose count there the hub does not know, so the newest
-/// of each operator comes first, then the one before of each: nobody crowds out another.
+/// Of these approvals, oldest first, those to pass on.
+pub(crate) fn approvals_for(approvals: &[Wire]) -> Vec<Wire> {
+    fairly(approvals, APPROVAL_BYTES, |_| true)
+}
+
+/// Of these releases, oldest first, those to pass on to this node.
 pub(crate) fn releases_for(releases: &[Wire], node: &NodeId) -> Vec<Wire> {
+    fairly(releases, RELEASE_BYTES, |named| named.nodes.contains(node))
+}
+
+/// Whose count on a node the hub does not know, so the newest of each person comes first, then the one before of each:
+/// nobody crowds out another.
+fn fairly(all: &[Wire], most_bytes: usize, is_meant: impl Fn(&Named) -> bool) -> Vec<Wire> {
     let mut so_far: HashMap<String, usize> = HashMap::new();
-    let newest_first = releases.iter().rev();
-    let mut of_it: Vec<(usize, &Wire)> = newest_first
+    let newest_first = all.iter().rev();
+    let mut meant: Vec<(usize, &Wire)> = newest_first
         .filter_map(|wire| {
-            let named = named(wire).filter(|n| n.nodes.contains(node))?;
+            let named = named(wire).filter(&is_meant)?;
             let newer = so_far.entry(named.operator).or_default();
             *newer += 1;
             Some((*newer, wire))
         })
         .collect();
-    of_it.sort_by_key(|(newer, _)| *newer);
-    let mut bytes = 0;
-    let fitting = of_it.into_iter().map(|(_, wire)| wire).take_while(|wire| {
-        bytes += wire.len();
-        bytes <= RELEASE_BYTES
+    meant.sort_by_key(|(newer, _)| *newer);
+    let mut left = most_bytes;
+    let fitting = meant.into_iter().map(|(_, wire)| wire).filter(|wire| {
+        let fits = wire.len() <= left;
+        left -= if fits { wire.len() } else { 0 };
+        fits
     });
-    fitting.take(RELEASES).cloned().collect()
+    fitting.take(PASSED_ON).cloned().collect()
 }
 
 #[cfg(test)]
@@ -106,7 +113,7 @@ mod tests {
         let mut all = vec![bobs.clone(), release("carol", 2, vec![node(2)])];
         all.extend((3..103).map(|at| release("mallory", at, vec![node(1)])));
         let passed = releases_for(&all, &node(1));
-        assert_eq!(passed.len(), RELEASES);
+        assert_eq!(passed.len(), PASSED_ON);
         assert_eq!(
             passed[..2],
             [all[101].clone(), bobs],
@@ -114,6 +121,29 @@ mod tests {
         );
         assert_eq!(passed[2], all[100]);
         assert_eq!(releases_for(&all, &node(2)), all[1..2], "no other node's");
+    }
+
+    #[test]
+    fn useless_approvals_of_one_crowd_out_no_other() {
+        let approval = |approver: &str, at: u64| {
+            let issued_at = Timestamp::from_millis(at);
+            let approval = lictor_proto::doc::Approval {
+                tag: Default::default(),
+                org: org(),
+                job_digest: Digest::of(b"job"),
+                approver: approver.parse().unwrap(),
+                facts: Vec::new(),
+                min_bundle: 1,
+                issued_at,
+                expires_at: issued_at.plus(Duration::from_secs(60)),
+            };
+            to_wire(&sign(&approval, &[&SecretKey::generate().unwrap()]))
+        };
+        let bobs = approval("bob", 1);
+        let mut all = vec![bobs.clone()];
+        all.extend((2..102).map(|at| approval("mallory", at)));
+        let passed = approvals_for(&all);
+        assert_eq!((passed.len(), &passed[1]), (PASSED_ON, &bobs));
     }
 
     #[test]

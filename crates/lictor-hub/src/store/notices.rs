@@ -53,10 +53,30 @@ pub struct DueNotice {
     pub event: String,
     /// JSON.
     pub body: String,
-    /// How often it was tried.
+    /// How often its target has failed since something last reached it.
     pub tries: u32,
     /// Where to.
     pub target: NotifyTarget,
+}
+
+/// Whom not to look for: what is under way to them goes on.
+#[derive(Debug, Clone, Default)]
+pub struct Busy {
+    /// Targets to which something is under way.
+    pub targets: Vec<String>,
+    /// Orgs of which as much is under way as may be.
+    pub orgs: Vec<OrgId>,
+}
+
+/// What became of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tested {
+    /// It goes out, after what waits before it.
+    Sent,
+    /// One was sent at this time, and the next may be sent a while later.
+    TooSoon(Timestamp),
+    /// There is no such target.
+    Unknown,
 }
 
 /// A node that has not been heard of.
@@ -81,16 +101,26 @@ pub trait Notices: Send + Sync {
     async fn notify_targets(&self, org: &OrgId) -> Result<Vec<NotifyTarget>>;
     /// Deletes one with all that waits for it; `false` when there is none.
     async fn delete_notify_target(&self, org: &OrgId, target_id: &str) -> Result<bool>;
-    /// Has something told to whoever of the org wants to know, unless that was done before; with a target, a test
-    /// that goes only there, and however often. `false` when nobody wants to know, and it is not told once somebody does.
-    async fn notify(&self, org: &OrgId, notice: Notice, only: Option<String>) -> Result<bool>;
-    /// Of each target but the `busy` ones at most one notification whose time has come.
-    async fn due_notices(&self, now: Timestamp, busy: Vec<String>) -> Result<Vec<DueNotice>>;
+    /// Has something told to whoever of the org wants to know, unless that was done before. `false` when nobody wants to
+    /// know, and it is not told once somebody does.
+    async fn notify(&self, org: &OrgId, notice: Notice) -> Result<bool>;
+    /// Has a test go to one target, unless one waits there already; either way it is tried at once. None sooner than
+    /// `pause` after the last.
+    async fn test_notify_target(
+        &self,
+        org: &OrgId,
+        target_id: &str,
+        notice: Notice,
+        pause: std::time::Duration,
+    ) -> Result<Tested>;
+    /// Of each target whose time has come the oldest notification: first those that did not fail, then those that have
+    /// waited longest, and so many of each org that no other one waits for it.
+    async fn due_notices(&self, now: Timestamp, busy: Busy) -> Result<Vec<DueNotice>>;
     /// Whether it is still to go out.
     async fn is_waiting(&self, id: &str) -> Result<bool>;
     /// It was told.
     async fn notice_delivered(&self, target_id: &str, id: &str) -> Result<()>;
-    /// It was not: all that waits for its target goes out no sooner than `next`, and what came before `oldest` never.
+    /// It was not: its target is tried again no sooner than `next`, and what came before `oldest` never goes out.
     async fn notice_failed(
         &self,
         due: &DueNotice,

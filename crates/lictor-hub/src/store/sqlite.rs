@@ -8,6 +8,9 @@ mod logs;
 mod nodes;
 mod notices;
 mod orgs;
+mod papers;
+#[cfg(test)]
+mod plans;
 mod results;
 mod retention;
 mod rollouts;

@@ -229,7 +229,10 @@ async fn play_node(l: &mut Ledger<'_>, node: &Node, second: &Node, job: &str, id
     l.plays("POST /api/v1/agent/answers", post(path, json(&accepted)))
         .await;
     let at = |what: &str| format!("/api/v1/agent/jobs/{id}/{what}");
-    let started = json(&StartedReport { at: Timestamp::now() });
+    let started = json(&StartedReport {
+        at: Timestamp::now(),
+        firing: None,
+    });
     l.plays(
         "POST /api/v1/agent/jobs/{id}/started",
         post(&at("started"), started),

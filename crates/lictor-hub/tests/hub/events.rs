@@ -200,6 +200,7 @@ async fn jobs(life: &Life) -> Digest {
     let started = Event::Started {
         job: job_digest(&run),
         at: Timestamp::now(),
+        firing: None,
     };
     link.say(started);
     link.print(job_digest(&run), b"hello\n");

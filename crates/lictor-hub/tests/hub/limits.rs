@@ -202,6 +202,7 @@ async fn what_stands_and_what_a_node_makes_up_takes_no_place_also_after_the_hub_
         link.say(lictor_proto::agent::Event::Started {
             job: job_digest(&unknown),
             at: Timestamp::now(),
+            firing: None,
         });
     }
     // What the node said before is heard before.
@@ -224,23 +225,96 @@ async fn what_stands_and_what_a_node_makes_up_takes_no_place_also_after_the_hub_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_fills_a_job_with_remarks() {
+async fn of_what_one_person_signs_about_a_job_the_newest_stay_and_old_ones_move_nothing() {
     let world = World::new().await;
     let org = world.org("one").await;
     let node = Node::enrol(&world, &org, "web-1").await;
     let job = org.job(&node.id, &["true"]);
     submit(&world, &org, &job).await;
-    let path = format!("/api/v1/jobs/{}/remarks", JobId::from_digest(&job_digest(&job)));
+    let id = JobId::from_digest(&job_digest(&job));
+    let path = format!("/api/v1/jobs/{id}/remarks");
     let secret = Some(org.secret.as_str());
-    // Two of one millisecond are the same.
-    until("one too many is refused", async || {
-        let answer = world.call(secret, Method::POST, &path, &org.remark(&job)).await;
-        !answer.status.is_success()
-    })
-    .await;
+    let mut all = Vec::new();
+    while all.len() < 10 {
+        let remark = org.remark(&job);
+        // Two of one millisecond are the same.
+        if all.last() != Some(&remark) {
+            let answer = world.call(secret, Method::POST, &path, &remark).await;
+            assert!(answer.status.is_success(), "{answer:?}");
+            all.push(remark);
+        }
+    }
+    let kept = async || {
+        let path = format!("/api/v1/jobs/{id}/documents");
+        let answer = world.call(secret, Method::GET, &path, "").await;
+        let documents: lictor_proto::api::JobDocuments = serde_json::from_slice(&answer.body).unwrap();
+        documents.remarks
+    };
+    let newest = kept().await;
+    assert_eq!(newest.len(), 8);
+    assert!(all[2..].iter().all(|r| newest.contains(r)), "the newest stay");
+    let old = world.call(secret, Method::POST, &path, &all[0]).await;
+    let problem: Problem = serde_json::from_slice(&old.body).unwrap();
+    assert_eq!(problem.code, Code::LimitExceeded);
+    assert_eq!(kept().await, newest);
     let audit = world.audit(&org).await;
     let count = |kind: &str| audit.iter().filter(|a| *a == kind).count();
-    assert_eq!((count("remark_submitted"), count("remark_rejected")), (8, 1));
+    assert_eq!((count("remark_submitted"), count("remark_rejected")), (10, 1));
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_under_way_count_into_what_an_org_may_have_stored() {
+    let world = World::with(|c| c.max_stored_mib_per_org = 4).await;
+    let org = world.org("one").await;
+    let caller = || Caller {
+        org: org.id.clone(),
+        scope: TokenScope::Submit,
+        token_id: "t".to_owned(),
+    };
+    let input = |n: u8| vec![n; 3 << 20];
+    let of = |n: u8| Digest::of(&input(n));
+    let app = world.hub.app();
+    // It has brought all and has not ended.
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let begun = std::sync::Arc::new(tokio::sync::Notify::new());
+    let told = begun.clone();
+    let last = futures_util::stream::once(async move {
+        told.notify_one();
+        let _ = ended.await;
+        Ok::<_, Error>(Bytes::new())
+    });
+    let slow = futures_util::stream::iter([Ok(Bytes::from(input(1)))]).chain(Box::pin(last));
+    let mut bringing = tokio::task::JoinSet::new();
+    let (first, by, sha256) = (app.clone(), caller(), of(1));
+    bringing.spawn(async move { first.put_stdin(&by, &sha256, slow).await });
+    begun.notified().await;
+    let whole = |n: u8| futures_util::stream::iter([Ok(Bytes::from(input(n)))]);
+    let refused = app.put_stdin(&caller(), &of(2), whole(2)).await;
+    let Err(Error::Refused(why)) = refused else {
+        panic!("it was taken: {refused:?}");
+    };
+    assert_eq!(why.code, Code::LimitExceeded);
+    end.send(()).unwrap();
+    bringing.join_next().await.unwrap().unwrap().unwrap();
+    let stored = app.store.blob_bytes(&org.id, &Digest::of(b"")).await.unwrap();
+    assert_eq!(stored, 3 << 20);
+    assert!(
+        app.put_stdin(&caller(), &of(2), whole(2)).await.is_err(),
+        "now it is stored"
+    );
+    // Where the first was given up, the second has its room.
+    let other = world.org("two").await;
+    let caller = || Caller {
+        org: other.id.clone(),
+        ..caller()
+    };
+    let broken = [Ok(Bytes::from(input(1))), Err(Error::NotFound)];
+    let gave_up = app
+        .put_stdin(&caller(), &of(1), futures_util::stream::iter(broken))
+        .await;
+    assert!(gave_up.is_err());
+    app.put_stdin(&caller(), &of(2), whole(2)).await.unwrap();
     world.hub.shutdown().await;
 }
 

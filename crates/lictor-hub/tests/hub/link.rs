@@ -64,6 +64,7 @@ async fn an_attached_job_streams_and_its_result_is_acknowledged_and_kept() {
         link.say(Event::Started {
             job: digest,
             at: Timestamp::now(),
+            firing: None,
         });
         link.print(digest, b"hello\n");
         link.say(Event::Finished(Box::new(node.finished(&job, b"hello\n", 1, 0))));
@@ -303,6 +304,7 @@ async fn a_lapsed_lease_is_lost_is_not_offered_again_and_a_late_receipt_wins() {
     link.say(Event::Started {
         job: digest,
         at: Timestamp::now(),
+        firing: None,
     });
     let state = async || view(&world, &org, &id).await.executions.remove(0).state;
     until("the execution is lost", async || {

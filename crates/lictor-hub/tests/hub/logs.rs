@@ -201,6 +201,7 @@ async fn output_that_comes_beside_an_open_log_stream_changes_nothing() {
     link.say(Event::Started {
         job: digest,
         at: Timestamp::now(),
+        firing: None,
     });
     let running = async {
         let mut seen = Vec::new();

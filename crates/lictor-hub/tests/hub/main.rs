@@ -4,6 +4,7 @@
 mod audit;
 mod document;
 mod events;
+mod firings;
 mod followed;
 mod limits;
 mod link;

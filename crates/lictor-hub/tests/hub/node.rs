@@ -22,7 +22,7 @@ use lictor_link::ws::{WsStream, connect};
 use lictor_proto::agent::stream::Message;
 use lictor_proto::agent::{Ack, CancelJob, Event, Finished, LawHeld, LogRange, OfferReply, Reply, Request};
 use lictor_proto::api::EnrollRequest;
-use lictor_proto::doc::{Ask, Exit, KeptRange, OpenGate, Outcome, Receipt, StreamSummary};
+use lictor_proto::doc::{Ask, Exit, Fired, FiredWire, KeptRange, OpenGate, Outcome, Receipt, StreamSummary};
 use lictor_proto::frame::{Frame, FrameKind};
 use lictor_proto::{Digest, Envelope, NodeId, OrgId, Timestamp, limits};
 use lictor_trust::enrol::RecordOf;
@@ -173,6 +173,8 @@ impl Node {
             .route("/v1/events", get(feed_body))
             .route("/v1/ask", post(ask))
             .route("/v1/output/{job}", get(output))
+            // It takes no byte of what is streamed, and never answers.
+            .route("/v1/input/{sha256}", post(std::future::pending::<()>))
             .with_state(Arc::new(script));
         let io = TokioIo::new(WsStream::new(socket));
         let served = h2::server(&tasks).serve_connection(io, TowerToHyperService::new(router));
@@ -217,7 +219,7 @@ impl Node {
             org: self.org.clone(),
             node_id: self.id.clone(),
             job_digest: digest,
-            fired: None,
+            fired: fired_of(job),
             outcome: if exit == 0 {
                 Outcome::Succeeded
             } else {
@@ -288,10 +290,22 @@ impl Node {
     }
 }
 
+/// What a job goes by, also a firing of a schedule.
 pub fn job_digest(job: &str) -> Digest {
-    Envelope::parse(job.as_bytes(), limits::ENVELOPE)
-        .unwrap()
-        .digest()
+    let signed = |wire: &str| {
+        Envelope::parse(wire.as_bytes(), limits::ENVELOPE)
+            .unwrap()
+            .digest()
+    };
+    fired_of(job).map_or_else(|| signed(job), |fired| fired.digest())
+}
+
+fn fired_of(wire: &str) -> Option<Fired> {
+    let read = FiredWire::read(wire)?;
+    Some(Fired {
+        schedule: job_digest(&read.schedule),
+        nominal: read.nominal,
+    })
 }
 
 pub fn frame(out: &[u8]) -> Vec<u8> {

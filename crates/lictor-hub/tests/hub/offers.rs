@@ -8,7 +8,7 @@ use lictor_proto::agent::{Event, LawDocs, LawHeld, OfferReply, Reply, Request};
 use lictor_proto::api::ExecutionState;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::RevocationKind;
-use lictor_proto::{Code, Digest, JobId};
+use lictor_proto::{Code, Digest, Envelope, JobId, limits};
 
 use super::link::{heartbeat, view};
 use super::node::{Answering, Node, job_digest, one};
@@ -67,6 +67,48 @@ async fn a_cancel_that_failed_is_told_again_and_holds_up_no_other_job() {
     let told = tokio::time::timeout(DEADLINE, link.cancels.recv()).await.unwrap();
     assert_eq!(told.map(|c| c.job), Some(canceled), "and it is never offered");
     assert!(link.offers.try_recv().is_err());
+    world.hub.shutdown().await;
+}
+
+/// Says of the first `times` requests of a kind that the node's journal could not be written.
+fn unwritten(times: usize, kind: fn(&Request) -> bool) -> Answering {
+    let (mut failing, left) = failing(times, kind);
+    Box::new(move |request| {
+        let before = left.load(Ordering::Relaxed);
+        let _ = failing(request)?;
+        (before > 0).then(|| Ok(Reply::Refused(Refusal::plain(Code::JournalFailed))))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_the_node_could_not_write_is_told_again_and_the_job_is_not_offered_meanwhile() {
+    let is_cancel = |r: &Request| matches!(r, Request::CancelJob(_));
+    let (world, org, node) = one().await;
+    let cancel = async |job: &str| {
+        let id = JobId::from_digest(&job_digest(job));
+        let path = format!("/api/v1/jobs/{id}/cancel");
+        let signed = org.cancel(job);
+        let answer = world.call(Some(&org.secret), Method::POST, &path, &signed).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    };
+    // While the node was away.
+    let waiting = org.job(&node.id, &["true"]);
+    submit(&world, &org, &waiting).await;
+    cancel(&waiting).await;
+    let mut link = node.link_answering(&world, unwritten(2, is_cancel)).await;
+    link.say(Event::Heartbeat(Box::new(heartbeat(&org, &node))));
+    let told = tokio::time::timeout(DEADLINE, link.cancels.recv()).await.unwrap();
+    assert_eq!(told.map(|c| c.job), Some(waiting));
+    assert!(link.offers.try_recv().is_err(), "it was not offered");
+    // And while it is there.
+    drop(link);
+    let mut link = node.link_answering(&world, unwritten(2, is_cancel)).await;
+    let there = org.job(&node.id, &["true"]);
+    submit(&world, &org, &there).await;
+    assert_eq!(link.offer().await, there);
+    cancel(&there).await;
+    let told = tokio::time::timeout(DEADLINE, link.cancels.recv()).await.unwrap();
+    assert_eq!(told.map(|c| c.job), Some(there));
     world.hub.shutdown().await;
 }
 
@@ -149,6 +191,52 @@ async fn input_goes_ahead_once_and_again_only_when_the_node_lacks_it() {
     let audit = world.audit(&org).await;
     let told = audit.iter().filter(|a| *a == "job_handed_back");
     assert_eq!(told.count(), 1, "the same reason is told once");
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_with_small_inputs_and_with_none_wait_for_no_large_ones() {
+    let (world, org, node) = one().await;
+    let large = "x".repeat(2 << 20);
+    for input in [large.as_str(), "little"] {
+        let hex = Digest::of(input.as_bytes()).to_string().replace("sha256:", "");
+        let path = format!("/api/v1/blobs/{hex}");
+        let answer = world.call(Some(&org.secret), Method::PUT, &path, input).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+    }
+    // What is large is wanted, and then not read.
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = begun.clone();
+    let answering: Answering = Box::new(move |request| {
+        let Request::Offer(offer) = request else {
+            return None;
+        };
+        let envelope = Envelope::parse(offer.job.as_bytes(), limits::JOB_ENVELOPE).unwrap();
+        let job: serde_json::Value = serde_json::from_slice(&envelope.payload).unwrap();
+        let size = job["stdin"]["size"].as_u64().unwrap_or_default();
+        (size > 1 << 20).then(|| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(Reply::Offer(OfferReply::Later(Refusal::plain(
+                Code::StdinMissing,
+            ))))
+        })
+    });
+    let mut link = node.link_answering(&world, answering).await;
+    for _ in 0..70 {
+        let job = org.job_reading(&node.id, &["cat"], large.as_bytes());
+        submit(&world, &org, &job).await;
+    }
+    until("as many are on their way as may be", async || {
+        begun.load(Ordering::Relaxed) >= 16
+    })
+    .await;
+    for job in [
+        org.job_reading(&node.id, &["cat"], b"little"),
+        org.job(&node.id, &["true"]),
+    ] {
+        submit(&world, &org, &job).await;
+        assert_eq!(link.offer().await, job);
+    }
     world.hub.shutdown().await;
 }
 

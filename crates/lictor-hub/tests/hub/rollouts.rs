@@ -50,15 +50,18 @@ async fn two_hundred_nodes_run_in_batches_and_never_more_at_once_than_may() {
     let mut ids: Vec<NodeId> = nodes.iter().map(|n| n.id.clone()).collect();
     let job = org.job_on(&mut ids, &["true"]);
     let (at_it, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    // Each node's work is over when it is told so: before that, the rollout must not go on.
+    let over = Arc::new(tokio::sync::Semaphore::new(11));
     let mut running = JoinSet::new();
     for node in nodes {
         let mut link = node.link(&world).await;
-        let (at_it, most, job) = (at_it.clone(), most.clone(), job.clone());
+        let (at_it, most, job, over) = (at_it.clone(), most.clone(), job.clone(), over.clone());
         running.spawn(async move {
             let offered = link.offers.recv().await.unwrap();
             assert_eq!(offered, job);
             most.fetch_max(at_it.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             let finished = node.finished(&job, b"", 1, 0);
+            over.acquire().await.unwrap().forget();
             at_it.fetch_sub(1, Ordering::SeqCst);
             link.say(Event::Finished(Box::new(finished)));
             link.ack_of_result().await;
@@ -71,10 +74,18 @@ async fn two_hundred_nodes_run_in_batches_and_never_more_at_once_than_may() {
         .call(Some(&org.secret), Method::POST, "/api/v1/rollouts", &body)
         .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    let id = JobId::from_digest(&job_digest(&job));
+    until("as many are at it as may be", async || {
+        at_it.load(Ordering::SeqCst) == 25
+    })
+    .await;
+    let held = super::link::view(&world, &org, &id).await;
+    let held = held.executions.iter().filter(|e| e.state == ExecutionState::Held);
+    assert_eq!(held.count(), MANY - 11 - 25, "nobody else has been let begin");
+    over.add_permits(MANY);
     while let Some(node) = running.join_next().await {
         node.unwrap();
     }
-    let id = JobId::from_digest(&job_digest(&job));
     until("the rollout ends", async || {
         view(&world, &org, &id).await.state == RolloutState::Ended
     })

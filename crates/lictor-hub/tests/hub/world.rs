@@ -413,7 +413,7 @@ impl Org {
             kind: job.kind,
             spec: job.spec,
             profile: job.profile,
-            secrets: Empty,
+            secrets: Vec::new(),
             expect: Default::default(),
             reason: job.reason,
             cron: "*/10 * * * *".into(),

@@ -16,6 +16,7 @@ impl Case {
         if let Some(to) = &self.fetch {
             return Spec::Fetch(Fetch {
                 to: to.clone(),
+                url: self.url.clone(),
                 sha256: self.sha256.unwrap_or(JOB),
                 size: self.size,
                 mode: self.mode.clone().unwrap_or_else(|| "0644".to_owned()),
@@ -49,6 +50,7 @@ impl Case {
                     env,
                     sandbox,
                     timeout_ms,
+                    git: self.git.clone(),
                     ..Exec::new(args)
                 });
             }
@@ -57,6 +59,7 @@ impl Case {
             env,
             sandbox,
             timeout_ms,
+            git: self.git.clone(),
             ..script
         })
     }

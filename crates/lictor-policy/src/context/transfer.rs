@@ -3,7 +3,7 @@
 
 use cedar_policy::Context;
 use lictor_proto::Name;
-use lictor_proto::doc::{Collect, Fetch, Job};
+use lictor_proto::doc::{Collect, Fetch, FileUrl, Job};
 use lictor_trust::profiles::Profile;
 
 use super::{ContextError, Pairs, error, last_part, long, put, set, text};
@@ -17,7 +17,7 @@ pub(crate) fn fetch(fetch: &Fetch, around: Around<'_>) -> Result<Context, Contex
     let mut pairs = about(&fetch.to, fetch.size, around);
     let bits = fetch.mode_bits().unwrap_or(0o777);
     put(&mut pairs, "sha256", text(&fetch.sha256.to_string()));
-    put(&mut pairs, "source", text("hub"));
+    from(fetch.url.as_ref(), &mut pairs);
     put(&mut pairs, "mode", text(&fetch.mode));
     put(
         &mut pairs,
@@ -41,13 +41,32 @@ pub(crate) fn fetch(fetch: &Fetch, around: Around<'_>) -> Result<Context, Contex
 /// The context of bringing files from the node.
 pub(crate) fn collect(collect: &Collect, around: Around<'_>) -> Result<Context, ContextError> {
     let mut pairs = about(&collect.from, collect.max_bytes, around);
-    for unknown in ["sha256", "source", "mode", "owner", "group"] {
+    for unknown in [
+        "sha256",
+        "source",
+        "url",
+        "url_scheme",
+        "url_host",
+        "mode",
+        "owner",
+        "group",
+    ] {
         put(&mut pairs, unknown, text(""));
     }
+    put(&mut pairs, "url_port", long(0));
     for not in ["executable", "replace"] {
         put(&mut pairs, not, super::Value::new_bool(false));
     }
     Context::from_pairs(pairs).map_err(error)
+}
+
+/// Where its content comes from.
+fn from(url: Option<&FileUrl>, pairs: &mut Pairs) {
+    put(pairs, "source", text(if url.is_some() { "url" } else { "hub" }));
+    put(pairs, "url", text(url.map_or("", FileUrl::as_str)));
+    put(pairs, "url_scheme", text(url.map_or("", |u| u.scheme().as_str())));
+    put(pairs, "url_host", text(url.map_or("", FileUrl::host)));
+    put(pairs, "url_port", long(url.map_or(0, FileUrl::port)));
 }
 
 fn about(path: &str, size: u64, around: Around<'_>) -> Pairs {

@@ -15,12 +15,10 @@ pub(crate) fn workspace(workspace: &Workspace, around: Around<'_>) -> Result<Con
     put(&mut pairs, "operation", text(workspace.operation.as_str()));
     put(&mut pairs, "sandbox", name(&workspace.sandbox));
     put(&mut pairs, "snapshot", name(&workspace.snapshot));
-    let git = workspace.git.as_ref();
-    let (host, port) = git.and_then(GitCommit::host).unwrap_or_default();
-    put(&mut pairs, "git_url", text(git.map_or("", |git| &git.url)));
-    put(&mut pairs, "git_host", text(host));
-    put(&mut pairs, "git_port", Value::new_long(i64::from(port)));
-    put(&mut pairs, "git_commit", text(git.map_or("", |git| &git.commit)));
+    let terms = workspace.terms.as_ref();
+    put(&mut pairs, "user", name(&terms.and_then(|t| t.user.clone())));
+    put(&mut pairs, "group", name(&terms.and_then(|t| t.group.clone())));
+    git(workspace.git.as_ref(), &mut pairs);
     let diff = workspace.diff.as_ref();
     let against = diff.and_then(|diff| diff.against.as_deref());
     put(&mut pairs, "against", text(against.unwrap_or_default()));
@@ -35,4 +33,13 @@ pub(crate) fn workspace(workspace: &Workspace, around: Around<'_>) -> Result<Con
         Value::new_bool(diff.is_some_and(|diff| diff.ignored)),
     );
     Context::from_pairs(pairs).map_err(error)
+}
+
+/// What is brought from where; empty where nothing is.
+pub(super) fn git(git: Option<&GitCommit>, pairs: &mut Pairs) {
+    let (host, port) = git.and_then(GitCommit::host).unwrap_or_default();
+    put(pairs, "git_url", text(git.map_or("", |git| &git.url)));
+    put(pairs, "git_host", text(host));
+    put(pairs, "git_port", Value::new_long(i64::from(port)));
+    put(pairs, "git_commit", text(git.map_or("", |git| &git.commit)));
 }

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::schedule::{Fired, Origin};
 use super::secret::{Delivery, SecretUse, check_uses};
 use super::work::{JobKind, Process, Spec};
-use super::{DocKind, Document, Empty, Expect, Invalid, check_reason, check_validity, ensure, tag};
+use super::workspace::GitCommit;
+use super::{
+    DocKind, Document, Empty, Expect, Fetch, FileUrl, Invalid, check_reason, check_validity, ensure, tag,
+};
 use crate::code::Code;
 use crate::ids::{Digest, Name, NodeId, OrgId};
 use crate::limits;
@@ -146,6 +149,16 @@ impl Document for Job {
         ensure(!is_own || self.stdin == Stdin::NONE, || {
             Invalid::field("stdin", "a job of this kind reads none")
         })?;
+        let shown = self
+            .secrets
+            .iter()
+            .filter(|used| used.delivery == Delivery::Git)
+            .count();
+        let takes = self.spec.git().is_some_and(GitCommit::takes_credential);
+        ensure(shown <= usize::from(takes), || {
+            let why = "one may be shown to the host of spec.git, by https; nobody else is shown any";
+            Invalid::field("secrets", why)
+        })?;
         let may_use = match &self.spec {
             Spec::Workspace(workspace) if workspace.takes_credential() => {
                 matches!(
@@ -205,9 +218,19 @@ impl Job {
     #[must_use]
     pub fn input(&self) -> Option<StdinBytes> {
         match (&self.spec, &self.stdin) {
+            (Spec::Fetch(Fetch { url: Some(_), .. }), _) => None,
             (Spec::Fetch(fetch), _) => Some(fetch.content()),
             (_, Stdin::Bytes(bytes)) => Some(*bytes),
             (_, Stdin::Word(_)) => None,
+        }
+    }
+
+    /// The file that the node itself has to fetch before it can start, and where from.
+    #[must_use]
+    pub fn download(&self) -> Option<(&FileUrl, StdinBytes)> {
+        match &self.spec {
+            Spec::Fetch(fetch) => fetch.url.as_ref().map(|url| (url, fetch.content())),
+            _ => None,
         }
     }
 

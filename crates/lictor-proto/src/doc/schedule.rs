@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::job::{Job, Stdin};
+use super::secret::SecretUse;
 use super::work::{JobKind, Spec};
 use super::{DocKind, Document, Empty, Expect, Invalid, check_validity, ensure, tag};
 use crate::ids::{Digest, Name, NodeId, OrgId};
@@ -40,14 +41,14 @@ pub struct Schedule {
     pub nonce: Vec<u8>,
     /// Node ids, sorted, distinct.
     pub nodes: Vec<NodeId>,
-    /// What kind of work: `exec` or `script`, which need nothing but the node.
+    /// What kind of work: `exec` or `script`, which need nothing that the hub would have to bring each time.
     pub kind: JobKind,
     /// The work itself.
     pub spec: Spec,
     /// Name of a sandbox profile in the bundle.
     pub profile: Name,
-    /// Not built: always empty. A node keeps no secrets for later.
-    pub secrets: Empty,
+    /// The secrets that each firing uses, sorted by name: its nodes keep these very documents for as long as it stands.
+    pub secrets: Vec<SecretUse>,
     /// What its nodes were chosen for; each holds itself against it at each firing.
     pub expect: Expect,
     /// Why, for people and for policy.
@@ -264,7 +265,7 @@ impl Schedule {
             spec: self.spec.clone(),
             profile: self.profile.clone(),
             stdin: Stdin::NONE,
-            secrets: Vec::new(),
+            secrets: self.secrets.clone(),
             after: Default::default(),
             expect: self.expect.clone(),
             output_to: Empty,
@@ -327,7 +328,7 @@ struct Written {
     kind: JobKind,
     spec: serde_json::Value,
     profile: Name,
-    secrets: Empty,
+    secrets: Vec<SecretUse>,
     expect: Expect,
     reason: String,
     cron: String,

@@ -108,8 +108,10 @@ pub enum Delivery {
     Memfd,
     /// As standard input.
     Stdin,
-    /// As a file in memory of the job's own mounts, `/run/secrets/NAME`; that path is in a variable.
+    /// As a file in memory of the job's own mounts, `/run/secrets/NAME` where the root is its own; that path is in a variable.
     File,
+    /// Not at all: it is shown to the host of the repository that a commit is brought from before the job begins.
+    Git,
 }
 
 impl Delivery {
@@ -120,13 +122,20 @@ impl Delivery {
             Self::Memfd => "memfd",
             Self::Stdin => "stdin",
             Self::File => "file",
+            Self::Git => "git",
         }
+    }
+
+    /// Whether the job finds it by a variable.
+    #[must_use]
+    pub const fn has_path(self) -> bool {
+        matches!(self, Self::Memfd | Self::File)
     }
 
     /// The delivery of this word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Memfd, Self::Stdin, Self::File]
+        [Self::Memfd, Self::Stdin, Self::File, Self::Git]
             .into_iter()
             .find(|d| d.as_str() == word)
     }
@@ -139,20 +148,17 @@ pub const SECRET_VARIABLE: &str = "LICTOR_SECRET_";
 pub const SECRET_FILES: &str = "/run/secrets";
 
 impl SecretUse {
-    /// The variable that says where the job finds it; `None` for standard input.
+    /// The variable that says where the job finds it; `None` for standard input, and where it does not.
     #[must_use]
     pub fn variable(&self) -> Option<String> {
         let word = |c: char| match c {
             '.' | '-' => '_',
             c => c.to_ascii_uppercase(),
         };
-        match self.delivery {
-            Delivery::Memfd | Delivery::File => {
-                let name: String = self.name.as_str().chars().map(word).collect();
-                Some(format!("{SECRET_VARIABLE}{name}"))
-            }
-            Delivery::Stdin => None,
-        }
+        let name: String = self.name.as_str().chars().map(word).collect();
+        self.delivery
+            .has_path()
+            .then(|| format!("{SECRET_VARIABLE}{name}"))
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::terms::permission_bits;
+use super::url::FileUrl;
 use super::work::Process;
 use super::{Invalid, StdinBytes, ensure};
 use crate::ids::{Digest, Name};
@@ -17,12 +18,15 @@ use crate::limits;
 /// A job of these kinds sets no variables.
 static NO_ENV: BTreeMap<String, String> = BTreeMap::new();
 
-/// Put one file on the node: bytes that the hub has in store, known by digest and size.
+/// Put one file on the node: bytes that the hub has in store, or that the node fetches, known by digest and size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
     /// Where to, as the profile's jobs see it.
     pub to: String,
+    /// Where the node fetches it from; left out where the hub brings it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<FileUrl>,
     /// SHA-256 of its content.
     pub sha256: Digest,
     /// Bytes of its content.
@@ -80,13 +84,20 @@ impl Fetch {
     }
 
     pub(super) fn words(&self) -> Vec<String> {
-        vec!["fetch".to_owned(), self.to.clone()]
+        let from = self.url.iter().map(ToString::to_string);
+        ["fetch".to_owned(), self.to.clone()]
+            .into_iter()
+            .chain(from)
+            .collect()
     }
 
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         check_path("spec.to", &self.to)?;
         ensure(self.size <= limits::ARTIFACT, || {
             Invalid::limit("spec.size", "at most 4 GiB")
+        })?;
+        ensure(self.size > 0 || self.url.is_none(), || {
+            Invalid::field("spec.size", "at least 1 byte, where there is a URL")
         })?;
         ensure(self.mode_bits().is_some(), || {
             Invalid::field("spec.mode", "four octal digits, the first of them 0")
@@ -186,6 +197,7 @@ mod tests {
     fn fetch() -> Fetch {
         Fetch {
             to: "/srv/app/file".to_owned(),
+            url: None,
             sha256: Digest::of(b"content"),
             size: 7,
             mode: "0644".to_owned(),
@@ -195,6 +207,32 @@ mod tests {
             timeout_ms: None,
             sandbox: None,
         }
+    }
+
+    fn fetched() -> Fetch {
+        Fetch {
+            url: Some("https://dl.example.org/app/file".parse().expect("a URL")),
+            ..fetch()
+        }
+    }
+
+    #[test]
+    fn a_url_is_among_the_words_and_brings_at_least_a_byte() {
+        assert_eq!(fetched().validate(), Ok(()));
+        assert_eq!(
+            fetched().words(),
+            ["fetch", "/srv/app/file", "https://dl.example.org/app/file"]
+        );
+        let empty = Fetch { size: 0, ..fetched() };
+        assert_eq!(empty.validate().expect_err("empty").field, "spec.size");
+        let odd = serde_json::to_string(&fetched())
+            .expect("JSON")
+            .replace("/app/", "/../");
+        let odd = serde_json::from_str(&odd).expect("JSON");
+        let error = Spec::read(JobKind::Fetch, odd).expect_err("another spelling");
+        assert!(error.contains("url") && error.contains(".."), "{error}");
+        // A job without one is written as before there were any.
+        assert!(!serde_json::to_string(&fetch()).expect("JSON").contains("url"));
     }
 
     #[test]
@@ -292,6 +330,7 @@ mod tests {
     fn they_are_read_by_their_kind_and_written_as_they_were() {
         for spec in [
             Spec::Fetch(fetch()),
+            Spec::Fetch(fetched()),
             Spec::Collect(Collect::new("/var/log".to_owned(), 1 << 20)),
         ] {
             let text = serde_json::to_string(&spec).expect("JSON");

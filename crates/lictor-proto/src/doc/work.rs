@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::terms::Terms;
 use super::transfer::{Collect, Fetch};
-use super::workspace::Workspace;
+use super::workspace::{GitCommit, Workspace};
 use super::{Invalid, ensure};
 use crate::ids::{Digest, Name};
 use crate::{json, limits};
@@ -102,6 +102,16 @@ impl Spec {
         }
     }
 
+    /// The commit that is brought into the directory of the job alone, before its process begins.
+    #[must_use]
+    pub fn git(&self) -> Option<&GitCommit> {
+        match self {
+            Self::Exec(exec) => exec.git.as_ref(),
+            Self::Script(script) => script.git.as_ref(),
+            Self::Fetch(_) | Self::Collect(_) | Self::Workspace(_) => None,
+        }
+    }
+
     /// The work as the words of one line, for people: the argv of a command; of a script its interpreter, its name or
     /// the beginning of its digest, and its arguments.
     #[must_use]
@@ -126,6 +136,14 @@ impl Spec {
     }
 
     pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if let Some(git) = self.git() {
+            git.validate()?;
+            ensure(self.process().sandbox.is_none(), || {
+                let why =
+                    "goes into a directory of the job's own; a kept one is cloned into by a job of its own";
+                Invalid::field("spec.git", why)
+            })?;
+        }
         match self {
             Self::Exec(exec) => exec.validate(),
             Self::Script(script) => script.validate(),
@@ -188,6 +206,10 @@ pub struct Exec {
     /// Who it runs as, its umask and its limits, where the job says so; left out for what the profile says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,
+    /// A commit that is brought into its own directory before it begins, and goes with that; left out for an empty one. Not
+    /// together with `sandbox`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitCommit>,
 }
 
 /// Run one script: the text that `sha256` names, by an interpreter. The text is in the job, or in the bundle.
@@ -222,6 +244,9 @@ pub struct Script {
     /// As of [`Exec`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,
+    /// As of [`Exec`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitCommit>,
 }
 
 /// Where the text of a script is.
@@ -265,6 +290,7 @@ impl Exec {
             keep_bytes: None,
             sandbox: None,
             terms: None,
+            git: None,
         }
     }
 
@@ -321,6 +347,7 @@ impl Script {
             keep_bytes: None,
             sandbox: None,
             terms: None,
+            git: None,
         }
     }
 

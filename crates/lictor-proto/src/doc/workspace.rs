@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::terms::Terms;
 use super::work::Process;
 use super::{Invalid, ensure};
 use crate::ids::Name;
@@ -28,6 +29,8 @@ pub enum Operation {
     Show,
     /// Brings a commit of a repository into an empty one.
     Clone,
+    /// Brings another commit into one that has such a clone.
+    Fetch,
     /// Says what of its files is not as in the commit that was cloned into it.
     Diff,
     /// Copies what it holds.
@@ -44,6 +47,7 @@ impl Operation {
         Self::List,
         Self::Show,
         Self::Clone,
+        Self::Fetch,
         Self::Diff,
         Self::Snapshot,
         Self::Restore,
@@ -57,6 +61,7 @@ impl Operation {
             Self::List => "list",
             Self::Show => "show",
             Self::Clone => "clone",
+            Self::Fetch => "fetch",
             Self::Diff => "diff",
             Self::Snapshot => "snapshot",
             Self::Restore => "restore",
@@ -68,6 +73,12 @@ impl Operation {
     #[must_use]
     pub const fn looks(self) -> bool {
         matches!(self, Self::List | Self::Show)
+    }
+
+    /// Whether it brings a commit.
+    #[must_use]
+    pub const fn brings(self) -> bool {
+        matches!(self, Self::Clone | Self::Fetch)
     }
 }
 
@@ -83,7 +94,7 @@ pub struct Workspace {
     /// The snapshot to make or to restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Name>,
-    /// What to clone.
+    /// What to clone, or to fetch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitCommit>,
     /// How to compare.
@@ -91,6 +102,10 @@ pub struct Workspace {
     pub diff: Option<DiffTerms>,
     /// Wall time after which it is given up, in milliseconds; `null` means the profile's.
     pub timeout_ms: Option<u64>,
+    /// Whose workspace it is, where that is a user or group that jobs choose; left out for the profile's own user. Nothing but
+    /// these two is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
 }
 
 /// One commit of a repository.
@@ -143,7 +158,13 @@ impl GitCommit {
         (is_host && !path.is_empty() && printable && self.url.len() <= 2048).then_some((host, port))
     }
 
-    fn validate(&self) -> Result<(), Invalid> {
+    /// Whether a credential is of use to it: it goes to the host in the clear only where that is the node itself.
+    #[must_use]
+    pub fn takes_credential(&self) -> bool {
+        self.is_tls() || self.host().is_some_and(|(host, _)| host == "127.0.0.1")
+    }
+
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
         ensure(self.host().is_some(), || {
             let what = "https://HOST[:PORT]/PATH in lower case, without user, query and fragment";
             Invalid::field("spec.git.url", what)
@@ -170,6 +191,7 @@ impl Workspace {
             git: None,
             diff: None,
             timeout_ms: None,
+            terms: None,
         }
     }
 
@@ -181,12 +203,10 @@ impl Workspace {
         Some(2 * (diff.max_bytes.min(limits::ARTIFACT) + limits::MANIFEST))
     }
 
-    /// Whether one secret, as its standard input, is of use to it: it goes to the host in the clear only where that is the
-    /// node itself.
+    /// Whether one secret, as its standard input, is of use to it.
     #[must_use]
     pub fn takes_credential(&self) -> bool {
-        let is_own = |git: &GitCommit| git.host().is_some_and(|(host, _)| host == "127.0.0.1");
-        self.git.as_ref().is_some_and(|git| git.is_tls() || is_own(git))
+        self.git.as_ref().is_some_and(GitCommit::takes_credential)
     }
 
     pub(super) fn process(&self) -> Process<'_> {
@@ -194,6 +214,7 @@ impl Workspace {
             timeout: self.timeout_ms.map(Duration::from_millis),
             // Who only looks keeps nobody waiting, and waits for nobody.
             sandbox: self.sandbox.as_ref().filter(|_| !self.operation.looks()),
+            terms: self.terms.as_ref(),
             ..Process::plain(&NO_ENV)
         }
     }
@@ -221,9 +242,15 @@ impl Workspace {
                 "is there for snapshot and restore, and only there",
             )
         })?;
-        ensure(self.git.is_some() == (self.operation == Operation::Clone), || {
-            Invalid::field("spec.git", "is there for clone, and only there")
+        ensure(self.git.is_some() == self.operation.brings(), || {
+            Invalid::field("spec.git", "is there for clone and fetch, and only there")
         })?;
+        if let Some(terms) = &self.terms {
+            terms.validate()?;
+            ensure(terms.umask.is_none() && terms.limits.is_empty(), || {
+                Invalid::field("spec.terms", "says nothing but user and group")
+            })?;
+        }
         ensure(self.diff.is_some() == (self.operation == Operation::Diff), || {
             Invalid::field("spec.diff", "is there for diff, and only there")
         })?;
@@ -323,7 +350,7 @@ mod tests {
                 for snapshot in [None, name("before")] {
                     let spec = Workspace {
                         snapshot: snapshot.clone(),
-                        git: (operation == Operation::Clone).then(commit),
+                        git: operation.brings().then(commit),
                         diff: (operation == Operation::Diff).then(terms),
                         ..Workspace::new(operation, sandbox.clone())
                     };
@@ -335,6 +362,24 @@ mod tests {
                     assert_eq!(spec.process().sandbox.is_some(), locks, "{spec:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn it_may_say_whose_it_is_and_nothing_else_about_its_process() {
+        let of = |terms: &str| Workspace {
+            terms: Some(serde_json::from_str(terms).expect("terms")),
+            ..Workspace::new(Operation::Show, name("shop"))
+        };
+        let users = of(r#"{"user":"deploy","group":"www"}"#);
+        assert_eq!(users.validate(), Ok(()));
+        assert_eq!(users.process().terms, users.terms.as_ref());
+        for other in [
+            "{}",
+            r#"{"umask":"0027"}"#,
+            r#"{"user":"deploy","limits":{"pids":3}}"#,
+        ] {
+            assert!(of(other).validate().is_err(), "{other}");
         }
     }
 

@@ -48,6 +48,24 @@ const TO_SPEAK: [&str; 9] = [
     "/etc/docker/certs.d",
     "/run/systemd/resolve",
 ];
+/// What a program of the agent's is linked with.
+const LIBRARIES: [&str; 6] = [
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/etc/ld.so.cache",
+];
+/// The certificates that a machine trusts, and what links there lead to.
+const WHOM_TO_TRUST: [&str; 6] = [
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/usr/share/pki",
+];
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 const RUN: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir | Execute});
 const DNS: u16 = 53;
@@ -92,6 +110,22 @@ pub(super) fn tool(program: &Path, place: &Path, ports: &[u16]) -> io::Result<Ow
         ports.iter().chain([&DNS]).try_fold(made, |made, port| {
             made.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))
         })
+    };
+    let made: RulesetCreated = made().map_err(missing)?;
+    Option::<OwnedFd>::from(made).ok_or_else(|| missing("the kernel has none"))
+}
+
+/// What keeps the agent's own program to what it is given when it is sent outside: it reads its libraries and whom to
+/// trust, and writes, connects and listens nowhere.
+pub(super) fn errand(program: &Path) -> io::Result<OwnedFd> {
+    let made = || {
+        let mut made = ruleset(AccessNet::from_all(NEWEST))?;
+        for path in LIBRARIES.iter().map(Path::new).chain([program]) {
+            made = allow(made, path, RUN)?;
+        }
+        WHOM_TO_TRUST
+            .iter()
+            .try_fold(made, |made, path| allow(made, Path::new(path), READ))
     };
     let made: RulesetCreated = made().map_err(missing)?;
     Option::<OwnedFd>::from(made).ok_or_else(|| missing("the kernel has none"))

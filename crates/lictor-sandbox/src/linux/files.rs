@@ -16,6 +16,7 @@ mod diff;
 mod git;
 mod known;
 mod put;
+mod renew;
 mod take;
 mod walk;
 
@@ -23,8 +24,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Collect, Fetch, Spec};
+use lictor_proto::doc::{Collect, Fetch, GitCommit, Spec};
 use lictor_proto::{Code, Name};
+use lictor_trust::profiles::Backend;
 use serde::{Deserialize, Serialize};
 
 use super::users;
@@ -40,6 +42,8 @@ pub(super) enum Order {
     Take(take::Take),
     /// A commit becomes the files of a workspace.
     Clone(clone::Clone),
+    /// Another commit becomes the files of a clone.
+    Renew(renew::Renew),
     /// What of these is not as in a commit becomes standard output.
     Diff(diff::Diff),
     /// This is standard output.
@@ -130,6 +134,10 @@ pub(super) struct Place<'a> {
     pub(super) workspace: String,
     /// Whether its way out is the proxy.
     pub(super) has_proxy: bool,
+    /// The user that it is, and where that is one.
+    pub(super) user: (u32, Backend),
+    /// The file of those whom git trusts to say who a host is, where the profile names one.
+    pub(super) authorities: Option<String>,
 }
 
 /// The words that the process of a job is started with; the first one of a script's is put in by its program.
@@ -144,6 +152,11 @@ pub(super) fn words_of(spec: &Spec, place: &Place<'_>, own: Own<'_>) -> Result<V
         Spec::Collect(collect) => Order::take(collect, own.names)?.words(own.carrier),
         Spec::Workspace(workspace) => known::order(workspace, place)?.words(own.carrier),
     })
+}
+
+/// The words that git is started with, to bring a commit into an empty workspace.
+pub(super) fn words_to_clone(git: &GitCommit, place: &Place<'_>, own: Own<'_>) -> Vec<String> {
+    Order::Clone(known::clone(git, place)).words(own.carrier)
 }
 
 /// The number of a user or group, which may be a number already.
@@ -179,6 +192,7 @@ pub(crate) fn carry(order: &str) -> Result<(), CarryError> {
         Order::Put(put) => put.carry_out(std::io::stdin().lock()),
         Order::Take(take) => take.carry_out(std::io::stdout().lock()),
         Order::Clone(clone) => clone.carry_out(std::io::stdin().lock()),
+        Order::Renew(renew) => renew.carry_out(std::io::stdin().lock()),
         Order::Diff(diff) => diff.carry_out(std::io::stdout().lock()),
         Order::Say(text) => {
             use std::io::Write as _;

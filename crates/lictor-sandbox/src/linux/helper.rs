@@ -18,7 +18,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::keeper::Keeper;
 use super::kernel::Kernel;
 use super::process;
-use super::spawn::{self, Launch, LaunchFile};
+use super::spawn::{self, Launch, LaunchFile, Spawned};
 use super::supervisor::{Timer, expiry};
 use super::table::{FileIdentity, MAIN_ENDED};
 use super::users::User;
@@ -29,7 +29,7 @@ use crate::helper::{Helped, Helper, HelperError};
 /// Between two looks of whoever watches.
 const LOOK: Duration = Duration::from_millis(200);
 /// How much of its errors is kept.
-const ERRORS: usize = 4 * 1024;
+pub(super) const ERRORS: usize = 4 * 1024;
 /// What a confined tool of a root agent finds its place as: whatever lies above that may be closed to it.
 const PLACE: &str = "/tmp";
 
@@ -75,13 +75,21 @@ pub(crate) async fn run(
 }
 
 /// One that runs; dropped, it is ended.
-struct Helping {
+#[derive(Debug)]
+pub(super) struct Helping {
     keeper: Keeper,
     main: Option<ProcessId>,
 }
 
 impl Helping {
-    async fn end(mut self, kernel: &Kernel) -> io::Result<()> {
+    pub(super) fn of(spawned: Spawned) -> Self {
+        Self {
+            main: process::identify(spawned.main),
+            keeper: spawned.keeper,
+        }
+    }
+
+    pub(super) async fn end(mut self, kernel: &Kernel) -> io::Result<()> {
         self.keeper.end_all(kernel.zygote.kill_bound()).await?;
         self.main = None;
         Ok(())
@@ -102,14 +110,15 @@ struct Said {
     errors: Words,
 }
 
-struct Words {
+#[derive(Debug)]
+pub(super) struct Words {
     from: Option<Receiver>,
     kept: Vec<u8>,
     most: usize,
 }
 
 impl Words {
-    fn of(from: OwnedFd, most: usize) -> io::Result<Self> {
+    pub(super) fn of(from: OwnedFd, most: usize) -> io::Result<Self> {
         Ok(Self {
             from: Some(Receiver::from_owned_fd(from)?),
             kept: Vec::new(),
@@ -117,10 +126,17 @@ impl Words {
         })
     }
 
-    /// Takes the next piece; waits for ever when there are no more. What is too much is read and forgotten.
+    /// Takes the next piece; waits for ever when there are no more.
     async fn listen(&mut self) {
+        if !self.hear().await {
+            std::future::pending().await
+        }
+    }
+
+    /// Takes the next piece; says whether there may be more. What is too much is read and forgotten.
+    pub(super) async fn hear(&mut self) -> bool {
         let Some(from) = &mut self.from else {
-            return std::future::pending().await;
+            return false;
         };
         let mut piece = [0; 4096];
         match from.read(&mut piece).await {
@@ -130,6 +146,11 @@ impl Words {
             }
             _ => self.from = None,
         }
+        self.from.is_some()
+    }
+
+    pub(super) fn kept(self) -> Vec<u8> {
+        self.kept
     }
 }
 
@@ -196,10 +217,7 @@ async fn start(kernel: &Kernel, helper: &Helper) -> io::Result<(Helping, Said)> 
     }
     let spawned = spawn::spawn(&kernel.zygote, &launch).await;
     let spawned = spawned.map_err(|e| io::Error::other(e.refusal().message))?;
-    let helping = Helping {
-        keeper: spawned.keeper,
-        main: process::identify(spawned.main),
-    };
+    let helping = Helping::of(spawned);
     let said = Said {
         output: Words::of(output, helper.output)?,
         errors: Words::of(errors, ERRORS)?,

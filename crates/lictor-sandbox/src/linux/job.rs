@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::cgroup::{Bounds, Cgroup, Controller};
 use super::gvisor::{Report, Starter};
 use super::keeper::Keeper;
+use super::kept::Growth;
 use super::kernel::Kernel;
 use super::overlay::Overlay;
 use super::recover::Recovered;
@@ -29,7 +30,7 @@ use super::supervisor::Supervisor;
 use super::table::HostCgroups;
 use super::tree::Tree;
 use super::users::User;
-use super::{keeper, landlock, process, quota, ready, way_out};
+use super::{keeper, landlock, process, quota, ready, secret, way_out};
 use crate::backend::{RecoverError, StartError, Suspend};
 use crate::handle::{Handle, ProcessId};
 use crate::plan::{LaunchSpec, Plan};
@@ -64,6 +65,31 @@ impl Doors {
             gates: cgroup.gates()?,
             memory: cgroup.watch_memory()?.map(ready::watch).transpose()?,
         })
+    }
+}
+
+/// Files of secrets for a job that sees the host's own tree, and where they are in mounts of its own.
+struct Secrets(OwnedFd, CString);
+
+impl Secrets {
+    fn of(spec: &LaunchSpec) -> io::Result<Option<Self>> {
+        // Elsewhere they come with what is shown.
+        if spec.backend.is_namespaced() {
+            return Ok(None);
+        }
+        let Some(files) = secret::files(spec)? else {
+            return Ok(None);
+        };
+        let at = spec.secret_dir();
+        fs::DirBuilder::new().mode(0o700).create(&at)?;
+        Ok(Some(Self(
+            files,
+            CString::new(at.into_os_string().into_encoded_bytes())?,
+        )))
+    }
+
+    fn mount(&self) -> (BorrowedFd<'_>, CString) {
+        (self.0.as_fd(), self.1.clone())
     }
 }
 
@@ -170,6 +196,7 @@ impl Job {
             // Opening it again is judged by its name.
             landlock::allow_terminal(ruleset, terminal).map_err(StartError::failed("show the terminal"))?;
         }
+        let secrets = Secrets::of(spec).map_err(StartError::failed("hand over a secret"))?;
         let doors = self.cgroup.as_ref().map(|c| Doors::open(c)).transpose();
         let doors = doors.map_err(StartError::failed("open the job's cgroup"))?;
         let Doors {
@@ -199,11 +226,12 @@ impl Job {
             confine: inside.starter.is_none() && (inside.filter.is_some() || spec.drops_privileges()),
             ruleset: inside.ruleset,
             filter: inside.filter,
+            mount: secrets.as_ref().map(Secrets::mount),
             ..plain
         };
         let started_at = Timestamp::now();
         let spawned = spawn::spawn(&self.kernel.zygote, &launch).await?;
-        drop((unified, gates));
+        drop((unified, gates, secrets));
         let (keeper, speaker, report) = self.started(inside.starter, spawned).await?;
         let tree = Arc::new(Tree {
             keeper: Mutex::new(Some(keeper.id)),
@@ -221,6 +249,7 @@ impl Job {
         let disk = quota::is_set(&spec.limits).then(|| spec.dir.clone());
         let supervisor = Supervisor::new(keeper, tree, limits, memory, ended)
             .with_report(report)
+            .with_growth(growth(spec))
             .with_disk(disk);
         let running = Running::new(handle, started_at, streams.ours, supervisor);
         Ok(running.with_egress(self.egress.take()))
@@ -405,6 +434,12 @@ fn tasks(spec: &LaunchSpec) -> Option<u64> {
         Backend::Gvisor => spec.limits.pids.map(room),
         _ => spec.limits.pids,
     }
+}
+
+/// What a job fills that works in a kept sandbox of a size.
+fn growth(spec: &LaunchSpec) -> Option<Growth> {
+    let kept = spec.kept.as_ref()?;
+    Some(Growth::new(kept.dir.clone(), kept.bound()?))
 }
 
 fn nothing_runs() -> io::Error {

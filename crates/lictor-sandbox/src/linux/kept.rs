@@ -6,6 +6,7 @@
 //! - What is to go is renamed first, so that nobody ever works in the rest of a sandbox.
 
 mod about;
+mod growth;
 mod people;
 mod sweep;
 
@@ -22,7 +23,8 @@ use lictor_proto::doc::GitCommit;
 use lictor_trust::profiles::size_in_words;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use self::about::{About, Lock, lock, measure, put_aside, wait_for_lock};
+use self::about::{About, Lock, lock, put_aside, wait_for_lock};
+pub(crate) use self::growth::Growth;
 pub(crate) use self::people::{list, remove, restore, snapshot};
 pub(crate) use self::sweep::{Sweep, hold};
 use super::job::make_dir;
@@ -87,7 +89,7 @@ impl Claim {
             let known = About::read(&kept.dir).map_err(failed("read about the kept sandbox"))?;
             let is_new = known.is_none();
             let about = match known.map(|about| about.not_ahead_of(now)) {
-                Some(about) if about.which == kept.which && !about.is_over(now) => {
+                Some(about) if about.which == kept.which && !about.goes() && !about.is_over(now) => {
                     if kept.purpose != Purpose::Reduce {
                         enough_room(&about, &kept.room)?;
                     }
@@ -168,8 +170,15 @@ impl Claim {
         if let Some(git) = self.cloned.take() {
             self.about.git = Some(git);
         }
+        if self.about.goes() {
+            let removed = put_aside(&self.dir).and_then(|aside| remove_dir(&aside));
+            if let Err(error) = removed {
+                tracing::warn!(%error, "the directory of a job is left, and removed later");
+            }
+            return;
+        }
         let shut = shut(&self.dir.join("workspace"));
-        self.about.bytes = measure(&self.dir);
+        self.about.count(&self.dir);
         if let Err(error) = shut.and(self.about.write(&self.dir)) {
             tracing::warn!(%error, "the end of a kept sandbox's use could not be written down");
         }
@@ -202,6 +211,7 @@ fn begin(kept: &Kept, spec: &LaunchSpec, now: Timestamp) -> Result<About, StartE
         made_at: now,
         used_at: now,
         bytes: 0,
+        uncounted: false,
         holder: None,
         git: None,
     };
@@ -215,8 +225,10 @@ fn one_more(kept: &Kept) -> Result<(), StartError> {
     let others: Vec<_> = others.into_iter().filter(|(dir, _)| *dir != kept.dir).collect();
     let known = || others.iter().filter_map(|(_, about)| about.as_ref());
     let is_like = |w: &Which| w.profile == kept.which.profile;
-    let of_profile = known().filter(|about| is_like(&about.which)).count();
-    let bytes = known().fold(0_u64, |sum, about| sum.saturating_add(about.bytes));
+    let of_profile = known()
+        .filter(|about| is_like(&about.which) && !about.goes())
+        .count();
+    let bytes = known().fold(0_u64, |sum, about| sum.saturating_add(about.counts_as()));
     let Room {
         of_profile: most,
         of_node,
@@ -248,17 +260,18 @@ fn one_more(kept: &Kept) -> Result<(), StartError> {
 }
 
 fn enough_room(about: &About, room: &Room) -> Result<(), StartError> {
-    match room.of_one {
-        Some(most) if about.bytes > most => Err(StartError::Full {
-            why: format!(
-                "the sandbox {} holds {}, and the profile says {}",
-                about.which.name,
-                size_in_words(about.bytes),
-                size_in_words(most)
-            ),
-        }),
-        _ => Ok(()),
-    }
+    let name = &about.which.name;
+    let why = match room.of_one.map(size_in_words) {
+        Some(most) if !about.is_counted() => format!(
+            "what the sandbox {name} holds cannot be counted, and the profile says {most}; restore a snapshot, or remove it"
+        ),
+        Some(most) if room.of_one < Some(about.bytes) => format!(
+            "the sandbox {name} holds {}, and the profile says {most}",
+            size_in_words(about.bytes)
+        ),
+        _ => return Ok(()),
+    };
+    Err(StartError::Full { why })
 }
 
 /// Its user's alone, whatever a job has made of it: the next one needs to get in, and nobody else.

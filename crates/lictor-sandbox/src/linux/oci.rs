@@ -30,6 +30,7 @@ pub(super) use self::bundle::Bundle;
 pub(super) use self::config::{Config, Dialect, Ids};
 pub(super) use self::place::Place;
 pub(super) use self::root::{NewRoot, PLACE};
+pub(super) use self::stage::restrict;
 pub(super) use self::view::{Access, Mount, View};
 
 /// The first process of containers; nothing where it is not written for the processor.

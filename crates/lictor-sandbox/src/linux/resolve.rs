@@ -7,6 +7,8 @@
 //! is judged, and the copy runs; such a digest is never remembered, since a page that is mapped already can be written
 //! to without a new change time.
 
+mod place;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -17,12 +19,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lictor_policy::facts::{Facts, ProgramFacts};
 use lictor_proto::code::{Code, Refusal};
-use lictor_proto::doc::{Exec, Process, Spec};
+use lictor_proto::doc::Spec;
 use lictor_proto::{Digest, Name};
 use lictor_rootfs::Store;
-use lictor_trust::profiles::{Backend, Network, Profile};
+use lictor_trust::profiles::{Backend, Profile};
 use sha2::{Digest as _, Sha256};
 
+pub(super) use self::place::before_any as place_of;
 use super::OWN_PROGRAM;
 use super::copy;
 use super::files::{self, Own};
@@ -32,7 +35,6 @@ use super::script;
 use super::users::{self, User};
 use super::view::{Seen, View};
 use super::whom;
-use crate::kept::{Kept, Which};
 use crate::plan::{LaunchSpec, Resolved};
 use crate::program::{ExecBy, FileIdentity, OpenProgram, ProgramFile};
 use crate::work::Work;
@@ -108,33 +110,33 @@ impl Resolver {
     ) -> Result<Resolved, Refusal> {
         let limits = profile.limits_for(work.process().terms)?;
         let user = whom::runs((profile, backend), work.process().terms, sandbox)?;
-        let kept = kept((name, profile, backend), work.process(), dir, &user)?;
-        let kept = kept.map(|kept| kept.wanted_by(&work.spec));
-        for device in &profile.devices {
-            is_device(device)?;
-        }
+        let of = (name, profile, backend);
+        let kept = place::kept(of, work, dir, &user)?;
+        place::has_devices(profile)?;
         let view = View::of((profile, backend), store)?;
         let (program, found) = self.program(&view, work, &user)?;
         let mut found = found.into_iter();
         let own_facts = found.next().ok_or_else(|| not_found("no program"))?;
-        let changes_user = user != users::current();
-        let uid = user.uid;
-        let (run_as_gid, run_as_groups) = whom::told(work.process().terms, &user);
-        let place = files::Place {
-            profile: name,
-            dir,
-            workspace: match &kept {
-                Some(_) if backend.is_namespaced() => "/workspace".to_owned(),
-                Some(kept) => kept.workspace().to_string_lossy().into_owned(),
-                None => String::new(),
-            },
-            has_proxy: profile.network == Network::Egress,
+        let place = place::of(of, dir, kept.as_ref(), &user);
+        let terms = |spec: LaunchSpec| LaunchSpec {
+            changes_user: user != users::current(),
+            limits: limits.clone(),
+            ..spec
+        };
+        let first = match work.spec.git() {
+            Some(git) => {
+                let (program, _) = self.own_program(&view, &user)?;
+                let words = files::words_to_clone(git, &place, own);
+                let wanted = (&words[..], git, work.process());
+                let first = place::first(of, wanted, (dir, kept.clone()), program, &user)?;
+                Some(Box::new(terms(first)))
+            }
+            None => None,
         };
         let words = files::words_of(&work.spec, &place, own)?;
         let wanted = (&words[..], work.process());
-        let mut spec = LaunchSpec::new((profile, backend), wanted, (dir, kept), program, user);
-        spec.changes_user = changes_user;
-        spec.limits = limits;
+        let spec = LaunchSpec::new((profile, backend), wanted, (dir, kept), program, user.clone());
+        let mut spec = LaunchSpec { first, ..terms(spec) };
         if spec.program.is_own {
             // What a profile sets for jobs is not for the agent's own program.
             spec.env.clear();
@@ -144,22 +146,12 @@ impl Resolver {
         spec.hold = view.held();
         let (rootfs, rootfs_index) = view.root_facts();
         spec.rootfs_manifest = rootfs.filter(|_| rootfs_index.is_some());
+        let facts = place::facts(of, &spec, (own_facts, found.collect()), (rootfs, rootfs_index));
+        let (run_as_gid, run_as_groups) = whom::told(work.process().terms, &user);
         let facts = Facts {
-            program: own_facts,
-            interpreters: found.collect(),
-            env_names: spec.env.keys().cloned().collect(),
-            network: profile.network_word().to_owned(),
-            profile: name.clone(),
-            profile_digest: profile.digest(),
-            backend: backend.as_str().to_owned(),
-            namespaced: backend.is_namespaced(),
-            rootfs,
-            rootfs_index,
-            run_as_uid: uid,
             run_as_gid,
             run_as_groups,
-            cwd: spec.cwd.clone(),
-            secrets: Vec::new(),
+            ..facts
         };
         Ok(Resolved {
             work: work.spec.clone(),
@@ -330,61 +322,6 @@ fn identity_of(meta: &std::fs::Metadata) -> FileIdentity {
         ctime: meta.ctime(),
         ctime_nsec: meta.ctime_nsec(),
         size: i64::try_from(meta.size()).unwrap_or(i64::MAX),
-    }
-}
-
-/// The kept sandbox that a job names.
-fn kept(
-    (name, profile, backend): (&Name, &Profile, Backend),
-    process: Process<'_>,
-    dir: &Path,
-    user: &User,
-) -> Result<Option<Kept>, Refusal> {
-    let Some(wanted) = process.sandbox else {
-        return Ok(None);
-    };
-    let Some(persist) = &profile.persist else {
-        let why = "the profile keeps no sandboxes; leave the sandbox out, or add persist to the profile";
-        return Err(Refusal::new(Code::Unenforceable, why));
-    };
-    let which = Which {
-        name: wanted.clone(),
-        profile: name.clone(),
-        backend,
-        uid: user.uid,
-    };
-    Ok(Some(Kept::new(which, persist, dir)))
-}
-
-/// The place that a profile's jobs run in, before there is any, in a directory of its own.
-pub(super) fn place_of(
-    (profile, backend): (&Profile, Backend),
-    dir: &Path,
-    sandbox: &User,
-) -> Result<LaunchSpec, Refusal> {
-    let user = whom::runs((profile, backend), None, sandbox)?;
-    let changes_user = user != users::current();
-    let nothing = Exec::new(Vec::new());
-    let spec = LaunchSpec::new(
-        (profile, backend),
-        (&nothing.argv, nothing.process()),
-        (dir, None),
-        OpenProgram::none(),
-        user,
-    );
-    Ok(LaunchSpec { changes_user, ..spec })
-}
-
-/// A character device under its own name: disks are for nobody in a sandbox, and a link could lead to one.
-fn is_device(path: &str) -> Result<(), Refusal> {
-    use std::os::unix::fs::FileTypeExt as _;
-    let refuse = |why: String| Err(Refusal::new(Code::Unenforceable, format!("{path}: {why}")));
-    match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_char_device() => Ok(()),
-        Ok(_) => refuse("the profile shows it as a device, and it is no character device".to_owned()),
-        Err(e) => refuse(format!(
-            "the profile shows this device, and this host has none: {e}"
-        )),
     }
 }
 

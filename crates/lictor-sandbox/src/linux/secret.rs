@@ -1,15 +1,23 @@
-//! Files in memory for secrets: locked, so that they are never swapped out, and sealed.
+//! Files in memory for secrets: locked, so that they are never swapped out, and sealed; and file systems in memory for those
+//! that want a path.
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::fchown;
 use std::ptr;
 
-use rustix::fs::{MemfdFlags, Mode, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
+use super::oci;
+use super::remove::link_of;
+use crate::plan::LaunchSpec;
 use crate::program::User;
+
+/// Bytes and files of a file system for the secrets of one job: each is 16 KiB at most.
+const SIZE: [(&str, &str); 3] = [("size", "512k"), ("nr_inodes", "32"), ("mode", "0700")];
 
 /// Pages of a file that stay in memory as long as this lives.
 #[derive(Debug)]
@@ -79,6 +87,57 @@ pub(crate) fn give(file: &File, user: &User) -> io::Result<()> {
         Err(_) if own == user.uid => Ok(()),
         other => other,
     }
+}
+
+/// Whether this agent can make mounts.
+pub(crate) fn may_mount() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A read-only file system in memory with the secrets of a job that are files there, its user's alone, and mounted nowhere;
+/// `None` of a job that has none. It goes with the last mount of it.
+pub(super) fn files(spec: &LaunchSpec) -> io::Result<Option<OwnedFd>> {
+    if spec.secret_files.is_empty() {
+        return Ok(None);
+    }
+    let made = file_system()?;
+    for (name, value) in &spec.secret_files {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(&made, name.as_str(), flags, Mode::RUSR)?);
+        // By a description of its own, which begins at the beginning; the kernel copies it.
+        io::copy(&mut File::open(link_of(&value.file))?, &mut file)?;
+        give(&file, &spec.user)?;
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    give(
+        &File::from(rustix::fs::openat(&made, ".", flags, Mode::empty())?),
+        &spec.user,
+    )?;
+    let inert = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    oci::restrict(
+        &made,
+        inert | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY,
+    )?;
+    Ok(Some(made))
+}
+
+fn file_system() -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in SIZE {
+        rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
+    }
+    // Never swapped out, where the kernel knows that (Linux 6.4).
+    match rustix::mount::fsconfig_set_flag(context.as_fd(), "noswap") {
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(e) => return Err(e.into()),
+    }
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    let made = FsMountFlags::FSMOUNT_CLOEXEC;
+    Ok(rustix::mount::fsmount(
+        context.as_fd(),
+        made,
+        MountAttrFlags::empty(),
+    )?)
 }
 
 fn memory() -> io::Result<File> {

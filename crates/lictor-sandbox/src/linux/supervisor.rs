@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use super::cgroup::Cgroup;
 use super::gvisor::Report;
 use super::keeper::Keeper;
+use super::kept::Growth;
 use super::process;
 use super::quota;
 use super::ready;
@@ -50,6 +52,8 @@ pub(crate) struct Supervisor {
     report: Option<Report>,
     /// Where what the job may write is limited.
     disk: Option<PathBuf>,
+    /// What must not grow without end.
+    growth: Option<Growth>,
 }
 
 /// What is known of the end so far.
@@ -82,7 +86,13 @@ impl Supervisor {
             ended,
             report: None,
             disk: None,
+            growth: None,
         }
+    }
+
+    /// Ends the job when this is over.
+    pub(crate) fn with_growth(self, growth: Option<Growth>) -> Self {
+        Self { growth, ..self }
     }
 
     /// Looks at the end whether this is full.
@@ -102,8 +112,11 @@ impl Supervisor {
     pub(crate) async fn wait(mut self, started_at: Timestamp) -> Ended {
         let mut seen = Seen::default();
         let cause = self.until_end_or_stop(&mut seen).await;
-        if cause != Cause::Exited {
-            self.terminate(&mut seen).await;
+        match cause {
+            Cause::Exited => {}
+            // It would go on writing through its grace.
+            Cause::OutOfRoom => seen.killed = true,
+            Cause::TimedOut | Cause::Stopped(_) => self.terminate(&mut seen).await,
         }
         self.clear(&mut seen).await;
         self.ended.send_replace(true);
@@ -133,6 +146,8 @@ impl Supervisor {
     async fn until_end_or_stop(&mut self, seen: &mut Seen) -> Cause {
         let mut stop = self.stop.subscribe();
         let limit = Timer::after(self.timeout);
+        let growth = self.growth.take();
+        let mut over = pin!(is_over(growth.as_ref()));
         loop {
             tokio::select! {
                 biased;
@@ -142,6 +157,7 @@ impl Supervisor {
                 // Its kernel is not waited for.
                 () = told(self.report.as_ref()) => return Cause::Exited,
                 () = expiry(&limit) => return Cause::TimedOut,
+                () = &mut over => return Cause::OutOfRoom,
                 Ok(reason) = stop.wait_for(Option::is_some) => {
                     return reason.map_or(Cause::TimedOut, Cause::Stopped);
                 }
@@ -244,7 +260,7 @@ impl Supervisor {
         if cgroup.is_some_and(Cgroup::out_of_pids) {
             hit.push(LimitHit::Pids);
         }
-        if self.disk.as_deref().is_some_and(quota::is_full) {
+        if cause == Cause::OutOfRoom || self.disk.as_deref().is_some_and(quota::is_full) {
             hit.push(LimitHit::Disk);
         }
         if exit == Some(Exit::Signal(libc::SIGXCPU)) {
@@ -292,6 +308,14 @@ async fn out_of_memory(told: Option<&AsyncFd<OwnedFd>>, tree: &Tree) {
             }
             expiry(&Timer::after(LOOK_AGAIN)).await;
         }
+    }
+}
+
+/// Waits until there is more than there may be; for ever where nobody says how much that is.
+async fn is_over(growth: Option<&Growth>) {
+    match growth {
+        Some(growth) => growth.is_over().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use lictor_proto::JobId;
+use lictor_proto::egress::Rules;
 use lictor_trust::egress::PROXY_PORT;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
@@ -68,20 +69,29 @@ pub(super) async fn serve(
     spec: &LaunchSpec,
     listener: OwnedFd,
 ) -> Result<Option<EgressEvents>, StartError> {
-    let Some(rules) = &spec.egress else {
-        return Ok(None);
-    };
+    match &spec.egress {
+        Some(rules) => serve_by(kernel, (&spec.job, rules), listener).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Has the proxy serve a listener by rules, as a job's.
+pub(super) async fn serve_by(
+    kernel: &Arc<Kernel>,
+    (job, rules): (&JobId, &Rules),
+    listener: OwnedFd,
+) -> Result<EgressEvents, StartError> {
     let proxy = kernel.proxy.as_ref().ok_or_else(|| {
         StartError::failed("reach the egress proxy")(io::Error::other("this agent has none"))
     })?;
-    let opened = proxy.open(kernel, &spec.job, rules.clone(), listener).await;
+    let opened = proxy.open(kernel, job, rules.clone(), listener).await;
     let (events, taken) = opened.map_err(StartError::failed("reach the egress proxy"))?;
     let way_out = WayOut {
         kernel: kernel.clone(),
-        job: spec.job.clone(),
+        job: job.clone(),
         taken,
     };
-    Ok(Some(EgressEvents::new(events, way_out)))
+    Ok(EgressEvents::new(events, way_out))
 }
 
 async fn listener(

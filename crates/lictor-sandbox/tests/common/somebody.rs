@@ -81,6 +81,48 @@ fn become_somebody(test: &str, to: Option<&Path>, first: &str) -> bool {
     false
 }
 
+/// Tells the test that users in several groups are there.
+const AMONG_MEMBERS: &str = "LICTOR_TEST_AMONG_MEMBERS";
+
+/// `true` where this host has the user `member` (61235) of the groups `member`, `crew` (61236) and `press` (61237), in mounts
+/// of the test's own alone; as root it runs the test there and holds that it passes.
+pub fn among_members(test: &str) -> bool {
+    if std::env::var_os(AMONG_MEMBERS).is_some() {
+        return true;
+    }
+    if !rustix::process::geteuid().is_root() {
+        super::skip("only root can run jobs as another user");
+        return false;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let status = std::process::Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-euc",
+            MAKE_MEMBERS,
+            "sh",
+        ])
+        .arg(place.path())
+        .arg(std::env::current_exe().expect("this test"))
+        .args(["--exact", test, "--nocapture"])
+        .env(AMONG_MEMBERS, "1")
+        .status();
+    assert!(status.expect("unshare runs").success(), "{test} among members");
+    false
+}
+
+const MAKE_MEMBERS: &str = r#"
+place=$1; shift
+cp /etc/passwd /etc/group "$place"
+echo "member:x:61235:61235::/tmp:/bin/sh" >> "$place/passwd"
+printf 'member:x:61235:\ncrew:x:61236:member\npress:x:61237:daemon,member\n' >> "$place/group"
+for file in passwd group; do mount --bind "$place/$file" "/etc/$file"; done
+exec "$@"
+"#;
+
 const BECOME_SOMEBODY: &str = r#"
 place=$1; shift
 cp /etc/passwd /etc/group "$place"

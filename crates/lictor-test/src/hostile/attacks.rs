@@ -1,6 +1,7 @@
 //! Every attack, by what it is aimed at.
 
 pub mod approvals;
+pub mod approvers;
 pub mod bytes;
 pub mod client;
 pub mod control;
@@ -43,6 +44,7 @@ pub const FAMILIES: &[(&str, &[Attack])] = &[
     ("time", time::ATTACKS),
     ("law", law::ATTACKS),
     ("approvals", approvals::ATTACKS),
+    ("approvers", approvers::ATTACKS),
     ("releases", releases::ATTACKS),
     ("schedules", schedules::ATTACKS),
     ("control", control::ATTACKS),

@@ -56,6 +56,12 @@ run_as = "agent"
 network = "host"
 limits = { keep = "4KiB" }
 
+[profiles.fetches]
+backend = "host"
+run_as = "agent"
+network = "host"
+fetch_from = { mode = "allowlist", allow = ["dl.example.org:443"] }
+
 [profiles.keeps]
 backend = "host"
 run_as = "agent"

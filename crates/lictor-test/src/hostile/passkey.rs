@@ -1,4 +1,5 @@
-//! Erin's passkey, in software: a key, and the words that a browser and an authenticator put around a challenge.
+//! Erin's passkey, in software: a key, and the words that a browser and an authenticator put around a challenge. Outside of
+//! the attacks, too: what it signs goes through the real hub to the real agent.
 
 use lictor_proto::doc::Approval;
 use lictor_proto::envelope::Signature;
@@ -10,11 +11,12 @@ use p256::ecdsa::SigningKey;
 use p256::ecdsa::signature::Signer as _;
 
 /// The page that erin's roster entry names.
-pub(super) const ORIGIN: &str = "https://hub.example";
+pub const ORIGIN: &str = "https://hub.example";
 const RP_ID: &str = "hub.example";
 
 /// The lines of the roster for it.
-pub(super) fn roster() -> String {
+#[must_use]
+pub fn roster() -> String {
     let line = json::encode_base64(&point());
     format!(
         "[[operators.erin.keys]]\npublic = \"lictor-es256 {line}\"\norigin = \"{ORIGIN}\"\nrp_id = \"{RP_ID}\"\napproves = true\n"
@@ -30,7 +32,8 @@ fn point() -> Vec<u8> {
 }
 
 /// What it signs when a page of `origin` asks it to approve.
-pub(super) fn signature(approval: &Approval, origin: &str) -> Signature {
+#[must_use]
+pub fn signature(approval: &Approval, origin: &str) -> Signature {
     let challenge = challenge_of(&sign(approval, &[]).digest());
     let client_data = format!(r#"{{"type":"webauthn.get","challenge":"{challenge}","origin":"{origin}"}}"#);
     // For this rp id; present and verified; the count stays 0.
@@ -49,7 +52,8 @@ pub(super) fn signature(approval: &Approval, origin: &str) -> Signature {
 }
 
 /// An approval under which this signature stands.
-pub(super) fn wire(approval: &Approval, signature: Signature) -> String {
+#[must_use]
+pub fn wire(approval: &Approval, signature: Signature) -> String {
     let mut envelope = sign(approval, &[]);
     envelope.signatures = vec![signature];
     to_wire(&envelope)

@@ -46,3 +46,18 @@ fn hub_swaps_a_file_in_a_stream() {
 fn hub_streams_more_than_a_file_has() {
     holds("hub_streams_more_than_a_file_has");
 }
+
+#[test]
+fn hub_swaps_the_url_of_a_file() {
+    holds("hub_swaps_the_url_of_a_file");
+}
+
+#[test]
+fn hub_takes_the_url_away_to_bring_a_file_itself() {
+    holds("hub_takes_the_url_away_to_bring_a_file_itself");
+}
+
+#[test]
+fn hub_brings_a_file_that_the_node_fetches() {
+    holds("hub_brings_a_file_that_the_node_fetches");
+}

@@ -3,6 +3,7 @@
 //! The attacks are in `lictor_test::hostile::attacks`, so that `hostile-hub` can try them as well and show a table.
 
 mod approvals;
+mod approvers;
 mod bytes;
 mod client;
 mod complete;

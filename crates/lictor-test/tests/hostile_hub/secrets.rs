@@ -71,3 +71,13 @@ fn hub_brings_a_secret_of_a_revoked_operator() {
 fn hub_has_somebody_use_a_secret_who_may_not() {
     holds("hub_has_somebody_use_a_secret_who_may_not");
 }
+
+#[test]
+fn hub_leaves_the_secret_of_a_schedule_out() {
+    holds("hub_leaves_the_secret_of_a_schedule_out");
+}
+
+#[test]
+fn hub_brings_another_secret_for_a_schedule() {
+    holds("hub_brings_another_secret_for_a_schedule");
+}

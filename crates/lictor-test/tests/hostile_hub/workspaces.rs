@@ -18,6 +18,11 @@ fn hub_has_another_commit_cloned() {
 }
 
 #[test]
+fn hub_has_another_commit_brought_before_a_job() {
+    holds("hub_has_another_commit_brought_before_a_job");
+}
+
+#[test]
 fn hub_has_a_workspace_removed_again() {
     holds("hub_has_a_workspace_removed_again");
 }

@@ -135,7 +135,7 @@ fn a_run_that_broke_the_glass_is_listed_until_somebody_else_has_reviewed_it() ->
 }
 
 /// Cancels it, twice; gives how it ended and how many receipts there are.
-fn canceled_twice(cli: &Cli, id: &str) -> Result<(String, usize)> {
+pub(crate) fn canceled_twice(cli: &Cli, id: &str) -> Result<(String, usize)> {
     cli.ok(&["cancel", id])?;
     let how = ended(cli, id)?;
     let before = cli.json(&["job", id])?["receipts"].clone();
@@ -229,7 +229,7 @@ fn a_cancel_ends_what_is_queued_for_a_node_that_is_away_or_busy_before_it_starts
 }
 
 /// What a command shows on a terminal of its own to somebody who types this.
-fn at_a_terminal(cli: &Cli, words: &[&str], typed: &str) -> Result<String> {
+pub(crate) fn at_a_terminal(cli: &Cli, words: &[&str], typed: &str) -> Result<String> {
     use std::io::Write as _;
     let inner = cli.command(words);
     let mut line = vec![inner.get_program().to_str().context("path")?.to_owned()];

@@ -1,194 +1,13 @@
 //! Clones: a commit of a repository that the profile may reach, brought by git in the job's sandbox, and what jobs make of it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Done, Lab};
-use serde_json::Value;
-use tempfile::TempDir;
+use anyhow::{Result, ensure};
+use lictor_test::Lab;
 
+use crate::git_host::{Host, TOKEN, fails, git, result_of, succeeds, text, work, workspace};
 use crate::law::change_law;
 use crate::steps::{add_profile, audits_hold, id_of, receipt};
-
-/// What the private half of the host asks for.
-const TOKEN: &str = "gr8-Secr3t~of-the-lab";
-
-/// `git http-backend` behind a port, below `DIR`; what is below `/private/` only with the token.
-const HOST: &str = r#"
-import base64, http.server, os, subprocess, sys
-want = 'Basic ' + base64.b64encode(b'amy:' + sys.argv[2].encode()).decode()
-class Git(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *a): pass
-    def do_GET(self): self.serve()
-    def do_POST(self): self.serve()
-    def serve(self):
-        path, _, query = self.path.partition('?')
-        if path.startswith('/elsewhere/'):
-            self.send_response(302)
-            self.send_header('Location', self.path.replace('/elsewhere/', '/'))
-            self.end_headers()
-            return
-        if path.startswith('/private/') and self.headers.get('Authorization') != want:
-            self.send_response(401)
-            self.send_header('WWW-Authenticate', 'Basic realm="git"')
-            self.send_header('Content-Length', '0')
-            self.end_headers()
-            return
-        body = b''
-        if self.headers.get('Transfer-Encoding') == 'chunked':
-            while True:
-                size = int(self.rfile.readline(), 16)
-                body += self.rfile.read(size)
-                self.rfile.readline()
-                if size == 0: break
-        else:
-            body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
-        env = {'PATH': '/usr/bin:/bin', 'GIT_PROJECT_ROOT': sys.argv[1], 'GIT_HTTP_EXPORT_ALL': '1',
-            'PATH_INFO': path.replace('/private/', '/'), 'QUERY_STRING': query, 'REQUEST_METHOD': self.command,
-            'CONTENT_TYPE': self.headers.get('Content-Type') or '', 'CONTENT_LENGTH': str(len(body)),
-            'HTTP_CONTENT_ENCODING': self.headers.get('Content-Encoding') or '',
-            'GIT_PROTOCOL': self.headers.get('Git-Protocol') or '', 'GIT_CONFIG_COUNT': '1',
-            'GIT_CONFIG_KEY_0': 'safe.directory', 'GIT_CONFIG_VALUE_0': '*'}
-        out = subprocess.run(['git', 'http-backend'], input=body, env=env, stdout=subprocess.PIPE).stdout
-        head, _, rest = out.partition(b'\r\n\r\n')
-        fields = [line.split(': ', 1) for line in head.decode().split('\r\n')]
-        status = [v for k, v in fields if k == 'Status']
-        self.send_response(int(status[0].split()[0]) if status else 200)
-        for k, v in fields:
-            if k != 'Status': self.send_header(k, v)
-        self.send_header('Content-Length', str(len(rest)))
-        self.end_headers()
-        self.wfile.write(rest)
-server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Git)
-print(server.server_address[1], flush=True)
-server.serve_forever()
-"#;
-
-/// A host of repositories, gone with this.
-struct Host {
-    process: Child,
-    dir: TempDir,
-    port: u16,
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Host {
-    fn start() -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let mut command = Command::new("python3");
-        command.arg("-c").arg(HOST).arg(dir.path()).arg(TOKEN);
-        let mut process = command.stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        let out = process.stdout.take().context("piped")?;
-        BufReader::new(out).read_line(&mut line)?;
-        let port = line.trim().parse()?;
-        Ok(Self { process, dir, port })
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}/{path}", self.port)
-    }
-
-    /// A profile that may reach it.
-    fn profile(&self, name: &str) -> String {
-        format!(
-            "\n[profiles.{name}]\nbackend = \"bubblewrap\"\npersist = {{}}\nnetwork = \"egress\"\n[profiles.{name}.egress]\n\
-             mode = \"allowlist\"\nallow = [\"127.0.0.1/32:{} http\"]\nprivate = [\"127.0.0.1/32\"]\n",
-            self.port
-        )
-    }
-
-    fn repository(&self) -> PathBuf {
-        self.dir.path().join("shop.git")
-    }
-
-    /// The repository with two commits, and both their ids.
-    fn commits(&self) -> Result<(String, String)> {
-        let at = self.repository();
-        fs::create_dir(&at)?;
-        git(&at, &["init", "-q", "--initial-branch=main", "."])?;
-        fs::write(at.join("a"), "one\r\n")?;
-        fs::write(
-            at.join(".gitattributes"),
-            "* text=auto eol=crlf filter=evil ident\n",
-        )?;
-        fs::write(at.join(".gitignore"), "out/\n")?;
-        fs::write(at.join("bytes"), [0, 255, 10, 13, 10])?;
-        let hook = at.join("post-checkout");
-        fs::write(&hook, "#!/bin/sh\ntouch /workspace/hooked\n")?;
-        git(&at, &["-c", "core.autocrlf=false", "add", "-A"])?;
-        git(&at, &["commit", "-q", "-m", "first"])?;
-        let first = git(&at, &["rev-parse", "HEAD"])?;
-        fs::write(at.join("b"), "second\n")?;
-        git(&at, &["add", "-A"])?;
-        git(&at, &["commit", "-q", "-m", "second"])?;
-        Ok((first, git(&at, &["rev-parse", "HEAD"])?))
-    }
-}
-
-fn git(at: &Path, words: &[&str]) -> Result<String> {
-    let output = Command::new("git")
-        .args(["-c", "user.name=amy", "-c", "user.email=amy@example.org", "-C"])
-        .arg(at)
-        .args(words)
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "git {words:?}: {said}");
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// `lictor run --profile PROFILE --sandbox NAME local -- sh -c SCRIPT`.
-fn work(cli: &Cli, (profile, name): (&str, &str), script: &str) -> Result<Done> {
-    let words = [
-        "run",
-        "--profile",
-        profile,
-        "--sandbox",
-        name,
-        "local",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ];
-    cli.run(&words)
-}
-
-fn workspace(cli: &Cli, profile: &str, words: &[&str]) -> Result<Done> {
-    let mut all = vec!["workspace", "--json", "--profile", profile];
-    all.extend(words);
-    cli.run(&all)
-}
-
-fn result_of(done: &Done) -> Result<Value> {
-    let lines = done.json_lines()?;
-    let result = lines.into_iter().find(|l| l["event"] == "result");
-    result.with_context(|| format!("no result: {}\n{}", done.text(), done.stderr))
-}
-
-fn fails(done: &Done, code: &str) -> Result<()> {
-    ensure!(
-        done.code()? != 0 && result_of(done)?["code"] == code,
-        "not {code}: {}\n{}",
-        done.text(),
-        done.stderr
-    );
-    Ok(())
-}
-
-fn succeeds(done: &Done) -> Result<()> {
-    ensure!(done.code()? == 0, "{}\n{}", done.text(), done.stderr);
-    Ok(())
-}
 
 #[test]
 fn a_commit_is_cloned_and_what_a_job_makes_of_it_is_a_signed_patch() -> Result<()> {
@@ -254,10 +73,6 @@ fn a_commit_is_cloned_and_what_a_job_makes_of_it_is_a_signed_patch() -> Result<(
     ensure!(signed["artifacts"][0]["sha256"] == digest, "{signed}");
     ensure!(fs::read_to_string(&to)?.contains("out/ignored"));
     audits_hold(cli)
-}
-
-fn text(path: &Path) -> Result<&str> {
-    path.to_str().context("a path in UTF-8")
 }
 
 #[test]
@@ -380,5 +195,32 @@ fn nothing_of_a_hostile_clone_is_started_by_looking_at_it() -> Result<()> {
     succeeds(&workspace(cli, "box", &["show", "local", "shop"])?)?;
     let after = work(cli, ("box", "shop"), "test ! -e started && echo clean")?;
     ensure!(after.text().contains("clean"), "{}", after.text());
+    Ok(())
+}
+
+#[test]
+fn a_long_patch_is_for_a_file_and_a_short_one_for_the_terminal() -> Result<()> {
+    let (host, lab) = (Host::start()?, Lab::start()?);
+    let cli = lab.cli();
+    let (first, _) = host.commits()?;
+    add_profile(cli, &host.profile("box"))?;
+    let url = host.url("shop.git/.git");
+    succeeds(&workspace(cli, "box", &["clone", "local", "shop", &url, &first])?)?;
+    succeeds(&work(cli, ("box", "shop"), "head -c 2M /dev/urandom > large")?)?;
+    fails(
+        &workspace(cli, "box", &["diff", "local", "shop"])?,
+        "source_too_large",
+    )?;
+    let dir = tempfile::tempdir()?;
+    let to = dir.path().join("patch");
+    succeeds(&workspace(
+        cli,
+        "box",
+        &["diff", "local", "shop", "--to", text(&to)?],
+    )?)?;
+    ensure!(fs::metadata(&to)?.len() > 2 << 20, "it is not whole");
+    succeeds(&work(cli, ("box", "shop"), "rm large; echo little > a")?)?;
+    let shown = cli.run(&["workspace", "--profile", "box", "diff", "local", "shop"])?;
+    ensure!(shown.text().contains("+little"), "{}", shown.stderr);
     Ok(())
 }

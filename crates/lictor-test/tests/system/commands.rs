@@ -330,6 +330,65 @@ fn explain_predicts_for_the_node_profile_operator_variables_and_law_that_are_nam
         "which is not law yet"
     );
 
+    // Of a job on many nodes, and what else a job says.
+    let wide = explain(&["--nodes", "21"], &["uname"])?;
+    assert_eq!((&wide["prediction"], &wide["nodes"]), (&"ask".into(), &21.into()));
+    ensure!(
+        wide["why"][0]
+            .as_str()
+            .is_some_and(|w| w.contains("wide-jobs-need-a-lead")),
+        "{wide}"
+    );
+    assert_eq!(explain(&["--nodes", "20"], &["uname"])?["prediction"], "allow");
+    let rules = "@id(\"d1\") forbid (principal, action == Action::\"exec\", resource) when { context.cwd == \"/src\" };\n\
+         @id(\"d2\") forbid (principal, action == Action::\"exec\", resource) when { context.sandbox == \"shop\" };\n\
+         @id(\"d3\") forbid (principal, action == Action::\"exec\", resource) when { context.stdin_size == 7 };\n\
+         @id(\"d4\") forbid (principal, action == Action::\"fetch\", resource) when { context.replace };\n\
+         @id(\"d5\") permit (principal, action == Action::\"workspace\", resource) when { context.operation == \"remove\" && context.sandbox == \"shop\" };\n\
+         @id(\"d6\") permit (principal, action == Action::\"workspace\", resource) when { context.git_host == \"git.example\" };\n";
+    fs::write(draft.join("policies/draft.cedar"), rules)?;
+    let by = |options: &[&str]| -> Result<(Value, Value)> {
+        let words = [&["--json", "explain", "--dir", str(&draft)?], options].concat();
+        let told = lab.cli().run(&words)?.result()?;
+        Ok((told["prediction"].clone(), told["rules"][0]["id"].clone()))
+    };
+    let allowed = (json!("allow"), json!("ops-in-sandbox"));
+    let uname = ["--", "uname"];
+    assert_eq!(by(&uname)?, allowed);
+    for (options, rule) in [
+        (&["--cwd", "/src"][..], "d1"),
+        (&["--sandbox", "shop"], "d2"),
+        (&["--stdin", "--size", "7"], "d3"),
+    ] {
+        assert_eq!(by(&[options, &uname].concat())?, (json!("deny"), json!(rule)));
+    }
+    assert_eq!(by(&["--fetch", "/workspace/f"])?.0, "allow");
+    assert_eq!(by(&["--fetch", "/workspace/f", "--replace"])?.1, "d4");
+    assert_eq!(
+        by(&["--workspace", "remove", "--sandbox", "shop"])?,
+        (json!("allow"), json!("d5"))
+    );
+    assert_eq!(by(&["--workspace", "remove", "--sandbox", "other"])?.0, "deny");
+    let commit = "0123456789012345678901234567890123456789";
+    let clone = [
+        "--workspace",
+        "clone",
+        "--sandbox",
+        "shop",
+        "--git-commit",
+        commit,
+        "--git-url",
+        "https://git.example/shop",
+    ];
+    assert_eq!(by(&clone)?, (json!("allow"), json!("d6")));
+    let unnamed = lab.cli().run(&["explain", "--workspace", "remove"])?;
+    ensure!(
+        unnamed.stderr.contains("such a job cannot be signed"),
+        "{}",
+        unnamed.stderr
+    );
+    fs::remove_file(draft.join("policies/draft.cedar"))?;
+
     // Files, too.
     let file = |words: &[&str]| -> Result<Value> {
         let words = [&["--json", "explain"], words].concat();

@@ -13,7 +13,7 @@ use rustix::process::{Pid, test_kill_process_group};
 use crate::steps::{SOON, gone, mark, sh};
 
 /// The names that a result has and keeps.
-const KEPT: [&str; 16] = [
+const KEPT: [&str; 20] = [
     "status",
     "exit_code",
     "signal",
@@ -30,6 +30,10 @@ const KEPT: [&str; 16] = [
     "job_id",
     "started_at",
     "finished_at",
+    "limits_hit",
+    "artifacts",
+    "code",
+    "message",
 ];
 
 #[test]

@@ -98,6 +98,27 @@ fn a_file_is_put_on_a_node_whole_and_the_receipt_says_which() -> Result<()> {
 }
 
 #[test]
+fn the_result_of_a_copy_names_what_was_put_or_brought_with_its_digest() -> Result<()> {
+    let lab = Lab::start()?;
+    let (_dir, at) = place()?;
+    let (file, there) = (at.join("here"), at.join("there"));
+    fs::write(&file, "content")?;
+    let result = result_of(&put(lab.cli(), &[], &file, &there)?)?;
+    let artifact = &result["artifacts"][0];
+    assert_eq!(artifact["path"], text(&there)?, "{result}");
+    assert_eq!(artifact["size"], 7, "{result}");
+    assert_eq!(
+        artifact["sha256"],
+        lictor_proto::Digest::of(b"content").to_string()
+    );
+    let back = result_of(&take(lab.cli(), &[], &there, &at.join("back"))?)?;
+    ensure!(back["artifacts"][0]["sha256"].is_string(), "{back}");
+    let none = crate::steps::sh(lab.cli(), &[], "true")?.result()?;
+    assert_eq!(none["artifacts"], serde_json::json!([]));
+    Ok(())
+}
+
+#[test]
 fn a_file_belongs_to_whom_the_job_says() -> Result<()> {
     if !is_root() {
         eprintln!("skipped: only root gives files away");

@@ -1,11 +1,12 @@
 //! SIGKILL for the real agent and the real hub at random moments, while real jobs run.
 //!
-//! Each job writes its name into a file when it starts, and prints a known text; some leave a process behind. At the
-//! end: every job that was accepted has ended, none started twice, no result and no byte of output that a receipt
-//! speaks of is missing, no process of any job is left, no part of a file is where a whole one was to be, and both audit
-//! logs hold. Half of the kills fall on an agent
-//! that holds a link, half on one that polls. `LICTOR_KILLS=200` is the nightly size; `LICTOR_SEED` repeats a run's
-//! moments.
+//! Each job writes its name into a file when it starts, and prints a known text; some leave a process behind. Files go
+//! to the node and come from it, and a schedule fires every second. At the end: every job that was accepted, every file's
+//! and every firing has ended with one receipt that holds and says what the hub says, none started twice, no result and no
+//! byte of output that a receipt speaks of is missing, no process of any job is left, no part of a file is where a whole
+//! one was to be, and both audit logs hold. Half of the kills fall on an agent that holds a link, half on one that polls.
+//! `LICTOR_KILLS=200` is the nightly size; `LICTOR_SEED` repeats a run's moments. Approvals and rollouts are in
+//! `kills_people`.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use lictor_test::{Cli, Split, SplitOptions, wait_until};
 
-use crate::steps::{all_ended, audits_hold, detached, gone, mark, receipt, seq, state};
+use crate::steps::{all_ended, audits_hold, detached, gone, id_of, mark, reach, receipt, seq, state};
 
 /// What each job prints: 1 to this.
 const LINES: u32 = 20_000;
@@ -118,6 +119,80 @@ fn carry(cli: &Cli, dir: &Path, stop: &AtomicBool) -> Result<usize> {
         }
     }
     Ok(through)
+}
+
+/// What every firing prints: 1 to this.
+const FIRED_LINES: u32 = 4000;
+
+/// Signs a schedule that fires every second and writes down where it runs, which is a place named for the firing.
+fn schedule(cli: &Cli, counter: &str) -> Result<String> {
+    let script = format!("echo \"$PWD\" >> {counter}; seq 1 2000; sleep 0.3; seq 2001 {FIRED_LINES}");
+    let words = ["schedule", "add", "--profile", "host", "--cron", "* * * * * *"];
+    let more = ["--until", "1h", "--missed", "once", "--overlap", "wait", "local"];
+    let command = ["--", "sh", "-c", &script];
+    id_of(&cli.json(&[&words[..], &more[..], &command[..]].concat())?)
+}
+
+/// Holds that no time fired twice, and that what every firing began it has ended, as its receipt says.
+fn check_firings(cli: &Cli, counter: &str) -> Result<()> {
+    let jobs = cli.json(&["jobs", "--limit", "100000"])?;
+    let jobs = jobs.as_array().context("jobs")?.iter();
+    let firings: Vec<_> = jobs.filter(|job| !job["fired"].is_null()).collect();
+    let text = fs::read_to_string(counter)?;
+    let ran: HashSet<&str> = text.lines().collect();
+    ensure!(
+        ran.len() == text.lines().count(),
+        "a firing started twice: {text}"
+    );
+    let mut nominal: Vec<_> = firings.iter().map(|f| f["fired"].to_string()).collect();
+    nominal.sort();
+    nominal.dedup();
+    ensure!(nominal.len() == firings.len(), "one time fired twice");
+    let whole = seq(1, FIRED_LINES);
+    let (mut done, mut cut) = (0, 0);
+    for firing in firings {
+        let id = id_of(firing)?;
+        let receipt = receipt(cli, &id)?;
+        ensure!(receipt["fired"] == firing["fired"], "{firing}: {receipt}");
+        let logs = cli.run(&["logs", &id])?;
+        ensure!(logs.status.success() && whole.starts_with(&logs.stdout), "{id}");
+        match receipt["outcome"].as_str() {
+            Some("succeeded") => {
+                ensure!(logs.stdout.len() == whole.len(), "{id} is not whole");
+                done += 1;
+            }
+            Some("interrupted") => cut += 1,
+            _ => ensure!(receipt["started_at"].is_null(), "{receipt}"),
+        }
+    }
+    eprintln!("{done} firings succeeded, {cut} were interrupted");
+    ensure!(
+        done > 0 && (done..=done + cut).contains(&ran.len()),
+        "{} began, {done} succeeded, {cut} were interrupted",
+        ran.len()
+    );
+    Ok(())
+}
+
+/// Every job that the hub knows, whatever kind it is of, has one receipt, which holds and says what the hub says.
+fn each_has_its_receipt(cli: &Cli) -> Result<()> {
+    let jobs = cli.json(&["jobs", "--limit", "100000"])?;
+    let mut kinds = std::collections::BTreeMap::new();
+    for known in jobs.as_array().context("jobs")? {
+        let job = cli.json(&["job", &id_of(known)?])?;
+        let receipts = job["receipts"].as_array().context("receipts")?;
+        let outcome = receipts.first().map(|r| &r["outcome"]);
+        ensure!(
+            receipts.len() == 1 && outcome == Some(&job["executions"][0]["state"]),
+            "{job}"
+        );
+        *kinds.entry(known["kind"].to_string()).or_insert(0) += 1;
+    }
+    eprintln!("each with its receipt: {kinds:?}");
+    for kind in ["exec", "fetch", "collect"] {
+        ensure!(kinds.contains_key(&format!("\"{kind}\"")), "no {kind}: {kinds:?}");
+    }
+    Ok(())
 }
 
 fn kill_at_random(split: &mut Split, kills: u64, dice: &mut Dice) -> Result<()> {
@@ -221,6 +296,9 @@ fn campaign(options: SplitOptions) -> Result<()> {
         fs::create_dir(&dir)?;
         thread::spawn(move || carry(&cli, &dir.canonicalize()?, &stop))
     };
+    let fired = split.home().join("fired");
+    let fired = fired.to_str().context("path")?;
+    let standing = schedule(split.cli(), fired)?;
     let killed = kill_at_random(&mut split, kills, &mut Dice(seed));
     stop.store(true, Ordering::Relaxed);
     for submitter in submitters {
@@ -235,6 +313,8 @@ fn campaign(options: SplitOptions) -> Result<()> {
         accepted.len()
     );
     let cli = split.cli().clone();
+    cli.ok(&["schedule", "rm", &standing])?;
+    reach(&cli, &standing, &["canceled"], Duration::from_secs(60))?;
     let known = all_ended(&cli, Duration::from_secs(60))
         .with_context(|| split.agent().map(|a| a.stderr()).unwrap_or_default())?;
     ensure!(
@@ -248,6 +328,16 @@ fn campaign(options: SplitOptions) -> Result<()> {
     let (file, there) = (carried_at.join("here"), carried_at.join("there"));
     let to = format!("local:{}/file", there.to_str().context("path")?);
     cli.ok(&["cp", "--replace", file.to_str().context("path")?, &to])?;
+    let brought = carried_at.join("brought");
+    let from = format!("local:{}/file", there.to_str().context("path")?);
+    cli.ok(&[
+        "cp",
+        "--max-bytes",
+        "8MiB",
+        &from,
+        brought.to_str().context("path")?,
+    ])?;
+    ensure!(fs::read(&brought)? == fs::read(&file)?, "another file came back");
     for entry in fs::read_dir(&there)? {
         let entry = entry?;
         let is_file = entry.file_name() == "file" && entry.metadata()?.len() == CARRIED as u64;
@@ -262,6 +352,8 @@ fn campaign(options: SplitOptions) -> Result<()> {
     for (name, id) in &accepted {
         states.push(check(&cli, name, id, &started)?);
     }
+    each_has_its_receipt(&cli)?;
+    check_firings(&cli, fired)?;
     let count = |word| states.iter().filter(|s| *s == word).count();
     eprintln!(
         "{} jobs: {} succeeded, {} interrupted",

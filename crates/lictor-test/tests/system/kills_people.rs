@@ -1,7 +1,7 @@
 //! SIGKILL for hub and agents at random moments, while jobs wait for approvals and rollouts go from batch to batch.
 //!
-//! One person hands in jobs that nobody may run without another's signature, every second one as a rollout over two nodes;
-//! the other approves whatever waits. At the end every execution has ended, none has started twice, and each has one
+//! One person hands in jobs that nobody may run without another's signature, two of three as a rollout over two nodes, one
+//! of them with a pause after the first batch; the other approves whatever waits, and has what pauses go on. At the end every execution has ended, none has started twice, and each has one
 //! receipt, which says what the hub says. `LICTOR_KILLS` and `LICTOR_SEED` as in `kills`.
 
 use std::collections::{BTreeMap, HashSet};
@@ -66,9 +66,19 @@ fn ask(cli: &Cli, counter: &str, stop: &AtomicBool) -> Vec<String> {
         // Where it runs is below its node's own directory, and named for the job.
         let script = format!("echo \"$PWD\" >> {counter}; seq 1 2000; sleep 0.05; seq 2001 4000");
         let mut words = vec!["run", "--json", "--detach", "--profile", "host", "--valid", "10m"];
-        match n % 2 {
+        match n % 3 {
             0 => words.push("local"),
-            _ => words.extend(["--batch", "1", "--max-failures", "100%", "local", "web-2"]),
+            1 => words.extend(["--batch", "1", "--max-failures", "100%", "local", "web-2"]),
+            _ => words.extend([
+                "--batch",
+                "1",
+                "--pause",
+                "1h",
+                "--max-failures",
+                "100%",
+                "local",
+                "web-2",
+            ]),
         }
         words.extend(["--", "sh", "-c", &script]);
         let done = cli.run(&words).and_then(|done| id_of(&done.result()?));
@@ -77,14 +87,27 @@ fn ask(cli: &Cli, counter: &str, stop: &AtomicBool) -> Vec<String> {
     accepted
 }
 
-/// Approves whatever waits, until told to stop.
-fn approve(cli: &Cli, stop: &AtomicBool) {
+/// Has every rollout go on that is held after its first batch.
+fn go_on(cli: &Cli) {
+    let held = cli.json(&["jobs"]).unwrap_or_default();
+    let held = held.as_array().into_iter().flatten();
+    for job in held.filter(|job| states(job).contains(&"held")) {
+        if let Some(id) = job["job_id"].as_str() {
+            // One that goes on by itself, and a hub that is being killed, answer with an error.
+            let _ = cli.run(&["rollout", "continue", id]);
+        }
+    }
+}
+
+/// Approves whatever waits and has what pauses go on, until told to stop.
+fn approve(cli: &Cli, first: &Cli, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
+        go_on(first);
         let waiting = cli.json(&["approvals"]).unwrap_or_default();
         for job in waiting.as_array().into_iter().flatten() {
             if let Some(id) = job["job_id"].as_str() {
                 // Whoever was killed meanwhile is asked again in the next round.
-                let _ = cli.run(&["approve", "--yes", id]);
+                let _ = cli.run(&["approve", "--yes", "--unasked", id]);
             }
         }
     }
@@ -176,7 +199,8 @@ fn no_kill_runs_what_was_not_approved_or_runs_a_rollouts_node_twice() -> Result<
     };
     let approver = {
         let over = Arc::clone(&over);
-        thread::spawn(move || approve(&bob, &over))
+        let cli = cli.clone();
+        thread::spawn(move || approve(&bob, &cli, &over))
     };
     let killed = kill_at_random(&mut split, &mut second, kills, &mut Dice(seed));
     done.store(true, Ordering::Relaxed);

@@ -1,181 +1,14 @@
-//! Notifications: a real HTTP receiver and a real SMTP conversation, both in this process.
+//! Notifications: who is told of what, and how often.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Split, SplitOptions, poll, wait_until, workspace_root};
+use lictor_test::{Cli, Split, poll, wait_until, workspace_root};
 use serde_json::Value;
 
+use crate::receivers::{Got, Http, Post, Receiver, SOON, Smtp, hub_with};
 use crate::steps::{id_of, reach, sh};
-
-const SOON: Duration = Duration::from_secs(60);
-
-/// What came to a receiver.
-#[derive(Debug, Clone)]
-struct Got {
-    head: String,
-    body: String,
-}
-
-impl Got {
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().filter_map(|l| l.split_once(':'));
-        lines
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.trim())
-    }
-
-    fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.body).with_context(|| self.body.clone())
-    }
-}
-
-/// A server for one kind of conversation, each in a thread of its own.
-struct Receiver {
-    port: u16,
-    got: Arc<Mutex<Vec<Got>>>,
-    /// How many of the next ones are refused.
-    refuse: Arc<AtomicUsize>,
-}
-
-type Talk = fn(TcpStream, &Mutex<Vec<Got>>, &AtomicUsize) -> Result<()>;
-
-impl Receiver {
-    fn start(talk: Talk) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
-        let got = Arc::new(Mutex::new(Vec::new()));
-        let refuse = Arc::new(AtomicUsize::new(0));
-        let (kept, refusing) = (got.clone(), refuse.clone());
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (kept, refusing) = (kept.clone(), refusing.clone());
-                // A conversation that breaks off is the other side's affair, and shows in what came.
-                thread::spawn(move || drop(talk(stream, &kept, &refusing)));
-            }
-        });
-        Ok(Self { port, got, refuse })
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/hook?x=1", self.port)
-    }
-
-    fn all(&self) -> Vec<Got> {
-        self.got.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits for one of this kind that was taken in or refused.
-    fn wait_for(&self, kind: &str) -> Result<Got> {
-        poll(&format!("{kind} to come"), SOON, || {
-            self.all().into_iter().find(|g| g.body.contains(kind))
-        })
-    }
-}
-
-fn keep(got: &Mutex<Vec<Got>>, one: Got) {
-    got.lock().unwrap_or_else(PoisonError::into_inner).push(one);
-}
-
-fn takes_one(refuse: &AtomicUsize) -> bool {
-    refuse
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
-        .is_err()
-}
-
-/// Reads a request and answers 200, or 500 while it refuses.
-fn http(stream: TcpStream, got: &Mutex<Vec<Got>>, refuse: &AtomicUsize) -> Result<()> {
-    let status = |takes| if takes { "200 OK" } else { "500 No" };
-    let one = request(&stream)?;
-    let answer = status(takes_one(refuse));
-    keep(got, one);
-    write!(&stream, "HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n")?;
-    Ok(())
-}
-
-/// Sends whoever comes elsewhere, on the same server.
-fn redirects(stream: TcpStream, got: &Mutex<Vec<Got>>, _: &AtomicUsize) -> Result<()> {
-    keep(got, request(&stream)?);
-    write!(
-        &stream,
-        "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n"
-    )?;
-    Ok(())
-}
-
-/// Reads a request and never answers.
-fn silent(stream: TcpStream, got: &Mutex<Vec<Got>>, _: &AtomicUsize) -> Result<()> {
-    keep(got, request(&stream)?);
-    let mut rest = Vec::new();
-    (&stream).read_to_end(&mut rest)?;
-    Ok(())
-}
-
-fn request(stream: &TcpStream) -> Result<Got> {
-    let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        ensure!(reader.read_line(&mut head)? > 0, "the request ended early");
-    }
-    let mut got = Got {
-        head,
-        body: String::new(),
-    };
-    let length: u64 = got.header("content-length").context("a length")?.parse()?;
-    reader.take(length).read_to_string(&mut got.body)?;
-    Ok(got)
-}
-
-/// RFC 5321, as much as a client without extensions needs.
-fn smtp(stream: TcpStream, got: &Mutex<Vec<Got>>, _: &AtomicUsize) -> Result<()> {
-    let mut reader = BufReader::new(&stream);
-    let mut head = String::new();
-    write!(&stream, "220 test ESMTP\r\n")?;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 {
-            return Ok(());
-        }
-        head += &line;
-        let word = line.split_whitespace().next().unwrap_or_default().to_uppercase();
-        match word.as_str() {
-            "DATA" => {
-                write!(&stream, "354 go on\r\n")?;
-                let mut body = String::new();
-                while !body.ends_with("\r\n.\r\n") {
-                    ensure!(reader.read_line(&mut body)? > 0, "the letter ended early");
-                }
-                keep(
-                    got,
-                    Got {
-                        head: head.clone(),
-                        body,
-                    },
-                );
-                write!(&stream, "250 taken\r\n")?;
-            }
-            "QUIT" => {
-                write!(&stream, "221 bye\r\n")?;
-                return Ok(());
-            }
-            _ => write!(&stream, "250 fine\r\n")?,
-        }
-    }
-}
-
-fn hub_with(settings: &str, arguments: &[&str]) -> Result<Split> {
-    Split::start_with(SplitOptions {
-        hub_settings: settings.to_owned(),
-        arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
-        ..SplitOptions::default()
-    })
-}
 
 fn webhook(cli: &Cli, receiver: &Receiver, on: &str) -> Result<String> {
     let made = cli.json(&["notify", "webhook", &receiver.url(), "--on", on])?;
@@ -220,10 +53,10 @@ fn verifies(got: &Got, secret: &str) -> Result<bool> {
 fn a_webhook_is_told_of_a_failure_signed_and_again_after_the_hub_was_killed_until_it_takes_it() -> Result<()>
 {
     let mut split = hub_with("[notify]\nallow_private = true\n", &[])?;
-    let receiver = Receiver::start(http)?;
-    receiver.refuse.store(1, Ordering::Relaxed);
+    let receiver = Receiver::start(Http::new())?;
+    receiver.refuse(1);
     let secret = webhook(split.cli(), &receiver, "failure")?;
-    let mute = Receiver::start(silent)?;
+    let mute = Receiver::start(Http::which(Post::Silent))?;
     webhook(split.cli(), &mute, "failure")?;
     split
         .cli()
@@ -294,14 +127,14 @@ fn a_webhook_is_told_of_a_failure_signed_and_again_after_the_hub_was_killed_unti
 
 #[test]
 fn who_may_approve_is_told_by_mail_and_lost_nodes_and_ending_law_by_webhook() -> Result<()> {
-    let letters = Receiver::start(smtp)?;
+    let letters = Receiver::start(Smtp::plain())?;
     let settings = format!(
         "[notify]\nallow_private = true\nnode_lost_seconds = 2\nlaw_days = 365\n[notify.smtp]\nhost = \"127.0.0.1\"\n\
          port = {}\ntls = \"none\"\nfrom = \"Lictor <lictor@example.com>\"\n",
         letters.port
     );
     let mut split = hub_with(&settings, &["--starter-policy"])?;
-    let receiver = Receiver::start(http)?;
+    let receiver = Receiver::start(Http::new())?;
     webhook(split.cli(), &receiver, "node,law")?;
     split
         .cli()
@@ -346,7 +179,7 @@ fn who_may_approve_is_told_by_mail_and_lost_nodes_and_ending_law_by_webhook() ->
 #[test]
 fn a_webhook_goes_to_public_addresses_only_and_follows_nobody() -> Result<()> {
     let mut split = hub_with("", &[])?;
-    let receiver = Receiver::start(redirects)?;
+    let receiver = Receiver::start(Http::which(Post::Redirects))?;
     for url in [
         receiver.url(),
         "https://10.0.0.1/".to_owned(),

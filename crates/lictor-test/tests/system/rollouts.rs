@@ -324,3 +324,33 @@ fn a_job_begins_only_where_it_was_released_and_a_cancel_ends_what_waits_for_that
     );
     Ok(())
 }
+
+#[test]
+fn parts_of_all_nodes_say_how_large_a_batch_is_and_when_it_stops() -> Result<()> {
+    let crew = Crew::of(&[("web-1", &[]), ("web-2", &[]), ("web-3", &[]), ("web-4", &[])])?;
+    let all = ["web-1", "web-2", "web-3", "web-4"];
+    let ran = crew.lab.home().join(mark());
+    // It fails on the first two, one after the other.
+    let script = format!("echo ran >> {0}; [ $(wc -l < {0}) -gt 2 ]", path(&ran)?);
+    let options = |most: &'static str| [&["--batch", "25%", "--max-failures", most][..], &all].concat();
+    let stopped = detached(&crew, &options("50%"), &script)?;
+    let expected = [
+        ("web-1", "failed"),
+        ("web-2", "failed"),
+        ("web-3", "held"),
+        ("web-4", "held"),
+    ];
+    reach(&crew, &stopped, &expected)?;
+    let shown = crew.cli().json(&["rollout", "show", &stopped])?;
+    ensure!(shown.to_string().contains("stopped"), "{shown}");
+    // One failure more may be, and the same goes through.
+    fs::remove_file(&ran)?;
+    let through = detached(&crew, &options("75%"), &script)?;
+    let expected = [
+        ("web-1", "failed"),
+        ("web-2", "failed"),
+        ("web-3", "succeeded"),
+        ("web-4", "succeeded"),
+    ];
+    reach(&crew, &through, &expected)
+}

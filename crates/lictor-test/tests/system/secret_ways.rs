@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use lictor_proto::Digest;
-use lictor_test::{Cli, Done, Lab, Split, SplitOptions};
+use lictor_test::{Cli, Done, Lab, Missing, Split, SplitOptions, skip};
 
 use crate::law::{change_law, second_operator, starter};
 use crate::steps::{SOON, add_profile, ended, gone, id_of, mark, reach};
@@ -44,7 +44,7 @@ fn that_run<'a>(cli: &Cli, profiles: &[&'a str]) -> Result<Vec<&'a str>> {
         let done = sh(cli, profile, &[], "true")?;
         match done.code()? {
             0 => run.push(*profile),
-            _ => eprintln!("skipped: {profile}: {}", said(&done)),
+            _ => skip(&Missing::new(format!("{profile}: {}", said(&done)))),
         }
     }
     ensure!(!run.is_empty(), "this machine can run none of {profiles:?}");
@@ -98,12 +98,95 @@ fn a_secret_reaches_a_job_in_every_backend_by_what_that_has_and_no_output_has_it
                 said(&held)
             );
         }
-        let file = sh(cli, profile, &["--secret", "db=file"], "true")?;
+    }
+    Ok(())
+}
+
+/// Of an agent that is root; another one has mounts to make in bubblewrap alone, and says so.
+#[test]
+fn a_secret_as_a_file_is_on_a_private_tmpfs_in_every_backend_that_can_have_one() -> Result<()> {
+    let lab = Lab::start()?;
+    let cli = lab.cli();
+    add_profile(cli, BOXES)?;
+    set(cli, "db.key")?;
+    let is_root = sh(cli, "host", &[], "id -u")?.text().trim() == "0";
+    let script = "f=$LICTOR_SECRET_DB_KEY; stat -c '%a %u' \"$f\"; id -u; ls -A \"${f%/*}\"; stat -f -c %T \"$f\"; \
+                  sha256sum < \"$f\"; cat \"$f\"; echo x >> \"$f\" || echo kept; rm \"$f\" 2>&1 || echo stays";
+    for profile in that_run(cli, &["host", "landlock", "container", "gvisor"])? {
+        let done = sh(cli, profile, &["--secret", "db.key=file"], script)?;
+        if !is_root {
+            ensure!(
+                done.code()? == 126 && said(&done).contains("unenforceable"),
+                "{profile}: {}",
+                said(&done)
+            );
+            continue;
+        }
+        ensure!(done.code()? == 0, "{profile}: {}", said(&done));
+        let text = done.text();
+        let lines: Vec<&str> = text.lines().collect();
+        // gVisor's kernel knows not all of what `stat` and `ls` of this host ask for.
+        if profile != "gvisor" {
+            let own = [&*format!("400 {}", lines[1]), lines[1], "db.key", "tmpfs"];
+            ensure!(lines[..4] == own, "{profile}: {lines:?}");
+        }
+        ensure!(text.contains(&sum()), "{profile}: {lines:?}");
         ensure!(
-            file.code()? == 126 && said(&file).contains("unenforceable"),
-            "{profile}: {}",
-            said(&file)
+            text.contains("[redacted:db.key]") && !text.contains(VALUE),
+            "{profile}: {lines:?}"
         );
+        // Root may try; what it is on is read-only.
+        ensure!(
+            text.contains("kept") && text.contains("stays"),
+            "{profile}: {}",
+            said(&done)
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_but_the_job_finds_the_file_of_its_secret_where_it_is() -> Result<()> {
+    let mut lab = Lab::start()?;
+    let cli = lab.cli().clone();
+    add_profile(&cli, BOXES)?;
+    set(&cli, "db")?;
+    let is_root = sh(&cli, "host", &[], "id -u")?.text().trim() == "0";
+    if !is_root {
+        skip(&Missing::new(
+            "the agent is not root, so jobs of the host have no mounts of their own",
+        ));
+        return Ok(());
+    }
+    for profile in that_run(&cli, &["host", "landlock"])? {
+        let sleep = mark();
+        let script = format!("sha256sum < $LICTOR_SECRET_DB; echo $LICTOR_SECRET_DB; exec sleep {sleep}");
+        let options = ["--json", "--detach", "--secret", "db=file"];
+        let id = id_of(&sh(&cli, profile, &options, &script)?.result()?)?;
+        reach(&cli, &id, &["running"], SOON)?;
+        let said_path = || {
+            let text = cli.ok(&["logs", &id]).ok().filter(|text| text.contains(&sum()))?;
+            text.lines().find(|l| l.ends_with("/db")).map(str::to_owned)
+        };
+        let path = lictor_test::poll("the path of the file", SOON, said_path)?;
+        let dir = Path::new(&path).parent().context("a directory")?;
+        // Its place is there, and empty to everybody else.
+        ensure!(
+            fs::read_dir(dir)?.next().is_none(),
+            "{profile}: {path} is there for all"
+        );
+        ensure!(
+            !fs::read_to_string("/proc/self/mountinfo")?.contains(".lictor-secrets"),
+            "{profile}: all see the mount"
+        );
+        let other = sh(&cli, "host", &[], &format!("cat {path} || echo nothing"))?;
+        ensure!(other.text().trim() == "nothing", "{profile}: {}", said(&other));
+        // Without namespaces it is the next agent that ends it.
+        lab.kill()?;
+        lab.start_again()?;
+        gone(&sleep)?;
+        assert_eq!(reach(lab.cli(), &id, &["interrupted"], SOON)?, "interrupted");
+        ensure!(!dir.exists(), "{profile}: {} is left", dir.display());
     }
     Ok(())
 }
@@ -134,15 +217,13 @@ fn a_secret_as_a_file_is_in_memory_of_the_jobs_own_mounts_and_nowhere_else() -> 
         done.text().contains("[redacted:db.key]") && !done.text().contains(VALUE),
         "{lines:?}"
     );
-    // Nor where it could not be hidden from others, or would be in the way of what is shown.
-    for profile in ["host", "run"] {
-        let refused = sh(cli, profile, &["--secret", "db.key=file"], "true")?;
-        ensure!(
-            refused.code()? == 126 && said(&refused).contains("unenforceable"),
-            "{profile}: {}",
-            said(&refused)
-        );
-    }
+    // Nor where it would be in the way of what is shown.
+    let refused = sh(cli, "run", &["--secret", "db.key=file"], "true")?;
+    ensure!(
+        refused.code()? == 126 && said(&refused).contains("unenforceable"),
+        "{}",
+        said(&refused)
+    );
     Ok(())
 }
 
@@ -171,6 +252,125 @@ fn nothing_of_a_secrets_file_is_left_when_its_agent_is_killed() -> Result<()> {
     gone(&sleep)?;
     lab.start_again()?;
     assert_eq!(reach(lab.cli(), &id, &["interrupted"], SOON)?, "interrupted");
+    Ok(())
+}
+
+/// Says it in every shape that is looked for, byte by byte, on both streams.
+const SAYS: &str = r#"
+import base64, json, os, sys, urllib.parse
+value = open(os.environ['LICTOR_SECRET_DB']).read()
+shapes = [value, ''.join('%%%02X' % b for b in value.encode()), urllib.parse.quote(value, safe=''),
+    urllib.parse.quote_plus(value), urllib.parse.quote(value), value.encode().hex(), value.encode().hex().upper(),
+    json.dumps(value)]
+for before in ('', 'x', 'xy'):
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        shapes.append(encode((before + value + 'z').encode()).decode())
+folded = base64.encodebytes(('x' + value * 4).encode()).decode()
+for said in [*shapes, folded]:
+    for stream in (1, 2):
+        for byte in said.encode() + b'\n': os.write(stream, bytes([byte]))
+os.write(1, b'all-%d-said\n' % len(shapes))
+"#;
+
+#[test]
+fn no_shape_of_a_secret_is_in_output_logs_or_what_is_kept_of_them() -> Result<()> {
+    let mut lab = Lab::start()?;
+    let cli = lab.cli().clone();
+    set(&cli, "db")?;
+    let script = lab.home().join("says.py");
+    fs::write(&script, SAYS)?;
+    let path = script.to_str().context("a path")?;
+    let words = [
+        "--secret",
+        "db",
+        "--interpreter",
+        "python3",
+        "--script",
+        path,
+        "local",
+    ];
+    let done = cli.run(&[&["run", "--json", "--profile", "host"][..], &words].concat())?;
+    ensure!(done.code()? == 0, "{}", said(&done));
+    let id = id_of(&done.result()?)?;
+    let logs = cli.ok(&["logs", &id])?;
+    ensure!(logs.contains("all-14-said"), "{logs}");
+    // In each line of it, and in what is folded.
+    ensure!(logs.matches("[redacted:db]").count() >= 15, "{logs}");
+    let base64 = |before: &str| {
+        let text = lictor_proto::json::encode_base64(format!("{before}{VALUE}").as_bytes());
+        // What its neighbours have no part in.
+        text[4..text.len() - 4].to_owned()
+    };
+    let mut shapes = vec![VALUE.to_owned(), VALUE.replace(' ', "%20")];
+    shapes.extend(["", "x", "xy"].map(base64));
+    shapes.push(VALUE.bytes().map(|b| format!("{b:02x}")).collect());
+    shapes.push(VALUE.bytes().map(|b| format!("%{b:02X}")).collect());
+    lab.stop()?;
+    let kept = files_below(lab.home())?;
+    let all = kept.iter().map(|(path, bytes)| (path.as_str(), &bytes[..]));
+    for (path, bytes) in all.chain([("the logs", logs.as_bytes()), ("the answer", &done.stdout)]) {
+        for shape in &shapes {
+            ensure!(
+                memchr::memmem::find(bytes, shape.as_bytes()).is_none(),
+                "{path} holds {shape}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn files_below(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            files.extend(files_below(&entry.path())?);
+        } else if kind.is_file() {
+            files.push((entry.path().display().to_string(), fs::read(entry.path())?));
+        }
+    }
+    Ok(files)
+}
+
+/// A job asks its way out for a name that is its secret, and fails with it in its mouth.
+#[test]
+fn no_value_is_in_the_agents_own_log_or_among_the_names_that_were_asked_for() -> Result<()> {
+    const NAME: &str = "not-to-be-told.lab.example";
+    let mut lab = Lab::start()?;
+    let cli = lab.cli().clone();
+    add_profile(
+        &cli,
+        "\n[profiles.out]\nbackend = \"bubblewrap\"\nnetwork = \"egress\"\n[profiles.out.egress]\nmode = \"open\"\n",
+    )?;
+    let done = cli.run_with_input(&["secret", "set", "db", "--nodes", "local"], NAME.into())?;
+    ensure!(done.code()? == 0, "{}", done.stderr);
+    let script = "import http.client, os, sys\nname = open(os.environ['LICTOR_SECRET_DB']).read()\n\
+                  c = http.client.HTTPConnection('127.0.0.1', 3128, timeout=20)\n\
+                  c.request('GET', f'http://{name}/')\nprint(c.getresponse().status)\nsys.exit(f'no {name}')";
+    let words = ["--secret", "db", "local", "--", "python3", "-c", script];
+    let failed = cli.run(&[&["run", "--profile", "out"][..], &words].concat())?;
+    ensure!(failed.code()? == 1, "{}", said(&failed));
+    ensure!(failed.stderr.contains("no [redacted:db]"), "{}", said(&failed));
+    let agent = cli.home().join("agent");
+    let agent = agent.to_str().context("a path")?;
+    let audit = cli.ok(&["--json", "audit", "--agent", agent, "show"])?;
+    ensure!(
+        audit.contains("[redacted:db]"),
+        "nobody has heard of the attempt: {audit}"
+    );
+    let said_itself = lab.program()?.stderr();
+    lab.stop()?;
+    ensure!(
+        !said_itself.contains(NAME) && !audit.contains(NAME),
+        "{said_itself}\n{audit}"
+    );
+    for (path, bytes) in files_below(lab.home())? {
+        ensure!(
+            memchr::memmem::find(&bytes, NAME.as_bytes()).is_none(),
+            "{path} holds it"
+        );
+    }
     Ok(())
 }
 

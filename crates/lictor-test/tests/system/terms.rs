@@ -1,11 +1,12 @@
 //! What a job says itself of its process: user, group, umask and limits, through command line, hub and node.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Done, Lab};
+use lictor_test::{Cli, Done, Lab, Program, Split, can_make_namespaces, skip};
 
+use crate::fleet::Crew;
 use crate::law::{change_law, second_operator, starter};
 use crate::steps::{SOON, add_profile, ended, id_of, reach};
 
@@ -39,7 +40,7 @@ fn a_job_runs_as_the_user_and_group_it_names_where_the_profile_lists_them() -> R
     let place = tempfile::tempdir()?;
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777))?;
     let at = place.path().to_str().context("path")?;
-    let touch = |file: &str| format!("umask && touch {at}/{file}");
+    let touch = |file: &str| format!("umask && id -un && id -gn && touch {at}/{file}");
     let own = run(cli, &[], &touch("own"))?;
     ensure!(own.code()? == 0 && own.text().contains("0022"), "{}", own.text());
     let mine = fs::metadata(place.path().join("own"))?;
@@ -49,13 +50,34 @@ fn a_job_runs_as_the_user_and_group_it_names_where_the_profile_lists_them() -> R
         denied(&other, "unenforceable")?;
         return Ok(());
     }
-    ensure!(
-        other.code()? == 0 && other.text().contains("0027"),
-        "{}",
-        other.text()
-    );
+    ensure!(other.code()? == 0, "{}", other.text());
+    let words = [
+        "run",
+        "--profile",
+        "lists",
+        "--user",
+        "daemon",
+        "--group",
+        "mail",
+        "--umask",
+        "027",
+    ];
+    let line = touch("other");
+    let said = cli.ok(&[&words[..], &["local", "--", "sh", "-c", &line]].concat())?;
+    assert_eq!(said, "0027\ndaemon\nmail\n");
     let made = fs::metadata(place.path().join("other"))?;
-    ensure!(made.uid() != mine.uid() && made.gid() != mine.gid(), "{made:?}");
+    let number = |file: &str, name: &str| -> Result<u32> {
+        let text = fs::read_to_string(file)?;
+        let line = text.lines().find(|l| l.starts_with(&format!("{name}:")));
+        Ok(line
+            .and_then(|l| l.split(':').nth(2))
+            .context("a number")?
+            .parse()?)
+    };
+    assert_eq!(
+        (made.uid(), made.gid()),
+        (number("/etc/passwd", "daemon")?, number("/etc/group", "mail")?)
+    );
     assert_eq!((made.mode() & 0o777, mine.mode() & 0o777), (0o640, 0o644));
 
     denied(&run(cli, &["--user", "nobody"], "true")?, "run_as_refused")?;
@@ -70,13 +92,13 @@ fn a_job_narrows_the_limits_of_its_profile_and_widens_none() -> Result<()> {
     let cli = lab.cli();
     add_profile(cli, LISTS)?;
     let open = |options: &[&str]| -> Result<String> {
-        let done = run(cli, options, "ulimit -n")?;
-        ensure!(done.code()? == 0, "{}", done.text());
-        Ok(done.text())
+        let words = [&["run", "--profile", "lists"], options].concat();
+        cli.ok(&[&words[..], &["local", "--", "sh", "-c", "ulimit -n"]].concat())
     };
-    ensure!(open(&[])?.contains("256"), "the profile's");
-    ensure!(
-        open(&["--limit", "open_files=64,memory=1GiB"])?.contains("64"),
+    assert_eq!(open(&[])?, "256\n", "the profile's");
+    assert_eq!(
+        open(&["--limit", "open_files=64,memory=1GiB"])?,
+        "64\n",
         "the job's"
     );
     denied(
@@ -101,7 +123,79 @@ fn a_job_narrows_the_limits_of_its_profile_and_widens_none() -> Result<()> {
         path,
         "local",
     ];
-    ensure!(cli.ok(&words)?.contains("32"), "of a script");
+    assert_eq!(cli.ok(&words)?, "32\n", "of a script");
+    Ok(())
+}
+
+#[test]
+fn a_job_works_in_the_directory_that_it_names() -> Result<()> {
+    let lab = Lab::start()?;
+    let in_dir = |profile: &str, dir: &str| {
+        let words = ["run", "--profile", profile, "--cwd", dir, "local", "--", "pwd"];
+        lab.cli().run(&words)
+    };
+    for (profile, dir) in [("host", "/usr/bin"), ("sandbox", "/usr/lib")] {
+        assert_eq!(in_dir(profile, dir)?.text(), format!("{dir}\n"), "{profile}");
+    }
+    for profile in ["host", "sandbox"] {
+        let nowhere = in_dir(profile, "/usr/nowhere")?;
+        ensure!(
+            nowhere.code()? != 0 && nowhere.text().is_empty(),
+            "{}",
+            nowhere.stderr
+        );
+    }
+    Ok(())
+}
+
+/// An agent that is nobody special, on a machine where the test may make it so.
+#[test]
+fn an_agent_that_is_not_root_refuses_jobs_that_would_be_somebody_else() -> Result<()> {
+    if let Err(missing) = can_make_namespaces() {
+        skip(&missing);
+        return Ok(());
+    }
+    let crew = Crew::of(&[])?;
+    let cli = crew.cli();
+    let place = tempfile::tempdir()?;
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
+    let (lictor, dir) = (place.path().join("lictor"), place.path().join("own/agent"));
+    fs::copy(cli.binary(), &lictor)?;
+    fs::create_dir(place.path().join("own"))?;
+    chown(place.path().join("own"), Some(61234), Some(61234))?;
+    let dir = dir.to_str().context("path")?;
+    let as_nobody = |words: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", "61234", "--regid", "61234", "--clear-groups"]);
+        command
+            .arg(&lictor)
+            .args(words)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin");
+        command.env("HOME", "/nonexistent");
+        command
+    };
+    let grant = cli.json(&["nodes", "grant", "plain"])?;
+    let token = grant["token"].as_str().context("a token")?;
+    let enrolled = as_nobody(&["agent", "enroll", "--token", token, "--dir", dir]).output()?;
+    ensure!(
+        enrolled.status.success(),
+        "{}",
+        String::from_utf8_lossy(&enrolled.stderr)
+    );
+    let agent = Program::start(as_nobody(&["agent", "run", "--dir", dir]))?;
+    crew.is_there("plain", true).with_context(|| agent.stderr())?;
+    let lists = "\n[profiles.plain]\nbackend = \"host\"\nnetwork = \"host\"\n\
+                 run_as_users = [\"daemon\"]\nrun_as_groups = [\"mail\"]\n";
+    add_profile(cli, lists)?;
+    let run = |options: &[&str]| {
+        let words = [&["run", "--json", "--profile", "plain"], options].concat();
+        cli.run(&[&words[..], &["plain", "--", "id", "-u"]].concat())
+    };
+    let own = run(&[])?;
+    ensure!(own.code()? == 0, "as itself: {}", own.text());
+    denied(&run(&["--user", "daemon"])?, "unenforceable")?;
+    denied(&run(&["--group", "mail"])?, "unenforceable")?;
     Ok(())
 }
 
@@ -166,5 +260,99 @@ fn policy_and_approvers_see_the_terms_of_a_job() -> Result<()> {
     }
     bob.ok(&["approve", "--yes", &waits])?;
     assert_eq!(ended(lab.cli(), &waits)?, "succeeded");
+    Ok(())
+}
+
+/// The agent, where this host has the user `member` of the groups `member`, `crew` and `press`: in mounts of its own.
+const AMONG_MEMBERS: &str = r#"#!/bin/sh
+exec unshare --mount --propagation private sh -euc '
+at=$1; shift
+cp /etc/passwd /etc/group "$at"
+echo "member:x:61235:61235::/tmp:/bin/sh" >> "$at/passwd"
+printf "member:x:61235:\ncrew:x:61236:member\npress:x:61237:member\n" >> "$at/group"
+for file in passwd group; do mount --bind "$at/$file" "/etc/$file"; done
+exec @LICTOR@ "$@"' sh @AT@ "$@"
+"#;
+
+#[test]
+fn a_job_has_all_groups_of_the_user_it_names_and_no_other() -> Result<()> {
+    if let Err(missing) = can_make_namespaces() {
+        skip(&missing);
+        return Ok(());
+    }
+    let mut split = Split::start()?;
+    let place = tempfile::tempdir()?;
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
+    let at = place.path().to_str().context("path")?;
+    for (name, group) in [
+        ("own", 61235),
+        ("crew", 61236),
+        ("press", 61237),
+        ("other", 61238),
+    ] {
+        let file = place.path().join(name);
+        fs::write(&file, name)?;
+        chown(&file, Some(0), Some(group))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o040))?;
+    }
+    let (agent, files) = (place.path().join("agent"), place.path().join("files"));
+    fs::create_dir(&files)?;
+    let lictor = split.cli().binary().to_str().context("path")?;
+    let text = AMONG_MEMBERS.replace("@LICTOR@", lictor);
+    fs::write(&agent, text.replace("@AT@", files.to_str().context("path")?))?;
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))?;
+    split.agent()?.kill()?;
+    split.set_agent_binary(&agent);
+    split.start_agent()?;
+    let cli = split.cli();
+    for (backend, more) in [
+        ("host", "network = \"host\""),
+        ("landlock", ""),
+        ("bubblewrap", "protect = []"),
+    ] {
+        let paths = match backend {
+            "host" => String::new(),
+            _ => format!("read_write = [{at:?}]"),
+        };
+        add_profile(
+            cli,
+            &format!(
+                "\n[profiles.{backend}-as]\nbackend = {backend:?}\nrun_as_users = [\"member\", \"daemon\"]\n{more}\n{paths}\n"
+            ),
+        )?;
+        let read = |user: &str| -> Result<String> {
+            let line =
+                format!("for f in own crew press other; do cat {at}/$f 2>/dev/null && echo; done; true");
+            let profile = format!("{backend}-as");
+            let words = [
+                "run",
+                "--profile",
+                &profile,
+                "--user",
+                user,
+                "local",
+                "--",
+                "sh",
+                "-c",
+                &line,
+            ];
+            cli.ok(&words)
+        };
+        assert_eq!(read("daemon")?, "", "{backend}: nobody else can");
+        assert_eq!(read("member")?, "own\ncrew\npress\n", "{backend}");
+    }
+    // In numbers, where they are the host's.
+    let words = [
+        "run",
+        "--profile",
+        "host-as",
+        "--user",
+        "member",
+        "local",
+        "--",
+        "id",
+        "-G",
+    ];
+    assert_eq!(cli.ok(&words)?, "61235 61236 61237\n");
     Ok(())
 }

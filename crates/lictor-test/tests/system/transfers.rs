@@ -15,7 +15,7 @@ use lictor_proto::Digest;
 use lictor_test::{Cable, Cli, Lab, LabOptions, Split, SplitOptions, can_make_namespaces, skip, wait_until};
 use tempfile::TempDir;
 
-use crate::steps::{SOON, audits_hold};
+use crate::steps::{SOON, audits_hold, ended, id_of, receipt, rss_anon};
 
 const MIB: u64 = 1024 * 1024;
 /// More than any standard input may have.
@@ -218,6 +218,101 @@ fn what_is_brought_goes_on_where_it_was_when_the_cable_was_cut() -> Result<()> {
     audits_hold(split.cli())
 }
 
+/// What the hub has stored of a log, in bytes as they lie there.
+fn stored_logs(split: &Split) -> u64 {
+    let stored = files_below(&split.home().join("hub"));
+    let logs = stored.into_iter().filter(|(p, _)| p.iter().any(|p| p == "logs"));
+    logs.map(|(_, size)| size).sum()
+}
+
+#[test]
+fn what_is_brought_when_its_agent_is_killed_ends_as_interrupted_and_can_be_asked_for_again_at_once()
+-> Result<()> {
+    let mut split = Split::start()?;
+    let (_dir, at) = place()?;
+    let (file, back) = (at.join("here"), at.join("there/back"));
+    fs::create_dir(at.join("there"))?;
+    noise(&file, LARGE)?;
+    let words = ["cp", &there(&file)?, back.to_str().context("path")?];
+    let copy = begin(split.cli(), &words)?;
+    wait_until("some of it at the hub", SOON, || stored_logs(&split) >= SOME)?;
+    split.agent()?.kill()?;
+    ensure!(stored_logs(&split) < LARGE, "it has come too fast to be cut");
+    split.start_agent()?;
+    let done = copy.wait_with_output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(!done.status.success() && said.contains("interrupted"), "{said}");
+    // The end is signed, and of what came nothing lies where files belong.
+    let jobs = split.cli().json(&["jobs"])?;
+    let id = id_of(&jobs[0])?;
+    let receipt = receipt(split.cli(), &id)?;
+    ensure!(
+        receipt["outcome"] == "interrupted" && receipt["artifacts"].as_array().is_none_or(Vec::is_empty),
+        "{receipt}"
+    );
+    ensure!(
+        fs::read_dir(at.join("there"))?.next().is_none(),
+        "something is left"
+    );
+    // Asked for again it is another job, and nothing of the first is in its way.
+    split.cli().ok(&words)?;
+    ensure!(digest(&back)? == digest(&file)?, "another file");
+    ensure!(ended(split.cli(), &id)? == "interrupted", "an end is an end");
+    audits_hold(split.cli())
+}
+
+#[test]
+fn a_copy_either_way_comes_to_its_end_when_its_hub_was_killed() -> Result<()> {
+    let mut split = Split::start()?;
+    let (_dir, at) = place()?;
+    let (file, to, back) = (at.join("here"), at.join("there"), at.join("back"));
+    noise(&file, LARGE)?;
+    let path = file.to_str().context("path")?.to_owned();
+    // Whoever waits for it loses the hub, too; the job is the node's, and its end is told when there is a hub.
+    let copy = begin(split.cli(), &["cp", &path, &there(&to)?])?;
+    is_on_its_way(&split, LARGE)?;
+    split.hub()?.kill()?;
+    ensure!(!to.exists(), "a part of it is there");
+    split.start_hub()?;
+    let put = id_of(&split.cli().json(&["jobs"])?[0])?;
+    ensure!(
+        ended(split.cli(), &put)? == "succeeded",
+        "the file that goes there"
+    );
+    drop(copy.wait_with_output()?);
+    ensure!(digest(&to)? == digest(&file)?, "another file");
+
+    let words = ["cp", &there(&file)?, back.to_str().context("path")?];
+    let copy = begin(split.cli(), &words)?;
+    let before = stored_logs(&split);
+    wait_until("some of it at the hub", SOON, || {
+        stored_logs(&split) >= before + SOME
+    })?;
+    split.hub()?.kill()?;
+    ensure!(
+        stored_logs(&split) < before + LARGE,
+        "it has come too fast to be cut"
+    );
+    split.start_hub()?;
+    let brought = id_of(&split.cli().json(&["jobs"])?[0])?;
+    ensure!(
+        brought != put && ended(split.cli(), &brought)? == "succeeded",
+        "what comes from there"
+    );
+    let done = copy.wait_with_output()?;
+    ensure!(
+        done.status.success() == back.exists(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    if !done.status.success() {
+        split.cli().ok(&words)?;
+    }
+    ensure!(digest(&back)? == digest(&file)?, "another file");
+    split.cli().ok(&["receipt", "verify", &brought])?;
+    audits_hold(split.cli())
+}
+
 #[test]
 fn several_files_go_and_come_by_one_command_each_by_a_job_of_its_own() -> Result<()> {
     let lab = Lab::start()?;
@@ -268,6 +363,46 @@ fn several_files_go_and_come_by_one_command_each_by_a_job_of_its_own() -> Result
     }
     ensure!(fs::read(at.join("there/a"))? == b"first");
     audits_hold(lab.cli())
+}
+
+/// What anybody may have in memory of a file on its way, whatever its size.
+const IN_MEMORY: u64 = 48 * MIB;
+
+#[test]
+fn a_file_that_goes_either_way_stays_out_of_everybodys_memory() -> Result<()> {
+    let mut split = Split::start()?;
+    let (_dir, at) = place()?;
+    let (file, to, back) = (at.join("here"), at.join("there"), at.join("back"));
+    noise(&file, LARGE)?;
+    let here = |path: &Path| path.to_str().map(str::to_owned).context("path");
+    // Whatever is needed once is needed for a small one, too.
+    let small = at.join("small");
+    fs::write(&small, "little")?;
+    let first = ["cp", &here(&small)?, &there(&at.join("first"))?];
+    succeeds(begin(split.cli(), &first)?)?;
+    for words in [
+        ["cp", &here(&file)?, &there(&to)?],
+        ["cp", &there(&file)?, &here(&back)?],
+    ] {
+        let all = [split.hub()?.pid(), split.agent()?.pid()];
+        let before = [rss_anon(all[0])?, rss_anon(all[1])?, 0];
+        let mut copy = begin(split.cli(), &words)?;
+        let all = [all[0], all[1], copy.id()];
+        let mut most = before;
+        wait_until("the end of the copy", SOON * 10, || {
+            for (most, pid) in most.iter_mut().zip(all) {
+                *most = rss_anon(pid).unwrap_or_default().max(*most);
+            }
+            !matches!(copy.try_wait(), Ok(None))
+        })?;
+        succeeds(copy)?;
+        for (name, (most, before)) in ["hub", "agent", "CLI"].iter().zip(most.iter().zip(before)) {
+            let grown = most - before;
+            ensure!(grown < IN_MEMORY, "{name} grew by {grown} bytes: {words:?}");
+        }
+    }
+    ensure!(digest(&to)? == digest(&back)?, "another file");
+    audits_hold(split.cli())
 }
 
 /// A small file system, until it is dropped.

@@ -100,6 +100,7 @@ impl Profile {
             env: _,     // of_programs
             network: _, // network
             egress,
+            fetch_from,
             rootfs: _,          // reads, needs, never on
             image: _,           // needs
             pull: _,            // needs
@@ -147,6 +148,7 @@ impl Profile {
         if let Some(egress) = egress {
             topics.extend(way_out::topics(egress, presets));
         }
+        topics.extend(fetch_from.iter().map(|from| way_out::fetches(from, presets)));
         topics.extend([
             topic("keeps", persist.iter().map(keeps).collect()),
             topic("kept ready", kept_ready(*warm)),

@@ -34,16 +34,22 @@ pub(super) async fn done(job: &Job, sandbox: &dyn Sandbox, end: End) -> End {
     let worked = match (workspace.operation, sandbox.snapshots(), name) {
         (Operation::List | Operation::Show, _, _) => Ok(()),
         (Operation::Diff, _, _) => return whole(end),
-        (Operation::Clone, Some(kept), _) => {
+        (Operation::Clone | Operation::Fetch, Some(kept), _) => {
             workspace.git.iter().for_each(|git| kept.cloned(git));
             Ok(())
         }
         (Operation::Snapshot, Some(kept), Some(name)) => kept.snapshot(name).await,
         (Operation::Restore, Some(kept), Some(name)) => kept.restore(name).await,
         (Operation::Remove, Some(kept), _) => kept.remove().await,
-        (Operation::Clone | Operation::Snapshot | Operation::Restore | Operation::Remove, _, _) => {
-            Err(ErrorKind::Unsupported.into())
-        }
+        (
+            Operation::Clone
+            | Operation::Fetch
+            | Operation::Snapshot
+            | Operation::Restore
+            | Operation::Remove,
+            _,
+            _,
+        ) => Err(ErrorKind::Unsupported.into()),
     };
     match worked {
         Ok(()) => end,

@@ -63,6 +63,9 @@ pub enum Entry {
         at: Timestamp,
         /// The last of its times that are over: it fires after this.
         past: Timestamp,
+        /// The signed secrets that it uses, still sealed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        secrets: Vec<Wire>,
     },
     /// Times of a schedule up to this one are over, and were not fired.
     Passed {

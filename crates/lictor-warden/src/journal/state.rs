@@ -64,6 +64,9 @@ pub enum Phase {
         at: Timestamp,
         /// It fires after this.
         past: Timestamp,
+        /// The signed secrets that it uses, still sealed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        secrets: Vec<Wire>,
     },
     /// It may have started and has not ended.
     Taken {
@@ -156,9 +159,10 @@ impl State {
                 expires_at,
                 at,
                 past,
+                secrets,
             } => {
                 self.seen.insert(job, expires_at);
-                self.open(job, envelope, expires_at, Phase::Standing { at, past });
+                self.open(job, envelope, expires_at, Phase::Standing { at, past, secrets });
             }
             Entry::Passed { last } => self.pass(last),
             Entry::Started { job, at, handle } => {

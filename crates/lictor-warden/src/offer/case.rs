@@ -3,25 +3,25 @@
 use std::sync::Arc;
 
 use lictor_audit::{Event, EventType};
-use lictor_policy::{Asked, Authorise, Decision as Verdict, Denial, Permit, authorise};
-use lictor_proto::agent::{OfferReply, Wire};
+use lictor_policy::{Authorise, Decision as Verdict, Denial, Permit, authorise};
+use lictor_proto::agent::{Offer, OfferReply, Wire};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Approval, Ask, Job, Outcome, Release, Spec, UsedSandbox};
+use lictor_proto::doc::{Approval, Job, Outcome, Release, Spec, UsedSandbox};
 use lictor_proto::{Code, Digest, JobId};
 use lictor_sandbox::{Plan, Resolved, StartError, StdinSource, Work};
 use lictor_trust::Verified;
 use lictor_trust::profiles::Profile;
-use lictor_trust::sign::{sign, to_wire};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
-use super::secrets::{Brought, Unusable};
-use super::{APPROVAL_BYTES, APPROVALS, Owed, conclude, later};
+use super::input::Input;
+use super::secrets::{Brought, Opened, Unusable};
+use super::{APPROVALS, Owed, conclude, later};
 use crate::core::Core;
+use crate::downloads::{NotHere, Wanted};
 use crate::execution::{Execution, run};
 use crate::journal::Step;
 use crate::journal::entry::{Decision, Entry};
-use crate::journal::state::Phase;
 use crate::law::{Acting, Held};
 use crate::live::LiveJob;
 use crate::pulls::Awaited;
@@ -43,39 +43,121 @@ pub(super) struct Case<'a> {
     pub(super) secrets: Vec<Wire>,
 }
 
-impl Case<'_> {
+/// What a job is judged with: the profile of the law, its secrets, still sealed, and the facts about its program.
+struct Prepared<'a> {
+    profile: &'a Profile,
+    brought: Brought,
+    resolved: Resolved,
+}
+
+impl<'a> Case<'a> {
     /// Decides it, and starts what is permitted.
     pub(super) async fn decide(
         self,
-        stdin: StdinSource,
+        stdin: Input,
         place: OwnedSemaphorePermit,
         times: &mut StepTimes,
     ) -> OfferReply {
-        let Some(profile) = self.acting.files.profiles.profiles.get(&self.job.profile) else {
-            return self
-                .deny(Outcome::Denied, Refusal::plain(Code::ProfileUnknown).into())
-                .await;
+        match self.settle(stdin, place, times).await {
+            Ok(reply) | Err(reply) => reply,
+        }
+    }
+
+    /// As [`Self::decide`]; whatever keeps it from starting leaves early.
+    async fn settle(
+        self,
+        stdin: Input,
+        place: OwnedSemaphorePermit,
+        times: &mut StepTimes,
+    ) -> Result<OfferReply, OfferReply> {
+        let Prepared {
+            profile,
+            brought,
+            resolved,
+        } = self.prepared().await?;
+        times.done(Timed::Facts);
+        let permit = self.permitted(&resolved).await?;
+        times.done(Timed::Authorise);
+        let mut decision = recorded(&permit, &resolved);
+        let stdin = match self.input(stdin, profile) {
+            Ok(stdin) => stdin,
+            Err(NotHere::Later(refusal)) => return Err(later(self.core, &self.digest, refusal).await),
+            Err(NotHere::Failed(refusal)) => {
+                decision.backend = None;
+                let outcome = match refusal.code {
+                    Code::UrlRefused | Code::Unenforceable => Outcome::Denied,
+                    _ => Outcome::Failed,
+                };
+                return Err(self.over(decision, outcome, refusal).await);
+            }
         };
-        match self.core.awaits_rootfs(profile, &self.acting.files.profiles) {
+        let (plan, opened) = match self.planned(permit, resolved, &brought).await {
+            Ok(planned) => planned,
+            Err(Unplanned::Later(refusal)) => return Err(later(self.core, &self.digest, refusal).await),
+            Err(Unplanned::Over(outcome, refusal)) => {
+                decision.backend = None;
+                return Err(self.over(decision, outcome, refusal).await);
+            }
+            Err(Unplanned::Unclaimed(refusal)) => {
+                return Err(self.over(decision, Outcome::Failed, refusal).await);
+            }
+        };
+        tell_plan(&mut decision, &plan);
+        self.take(&decision).await.map_err(OfferReply::Later)?;
+        times.done(Timed::JournalStart);
+        let execution = Execution {
+            core: self.core.clone(),
+            live: self.live.clone(),
+            job: self.job,
+            limits: profile.limits.clone(),
+            decision,
+            plan,
+            stdin: opened.stdin.map_or(stdin, StdinSource::Secret),
+            credential: opened.git,
+            redactor: opened.redactor,
+            times: *times,
+            _place: place,
+        };
+        self.core.tasks.spawn(run(execution));
+        Ok(OfferReply::Accepted)
+    }
+
+    /// What has to be there and known before anybody can judge.
+    async fn prepared(&self) -> Result<Prepared<'a>, OfferReply> {
+        let files = self.acting.files;
+        let Some(profile) = files.profiles.profiles.get(&self.job.profile) else {
+            let unknown = Refusal::plain(Code::ProfileUnknown);
+            return Err(self.deny(Outcome::Denied, unknown.into()).await);
+        };
+        match self.core.awaits_rootfs(profile, &files.profiles) {
             None => {}
-            Some(Awaited::Later(refusal)) => return later(self.core, &self.digest, refusal).await,
-            Some(Awaited::Denied(refusal)) => return self.deny(Outcome::Denied, refusal.into()).await,
+            Some(Awaited::Later(refusal)) => return Err(later(self.core, &self.digest, refusal).await),
+            Some(Awaited::Denied(refusal)) => return Err(self.deny(Outcome::Denied, refusal.into()).await),
         }
         let brought = match Brought::verify(self.core, self.held, &self.job, &self.secrets) {
             Ok(brought) => brought,
-            Err(Unusable::Later(refusal)) => return later(self.core, &self.digest, refusal).await,
-            Err(Unusable::Denied(refusal)) => return self.deny(Outcome::Denied, refusal.into()).await,
+            Err(Unusable::Later(refusal)) => return Err(later(self.core, &self.digest, refusal).await),
+            Err(Unusable::Denied(refusal)) => return Err(self.deny(Outcome::Denied, refusal.into()).await),
         };
         let resolved = match self.look_at_program(profile).await {
             Ok(resolved) => resolved,
-            Err(Unresolved::Later(refusal)) => return later(self.core, &self.digest, refusal).await,
-            Err(Unresolved::Denied(outcome, refusal)) => return self.deny(outcome, refusal.into()).await,
+            Err(Unresolved::Later(refusal)) => return Err(later(self.core, &self.digest, refusal).await),
+            Err(Unresolved::Denied(outcome, refusal)) => {
+                return Err(self.deny(outcome, refusal.into()).await);
+            }
         };
-        let resolved = match resolved.with_secrets(brought.uses()) {
-            Ok(resolved) => resolved,
-            Err(refusal) => return self.deny(Outcome::Denied, refusal.into()).await,
-        };
-        times.done(Timed::Facts);
+        match resolved.with_secrets(brought.uses()) {
+            Ok(resolved) => Ok(Prepared {
+                profile,
+                brought,
+                resolved,
+            }),
+            Err(refusal) => Err(self.deny(Outcome::Denied, refusal.into()).await),
+        }
+    }
+
+    /// The verdict on these facts; what is not a permit has been answered.
+    async fn permitted(&self, resolved: &Resolved) -> Result<Box<Permit>, OfferReply> {
         let counted = self.verified_approvals().await;
         let releases = self.verified_releases().await;
         let verdict = {
@@ -91,76 +173,51 @@ impl Case<'_> {
                 now: self.acting.now,
             })
         };
-        times.done(Timed::Authorise);
-        let permit = match verdict {
+        match verdict {
             // Nobody stands by a firing who could answer for what is broken.
             Verdict::Permit(permit) if permit.break_glass() && self.job.fired().is_some() => {
                 let gates = permit.broken_gates().iter().map(|g| g.policy_id.clone());
-                return self.gated(gates.collect()).await;
+                Err(self.gated(gates.collect()).await)
             }
-            Verdict::Permit(permit) => permit,
-            Verdict::Ask(asked) if self.job.fired().is_some() => return self.gated(asked.policy_ids).await,
-            Verdict::Ask(asked) => return self.ask(asked, counted).await,
-            Verdict::Deny(denial) => return self.deny(Outcome::Denied, denial).await,
-        };
-        let mut decision = recorded(&permit, &resolved);
+            Verdict::Permit(permit) => Ok(permit),
+            Verdict::Ask(asked) if self.job.fired().is_some() => Err(self.gated(asked.policy_ids).await),
+            Verdict::Ask(asked) => Err(self.ask(asked, counted).await),
+            Verdict::Deny(denial) => Err(self.deny(Outcome::Denied, denial).await),
+        }
+    }
+
+    /// What the permit becomes on this machine: secrets opened, a plan, and the kept sandbox that it names claimed.
+    async fn planned(
+        &self,
+        permit: Box<Permit>,
+        resolved: Resolved,
+        brought: &Brought,
+    ) -> Result<(Plan, Opened), Unplanned> {
         let planned = brought.open(self.core, &self.job).and_then(|mut opened| {
             let resolved = resolved.hold(std::mem::take(&mut opened.held))?;
             Ok((self.core.sandboxes.plan(*permit, resolved)?, opened))
         });
-        let (plan, opened) = match planned {
-            Ok(planned) => planned,
-            Err(refusal) => {
-                decision.backend = None;
-                // What this machine could not do is no verdict on the job.
-                let outcome = match refusal.code {
-                    Code::StartFailed => Outcome::Failed,
-                    _ => Outcome::Denied,
-                };
-                let end = End::unstarted(outcome, refusal);
-                let wire = self.job.wire().to_owned();
-                return conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await;
-            }
-        };
+        let (plan, opened) = planned.map_err(|refusal| {
+            // What this machine could not do is no verdict on the job.
+            let outcome = match refusal.code {
+                Code::StartFailed => Outcome::Failed,
+                _ => Outcome::Denied,
+            };
+            Unplanned::Over(outcome, refusal)
+        })?;
         // Before it counts as taken: who waits for a sandbox has not been started.
-        let plan = match self.claimed(plan).await {
-            Ok(plan) => plan,
-            Err(refusal) if refusal.code == Code::SandboxBusy => {
-                return later(self.core, &self.digest, refusal).await;
-            }
-            Err(refusal) => {
-                let end = End::unstarted(Outcome::Failed, refusal);
-                let wire = self.job.wire().to_owned();
-                return conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await;
-            }
-        };
-        decision.sandbox = plan.kept().map(|kept| UsedSandbox {
-            name: kept.name,
-            made_at: kept.made_at,
-            new: kept.is_new,
-        });
-        decision.engine = plan.applied().engine.clone();
-        decision.rootfs = plan.applied().rootfs;
-        decision.capabilities = plan.applied().capabilities.clone();
-        decision.plan_digest = Some(plan.digest());
-        if let Err(e) = self.take(&decision).await {
-            return OfferReply::Later(e);
+        match self.claimed(plan).await {
+            Ok(plan) => Ok((plan, opened)),
+            Err(refusal) if refusal.code == Code::SandboxBusy => Err(Unplanned::Later(refusal)),
+            Err(refusal) => Err(Unplanned::Unclaimed(refusal)),
         }
-        times.done(Timed::JournalStart);
-        let execution = Execution {
-            core: self.core.clone(),
-            live: self.live.clone(),
-            job: self.job,
-            limits: profile.limits.clone(),
-            decision,
-            plan,
-            stdin: opened.stdin.map_or(stdin, StdinSource::Secret),
-            redactor: opened.redactor,
-            times: *times,
-            _place: place,
-        };
-        self.core.tasks.spawn(run(execution));
-        OfferReply::Accepted
+    }
+
+    /// The end of what was permitted and cannot be started.
+    async fn over(&self, decision: Decision, outcome: Outcome, refusal: Refusal) -> OfferReply {
+        let end = End::unstarted(outcome, refusal);
+        let wire = self.job.wire().to_owned();
+        conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await
     }
 
     /// Makes sure of the kept sandbox that the plan names, on a thread that may wait for the disk.
@@ -221,6 +278,7 @@ impl Case<'_> {
         let event = match &self.job.spec {
             Spec::Exec(_) | Spec::Workspace(_) => event,
             Spec::Script(script) => event.with_id("script", &script.sha256),
+            // The URL is among its words.
             Spec::Fetch(fetch) => event.with_id("sha256", &fetch.sha256),
             Spec::Collect(_) => event,
         };
@@ -258,15 +316,42 @@ impl Case<'_> {
             .map_err(|e| (&e).into())
     }
 
-    async fn deny(self, outcome: Outcome, denial: Denial) -> OfferReply {
+    async fn deny(&self, outcome: Outcome, denial: Denial) -> OfferReply {
         let decision = self.core.refusing("denied", &self.job.profile, denial.policy_ids);
-        let end = End::unstarted(outcome, denial.refusal);
-        let wire = self.job.wire().to_owned();
-        conclude(self.core, self.digest, wire, Owed::of(&self.job), decision, end).await
+        self.over(decision, outcome, denial.refusal).await
+    }
+
+    /// What a permitted job starts with; what the node itself has to fetch for it is fetched from now on.
+    fn input(&self, input: Input, profile: &Profile) -> Result<StdinSource, NotHere> {
+        let (url, content) = match (input, self.job.download()) {
+            (Input::Here(stdin), _) => return Ok(stdin),
+            (Input::ToFetch, Some((url, content))) => (url.clone(), content),
+            (Input::ToFetch, None) => return Err(NotHere::Later(Code::StdinMissing.into())),
+        };
+        let rules = profile.fetch_rules(&self.job.profile, &url);
+        let law = self.core.law.current();
+        if !std::ptr::eq(Arc::as_ptr(&law), self.held) {
+            let why = "newer law came while the job was judged";
+            return Err(NotHere::Later(Refusal::new(Code::StaleBundle, why)));
+        }
+        let wanted = Wanted {
+            job: self.job.clone(),
+            url,
+            content,
+            rules: rules.map_err(NotHere::Failed)?,
+            law,
+        };
+        let offer = Offer {
+            job: self.job.wire().to_owned(),
+            approvals: self.approvals.clone(),
+            releases: self.releases.clone(),
+            secrets: self.secrets.clone(),
+        };
+        self.core.downloaded(wanted, &offer)
     }
 
     /// A firing that somebody would have to look at first.
-    async fn gated(self, policy_ids: Vec<String>) -> OfferReply {
+    async fn gated(&self, policy_ids: Vec<String>) -> OfferReply {
         let refusal = Refusal::plain(Code::ScheduleGated);
         self.deny(Outcome::Denied, Denial { refusal, policy_ids }).await
     }
@@ -312,76 +397,8 @@ impl Case<'_> {
         counted
     }
 
-    async fn idle(&self, event: Event) {
+    pub(super) async fn idle(&self, event: Event) {
         self.core.audit(event.with_id("job", &self.digest)).await;
-    }
-
-    /// Signs the ask and keeps the job waiting, with the approvals that hold.
-    async fn ask(self, asked: Box<Asked>, counted: Vec<Verified<Approval>>) -> OfferReply {
-        let asked = *asked;
-        let core = self.core;
-        let waiting = {
-            let state = core.journal.state();
-            state
-                .jobs()
-                .filter(|(_, j)| matches!(j.phase, Phase::Waiting { .. }))
-                .count()
-        };
-        if waiting >= core.config.max_waiting {
-            let refusal = Refusal::new(Code::TooManyJobs, "too many jobs wait for approvals");
-            return later(core, &self.digest, refusal).await;
-        }
-        for approval in &asked.ineligible {
-            let event = Event::new(EventType::ApprovalRefused)
-                .with_id("job", &self.digest)
-                .with_id("approval", approval);
-            core.audit(event.refused(&Code::ApprovalIneligible.into())).await;
-        }
-        let code = match asked.gates.iter().all(|g| g.release) {
-            true => Code::ReleaseNeeded,
-            false => Code::ApprovalNeeded,
-        };
-        let idle = asked.idle_releases.iter();
-        for release in idle.filter(|_| asked.gates.iter().any(|g| g.release)) {
-            let event = Event::new(EventType::ReleaseRefused).with_id("release", release);
-            self.idle(event.refused(&Code::ReleaseIneligible.into())).await;
-        }
-        let facts = asked.facts.to_text();
-        let gates: Vec<String> = asked.gates.iter().map(|g| g.policy_id.clone()).collect();
-        let ask = Ask {
-            tag: Default::default(),
-            org: core.issuer.org.clone(),
-            job_digest: self.digest,
-            node_id: core.issuer.node_id.clone(),
-            bundle_version: self.acting.law.version(),
-            facts_digest: Digest::of(facts.as_bytes()),
-            facts,
-            gates: asked.gates,
-            issued_at: self.acting.now,
-        };
-        let ask = to_wire(&sign(&ask, &[&core.identity]));
-        let approvals = kept(counted, &asked.ineligible);
-        let step = Step {
-            entries: vec![Entry::Waiting {
-                job: self.digest,
-                envelope: self.job.wire().to_owned(),
-                expires_at: self.job.expires_at,
-                ask: ask.clone(),
-                approvals,
-            }],
-            audit: vec![
-                Event::new(EventType::JobAsked)
-                    .with_id("job", &self.digest)
-                    .with("operator", self.job.operator.as_str())
-                    .with("gates", gates.as_slice())
-                    .with("code", code),
-            ],
-            receipt: None,
-        };
-        match core.journal.commit(step).await {
-            Ok(_) => OfferReply::Ask(ask),
-            Err(e) => OfferReply::Later((&e).into()),
-        }
     }
 }
 
@@ -391,6 +408,16 @@ enum Unresolved {
     Later(Refusal),
     /// The job is over.
     Denied(Outcome, Refusal),
+}
+
+/// Why there is no plan to start.
+enum Unplanned {
+    /// Something outside the job.
+    Later(Refusal),
+    /// The job is over, and nothing is to be started for it.
+    Over(Outcome, Refusal),
+    /// The job is over: its sandbox could not be claimed.
+    Unclaimed(Refusal),
 }
 
 /// A permit in the journal's words; what it becomes on this machine is added when it is planned.
@@ -419,19 +446,15 @@ fn recorded(permit: &Permit, resolved: &Resolved) -> Decision {
     }
 }
 
-/// The approvals to keep with a waiting job: first those that some gate takes, and no more than an entry can hold.
-/// Nothing that did not verify is among them, so a hub cannot fill the journal with texts of its own.
-fn kept(mut counted: Vec<Verified<Approval>>, ineligible: &[Digest]) -> Vec<Wire> {
-    counted.sort_by_key(|a| ineligible.contains(&a.digest()));
-    let mut bytes = 0;
-    counted.retain(|a| {
-        let fits = bytes + a.wire().len() <= APPROVAL_BYTES;
-        bytes += if fits { a.wire().len() } else { 0 };
-        fits
+/// What the permit has become on this machine.
+fn tell_plan(decision: &mut Decision, plan: &Plan) {
+    decision.sandbox = plan.kept().map(|kept| UsedSandbox {
+        name: kept.name,
+        made_at: kept.made_at,
+        new: kept.is_new,
     });
-    counted
-        .iter()
-        .take(APPROVALS)
-        .map(|a| a.wire().to_owned())
-        .collect()
+    decision.engine = plan.applied().engine.clone();
+    decision.rootfs = plan.applied().rootfs;
+    decision.capabilities = plan.applied().capabilities.clone();
+    decision.plan_digest = Some(plan.digest());
 }

@@ -62,7 +62,8 @@ impl Behind {
     }
 }
 
-fn weight(offer: &Offer) -> usize {
+/// Bytes of an offer, so that what is held in memory has a bound.
+pub(crate) fn weight(offer: &Offer) -> usize {
     let along = offer
         .approvals
         .iter()

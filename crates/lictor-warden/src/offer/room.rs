@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::spool::stdin::SPARE;
 
 /// What the disk has left that the agent's own directory is on.
-pub(super) fn free(core: &Core) -> u64 {
+pub(crate) fn free(core: &Core) -> u64 {
     core.sandboxes.host_facts(&core.config.dir).disk_free_bytes
 }
 

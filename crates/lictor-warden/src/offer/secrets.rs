@@ -13,8 +13,8 @@
 
 use lictor_proto::agent::Wire;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{DocKind, Job, Secret, SecretUse, Spec};
-use lictor_proto::{Code, Envelope, Name};
+use lictor_proto::doc::{Delivery, DocKind, Job, Secret, SecretUse, Spec};
+use lictor_proto::{Code, Envelope, Name, limits};
 use lictor_sandbox::SecretFile;
 use lictor_trust::seal::{self, Bound};
 use lictor_trust::{SecretKey, Verified};
@@ -23,6 +23,9 @@ use zeroize::Zeroizing;
 use crate::core::Core;
 use crate::law::Held;
 use crate::redact::Redactor;
+
+/// Bytes of the secrets of one schedule, as they are kept in the journal.
+const KEPT: usize = 2 * limits::ENVELOPE;
 
 /// The documents of a job's secrets, in its own order.
 pub(super) struct Brought(Vec<(SecretUse, Verified<Secret>)>);
@@ -41,6 +44,8 @@ pub(super) struct Opened {
     pub(super) held: Vec<SecretFile>,
     /// The one that is its standard input.
     pub(super) stdin: Option<SecretFile>,
+    /// The one that is shown to the host of the repository that a commit is brought from.
+    pub(super) git: Option<SecretFile>,
     /// What takes them out of its output.
     pub(super) redactor: Redactor,
 }
@@ -85,6 +90,29 @@ impl Brought {
         Ok(Self(found))
     }
 
+    /// The documents as this node writes them: around what was signed there may be any amount of white space.
+    ///
+    /// # Errors
+    /// [`Code::LimitExceeded`] for more than is kept of one schedule.
+    pub(super) fn kept(&self) -> Result<Vec<Wire>, Refusal> {
+        let mut bytes = 0;
+        let mut kept = Vec::with_capacity(self.0.len());
+        for (used, secret) in &self.0 {
+            let envelope = Envelope::parse(secret.wire().as_bytes(), DocKind::Secret.limit());
+            let envelope = envelope.map_err(|e| about(&used.name, Refusal::new(e.code(), e.to_string())))?;
+            let wire = String::from_utf8_lossy(&envelope.to_bytes()).into_owned();
+            bytes += wire.len();
+            kept.push(wire);
+        }
+        if bytes > KEPT {
+            let text = format!(
+                "its secrets are documents of {bytes} bytes, and a node keeps {KEPT} of one schedule; seal them to fewer nodes"
+            );
+            return Err(Refusal::new(Code::LimitExceeded, text));
+        }
+        Ok(kept)
+    }
+
     /// Each use, and who has set the secret.
     pub(super) fn uses(&self) -> impl Iterator<Item = (&SecretUse, &Name)> {
         self.0.iter().map(|(used, secret)| (used, &secret.operator))
@@ -95,6 +123,7 @@ impl Brought {
         let mut opened = Opened {
             held: Vec::new(),
             stdin: None,
+            git: None,
             redactor: Redactor::default(),
         };
         for (used, secret) in &self.0 {
@@ -110,14 +139,26 @@ impl Brought {
                 )
             };
             let file = file.map_err(failed)?;
-            match used.variable() {
-                Some(_) => opened.held.push(file),
-                None => opened.stdin = Some(file),
+            match used.delivery {
+                Delivery::Memfd | Delivery::File => opened.held.push(file),
+                Delivery::Stdin => opened.stdin = Some(file),
+                Delivery::Git => opened.git = Some(file),
             }
             opened.redactor.add(&used.name, &value);
+            let is_shown = used.delivery == Delivery::Git || matches!(job.spec, Spec::Workspace(_));
+            if let Some(password) = password(&value).filter(|_| is_shown) {
+                opened.redactor.add(&used.name, password);
+            }
         }
         Ok(opened)
     }
+}
+
+/// Of `USER:PASSWORD`, what a host of repositories might say by itself; nothing of what is too short to be looked for.
+fn password(value: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memchr(b':', value)?;
+    let password = value[at + 1..].trim_ascii();
+    (password.len() >= limits::SECRET_LEAST).then_some(password)
 }
 
 fn value(secret: &Secret, core: &Core, key: &SecretKey) -> Result<Zeroizing<Vec<u8>>, Refusal> {

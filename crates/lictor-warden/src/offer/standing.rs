@@ -9,7 +9,8 @@ use lictor_proto::doc::{Outcome, Schedule};
 use lictor_proto::{Code, Digest, Envelope, JobId, Name, Timestamp};
 use lictor_trust::Verified;
 
-use super::{Unverified, conclude, later, refused, replayed, sort};
+use super::secrets::{Brought, Unusable};
+use super::{Owed, Unverified, conclude, later, refused, replayed, sort};
 use crate::core::Core;
 use crate::journal::Step;
 use crate::journal::entry::Entry;
@@ -24,20 +25,20 @@ const OF_ONE: usize = 64;
 
 /// Takes a schedule, once and for good: what was here before is never taken again, however it ended. What is kept is
 /// the envelope as this node writes it: every firing carries it, and around what was signed a hub can put any amount of
-/// white space.
-pub(super) async fn take(core: &Arc<Core>, envelope: &Envelope) -> OfferReply {
+/// white space. So it is with the secrets that it uses, which no hub has to bring for a firing.
+pub(super) async fn take(core: &Arc<Core>, envelope: &Envelope, secrets: &[Wire]) -> OfferReply {
     let digest = envelope.digest();
     let wire = String::from_utf8_lossy(&envelope.to_bytes()).into_owned();
     let live = core.live.claim(&digest);
     let reply = {
         let _turn = live.turn.lock().await;
-        judge(core, digest, wire).await
+        judge(core, digest, wire, secrets).await
     };
     core.live.release(&digest, live);
     reply
 }
 
-async fn judge(core: &Arc<Core>, digest: Digest, wire: Wire) -> OfferReply {
+async fn judge(core: &Arc<Core>, digest: Digest, wire: Wire, secrets: &[Wire]) -> OfferReply {
     if core.journal.state().is_seen(&digest) {
         return replayed(core, digest).await;
     }
@@ -45,8 +46,12 @@ async fn judge(core: &Arc<Core>, digest: Digest, wire: Wire) -> OfferReply {
         return later(core, &digest, Code::Draining.into()).await;
     }
     let held = core.law.current();
-    match verify(core, &held, &wire) {
-        Ok(schedule) => keep(core, schedule, wire).await,
+    let verified = verify(core, &held, &wire).and_then(|schedule| {
+        let secrets = to_keep(core, &held, &schedule, secrets)?;
+        Ok((schedule, secrets))
+    });
+    match verified {
+        Ok((schedule, secrets)) => keep(core, schedule, wire, secrets).await,
         Err(Unverified::Refused(refusal)) => refused(core, refusal, Some(&digest)).await,
         Err(Unverified::Later(refusal)) => later(core, &digest, refusal).await,
         Err(Unverified::Denied(outcome, refusal, owed)) => {
@@ -94,7 +99,18 @@ fn count_of(core: &Core, standing: &[Digest], operator: &Name) -> usize {
     schedules.filter(|s| s.operator == *operator).count()
 }
 
-async fn keep(core: &Arc<Core>, schedule: Verified<Schedule>, wire: Wire) -> OfferReply {
+/// The secrets that its firings will use. Whether they may is asked at each, and none is opened now.
+fn to_keep(core: &Core, held: &Held, schedule: &Schedule, wires: &[Wire]) -> Result<Vec<Wire>, Unverified> {
+    let picture = schedule.picture();
+    let denied = |refusal| Unverified::Denied(Outcome::Denied, refusal, Owed::of(&picture));
+    match Brought::verify(core, held, &picture, wires) {
+        Ok(brought) => brought.kept().map_err(denied),
+        Err(Unusable::Later(refusal)) => Err(Unverified::Later(refusal)),
+        Err(Unusable::Denied(refusal)) => Err(denied(refusal)),
+    }
+}
+
+async fn keep(core: &Arc<Core>, schedule: Verified<Schedule>, wire: Wire, secrets: Vec<Wire>) -> OfferReply {
     let digest = schedule.digest();
     // What lies between its signature and now is missed, and its rule for that decides.
     let start = schedule.not_before.max(schedule.issued_at);
@@ -113,6 +129,7 @@ async fn keep(core: &Arc<Core>, schedule: Verified<Schedule>, wire: Wire) -> Off
             expires_at: schedule.ends_at,
             at: core.law.current().trust.now(core.now()),
             past: Timestamp::from_millis(start.as_millis().saturating_sub(1)),
+            secrets,
         }],
         audit: vec![event],
         receipt: None,

@@ -108,6 +108,43 @@ fn a_long_silence_costs_no_more_than_the_window() {
 }
 
 #[test]
+fn a_week_of_every_second_is_not_gone_through_second_by_second() {
+    let mut standing = every_ten(Missed::Once, Duration::ZERO);
+    standing.schedule.cron = "* * * * * *".to_owned();
+    standing.table = standing.schedule.timetable().expect("it reads");
+    standing.schedule.start_within_ms = 7 * 24 * 60 * MINUTE;
+    standing.schedule.ends_at = at(60 * 24 * 20);
+    let begun = std::time::Instant::now();
+    let week = 7 * 24 * 60;
+    assert_eq!(
+        standing.due(at(0), at(week)),
+        now(week, 999),
+        "the last of them, and some are counted"
+    );
+    assert_eq!(standing.due(at(week), at(week)), Due::Nothing);
+    // One by one it takes minutes.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn the_last_that_has_come_is_found_wherever_times_lie_close_together() {
+    let mut standing = every_ten(Missed::Once, Duration::ZERO);
+    // Every second of one hour of the day.
+    standing.schedule.cron = "* * 3 * * *".to_owned();
+    standing.table = standing.schedule.timetable().expect("it reads");
+    standing.schedule.start_within_ms = 24 * 60 * MINUTE;
+    let last = at(3 * 60 + 59).plus(Duration::from_secs(59));
+    for hour in [4, 9, 22] {
+        let expected = Due::Now {
+            nominal: last,
+            before: 999,
+        };
+        assert_eq!(standing.due(at(0), at(hour * 60)), expected);
+    }
+    assert_eq!(standing.due(last, at(22 * 60)), Due::Nothing);
+}
+
+#[test]
 fn nothing_is_due_at_its_end_or_after() {
     let standing = every_ten(Missed::Once, Duration::ZERO);
     assert_eq!(standing.due(at(24 * 60 - 10), at(24 * 60 + 1)), Due::Nothing);

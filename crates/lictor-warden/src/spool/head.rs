@@ -2,12 +2,18 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use super::positioned::{create, write_all_at};
 use super::{ReadError, read_frames};
+
+/// After so many bytes the disk is asked to begin with them: the sync at the end then waits for the last ones only.
+const EARLY: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Head {
@@ -19,6 +25,35 @@ pub(super) struct Head {
     left: u64,
     /// Stream bytes before its end.
     at: [u64; 2],
+    early: Early,
+}
+
+/// Syncs that begin before the end.
+#[derive(Debug, Default)]
+struct Early {
+    /// Log position of the last one.
+    at: u64,
+    is_under_way: Arc<AtomicBool>,
+}
+
+impl Early {
+    /// So much is written: begins one beside the writing, if it is worth it and none is under way. What it says counts
+    /// for nothing: it has a file of its own, and the sync at the end is told of every failure, too.
+    fn written(&mut self, end: u64, path: &Path) {
+        if end - self.at < EARLY || self.is_under_way.load(Ordering::Acquire) {
+            return;
+        }
+        let (Ok(runtime), Ok(file)) = (Handle::try_current(), File::open(path)) else {
+            return;
+        };
+        self.at = end;
+        self.is_under_way.store(true, Ordering::Release);
+        let under_way = self.is_under_way.clone();
+        runtime.spawn_blocking(move || {
+            let _ = file.sync_data();
+            under_way.store(false, Ordering::Release);
+        });
+    }
 }
 
 impl Head {
@@ -29,6 +64,7 @@ impl Head {
             end: 0,
             left: budget,
             at: [0; 2],
+            early: Early::default(),
         }
     }
 
@@ -40,6 +76,7 @@ impl Head {
             end,
             left: 0,
             at,
+            early: Early::default(),
         }
     }
 
@@ -68,6 +105,7 @@ impl Head {
             return Err(e);
         }
         self.end += frame.len() as u64;
+        self.early.written(self.end, &self.path);
         self.left -= payload.min(self.left);
         if let Some(stream) = stream {
             self.at[stream] += payload;

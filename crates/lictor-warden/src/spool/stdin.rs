@@ -181,12 +181,8 @@ impl StdinSpool {
     }
 
     fn has_room(&self, wanted: &StdinBytes, free: u64) -> Result<(), Refusal> {
-        let coming = self
-            .large
-            .iter()
-            .map(|(id, size)| size.saturating_sub(self.have(id)));
         let rest = wanted.size.saturating_sub(self.have(&wanted.sha256));
-        if free < coming.sum::<u64>().saturating_add(rest).saturating_add(SPARE) {
+        if free < self.coming().saturating_add(rest).saturating_add(SPARE) {
             let why = format!("a file of {} bytes is to come, and {free} are free", wanted.size);
             return Err(Refusal::new(Code::DiskFull, why));
         }
@@ -195,6 +191,20 @@ impl StdinSpool {
             return Err(Refusal::new(Code::LimitExceeded, why));
         }
         Ok(())
+    }
+
+    /// Lets go of what is here of an input: it begins anew.
+    pub(crate) fn begin_anew(&mut self, id: &Digest) {
+        self.drop_input(id);
+    }
+
+    /// Bytes of larger files that are still to come.
+    pub(crate) fn coming(&self) -> u64 {
+        let rest = self
+            .large
+            .iter()
+            .map(|(id, size)| size.saturating_sub(self.have(id)));
+        rest.sum()
     }
 
     /// A job that named this input has it, or will never start: it may go once its room is needed.

@@ -31,9 +31,9 @@ impl Ahead {
 
 /// Events that a disk is needed for which is full: `a_full_disk_loses_nothing_and_works_again_when_there_is_room`
 /// asserts them in the journal's own tests. And those of the egress proxy, which is a process of the real program: see
-/// `egress` in the system tests; and those of fetching a root, which is one too: see `pull` there. A week
+/// `egress` in the system tests; and those of fetching a root, which is one too: see `pull` there; and those of downloads: see `downloads` there. A week
 /// has to pass for those of the archive: see `telling`. Those of schedules are asserted in `schedules`, beside this.
-const ELSEWHERE: [EventType; 11] = [
+const ELSEWHERE: [EventType; 13] = [
     EventType::ResultArchived,
     EventType::ResultDropped,
     EventType::DiskFull,
@@ -42,6 +42,8 @@ const ELSEWHERE: [EventType; 11] = [
     EventType::EgressEnded,
     EventType::RootfsFetched,
     EventType::RootfsFetchFailed,
+    EventType::FileDownloaded,
+    EventType::DownloadFailed,
     EventType::ScheduleTaken,
     EventType::ScheduleMissed,
     EventType::ScheduleEnded,

@@ -252,33 +252,3 @@ fn firings_of_who_left_the_roster_are_refused_and_the_schedule_stands() {
         assert!(!world.audit().iter().any(|kind| kind == "schedule_ended"));
     });
 }
-
-#[test]
-fn a_cancel_whose_end_cannot_be_written_is_not_answered_as_done() {
-    let world = World::new();
-    let journal = world.dir.path().join("journal.log");
-    let aside = world.dir.path().join("aside");
-    runtime().block_on(async {
-        // Rotated at every chance.
-        let warden = world.warden_with(|c| c.rotate_after = 1).await;
-        let digest = taken(&warden, &world, &world.schedule("alice", &["true"])).await;
-        // Nothing can take the journal's place.
-        std::fs::rename(&journal, &aside).unwrap();
-        std::fs::create_dir(&journal).unwrap();
-        let broken = async {
-            loop {
-                let reply = offer(&warden, world.signed(&["true"]).1).await;
-                if matches!(reply, OfferReply::Later(r) if r.code == Code::JournalFailed) {
-                    return;
-                }
-            }
-        };
-        tokio::time::timeout(MINUTE, broken).await.expect("it breaks");
-        let cancel = world.cancel(digest, "alice");
-        let reply = warden.ask(Request::Cancel(cancel)).await;
-        assert!(
-            matches!(&reply, Reply::Refused(r) if r.code == Code::JournalFailed),
-            "{reply:?}"
-        );
-    });
-}

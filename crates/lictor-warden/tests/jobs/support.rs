@@ -257,7 +257,7 @@ impl World {
             kind: job.kind,
             spec: job.spec,
             profile: job.profile,
-            secrets: Empty,
+            secrets: Vec::new(),
             expect: Default::default(),
             reason: job.reason,
             cron: "*/10 * * * *".into(),

@@ -57,6 +57,7 @@ pub(crate) struct Archive {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArchiveCommand {
     /// List the results, oldest first
+    #[command(visible_alias = "list")]
     Ls,
     /// Show one: what the receipt says, and where job, receipt and output are
     Show {
@@ -89,8 +90,10 @@ pub(crate) struct Sandbox {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
     /// List what is kept, how much it holds, when it was last used, and by which job it is in use
+    #[command(visible_alias = "list")]
     Ls,
     /// Remove one with all that it holds
+    #[command(visible_alias = "remove")]
     Rm {
         /// Its name, or its key where several have that name
         sandbox: String,
@@ -150,8 +153,10 @@ pub(crate) enum RootfsCommand {
         config: Option<PathBuf>,
     },
     /// List what is there, and when it was last used
+    #[command(visible_alias = "list")]
     Ls,
     /// Remove one that no job uses
+    #[command(visible_alias = "remove")]
     Rm {
         /// Which one
         #[arg(value_name = "SHA256")]

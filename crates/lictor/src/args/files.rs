@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use lictor_proto::{Name, limits};
+use lictor_proto::{Digest, JobId, Name, limits};
 use lictor_trust::profiles::{parse_duration, parse_size};
 
-use super::Targets;
+use super::{Narrow, Spread, Targets};
 use crate::failure::{Failure, Result};
 
 /// `lictor cp`.
@@ -15,7 +15,7 @@ pub(crate) struct Copy {
     /// Sandbox profile of the org's law; it decides where files may be, and whose they are
     #[arg(long, short, default_value = "host")]
     pub(crate) profile: Name,
-    /// Permission bits of a file that is put on nodes: 0644 [default: those that it has here]
+    /// Permission bits of a file that is put on nodes: 0644 [default: those that it has here; 0644 where it comes from a URL]
     #[arg(long, value_name = "BITS")]
     pub(crate) mode: Option<String>,
     /// Its owner and group there: app, app:app, :app, by name or number [default: the user that the profile's jobs run as]
@@ -24,6 +24,12 @@ pub(crate) struct Copy {
     /// Put it in the place of a file that is there
     #[arg(long)]
     pub(crate) replace: bool,
+    /// SHA-256 of what a URL gives, 64 hexadecimal digits
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    pub(crate) sha256: Option<Digest>,
+    /// Bytes of what a URL gives, exactly
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) size: Option<u64>,
     /// Most that is brought from a node, all files together: 100MiB, 4GiB
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB")]
     pub(crate) max_bytes: u64,
@@ -46,10 +52,30 @@ pub(crate) struct Copy {
     /// Do not ask before a file is put on several nodes that a pattern means
     #[arg(long, short)]
     pub(crate) yes: bool,
-    /// Files of this machine, or TARGET:/path: one node, and there a file or a directory
+    /// Begin on each node only when this job has ended there, however it ended (repeatable)
+    #[arg(long, value_name = "JOB")]
+    pub(crate) after: Vec<JobId>,
+    /// To nodes: submit, print the id of each file's job, and leave
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) spread: Spread,
+    /// To all nodes; the place is then `:/path`
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) narrow: Narrow,
+    /// To nodes: say which would get it, and sign nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// To several nodes: wait also for those that are not connected, until the job expires
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Files of this machine; or TARGET:/path: one node, and there a file or a directory; or an https:// or http:// URL, which the nodes
+    /// fetch from
     #[arg(required = true)]
     pub(crate) from: Vec<String>,
-    /// TARGET:/path: nodes, in the words of `lictor run`, and the path there; or a place on this machine
+    /// TARGET:/path: nodes, in the words of `lictor run`, and the path there (with --all `:/path`); or a place on this machine
     pub(crate) to: String,
 }
 
@@ -57,6 +83,42 @@ impl Copy {
     pub(crate) fn timeout_ms(&self) -> Option<u64> {
         self.timeout
             .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The nodes that the word before the path means, and what narrows them.
+    pub(crate) fn targets(&self, text: &str) -> Result<Targets> {
+        let named = match (self.all, text.is_empty()) {
+            (true, false) => {
+                return Err(Failure::new("--all and a target, both")
+                    .hint("With --all the place is `:/path`, as in `lictor cp --all app.conf :/etc/app/`."));
+            }
+            (true, true) => Vec::new(),
+            (false, _) => Targets::of(text)?.targets,
+        };
+        Ok(Targets {
+            targets: named,
+            all: self.all,
+            narrow: self.narrow.clone(),
+        })
+    }
+
+    /// That nothing is said which is for files to nodes only.
+    pub(crate) fn is_from_a_node(&self) -> Result<()> {
+        let said = [
+            (self.detach, "--detach"),
+            (self.dry_run, "--dry-run"),
+            (self.wait, "--wait"),
+            (self.all, "--all"),
+            (
+                self.spread.is_wanted(),
+                "--batch, --concurrency or --max-failures",
+            ),
+        ];
+        match said.iter().find(|(is_said, _)| *is_said) {
+            Some((_, option)) => Err(Failure::new(format!("{option} is for files to nodes"))
+                .hint("What is brought from a node is verified here, so this command waits for it; bring it from one node at a time.")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -79,6 +141,13 @@ fn owner(text: &str) -> std::result::Result<Owner, String> {
     })
 }
 
+fn sha256(text: &str) -> std::result::Result<Digest, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    format!("sha256:{hex}")
+        .parse()
+        .map_err(|_| "64 hexadecimal digits in lower case".to_owned())
+}
+
 fn size(text: &str) -> std::result::Result<u64, String> {
     match parse_size(text) {
         Ok(size) if (1..=limits::ARTIFACT).contains(&size) => Ok(size),
@@ -96,9 +165,7 @@ impl Targets {
         Ok(Self {
             targets: vec![target],
             all: false,
-            except: Vec::new(),
-            facts: Vec::new(),
-            skip_unproven: false,
+            narrow: Narrow::default(),
         })
     }
 }

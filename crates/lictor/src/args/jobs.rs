@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Terms, UsedSecret, used_secret};
+use super::{ExplainMore, Terms, UsedSecret, used_secret};
 use lictor_client::Target;
 use lictor_client::rollout::Share;
+use lictor_proto::doc::{FileUrl, GitCommit};
 use lictor_proto::{JobId, Name};
 use lictor_trust::profiles::parse_duration;
 
@@ -29,11 +30,15 @@ pub(crate) struct Run {
     /// Work in this kept sandbox of the profile, made at its first use [default: one of the job's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) sandbox: Option<Name>,
+    /// Bring this commit into a directory of the job's own before it begins, which goes with it: https://HOST/PATH@COMMIT, the
+    /// commit by its full id. `--secret NAME=git` shows the host a secret
+    #[arg(long, value_name = "URL@COMMIT", value_parser = git_commit, conflicts_with = "sandbox")]
+    pub(crate) git: Option<GitCommit>,
     /// Send standard input along; it is read to its end before the job is signed
     #[arg(long)]
     pub(crate) stdin: bool,
     /// Use this secret: NAME or NAME=memfd, whose path is in LICTOR_SECRET_NAME, NAME=stdin, or NAME=file, which is
-    /// /run/secrets/NAME in bubblewrap (repeatable)
+    /// /run/secrets/NAME where the job's root is its own; NAME=git is for the host of --git alone (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
     pub(crate) secrets: Vec<UsedSecret>,
     /// Begin on each node only when this job has ended there, however it ended (repeatable)
@@ -114,6 +119,13 @@ pub(crate) struct Targets {
     /// All nodes
     #[arg(long, conflicts_with = "targets")]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) narrow: Narrow,
+}
+
+/// Which of these not.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Narrow {
     /// Not these, in the same words as TARGET (repeatable)
     #[arg(long, short = 'x', value_name = "TARGET")]
     pub(crate) except: Vec<Target>,
@@ -132,6 +144,16 @@ pub(crate) struct Fact {
     pub(crate) name: String,
     /// What it must be.
     pub(crate) value: String,
+}
+
+fn git_commit(text: &str) -> Result<GitCommit, String> {
+    let (url, commit) = text
+        .rsplit_once('@')
+        .ok_or("write it as https://HOST/PATH@COMMIT, the commit as 40 hexadecimal digits")?;
+    Ok(GitCommit {
+        url: url.to_owned(),
+        commit: commit.to_owned(),
+    })
 }
 
 fn fact(text: &str) -> Result<Fact, String> {
@@ -211,8 +233,12 @@ pub(crate) struct Cancel {
     /// Only on this node of the job's, by name or id (repeatable) [default: on all]
     #[arg(long = "node", value_name = "NAME")]
     pub(crate) nodes: Vec<String>,
+    /// Everything that waits for the nodes named by --node, in place of one job: a purge of their queues
+    #[arg(long, requires = "nodes", conflicts_with = "id")]
+    pub(crate) queued: bool,
     /// The job's id, `j_...`
-    pub(crate) id: JobId,
+    #[arg(required_unless_present = "queued")]
+    pub(crate) id: Option<JobId>,
 }
 
 /// `lictor retry`.
@@ -221,15 +247,23 @@ pub(crate) struct Retry {
     /// Only where it ran and did not succeed: not where it was denied or canceled
     #[arg(long)]
     pub(crate) failed: bool,
-    /// How long the new job may wait before it starts
-    #[arg(long, value_parser = parse_duration, default_value = "5m")]
-    pub(crate) valid: Duration,
+    /// How long the new job may wait before it starts [default: 5m; of a rollout 1h, or what the law allows]
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) valid: Option<Duration>,
     /// Submit, print the new job's id, and leave
     #[arg(long, short)]
     pub(crate) detach: bool,
-    /// Do not ask before another operator's job is signed again
+    #[command(flatten)]
+    pub(crate) spread: Spread,
+    /// Say which nodes would run it, and sign nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask before it is signed for several nodes, or where it is another operator's job
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Of several nodes, wait also for those that are not connected, until the job expires
+    #[arg(long)]
+    pub(crate) wait: bool,
     /// The job's id, `j_...`
     pub(crate) id: JobId,
 }
@@ -250,96 +284,6 @@ pub(crate) enum RolloutCommand {
     Continue(JobRef),
 }
 
-/// `lictor release`.
-#[derive(Debug, Args)]
-pub(crate) struct Release {
-    /// The nodes of this batch of the rollout, as its hub says; they are shown before anything is signed, so neither --yes
-    /// nor --json goes with it (repeatable)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) batch: Vec<u32>,
-    /// This node of the job's, by name or id (repeatable)
-    #[arg(long = "node", value_name = "NAME", required_unless_present = "batch")]
-    pub(crate) nodes: Vec<String>,
-    /// Do not ask for confirmation; needed with --json, which shows nothing to confirm
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-    /// How long the release counts
-    #[arg(long, value_parser = parse_duration, default_value = "1h")]
-    pub(crate) valid: Duration,
-    /// Release as this operator instead of the configured one
-    #[arg(long = "as", value_name = "OPERATOR")]
-    pub(crate) operator: Option<Name>,
-    /// Sign with this key of the home instead of the configured one
-    #[arg(long, value_name = "NAME")]
-    pub(crate) key: Option<Name>,
-    /// The job's id, `j_...`
-    pub(crate) id: JobId,
-}
-
-/// `lictor approve`.
-#[derive(Debug, Args)]
-pub(crate) struct Approve {
-    /// Do not ask for confirmation; needed with --json, which shows nothing to confirm
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-    /// How long the approval counts
-    #[arg(long, value_parser = parse_duration, default_value = "1h")]
-    pub(crate) valid: Duration,
-    /// What the job brings (standard input, or its file), when that is too large to be shown or is no text: it is
-    /// approved if this is it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
-    /// Approve as this operator instead of the configured one
-    #[arg(long = "as", value_name = "OPERATOR")]
-    pub(crate) approver: Option<Name>,
-    /// Sign with this key of the home instead of the configured one
-    #[arg(long, value_name = "NAME")]
-    pub(crate) key: Option<Name>,
-    /// The job's id, `j_...`
-    pub(crate) id: JobId,
-}
-
-/// `lictor reject`.
-#[derive(Debug, Args)]
-pub(crate) struct Reject {
-    /// Why, for the requester and other approvers
-    #[arg(long, default_value = "")]
-    pub(crate) reason: String,
-    /// Reject as this operator instead of the configured one
-    #[arg(long = "as", value_name = "OPERATOR")]
-    pub(crate) operator: Option<Name>,
-    /// Sign with this key of the home instead of the configured one
-    #[arg(long, value_name = "NAME")]
-    pub(crate) key: Option<Name>,
-    /// The job's id, `j_...`
-    pub(crate) id: JobId,
-}
-
-/// `lictor review`.
-#[derive(Debug, Args)]
-pub(crate) struct Review {
-    /// Look through so many of the newest jobs
-    #[arg(long, short = 'n', default_value_t = 100)]
-    pub(crate) limit: u32,
-    /// List only those that nobody has reviewed
-    #[arg(long)]
-    pub(crate) open: bool,
-    /// With ID: do not ask for confirmation; needed with --json, which shows nothing to confirm
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-    /// With ID: what you found
-    #[arg(long, default_value = "")]
-    pub(crate) reason: String,
-    /// With ID: review as this operator instead of the configured one
-    #[arg(long = "as", value_name = "OPERATOR")]
-    pub(crate) operator: Option<Name>,
-    /// With ID: sign with this key of the home instead of the configured one
-    #[arg(long, value_name = "NAME")]
-    pub(crate) key: Option<Name>,
-    /// The job to sign for, `j_...` [default: list them]
-    pub(crate) id: Option<JobId>,
-}
-
 /// `lictor explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
@@ -354,27 +298,38 @@ pub(crate) struct Explain {
     pub(crate) env: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) terms: Terms,
-    /// With this secret, taken to be set by who asks: NAME, NAME=memfd, NAME=stdin or NAME=file (repeatable)
+    /// With this commit brought before it begins: https://HOST/PATH@COMMIT
+    #[arg(long, value_name = "URL@COMMIT", value_parser = git_commit)]
+    pub(crate) git: Option<GitCommit>,
+    /// With this secret, taken to be set by who asks: NAME, NAME=memfd, NAME=stdin, NAME=file or NAME=git (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
     pub(crate) secrets: Vec<UsedSecret>,
     /// As this operator instead of the configured one
     #[arg(long = "as", value_name = "OPERATOR")]
     pub(crate) operator: Option<Name>,
+    /// As a firing of a schedule, which nobody has just asked for
+    #[arg(long, conflicts_with_all = ["fetch", "collect"])]
+    pub(crate) scheduled: bool,
     /// By the law in this org directory instead of the pinned law
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Whether this file may be put on the node: its path there
     #[arg(long, value_name = "PATH", conflicts_with_all = ["script", "named_script", "command"])]
     pub(crate) fetch: Option<String>,
+    /// With --fetch: where the node fetches it from, in place of the hub
+    #[arg(long, value_name = "URL", requires = "fetch")]
+    pub(crate) url: Option<FileUrl>,
     /// Whether this file, or all below this directory, may be brought from the node
     #[arg(long, value_name = "PATH", conflicts_with_all = ["fetch", "script", "named_script", "command"])]
     pub(crate) collect: Option<String>,
-    /// Bytes of that file, or the most that is brought: 100MiB
+    /// Bytes of that file or of standard input, or the most that is brought: 100MiB
     #[arg(long, value_name = "SIZE", value_parser = lictor_trust::profiles::parse_size, default_value = "1MiB")]
     pub(crate) size: u64,
     /// Permission bits of the file that is put there
     #[arg(long, value_name = "BITS", default_value = "0644")]
     pub(crate) mode: String,
+    #[command(flatten)]
+    pub(crate) more: ExplainMore,
     /// The text of this file, or of standard input (`-`), as a script. What follows `--` are its arguments
     #[arg(long, value_name = "FILE", conflicts_with = "named_script")]
     pub(crate) script: Option<String>,
@@ -387,7 +342,7 @@ pub(crate) struct Explain {
     /// The program and its arguments, after `--`
     #[arg(
         last = true,
-        required_unless_present_any = ["script", "named_script", "fetch", "collect"],
+        required_unless_present_any = ["script", "named_script", "fetch", "collect", "workspace"],
         value_name = "CMD"
     )]
     pub(crate) command: Vec<String>,

@@ -28,6 +28,7 @@ pub(crate) enum NotifyCommand {
         on: On,
     },
     /// List who is told of what, what waits, and why the last one did not arrive
+    #[command(visible_alias = "list")]
     Ls,
     /// Send a test
     Test {
@@ -35,6 +36,7 @@ pub(crate) enum NotifyCommand {
         id: String,
     },
     /// Tell one nothing any more, not even what waits
+    #[command(visible_alias = "remove")]
     Rm {
         /// The id that `ls` shows
         id: String,

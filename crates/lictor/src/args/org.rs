@@ -22,7 +22,8 @@ pub(crate) enum KeysCommand {
     /// Make an Ed25519 key
     New(KeysNew),
     /// List the keys of this home
-    List,
+    #[command(visible_alias = "list")]
+    Ls,
     /// Show one key: id, public half, whether it is encrypted
     Show {
         /// The key's name

@@ -8,7 +8,7 @@ use lictor_proto::{JobId, Name};
 use lictor_trust::profiles::parse_duration;
 
 use super::jobs::key_value;
-use super::{Targets, Terms, What};
+use super::{Targets, Terms, UsedSecret, What, used_secret};
 
 /// `lictor schedule`.
 #[derive(Debug, Args)]
@@ -23,10 +23,12 @@ pub(crate) enum ScheduleCommand {
     /// Sign a schedule: its nodes keep it and fire it by themselves, with a hub or without
     Add(Box<ScheduleAdd>),
     /// List schedules, newest first
+    #[command(visible_alias = "list")]
     Ls(ScheduleLs),
     /// Show one: which nodes keep it, its next times, and what was fired last
     Show(ScheduleShow),
     /// End a schedule, by a signed cancel; what it has fired goes on
+    #[command(visible_alias = "remove")]
     Rm(ScheduleRm),
 }
 
@@ -69,6 +71,10 @@ pub(crate) struct ScheduleAdd {
     /// Work in this kept sandbox of the profile, made at its first use [default: one of the firing's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) sandbox: Option<Name>,
+    /// Have each firing use this secret, in the version that is the newest now: NAME or NAME=memfd, whose path is in
+    /// LICTOR_SECRET_NAME, NAME=stdin, or NAME=file, which is /run/secrets/NAME in bubblewrap (repeatable)
+    #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
+    pub(crate) secrets: Vec<UsedSecret>,
     #[command(flatten)]
     pub(crate) terms: Terms,
     /// Why, for people and for policy

@@ -18,11 +18,13 @@ pub(crate) enum SecretsCommand {
     /// Seal a value to nodes, sign it, and have the hub keep it; the value is read from standard input, or asked for
     Set(SecretSet),
     /// List the secrets, or show the nodes that one is sealed to
+    #[command(visible_alias = "list")]
     Ls {
         /// Only this one, verified, with its nodes
         name: Option<Name>,
     },
     /// Delete what the hub has of a secret; a value that somebody may know stays known: change it where it is used
+    #[command(visible_alias = "remove")]
     Rm {
         /// Its name
         name: Name,
@@ -64,11 +66,11 @@ impl UsedSecret {
     }
 }
 
-/// `NAME` or `NAME=memfd|stdin|file`.
+/// `NAME` or `NAME=memfd|stdin|file|git`.
 pub(crate) fn used_secret(text: &str) -> Result<UsedSecret, String> {
     let (name, word) = text.split_once('=').unwrap_or((text, "memfd"));
     let delivery = Delivery::from_word(word).ok_or(
-        "write it as NAME, NAME=memfd (a file in memory; LICTOR_SECRET_NAME is its path), NAME=stdin, or NAME=file (/run/secrets/NAME)",
+        "write it as NAME, NAME=memfd (a file in memory; LICTOR_SECRET_NAME is its path), NAME=stdin, NAME=file (a file in mounts of the job's own), or NAME=git (for the host of --git alone)",
     )?;
     let name = name.parse().map_err(|e| format!("{e}"))?;
     Ok(UsedSecret { name, delivery })

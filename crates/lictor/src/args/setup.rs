@@ -31,7 +31,8 @@ pub(crate) struct Nodes {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodesCommand {
     /// List the nodes, checked against roster and grants (the default)
-    List,
+    #[command(visible_alias = "list")]
+    Ls,
     /// Sign leave for a machine to enrol, and print what to type there
     Grant(Grant),
 }
@@ -93,7 +94,8 @@ pub(crate) struct Tokens {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokensCommand {
     /// List the tokens of the org
-    List,
+    #[command(visible_alias = "list")]
+    Ls,
     /// Make a token; its secret is shown once
     New(NewToken),
     /// Make a token worthless

@@ -22,6 +22,12 @@ pub(crate) struct WorkspaceTerms {
     /// Sandbox profile of the org's law that the workspace belongs to
     #[arg(long, short, global = true, default_value = "sandbox")]
     pub(crate) profile: Name,
+    /// Whose workspace it is, where jobs choose their user: one that the profile lists [default: the profile's own]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) user: Option<Name>,
+    /// The group of such jobs, where they choose that, too
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) group: Option<Name>,
     /// Wall time after which it is given up: 30s, 10m [default: the profile's]
     #[arg(long, global = true, value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
@@ -40,6 +46,7 @@ pub(crate) struct WorkspaceTerms {
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkspaceCommand {
     /// List the profile's workspaces on a node, and who has each
+    #[command(visible_alias = "list")]
     Ls {
         /// The node
         node: String,
@@ -50,17 +57,9 @@ pub(crate) enum WorkspaceCommand {
         one: Workspace,
     },
     /// Bring a commit of a repository into an empty one, which is made if need be
-    Clone {
-        #[command(flatten)]
-        one: Workspace,
-        /// https://HOST/PATH; the profile's egress has to list the host
-        url: String,
-        /// The commit's full id, 40 hexadecimal digits
-        commit: String,
-        /// Show this secret to the host when it asks: USER:PASSWORD, or a token
-        #[arg(long, value_name = "SECRET")]
-        credential: Option<Name>,
-    },
+    Clone(Bring),
+    /// Bring another commit into a clone; files of neither commit stay, changes of jobs in others are lost
+    Fetch(Bring),
     /// Print what of its files is not as in the commit that was cloned, as a patch, new files included
     Diff {
         #[command(flatten)]
@@ -90,10 +89,25 @@ pub(crate) enum WorkspaceCommand {
         snapshot: Name,
     },
     /// Remove one, with its snapshots
+    #[command(visible_alias = "remove")]
     Rm {
         #[command(flatten)]
         one: Workspace,
     },
+}
+
+/// What is brought, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct Bring {
+    #[command(flatten)]
+    pub(crate) one: Workspace,
+    /// https://HOST/PATH; the profile's egress has to list the host
+    pub(crate) url: String,
+    /// The commit's full id, 40 hexadecimal digits
+    pub(crate) commit: String,
+    /// Show this secret to the host when it asks: USER:PASSWORD, or a token
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) credential: Option<Name>,
 }
 
 /// Which.

@@ -71,6 +71,7 @@ fn serve(args: &ServeAgent, out: Out) -> Result {
     {
         let puller = super::rootfs::puller(&config.dir, args.config.as_deref(), &config.rootfs);
         config.puller = Some(puller);
+        config.downloader = Some(super::download::downloader(&config.downloads)?);
     }
     if args.poll {
         config.transport = Transport::Poll;

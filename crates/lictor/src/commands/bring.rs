@@ -1,4 +1,4 @@
-//! A job of one node whose standard output is what is wanted of it: into a file, and held against the receipt.
+//! A job of one node whose standard output is what is wanted of it: taken by an inlet, and held against the receipt.
 
 use lictor_client::{Expected, Hub, SignedDoc, TrustStore};
 use lictor_trust::SecretKey;
@@ -6,7 +6,7 @@ use lictor_trust::directory::Node;
 
 use crate::commands::watch::{Inlet, Shows, Until, Watch};
 use crate::exit::Status;
-use crate::failure::{Failure, Result};
+use crate::failure::{Doing as _, Failure, Result};
 use crate::session::{Session, failed};
 
 /// Who is asked, and by whom.
@@ -20,9 +20,9 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Submits the job and follows it to its end. With a status of 0 all of what the node has signed for is in the inlet's
-    /// file.
-    pub(crate) async fn bring(&self, job: &SignedDoc, inlet: &Inlet<'_>) -> Result {
+    /// Submits the job and follows it to its end. With a status of 0 the inlet has all of what the node has signed
+    /// for.
+    pub(crate) async fn bring(&self, job: &SignedDoc, inlet: &dyn Inlet) -> Result {
         let Self { session, hub, .. } = *self;
         let watch = Watch {
             session,
@@ -46,6 +46,7 @@ impl Asked<'_> {
             return Ok(status);
         }
         // Whoever reads slower than it is written is shown less of it; what is stored is whole.
+        inlet.again().doing("begin anew with what comes")?;
         let stored = hub.follow(&job.job_id(), self.node.id(), 0).await;
         let stored = stored.map_err(|e| failed("read what was stored", &e))?;
         let status = watch.run(stored).await?;

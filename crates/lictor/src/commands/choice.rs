@@ -6,12 +6,13 @@
 //! - Nothing that may be meant is left out without a word.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lictor_client::target::{Chosen, choose};
-use lictor_client::{Hub, Target, TrustStore};
+use lictor_client::{Hub, JobOptions, Target, TrustStore};
 use lictor_proto::api::{NodeView, RolloutPlan};
 use lictor_proto::doc::Expect;
-use lictor_proto::{Code, NodeId};
+use lictor_proto::{Code, Name, NodeId};
 use lictor_trust::directory::Node;
 use serde_json::json;
 
@@ -42,9 +43,13 @@ pub(crate) async fn nodes(
     hub: &Hub,
     args: &Targets,
 ) -> Result<Choice> {
-    let expect = expect(&args.facts)?;
-    if let ([only], true, true) = (args.targets.as_slice(), args.except.is_empty(), expect.is_empty())
-        && let Some(text) = only.exact()
+    let narrow = &args.narrow;
+    let expect = expect(&narrow.facts)?;
+    if let ([only], true, true) = (
+        args.targets.as_slice(),
+        narrow.except.is_empty(),
+        expect.is_empty(),
+    ) && let Some(text) = only.exact()
         && !args.all
     {
         return Ok(Choice {
@@ -61,7 +66,7 @@ pub(crate) async fn nodes(
     // A pattern means those that are there now, not those of some minutes ago.
     session.refresh(store, hub).await?;
     let directory = store.directory().map_err(|e| failed("read the nodes", &e))?;
-    let chosen = choose(&directory, &targets, &args.except)
+    let chosen = choose(&directory, &targets, &narrow.except)
         .map_err(|r| Failure::refused("could not choose the nodes", &r))?;
     settle(session, &chosen, args)?;
     let nodes = if expect.is_empty() {
@@ -86,7 +91,7 @@ fn settle(session: &Session, chosen: &Chosen, args: &Targets) -> Result<()> {
     let Some(first) = chosen.unproven.first() else {
         return Ok(());
     };
-    if args.skip_unproven {
+    if args.narrow.skip_unproven {
         for refusal in &chosen.unproven {
             let text = escape(&refusal.to_string());
             session.out.note(format!("left out: {text}"));
@@ -165,6 +170,26 @@ async fn fitting(session: &Session, hub: &Hub, nodes: Vec<Node>, expect: &Expect
 }
 
 impl Choice {
+    /// These nodes and no others.
+    pub(crate) fn of(mut nodes: Vec<Node>, expect: Expect) -> Self {
+        nodes.sort_by(|a, b| (a.name(), a.id()).cmp(&(b.name(), b.id())));
+        Self {
+            nodes,
+            expect,
+            named: false,
+        }
+    }
+
+    /// What a job for these nodes says besides its work, where nothing else is said.
+    pub(crate) fn job(&self, profile: &Name, valid: Duration, reason: &str) -> JobOptions {
+        let nodes = self.nodes.iter().map(|n| n.id().clone()).collect();
+        JobOptions {
+            reason: reason.to_owned(),
+            expect: self.expect.clone(),
+            ..JobOptions::new(nodes, profile.clone(), valid)
+        }
+    }
+
     /// Who would run it, and in which batch of a rollout, for `--dry-run`.
     pub(crate) async fn preview(&self, session: &Session, hub: &Hub, plan: Option<&RolloutPlan>) -> Result {
         let views = hub.nodes().await.map_err(|e| failed("list the nodes", &e))?;

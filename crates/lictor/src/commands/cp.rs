@@ -4,11 +4,14 @@
 //! Each file is a job of its own, one after the other.
 //!
 //! to nodes    digest -> upload to the hub -> signed job -> followed to its verified end
-//! from one    signed job -> its output into a file -> held against the receipt -> unpacked -> its place
+//! from a URL  signed job, by which the nodes fetch it
+//! from one    signed job -> its output unpacked aside as it comes -> held against the receipt -> its place
 //! ```
 
+mod arriving;
 mod from;
 mod to;
+mod url;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,28 +35,46 @@ enum End {
     Here(PathBuf),
     /// Targets, and a path on them.
     There(String, String),
+    /// Somewhere that nodes fetch from.
+    Url,
 }
 
 pub(crate) async fn run(session: &Session, args: &Copy) -> Result {
-    match end(&args.to) {
+    let fetched = match args.from.as_slice() {
+        [one] => Some(one).filter(|from| matches!(end(from), End::Url)),
+        _ => None,
+    };
+    if fetched.is_none() && (args.sha256.is_some() || args.size.is_some()) {
+        return Err(Failure::new(
+            "--sha256 and --size are for what comes from one URL",
+        ));
+    }
+    match destination(args) {
         End::There(targets, path) => {
+            if let Some(from) = fetched {
+                return url::run(session, args, from, (&targets, path)).await;
+            }
             let files = args.from.iter().map(|from| match end(from) {
                 End::Here(file) => Ok(file),
                 End::There(..) => Err(Failure::new("both ends of the copy are on nodes")
                     .hint("Copy it here first, then to the other node.")),
+                End::Url => Err(Failure::new("what comes from a URL is copied by itself")
+                    .hint("Use one command for each URL, with its --sha256 and --size.")),
             });
             let files = files.collect::<Result<Vec<_>>>()?;
             to::run(session, args, &files, (&targets, path)).await
         }
         End::Here(place) => {
+            args.is_from_a_node()?;
             let sources = args.from.iter().map(|from| match end(from) {
                 End::There(node, path) => Ok((node, path)),
-                End::Here(_) => Err(Failure::new("neither end of the copy is on a node")
+                End::Here(_) | End::Url => Err(Failure::new("neither end of the copy is on a node")
                     .hint("Write it as TARGET:/path, as in `lictor cp ./file web-1:/srv/app/file`.")),
             });
             let sources = sources.collect::<Result<Vec<_>>>()?;
             from::run(session, args, &sources, &place).await
         }
+        End::Url => Err(Failure::new("nothing is copied to a URL")),
     }
 }
 
@@ -88,8 +109,19 @@ fn usually_valid(size: u64, most: Duration) -> Duration {
     (VALID + Duration::from_secs(size / SLOWEST)).min(most)
 }
 
-/// What begins with a target, a colon and a slash is on nodes. A file here that looks so is named with `./` before it.
+/// Where it goes. All nodes need no target before the colon.
+fn destination(args: &Copy) -> End {
+    match args.to.strip_prefix(':') {
+        Some(path) if args.all && path.starts_with('/') => End::There(String::new(), path.to_owned()),
+        _ => end(&args.to),
+    }
+}
+
+/// A URL by its scheme. What begins with a target, a colon and a slash is on nodes. A file here that looks so is named with `./` before it.
 fn end(text: &str) -> End {
+    if text.starts_with("https://") || text.starts_with("http://") {
+        return End::Url;
+    }
     match text.split_once(":/") {
         Some((targets, path)) if !targets.is_empty() && !targets.starts_with(['.', '/']) => {
             End::There(targets.to_owned(), format!("/{path}"))
@@ -138,6 +170,9 @@ mod tests {
                 matches!(end(text), End::There(t, p) if t == target && p == path),
                 "{text}"
             );
+        }
+        for url in ["https://dl.example.org/x", "http://dl.example.org:8080/"] {
+            assert!(matches!(end(url), End::Url), "{url}");
         }
         for here in ["file", "./web-1:/x", "/srv/a:/b", "C:file", ":/x"] {
             assert!(matches!(end(here), End::Here(_)), "{here}");

@@ -1,5 +1,7 @@
 //! Everything about one job that signatures prove; what does not hold is named, never shown as fact.
 
+mod proof;
+
 use lictor_client::{Hub, TrustStore};
 use lictor_proto::agent::Wire;
 use lictor_proto::api::JobDocuments;
@@ -8,10 +10,12 @@ use lictor_proto::doc::{
     Approval, Ask, Collect, Fetch, Job, Receipt, Release, Remark, Says, Script, Spec, Stdin, StdinWord,
     Terms, Workspace,
 };
-use lictor_proto::{Envelope, JobId, Name, NodeId, limits};
+use lictor_proto::{JobId, Name};
 use lictor_trust::directory::Node;
 use lictor_trust::{Historic, Verified};
 
+pub(crate) use self::proof::Unproven;
+use self::proof::its_node;
 use crate::escape::{command_line, escape};
 use crate::failure::{Failure, Result};
 use crate::session::{Session, failed};
@@ -21,6 +25,8 @@ pub(crate) struct Dossier {
     pub(crate) job: Historic<Job>,
     pub(crate) wire: Wire,
     pub(crate) nodes: Vec<Node>,
+    /// Those of its nodes that nothing proves.
+    pub(crate) unproven: Vec<Unproven>,
     pub(crate) asks: Vec<Verified<Ask>>,
     pub(crate) receipts: Vec<Verified<Receipt>>,
     pub(crate) approvals: Vec<Verified<Approval>>,
@@ -45,6 +51,16 @@ impl Dossier {
             .documents(id)
             .await
             .map_err(|e| failed(&format!("fetch job {id}"), &e))?;
+        Self::of(session, hub, store, (id, docs)).await
+    }
+
+    /// Verifies what a hub says is a job's documents.
+    pub(crate) async fn of(
+        session: &Session,
+        hub: &Hub,
+        store: &mut TrustStore,
+        (id, docs): (&JobId, JobDocuments),
+    ) -> Result<Self> {
         let job = store.trust().historic_job(&docs.job).map_err(|r| {
             Failure::refused(format!("the hub's job {id} is not one that this org signed"), &r)
         })?;
@@ -52,28 +68,33 @@ impl Dossier {
             let refusal = Refusal::new(Code::WrongJob, format!("it is {}", job.id()));
             return Err(Failure::refused("the hub answered with another job", &refusal));
         }
-        let mut nodes = Vec::new();
-        for node in &job.nodes {
-            nodes.push(session.node(store, hub, node.as_str()).await?);
-        }
+        let nodes = proof::of_job(session, hub, store, &job.nodes).await?;
         Ok(Self::verify(store, docs, job, nodes))
     }
 
-    fn verify(store: &TrustStore, docs: JobDocuments, job: Historic<Job>, nodes: Vec<Node>) -> Self {
+    fn verify(
+        store: &TrustStore,
+        docs: JobDocuments,
+        job: Historic<Job>,
+        (nodes, mut unproven): (Vec<Node>, Vec<Unproven>),
+    ) -> Self {
         let trust = store.trust();
         let digest = job.digest();
         let mut refused = Vec::new();
         let mut keep = |result: std::result::Result<_, Refusal>| result.map_err(|r| refused.push(r)).ok();
-        let asks = docs.asks.iter().filter_map(|wire| {
-            keep(its_node(&nodes, wire, |n| {
-                let ask = trust.verify_ask(&n.keys, wire)?;
-                ask.check_for(&digest)?;
-                Ok(ask)
-            }))
-        });
+        let asks = proof::of_proven(&docs.asks, &mut unproven)
+            .into_iter()
+            .filter_map(|wire| {
+                keep(its_node(&nodes, wire, |n| {
+                    let ask = trust.verify_ask(&n.keys, wire)?;
+                    ask.check_for(&digest)?;
+                    Ok(ask)
+                }))
+            });
         let asks: Vec<_> = asks.collect();
         let mut keep = |result: std::result::Result<_, Refusal>| result.map_err(|r| refused.push(r)).ok();
-        let receipts = docs.receipts.iter().filter_map(|wire| {
+        let receipts = proof::of_proven(&docs.receipts, &mut unproven);
+        let receipts = receipts.into_iter().filter_map(|wire| {
             keep(its_node(&nodes, wire, |n| {
                 let receipt = trust.verify_receipt(&n.keys, wire)?;
                 receipt.check_for(&digest)?;
@@ -114,6 +135,7 @@ impl Dossier {
             wire: docs.job,
             job,
             nodes,
+            unproven,
             asks,
             receipts,
             refused,
@@ -131,26 +153,6 @@ impl Dossier {
         }
     }
 
-    /// The node of the job that is named, or the only one.
-    pub(crate) fn node(&self, named: Option<&str>) -> Result<&Node> {
-        let is = |n: &&Node| named.is_none_or(|text| n.name().as_str() == text || n.id().as_str() == text);
-        let mut found = self.nodes.iter().filter(is);
-        match (found.next(), found.next()) {
-            (Some(node), None) => Ok(node),
-            (None, _) => Err(Failure::new(format!(
-                "the job is not for {}",
-                escape(named.unwrap_or_default())
-            ))
-            .hint("`lictor job ID` lists its nodes.")),
-            _ => Err(Failure::new("this job is for several nodes").hint("Name one with --node.")),
-        }
-    }
-
-    /// The nodes of the job that are named.
-    pub(crate) fn named(&self, names: &[String]) -> Result<Vec<&Node>> {
-        names.iter().map(|name| self.node(Some(name))).collect()
-    }
-
     /// The signed request in words, nothing of it from the hub's mouth.
     pub(crate) fn describe(&self) -> String {
         let job = &self.job;
@@ -158,6 +160,7 @@ impl Dossier {
             .nodes
             .iter()
             .map(|n| format!("{} ({})", n.name(), n.id()))
+            .chain(self.unproven.iter().map(|u| u.id.to_string()))
             .collect();
         let stdin = match &job.stdin {
             Stdin::Word(StdinWord::None) => "none".to_owned(),
@@ -187,6 +190,7 @@ impl Dossier {
                 lines.splice(4..4, about_workspace(workspace));
             }
         }
+        lines.extend(self.unproven.iter().map(|u| format!("unproven   {}", u.text())));
         lines.extend(self.about_process());
         for (fact, value) in job.expect.each() {
             lines.push(format!("expects    {fact}={}", escape(value)));
@@ -214,6 +218,10 @@ impl Dossier {
     fn about_process(&self) -> Vec<String> {
         let (job, process) = (&self.job, self.job.process());
         let mut lines = Vec::new();
+        if let Some(git) = job.spec.git() {
+            lines.push(format!("brings     {}, before it begins", escape(&git.url)));
+            lines.push(format!("commit     {}", escape(&git.commit)));
+        }
         if let Some(cwd) = process.cwd {
             lines.push(format!("directory  {}", escape(cwd)));
         }
@@ -306,8 +314,13 @@ fn about_terms(terms: &Terms) -> Vec<String> {
 
 fn about_fetch(fetch: &Fetch) -> Vec<String> {
     let or_own = |who: &Option<String>| who.as_deref().map_or("the profile's user".to_owned(), escape);
+    let from = match &fetch.url {
+        Some(url) => format!("from       {}", escape(url.as_str())),
+        None => "from       the hub".to_owned(),
+    };
     vec![
         format!("puts       {}", escape(&fetch.to)),
+        from,
         format!("content    {} bytes, {}", fetch.size, fetch.sha256),
         format!("mode       {}", escape(&fetch.mode)),
         format!("owner      {}", or_own(&fetch.owner)),
@@ -332,7 +345,7 @@ fn about_workspace(workspace: &Workspace) -> Vec<String> {
     let mut lines = vec![format!("workspace  {} {name}", workspace.operation.as_str())];
     lines.extend(snapshot.map(|name| format!("snapshot   {name}")));
     if let Some(git) = &workspace.git {
-        lines.push(format!("clones     {}", escape(&git.url)));
+        lines.push(format!("brings     {}", escape(&git.url)));
         lines.push(format!("commit     {}", escape(&git.commit)));
     }
     if let Some(diff) = &workspace.diff {
@@ -375,35 +388,4 @@ pub(crate) fn shown(text: &str) -> Vec<String> {
         format!("  | {}{end}", escape(line))
     }));
     lines
-}
-
-/// What holds for the node that a document names; where it names none of them, the last refusal of all.
-fn its_node<T>(
-    nodes: &[Node],
-    wire: &str,
-    check: impl Fn(&Node) -> std::result::Result<T, Refusal>,
-) -> std::result::Result<T, Refusal> {
-    // Signatures are looked at once for each document, however many nodes there are.
-    if let Some(node) = claimed(wire).and_then(|id| nodes.iter().find(|n| *n.id() == id)) {
-        return check(node);
-    }
-    let mut last = Refusal::plain(Code::NodeUnknown);
-    for node in nodes {
-        match check(node) {
-            Ok(value) => return Ok(value),
-            Err(refusal) => last = refusal,
-        }
-    }
-    Err(last)
-}
-
-/// The node that a document says it is of; nothing of it is verified.
-fn claimed(wire: &str) -> Option<NodeId> {
-    #[derive(serde::Deserialize)]
-    struct Claim {
-        node_id: NodeId,
-    }
-    let envelope = Envelope::parse(wire.as_bytes(), limits::ENVELOPE).ok()?;
-    let claim: Claim = serde_json::from_slice(&envelope.payload).ok()?;
-    Some(claim.node_id)
 }

@@ -4,21 +4,23 @@
 //! and shown as assumed: a bare name is taken to be below the first directory of the profile's path that has it
 //! here, and not writable.
 
+mod job;
+
 use lictor_client::{Hub, TrustStore};
 use lictor_policy::evaluate::{Outcome, Question, Verdict, evaluate};
-use lictor_policy::facts::{Facts, ProgramFacts};
+use lictor_policy::facts::Facts;
 use lictor_policy::{Law, NodeContext};
-use lictor_proto::Digest;
-use lictor_proto::doc::{Collect, Exec, Fetch, Job, Script, SecretUse, Spec, Stdin};
-use lictor_proto::{Name, NodeId, Timestamp};
+use lictor_proto::code::{Code, Refusal};
+use lictor_proto::doc::OpenGate;
+use lictor_proto::{Digest, Timestamp};
 use lictor_trust::LawFiles;
 use lictor_trust::directory::Node;
-use lictor_trust::profiles::Profile;
 use serde_json::{Value, json};
 
-use crate::args::{Explain, UsedSecret};
+use self::job::{PREDICTION, assume, job};
+use crate::args::Explain;
 use crate::commands::approvals::gate_text;
-use crate::commands::{org, work};
+use crate::commands::org;
 use crate::escape::{command_line, escape};
 use crate::exit::{self, Status};
 use crate::failure::{Doing as _, Failure, Result};
@@ -42,7 +44,7 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result {
     let question = Question {
         files: &files,
         job: &job,
-        job_digest: Digest::of(b"prediction"),
+        job_digest: Digest::of(PREDICTION),
         node: &context,
         facts: &facts,
         approvals: &[],
@@ -56,8 +58,8 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result {
         verdict: &verdict,
     };
     session.out.either(&told.json(), || told.text())?;
-    Ok(match verdict.outcome {
-        Outcome::Deny(_) => Status(exit::DENIED),
+    Ok(match told.outcome().0 {
+        "deny" => Status(exit::DENIED),
         _ => Status::OK,
     })
 }
@@ -96,7 +98,19 @@ struct Told<'a> {
 impl Told<'_> {
     /// The prediction in a word, and why it is not simply allowed.
     fn outcome(&self) -> (&'static str, Vec<String>) {
+        let gated = |gates: &[OpenGate]| {
+            let why = Refusal::plain(Code::ScheduleGated);
+            let why = format!("[{}] {}", why.code, escape(&why.message));
+            (
+                "deny",
+                std::iter::once(why).chain(gates.iter().map(gate_text)).collect(),
+            )
+        };
         match &self.verdict.outcome {
+            // Nobody stands by a firing: what others would have to sign for is refused.
+            Outcome::BreakGlass(gates) | Outcome::Ask(gates) if self.question.job.fired().is_some() => {
+                gated(gates)
+            }
             Outcome::Permit => ("allow", Vec::new()),
             Outcome::BreakGlass(gates) => ("allow by break-glass", gates.iter().map(gate_text).collect()),
             Outcome::Ask(gates) => ("ask", gates.iter().map(gate_text).collect()),
@@ -114,20 +128,27 @@ impl Told<'_> {
         json!({
             "prediction": word, "action": self.verdict.action, "why_opaque": self.verdict.why_opaque, "rules": rules,
             "why": why, "assumed_facts": self.question.facts, "node": self.question.node.name,
-            "operator": self.question.job.operator, "bundle_version": self.question.files.meta.version,
+            "nodes": self.question.job.nodes.len(), "operator": self.question.job.operator, "scheduled": self.question.job.fired().is_some(),
+            "bundle_version": self.question.files.meta.version,
         })
     }
 
     fn text(&self) -> String {
         let (word, why) = self.outcome();
         let (job, facts) = (self.question.job, self.question.facts);
+        let by = if job.fired().is_some() {
+            " by a schedule"
+        } else {
+            ""
+        };
         let mut lines = vec![
             format!("prediction: {word} (only the node's own verdict counts)"),
             format!(
-                "  {} asks for {} on {} in {}",
-                job.operator, self.verdict.action, self.question.node.name, job.profile
+                "  {} asks for {}{} on {} in {}",
+                job.operator, self.verdict.action, by, self.question.node.name, job.profile
             ),
             format!("  command: {}", command_line(&job.spec.words())),
+            format!("  nodes: {}", job.nodes.len()),
             format!("  assumed: the program is {}", escape(&facts.program.path)),
         ];
         lines.extend(
@@ -145,117 +166,5 @@ impl Told<'_> {
             lines.push(format!("  decided by: {}{place}", escape(id)));
         }
         lines.join("\n")
-    }
-}
-
-fn job(session: &Session, args: &Explain, operator: &Name, (node, law): (&NodeId, &LawFiles)) -> Result<Job> {
-    let now = Timestamp::now();
-    let spec = spec(args, law)?;
-    Ok(Job {
-        tag: Default::default(),
-        org: session.config.org.clone(),
-        operator: operator.clone(),
-        nonce: vec![0; 16],
-        nodes: vec![node.clone()],
-        kind: spec.kind(),
-        spec,
-        profile: args.profile.clone(),
-        stdin: Stdin::NONE,
-        secrets: assumed(&args.secrets),
-        after: Default::default(),
-        expect: Default::default(),
-        output_to: Default::default(),
-        reason: String::new(),
-        retry_of: None,
-        min_bundle: 1,
-        issued_at: now,
-        not_before: now,
-        expires_at: now.plus(std::time::Duration::from_secs(300)),
-        origin: Default::default(),
-    })
-}
-
-fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
-    let (env, terms) = (args.env.iter().cloned().collect(), args.terms.of_job());
-    Ok(match (&args.fetch, &args.collect) {
-        (Some(to), _) => Spec::Fetch(Fetch {
-            to: to.clone(),
-            sha256: Digest::of(b"prediction"),
-            size: args.size,
-            mode: args.mode.clone(),
-            owner: None,
-            group: None,
-            replace: false,
-            timeout_ms: None,
-            sandbox: None,
-        }),
-        (None, Some(from)) => Spec::Collect(Collect::new(from.clone(), args.size)),
-        (None, None) => match work::of(&args.what(), || Ok(law.clone()))? {
-            Spec::Exec(exec) => Spec::Exec(Exec { env, terms, ..exec }),
-            Spec::Script(script) => Spec::Script(Script { env, terms, ..script }),
-            other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,
-        },
-    })
-}
-
-/// The secrets of a job, as far as a prediction goes: no version and no value of any.
-fn assumed(named: &[UsedSecret]) -> Vec<SecretUse> {
-    let mut uses: Vec<SecretUse> = named
-        .iter()
-        .map(|used| SecretUse {
-            name: used.name.clone(),
-            version: 1,
-            digest: Digest::of(b"prediction"),
-            delivery: used.delivery,
-        })
-        .collect();
-    uses.sort_by(|a, b| a.name.cmp(&b.name));
-    uses
-}
-
-fn assume(name: &Name, profile: &Profile, spec: &Spec) -> Facts {
-    let program = match spec {
-        Spec::Exec(exec) => exec.argv.first().cloned().unwrap_or_default(),
-        Spec::Script(script) => script.interpreter.to_string(),
-        Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_) => "lictor".to_owned(),
-    };
-    let path = if program.contains('/') {
-        program
-    } else {
-        let here = profile.path.iter().map(|d| format!("{d}/{program}"));
-        here.into_iter()
-            .find(|p| std::path::Path::new(p).exists())
-            .unwrap_or_else(|| format!("/usr/bin/{program}"))
-    };
-    let canonical = std::fs::canonicalize(&path)
-        .ok()
-        .and_then(|p| p.to_str().map(str::to_owned));
-    let content = std::fs::read(&path).unwrap_or_default();
-    let names = profile
-        .variables()
-        .chain(spec.process().env.keys().map(String::as_str));
-    let mut env_names: Vec<String> = names.map(str::to_owned).collect();
-    env_names.sort();
-    env_names.dedup();
-    Facts {
-        program: ProgramFacts {
-            path: canonical.unwrap_or(path),
-            sha256: Digest::of(&content),
-            writable: false,
-        },
-        interpreters: Vec::new(),
-        env_names,
-        network: profile.network_word().to_owned(),
-        profile: name.clone(),
-        profile_digest: profile.digest(),
-        backend: profile.backend.preferred().as_str().to_owned(),
-        namespaced: profile.backend.preferred().is_namespaced(),
-        rootfs: profile.rootfs,
-        rootfs_index: None,
-        run_as_uid: 0,
-        run_as_gid: None,
-        run_as_groups: Vec::new(),
-        cwd: profile.cwd.clone().unwrap_or_else(|| "/workspace".to_owned()),
-        secrets: Vec::new(),
     }
 }

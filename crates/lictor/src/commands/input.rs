@@ -29,7 +29,10 @@ impl Input {
     /// # Errors
     /// When it can be neither; then nobody signs.
     pub(crate) async fn of(hub: &Hub, (id, job): (&JobId, &Job), held: Option<&Path>) -> Result<Self> {
-        match (job.input(), held) {
+        let fetched = job.download().map(|(_, content)| content);
+        match (job.input().or(fetched), held) {
+            // The URL, digest and size are shown; the hub has nothing of it.
+            (Some(_), None) if fetched.is_some() => Ok(Self::None),
             (None, None) => Ok(Self::None),
             (None, Some(_)) => Err(Failure::new("this job brings nothing").hint("Leave --input out.")),
             (Some(input), Some(path)) => is_held(input, path),

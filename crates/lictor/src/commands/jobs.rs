@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use lictor_client::Hub;
 use lictor_proto::api::{ExecutionState, ExecutionView, JobView, Page};
 use lictor_proto::doc::{Exit, Receipt};
-use lictor_proto::{Code, JobId};
+use lictor_proto::{Code, JobId, NodeId};
 use serde_json::json;
 
 use crate::args::{JobRef, JobsList};
 use crate::commands::approvals::gate_text;
-use crate::commands::dossier::Dossier;
+use crate::commands::dossier::{Dossier, Unproven};
 use crate::commands::result::word;
 use crate::commands::{attempts, limits};
 use crate::escape::{command_line, escape};
@@ -24,10 +25,7 @@ pub(crate) async fn list(session: &Session, args: &JobsList) -> Result {
     let mut cursor: Option<String> = None;
     let state = args.queued.then_some(ExecutionState::Queued);
     let node = match &args.node {
-        Some(text) => {
-            let mut store = session.fresh_trust(&hub).await?;
-            Some(session.node(&mut store, &hub, text).await?.id().clone())
-        }
+        Some(text) => Some(listed(session, &hub, text).await?),
         None => None,
     };
     let wanted = args.limit as usize;
@@ -49,6 +47,16 @@ pub(crate) async fn list(session: &Session, args: &JobsList) -> Result {
         table(&["job", "state", "node", "operator", "created", "command"], &rows)
     })?;
     Ok(Status::OK)
+}
+
+/// A node whose list is wanted. An id is taken as it is, also one that nothing proves any more: what was left for a machine
+/// that was revoked can be looked for.
+pub(crate) async fn listed(session: &Session, hub: &Hub, text: &str) -> Result<NodeId> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let mut store = session.fresh_trust(hub).await?;
+    Ok(session.node(&mut store, hub, text).await?.id().clone())
 }
 
 /// Where the hub says that it stands.
@@ -120,6 +128,7 @@ pub(crate) async fn show(session: &Session, args: &JobRef) -> Result {
         "job_id": args.id,
         "digest": dossier.job.digest(),
         "executions": view.executions,
+        "unproven": dossier.unproven.iter().map(Unproven::json).collect::<Vec<_>>(),
         "asks": dossier.asks.iter().map(|a| a.doc()).collect::<Vec<_>>(),
         "approvals": dossier.approvals.iter().map(|a| a.doc()).collect::<Vec<_>>(),
         "releases": dossier.releases.iter().map(|r| r.doc()).collect::<Vec<_>>(),

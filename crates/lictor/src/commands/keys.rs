@@ -28,7 +28,7 @@ struct KeyView {
 pub(crate) fn run(home: &Home, keys: &Keys, out: Out) -> Result {
     match &keys.command {
         KeysCommand::New(new) => make(home, new, out)?,
-        KeysCommand::List => list(home, out)?,
+        KeysCommand::Ls => list(home, out)?,
         KeysCommand::Show { name } => {
             let view = look(home, name)?;
             out.either(&view, || {
@@ -98,7 +98,7 @@ pub(crate) fn load(home: &Home, name: &Name) -> Result<SecretKey> {
     let failed = |e: &keyfile::KeyFileError| {
         Failure::new(format!("could not read key {name}"))
             .because(e)
-            .hint("`lictor keys list` shows the keys of this home; `lictor keys new` makes one.")
+            .hint("`lictor keys ls` shows the keys of this home; `lictor keys new` makes one.")
     };
     match keyfile::load(&path, None) {
         Err(keyfile::KeyFileError::PassphraseNeeded(_)) => {
@@ -114,7 +114,7 @@ fn look(home: &Home, name: &Name) -> Result<KeyView> {
     let encrypted = keyfile::is_encrypted(&path).map_err(|e| {
         Failure::new(format!("there is no key {name}"))
             .because(&e)
-            .hint("`lictor keys list` shows the keys of this home.")
+            .hint("`lictor keys ls` shows the keys of this home.")
     })?;
     let line = line(home, name, encrypted)?;
     Ok(KeyView {

@@ -7,6 +7,7 @@ use crate::args::Follow;
 use crate::commands::dossier::Dossier;
 use crate::commands::fleet::{FleetUntil, FleetWatch};
 use crate::commands::watch::{Shows, Until, Watch};
+use crate::exit::{self, Status};
 use crate::failure::Result;
 use crate::session::{Session, failed};
 
@@ -16,7 +17,11 @@ pub(crate) async fn run(session: &Session, args: &Follow) -> Result {
     let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
     dossier.all_hold()?;
     let unread = |e| failed(&format!("read the output of job {}", args.id), &e);
-    if args.node.is_none() && dossier.nodes.len() > 1 {
+    let all = args.node.is_none();
+    if all {
+        dossier.tell_unproven(session.out);
+    }
+    if all && dossier.job.nodes.len() > 1 && !dossier.nodes.is_empty() {
         let from_start = |n: &lictor_trust::directory::Node| FollowNode {
             node_id: n.id().clone(),
             from: 0,
@@ -36,7 +41,13 @@ pub(crate) async fn run(session: &Session, args: &Follow) -> Result {
                 FleetUntil::Now
             },
         };
-        return watch.run(stream.map_err(unread)?).await;
+        let status = watch.run(stream.map_err(unread)?).await?;
+        // Of those that were left out nothing proves how it ended.
+        let is_proven = dossier.unproven.is_empty() || !args.follow;
+        return Ok(match status {
+            Status::OK if !is_proven => Status(exit::OWN_ERROR),
+            status => status,
+        });
     }
     let node = dossier.node(args.node.as_deref())?;
     let stream = if args.follow {

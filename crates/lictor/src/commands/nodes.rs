@@ -19,7 +19,7 @@ use crate::session::{Session, failed};
 pub(crate) async fn run(session: &Session, args: &Nodes) -> Result {
     let hub = session.hub()?;
     match &args.command {
-        None | Some(NodesCommand::List) => list(session, &hub).await,
+        None | Some(NodesCommand::Ls) => list(session, &hub).await,
         Some(NodesCommand::Grant(grant)) => make_grant(session, &hub, grant).await,
     }
 }

@@ -54,12 +54,16 @@ async fn of_job(session: &Session, id: &JobId) -> Result {
         let mut receipts = dossier.receipts.iter();
         !receipts.any(|r| r.node_id == *n.id())
     });
-    let without: Vec<String> = without.map(|n| n.name().to_string()).collect();
+    let without = without.map(|n| n.name().to_string());
+    let unproven = dossier.unproven.iter().map(|u| u.id.to_string());
+    let without: Vec<String> = without.chain(unproven).collect();
     if without.is_empty() {
         return Ok(Status::OK);
     }
     let what = format!("there is no receipt of {} for job {id}", without.join(", "));
-    Err(Failure::new(what).code(Code::Unconfirmed))
+    let failure = Failure::new(what).code(Code::Unconfirmed);
+    let unproven = dossier.unproven.iter();
+    Err(unproven.fold(failure, |failure, u| failure.why(u.text())))
 }
 
 /// The receipt as its node signed it: `receipt verify FILE` reads it again, here or elsewhere.

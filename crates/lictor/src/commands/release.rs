@@ -32,7 +32,10 @@ pub(crate) async fn run(session: &Session, args: &Release) -> Result {
     let mut wanted = args.nodes.clone();
     if !args.batch.is_empty() {
         let of_batch = rollout::nodes_of(&hub, &args.id, &args.batch).await?;
-        wanted.extend(of_batch.iter().map(NodeId::to_string));
+        // A batch may have nodes that were revoked since; who names one is told.
+        let proven = of_batch.iter().filter(|id| !dossier.is_unproven(id));
+        wanted.extend(proven.map(NodeId::to_string));
+        dossier.tell_unproven(session.out);
     }
     let nodes = dossier.named(&wanted)?;
     let operator = args.operator.as_ref().unwrap_or(&session.config.operator);
@@ -52,7 +55,7 @@ pub(crate) async fn run(session: &Session, args: &Release) -> Result {
         session.out.line(format!(
             "\n{operator} releases it on {} of its {} nodes: {}",
             nodes.len(),
-            dossier.nodes.len(),
+            dossier.job.nodes.len(),
             names.join(", ")
         ))?;
         if !args.yes {

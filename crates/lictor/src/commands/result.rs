@@ -1,7 +1,7 @@
 //! The last line of `lictor run --json`: how it ended. These names are kept.
 
 use lictor_client::{Confirmed, Unconfirmed};
-use lictor_proto::doc::{Exit, LimitHit, Outcome, UsedSandbox};
+use lictor_proto::doc::{Artifact, Exit, LimitHit, Outcome, UsedSandbox};
 use lictor_proto::egress::Totals;
 use lictor_proto::{Code, JobId, Timestamp};
 use serde::Serialize;
@@ -34,6 +34,8 @@ pub(crate) struct ResultLine {
     pub(crate) written_bytes: Option<u64>,
     /// Limits that made a difference: `wall_time`, `output`, `memory`, `pids`, `cpu`, `disk`; `null` when nobody knows.
     pub(crate) limits_hit: Option<Vec<LimitHit>>,
+    /// Files that it put on the node, or what it brought (`path`, `size`, `sha256`); `null` when nobody knows.
+    pub(crate) artifacts: Option<Vec<Artifact>>,
     /// The backend that it really ran in.
     pub(crate) sandbox: Option<String>,
     /// Who made its container, where several could have: by its name in `container_engine`.
@@ -84,6 +86,7 @@ impl ResultLine {
             read_bytes: r.usage.and_then(|u| u.read_bytes),
             written_bytes: r.usage.and_then(|u| u.written_bytes),
             limits_hit: Some(r.limits_hit.clone()),
+            artifacts: Some(r.artifacts.clone()),
             sandbox: r.backend.as_ref().map(|b| b.name.clone()),
             engine: r.backend.as_ref().and_then(|b| b.engine.clone()),
             egress: r.egress,
@@ -120,6 +123,7 @@ impl ResultLine {
             read_bytes: None,
             written_bytes: None,
             limits_hit: None,
+            artifacts: None,
             sandbox: None,
             engine: None,
             egress: None,

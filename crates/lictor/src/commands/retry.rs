@@ -5,16 +5,16 @@
 
 use lictor_client::{Hub, JobOptions, Signer, TrustStore};
 use lictor_proto::NodeId;
-use lictor_proto::doc::{Job, Outcome, SecretUse};
+use lictor_proto::doc::{Job, Operation, Outcome, SecretUse, Spec};
 use lictor_trust::directory::Node;
 
 use crate::args::{Retry, UsedSecret};
-use crate::commands::confirm;
+use crate::commands::choice::Choice;
 use crate::commands::dossier::Dossier;
-use crate::commands::fleet::FleetUntil;
-use crate::commands::run::{Submitted, detach};
+use crate::commands::run::{How, Submitted, VALID, until};
+use crate::commands::{confirm, rollout};
 use crate::failure::{Failure, Result};
-use crate::session::{Session, failed};
+use crate::session::Session;
 
 pub(crate) async fn run(session: &Session, args: &Retry) -> Result {
     let hub = session.hub()?;
@@ -22,48 +22,75 @@ pub(crate) async fn run(session: &Session, args: &Retry) -> Result {
     let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
     dossier.all_hold()?;
     dossier.shows_all()?;
-    let nodes = again(session, &dossier, args.failed)?;
+    let old = &dossier.job;
+    is_shown(&old.spec)?;
+    let mut choice = Choice::of(again(session, &dossier, args.failed)?, old.expect.clone());
+    let plan = rollout::plan(&args.spread, &[], &mut choice);
+    if args.dry_run {
+        return choice.preview(session, &hub, plan.as_ref()).await;
+    }
     let out = session.out;
-    if dossier.job.operator != session.config.operator && !args.yes {
+    if old.operator == session.config.operator || args.yes {
+        choice.agreed(session, args.yes)?;
+    } else {
         out.line(dossier.describe())?;
+        let names: Vec<_> = choice.nodes.iter().map(|n| n.name().as_str()).collect();
+        out.line(format!("again on {} nodes: {}", names.len(), names.join(", ")))?;
         confirm::signing("It is another operator's job: look at it with `lictor job ID`, then use --yes.")?;
     }
     let key = session.key(None)?;
-    let old = &dossier.job;
-    let secrets = secrets(session, (&hub, &store), old, &nodes).await?;
+    let valid = rollout::valid(args.valid, VALID, &args.spread, &store)?;
     let options = JobOptions {
-        nodes: nodes.iter().map(|n| n.id().clone()).collect(),
-        profile: old.profile.clone(),
         stdin: old.stdin.clone(),
-        reason: old.reason.clone(),
-        valid: args.valid,
         retry_of: Some(old.digest()),
-        after: Vec::new(),
-        expect: old.expect.clone(),
-        secrets,
+        secrets: secrets(session, (&hub, &store), old, &choice.nodes).await?,
+        ..choice.job(&old.profile, valid, &old.reason)
     };
     let job = Signer::new(store.trust(), &session.config.operator, &key)
         .job(old.spec.clone(), options)
         .map_err(|r| Failure::refused("could not sign the job", &r))?;
-    if args.detach {
-        return detach(session, &hub, &job).await;
-    }
     out.progress(format!(
         "{} tries it again on {} nodes",
         job.job_id(),
-        nodes.len()
+        choice.nodes.len()
     ));
-    let stream = hub.submit_attached(&job.wire).await;
-    let stream = stream.map_err(|e| failed("submit the job", &e))?;
     let submitted = Submitted {
         session,
         hub: &hub,
         store: &store,
         key: &key,
-        nodes: &nodes,
+        nodes: &choice.nodes,
         job: job.digest,
     };
-    submitted.watch(stream, FleetUntil::Present).await
+    let how = How {
+        plan,
+        detach: args.detach,
+        until: until(args.wait),
+    };
+    submitted.send(&job, how).await
+}
+
+/// That its output is for people. What a job brings from a node goes where the command says that asked for it, and a job does
+/// not: that place is on the machine of whoever asked.
+fn is_shown(spec: &Spec) -> Result<()> {
+    let again = match spec {
+        Spec::Exec(_) | Spec::Script(_) | Spec::Fetch(_) => return Ok(()),
+        Spec::Collect(_) => "lictor cp NODE:/path PLACE",
+        Spec::Workspace(w) => match w.operation {
+            Operation::List => "lictor workspace ls NODE",
+            Operation::Show => "lictor workspace show NODE NAME",
+            Operation::Diff => "lictor workspace diff NODE NAME",
+            Operation::Clone
+            | Operation::Fetch
+            | Operation::Snapshot
+            | Operation::Restore
+            | Operation::Remove => return Ok(()),
+        },
+    };
+    Err(
+        Failure::new("nothing was signed: what this job brings is for the command that asked for it")
+            .hint(format!("Ask for it again: {again}.")),
+    )
 }
 
 /// The secrets of the same names, each in the version that is the newest now: a value that was changed since is not used again.
@@ -100,13 +127,14 @@ fn again(session: &Session, dossier: &Dossier, failed: bool) -> Result<Vec<Node>
         Outcome::Failed | Outcome::TimedOut | Outcome::Interrupted => true,
         Outcome::Canceled | Outcome::Denied | Outcome::Expired => !failed,
     };
-    let unproven: Vec<_> = dossier
+    dossier.tell_unproven(session.out);
+    let without: Vec<_> = dossier
         .nodes
         .iter()
         .filter(|n| outcome(n.id()).is_none())
         .collect();
-    if !unproven.is_empty() {
-        let names: Vec<_> = unproven.iter().map(|n| n.name().as_str()).collect();
+    if !without.is_empty() {
+        let names: Vec<_> = without.iter().map(|n| n.name().as_str()).collect();
         let text = "left out, since no receipt says how it ended, and it may still run";
         session.out.note(format!("{text}: {}", names.join(", ")));
     }

@@ -6,16 +6,15 @@
 use std::time::Duration;
 
 use lictor_client::rollout::{Share, batches, order};
-use lictor_client::{Hub, SignedDoc, TrustStore};
+use lictor_client::{Hub, SignedDoc, Target, TrustStore};
 use lictor_proto::api::{
     ExecutionState, FollowNode, JobView, NewRollout, RolloutPlan, RolloutState, RolloutView,
 };
 use lictor_proto::{JobId, NodeId, Timestamp};
-use lictor_trust::SecretKey;
 use lictor_trust::directory::Node;
 use serde_json::json;
 
-use crate::args::{JobRef, Rollout, RolloutCommand, Run, Spread, Targets};
+use crate::args::{JobRef, Rollout, RolloutCommand, Spread};
 use crate::commands::choice::Choice;
 use crate::commands::fleet::FleetUntil;
 use crate::commands::run::{Submitted, said_submitted};
@@ -25,24 +24,22 @@ use crate::failure::{Failure, Result};
 use crate::out::table;
 use crate::session::{Session, failed};
 
-/// How long a job may wait before it starts, where nobody says.
-const VALID: Duration = Duration::from_secs(300);
-/// The same of a rollout.
+/// How long a rollout may take, where nobody says.
 const VALID_ROLLOUT: Duration = Duration::from_secs(3600);
 
 impl Spread {
     /// Whether it was asked for.
-    fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         !self.batch.is_empty() || self.concurrency.is_some() || self.max_failures.is_some()
     }
 }
 
 /// How the job is to be spread, if that was asked for; puts the nodes in the order in which they begin.
-pub(crate) fn plan(spread: &Spread, targets: &Targets, choice: &mut Choice) -> Option<RolloutPlan> {
+pub(crate) fn plan(spread: &Spread, targets: &[Target], choice: &mut Choice) -> Option<RolloutPlan> {
     if !spread.is_wanted() {
         return None;
     }
-    order(&mut choice.nodes, &targets.targets);
+    order(&mut choice.nodes, targets);
     let ids: Vec<NodeId> = choice.nodes.iter().map(|n| n.id().clone()).collect();
     let most = spread.max_failures.unwrap_or(Share::Count(1)).of(ids.len());
     Some(RolloutPlan {
@@ -55,18 +52,24 @@ pub(crate) fn plan(spread: &Spread, targets: &Targets, choice: &mut Choice) -> O
     })
 }
 
-/// How long the job is valid: a rollout takes its time, as much as the law allows.
-pub(crate) fn valid(args: &Run, store: &TrustStore) -> Result<Duration> {
-    let valid = match (args.valid, args.spread.is_wanted()) {
+/// How long the job is valid: as long as is said, or `alone` where it is no rollout; a rollout takes its time, as much as
+/// the law allows.
+pub(crate) fn valid(
+    said: Option<Duration>,
+    alone: Duration,
+    spread: &Spread,
+    store: &TrustStore,
+) -> Result<Duration> {
+    let valid = match (said, spread.is_wanted()) {
         (Some(valid), _) => valid,
-        (None, false) => VALID,
+        (None, false) => alone,
         (None, true) => {
             let law = store.trust().law(Timestamp::now());
             let law = law.map_err(|r| Failure::refused("the pinned law is not in force", &r))?;
-            VALID_ROLLOUT.min(law.fleet.max_job_validity)
+            VALID_ROLLOUT.max(alone).min(law.fleet.max_job_validity)
         }
     };
-    if args.spread.pause.is_some_and(|pause| pause >= valid) {
+    if spread.pause.is_some_and(|pause| pause >= valid) {
         return Err(
             Failure::new("the job would have expired before the pause is over")
                 .why(format!("it is valid for {valid:?}"))
@@ -85,12 +88,11 @@ pub(crate) struct Begun<'a> {
 
 /// Hands in a job with its plan.
 pub(crate) async fn submit<'a>(
-    session: &'a Session,
-    (hub, store): (&'a Hub, &'a TrustStore),
-    key: &'a SecretKey,
-    (nodes, job): (&'a [Node], &'a SignedDoc),
+    submitted: Submitted<'a>,
+    job: &'a SignedDoc,
     plan: RolloutPlan,
 ) -> Result<Begun<'a>> {
+    let (session, hub) = (submitted.session, submitted.hub);
     session.out.progress(format!("{} batches", plan.batches.len()));
     let new = NewRollout {
         job: job.wire.clone(),
@@ -98,14 +100,6 @@ pub(crate) async fn submit<'a>(
     };
     let view = hub.submit_rollout(&new).await;
     let view = view.map_err(|e| failed("submit the rollout", &e))?;
-    let submitted = Submitted {
-        session,
-        hub,
-        store,
-        key,
-        nodes,
-        job: job.digest,
-    };
     Ok(Begun { submitted, job, view })
 }
 

@@ -1,12 +1,13 @@
 //! `lictor run`: signs a job for one node or several, submits it, and follows it to its verified end.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lictor_client::{Error, Expected, FrameStream, Hub, JobOptions, SignedDoc, Signer, TrustStore};
-use lictor_proto::api::JobView;
+use lictor_proto::api::{JobView, RolloutPlan};
 use lictor_proto::doc::{SecretUse, Spec, Stdin};
-use lictor_proto::{Code, Digest, limits};
+use lictor_proto::{Code, Digest, JobId, limits};
 use lictor_trust::SecretKey;
 use lictor_trust::directory::Node;
 use serde_json::json;
@@ -23,42 +24,40 @@ use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::session::{Session, failed};
 
+/// How long a job may wait before it starts, where nobody says.
+pub(crate) const VALID: Duration = Duration::from_secs(300);
+
 pub(crate) async fn run(session: &Session, args: &Run) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
     let mut choice = choice::nodes(session, &mut store, &hub, &args.targets).await?;
-    let plan = rollout::plan(&args.spread, &args.targets, &mut choice);
+    let plan = rollout::plan(&args.spread, &args.targets.targets, &mut choice);
     if args.dry_run {
         return choice.preview(session, &hub, plan.as_ref()).await;
     }
     choice.agreed(session, args.yes)?;
     let key = session.key(args.key.as_ref())?;
-    if args.stdin && args.what.script.as_deref() == Some("-") {
-        return Err(
-            Failure::new("standard input is the script, or what it reads, not both")
-                .hint("Put the script into a file: --script FILE --stdin."),
-        );
-    }
-    let stdin = if args.stdin { Some(read_stdin()?) } else { None };
-    if let Some(content) = &stdin {
-        let Stdin::Bytes(described) = Stdin::bytes(content) else {
-            return Err(Failure::new("standard input has no digest"));
-        };
-        hub.put_blob(&described.sha256, content.clone())
-            .await
-            .map_err(|e| failed("send standard input", &e))?;
-    }
+    let stdin = brought(&hub, args).await?;
     let spec = spec(&store, args)?;
-    let after = former(session, &hub, &mut store, args).await?;
+    let after = former(session, &hub, &mut store, &args.after).await?;
     let mut secrets = super::secrets::uses(session, (&hub, &store), &args.secrets, &choice.nodes).await?;
     let work = (&spec, stdin.as_deref(), secrets.as_slice(), after.as_slice());
     let mut job = sign(session, &store, &key, &choice, args, work)?;
-    if let Some(plan) = plan {
-        let submitted = rollout::submit(session, (&hub, &store), &key, (&choice.nodes, &job), plan);
-        return submitted.await?.follow(args.detach, until(args.wait)).await;
-    }
-    if args.detach {
-        return detach(session, &hub, &job).await;
+    let how = How {
+        plan,
+        detach: args.detach,
+        until: until(args.wait),
+    };
+    if how.plan.is_some() || how.detach {
+        let submitted = Submitted {
+            session,
+            hub: &hub,
+            store: &store,
+            key: &key,
+            nodes: &choice.nodes,
+            job: job.digest,
+        };
+        return submitted.send(&job, how).await;
     }
     let stream = match hub.submit_attached(&job.wire).await {
         // A machine may have been enrolled anew since this home last looked.
@@ -81,19 +80,45 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result {
         nodes: &choice.nodes,
         job: job.digest,
     };
-    submitted.watch(stream, until(args.wait)).await
+    submitted.watch(stream, how.until).await
+}
+
+/// Standard input, where it is to go along; the hub has it then.
+async fn brought(hub: &Hub, args: &Run) -> Result<Option<Bytes>> {
+    if !args.stdin {
+        return Ok(None);
+    }
+    if args.what.script.as_deref() == Some("-") {
+        return Err(
+            Failure::new("standard input is the script, or what it reads, not both")
+                .hint("Put the script into a file: --script FILE --stdin."),
+        );
+    }
+    let content = read_stdin()?;
+    let Stdin::Bytes(described) = Stdin::bytes(&content) else {
+        return Err(Failure::new("standard input has no digest"));
+    };
+    let stored = hub.put_blob(&described.sha256, content.clone()).await;
+    stored.map_err(|e| failed("send standard input", &e))?;
+    Ok(Some(content))
 }
 
 /// The jobs that it comes after: each fetched and verified, since what is signed is all of a digest, and an id is a part.
-async fn former(session: &Session, hub: &Hub, store: &mut TrustStore, args: &Run) -> Result<Vec<Digest>> {
-    let mut digests = Vec::with_capacity(args.after.len());
-    for id in &args.after {
+pub(crate) async fn former(
+    session: &Session,
+    hub: &Hub,
+    store: &mut TrustStore,
+    ids: &[JobId],
+) -> Result<Vec<Digest>> {
+    let mut digests = Vec::with_capacity(ids.len());
+    for id in ids {
         digests.push(Dossier::fetch(session, hub, store, id).await?.job.digest());
     }
     Ok(digests)
 }
 
-fn until(wait: bool) -> FleetUntil {
+/// How far a job is followed that was just handed in.
+pub(crate) fn until(wait: bool) -> FleetUntil {
     if wait {
         FleetUntil::All
     } else {
@@ -101,7 +126,16 @@ fn until(wait: bool) -> FleetUntil {
     }
 }
 
-/// A job that somebody has just handed in.
+/// How a job goes off.
+pub(crate) struct How {
+    /// Batch by batch, in place of all at once.
+    pub(crate) plan: Option<RolloutPlan>,
+    /// Left to itself once its id has been printed.
+    pub(crate) detach: bool,
+    pub(crate) until: FleetUntil,
+}
+
+/// A job that somebody hands in.
 pub(crate) struct Submitted<'a> {
     pub(crate) session: &'a Session,
     pub(crate) hub: &'a Hub,
@@ -112,6 +146,20 @@ pub(crate) struct Submitted<'a> {
 }
 
 impl Submitted<'_> {
+    /// Hands it in, and follows it as far as was asked.
+    pub(crate) async fn send(self, job: &SignedDoc, how: How) -> Result {
+        if let Some(plan) = how.plan {
+            let begun = rollout::submit(self, job, plan).await?;
+            return begun.follow(how.detach, how.until).await;
+        }
+        if how.detach {
+            return detach(self.session, self.hub, job).await;
+        }
+        let stream = self.hub.submit_attached(&job.wire).await;
+        let stream = stream.map_err(|e| failed("submit the job", &e))?;
+        self.watch(stream, how.until).await
+    }
+
     /// Follows it to its verified end.
     pub(crate) async fn watch(&self, stream: FrameStream, until: FleetUntil) -> Result {
         let (session, hub, trust) = (self.session, self.hub, self.store.trust());
@@ -158,6 +206,7 @@ fn spec(store: &TrustStore, args: &Run) -> Result<Spec> {
         sandbox: args.sandbox.as_ref(),
         timeout: args.timeout,
         terms: args.terms.of_job(),
+        git: args.git.as_ref(),
     };
     let spec = work::of(&args.what, || work::pinned(store))?;
     Ok(work::under(spec, &terms))
@@ -171,23 +220,19 @@ fn sign(
     args: &Run,
     (spec, stdin, secrets, after): (&Spec, Option<&[u8]>, &[SecretUse], &[Digest]),
 ) -> Result<SignedDoc> {
+    let valid = rollout::valid(args.valid, VALID, &args.spread, store)?;
     let options = JobOptions {
-        nodes: choice.nodes.iter().map(|n| n.id().clone()).collect(),
-        profile: args.profile.clone(),
         stdin: stdin.map_or(Stdin::NONE, Stdin::bytes),
-        reason: args.reason.clone(),
-        valid: rollout::valid(args, store)?,
-        retry_of: None,
         after: after.to_vec(),
-        expect: choice.expect.clone(),
         secrets: secrets.to_vec(),
+        ..choice.job(&args.profile, valid, &args.reason)
     };
     Signer::new(store.trust(), &session.config.operator, key)
         .job(spec.clone(), options)
         .map_err(|r| Failure::refused("could not sign the job", &r))
 }
 
-pub(crate) async fn detach(session: &Session, hub: &Hub, job: &SignedDoc) -> Result {
+async fn detach(session: &Session, hub: &Hub, job: &SignedDoc) -> Result {
     let view = hub
         .submit(&job.wire)
         .await

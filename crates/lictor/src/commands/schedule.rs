@@ -9,7 +9,7 @@ use std::time::Duration;
 use lictor_client::{JobOptions, Recurrence, Signer, TrustStore};
 use lictor_proto::Timestamp;
 use lictor_proto::api::JobView;
-use lictor_proto::doc::{Missed, Stdin};
+use lictor_proto::doc::Missed;
 use lictor_proto::timetable::Timetable;
 use serde_json::json;
 
@@ -35,7 +35,8 @@ pub(crate) async fn run(session: &Session, args: &Schedule) -> Result {
             let end = Cancel {
                 reason: args.reason.clone(),
                 nodes: args.nodes.clone(),
-                id: args.id.clone(),
+                id: Some(args.id.clone()),
+                queued: false,
             };
             cancel::run(session, &end).await
         }
@@ -59,18 +60,12 @@ async fn add(session: &Session, args: &ScheduleAdd) -> Result {
         sandbox: args.sandbox.as_ref(),
         timeout: args.timeout,
         terms: args.terms.of_job(),
+        git: None,
     };
     let spec = work::under(work::of(&args.what, || work::pinned(&store))?, &terms);
     let options = JobOptions {
-        nodes: choice.nodes.iter().map(|n| n.id().clone()).collect(),
-        profile: args.profile.clone(),
-        stdin: Stdin::NONE,
-        reason: args.reason.clone(),
-        valid: args.until,
-        retry_of: None,
-        after: Vec::new(),
-        expect: choice.expect.clone(),
-        secrets: Vec::new(),
+        secrets: super::secrets::uses(session, (&hub, &store), &args.secrets, &choice.nodes).await?,
+        ..choice.job(&args.profile, args.until, &args.reason)
     };
     let when = Recurrence {
         cron: args.cron.clone(),
@@ -112,10 +107,7 @@ fn start_within(args: &ScheduleAdd, store: &TrustStore) -> Result<Duration> {
 async fn list(session: &Session, args: &ScheduleLs) -> Result {
     let hub = session.hub()?;
     let node = match &args.node {
-        Some(text) => {
-            let mut store = session.fresh_trust(&hub).await?;
-            Some(session.node(&mut store, &hub, text).await?.id().clone())
-        }
+        Some(text) => Some(jobs::listed(session, &hub, text).await?),
         None => None,
     };
     let wanted = args.limit as usize;

@@ -11,7 +11,7 @@ use lictor_trust::seal::Bound;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::args::{SecretSet, Secrets, SecretsCommand, Targets, UsedSecret};
+use crate::args::{Narrow, SecretSet, Secrets, SecretsCommand, Targets, UsedSecret};
 use crate::commands::choice;
 use crate::escape::escape;
 use crate::exit::Status;
@@ -35,9 +35,7 @@ async fn set(session: &Session, hub: &Hub, args: &SecretSet) -> Result {
     let targets = Targets {
         targets: args.nodes.clone(),
         all: args.all,
-        except: Vec::new(),
-        facts: Vec::new(),
-        skip_unproven: false,
+        narrow: Narrow::default(),
     };
     let nodes = choice::nodes(session, &mut store, hub, &targets).await?.nodes;
     let key = session.key(args.key.as_ref())?;

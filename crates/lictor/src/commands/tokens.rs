@@ -14,7 +14,7 @@ use crate::session::{Session, failed};
 pub(crate) async fn run(session: &Session, args: &Tokens) -> Result {
     let hub = session.hub()?;
     match &args.command {
-        TokensCommand::List => {
+        TokensCommand::Ls => {
             let tokens = hub.tokens().await.map_err(|e| failed("list the tokens", &e))?;
             let shown =
                 |t: Option<Timestamp>| t.map_or_else(|| "-".to_owned(), |t| t.to_string()[..19].to_owned());

@@ -34,7 +34,7 @@ use crate::escape::escape;
 use crate::exit::{self, Status};
 use crate::failure::{Failure, Result};
 use crate::session::{Session, failed};
-pub(crate) use inlet::Inlet;
+pub(crate) use inlet::{FileInlet, Inlet, fits};
 
 /// How long a lost hub is waited for.
 pub(crate) const LOST_FOR: Duration = Duration::from_secs(120);
@@ -53,7 +53,7 @@ pub(crate) struct Watch<'a> {
     pub(crate) until: Until,
     pub(crate) shows: Shows,
     /// Where standard output goes in place of the screen.
-    pub(crate) into: Option<&'a Inlet<'a>>,
+    pub(crate) into: Option<&'a dyn Inlet>,
 }
 
 /// What of an execution is shown. All of it is read and judged in either case.
@@ -236,7 +236,7 @@ impl Watch<'_> {
                     at,
                     bytes,
                     ..
-                } => return inlet.take(at, &bytes).map_err(Unwritten::Failed),
+                } => return inlet.take(at, bytes).map_err(Unwritten::Failed),
                 // It is told at the end whether anything is.
                 Item::Missing { .. } => return Ok(()),
                 _ => {}

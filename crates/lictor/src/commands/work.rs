@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use lictor_client::TrustStore;
-use lictor_proto::doc::{self, Exec, Script, Spec};
+use lictor_proto::doc::{self, Exec, GitCommit, Script, Spec};
 use lictor_proto::{Code, Digest, Name, Timestamp, limits};
 use lictor_trust::LawFiles;
 
@@ -41,6 +41,7 @@ pub(crate) struct ProcessTerms<'a> {
     pub(crate) sandbox: Option<&'a Name>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) terms: Option<doc::Terms>,
+    pub(crate) git: Option<&'a GitCommit>,
 }
 
 /// The work under these terms. What carries files is of another command, which says these things by itself.
@@ -48,6 +49,7 @@ pub(crate) fn under(spec: Spec, said: &ProcessTerms<'_>) -> Spec {
     let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let (env, timeout_ms) = (said.env.iter().cloned().collect(), said.timeout.map(millis));
     let (cwd, sandbox, terms) = (said.cwd.cloned(), said.sandbox.cloned(), said.terms.clone());
+    let git = said.git.cloned();
     match spec {
         Spec::Exec(exec) => Spec::Exec(Exec {
             env,
@@ -55,6 +57,7 @@ pub(crate) fn under(spec: Spec, said: &ProcessTerms<'_>) -> Spec {
             sandbox,
             timeout_ms,
             terms,
+            git,
             ..exec
         }),
         Spec::Script(script) => Spec::Script(Script {
@@ -63,6 +66,7 @@ pub(crate) fn under(spec: Spec, said: &ProcessTerms<'_>) -> Spec {
             sandbox,
             timeout_ms,
             terms,
+            git,
             ..script
         }),
         other @ (Spec::Fetch(_) | Spec::Collect(_) | Spec::Workspace(_)) => other,

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use lictor_client::{JobOptions, Signer};
 use lictor_proto::Name;
-use lictor_proto::doc::{Delivery, DiffTerms, GitCommit, Operation, Stdin, Workspace};
+use lictor_proto::doc::{Delivery, DiffTerms, GitCommit, Operation, Terms, Workspace};
 use lictor_trust::profiles::size_in_words;
 use serde_json::{Value, json};
 
-use crate::args::{Targets, UsedSecret, WorkspaceCommand, Workspaces};
+use crate::args::{Bring, Targets, UsedSecret, WorkspaceCommand, Workspaces};
 use crate::commands::bring::Asked;
 use crate::commands::choice;
-use crate::commands::watch::Inlet;
+use crate::commands::watch::FileInlet;
 use crate::escape::escape;
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
@@ -38,15 +38,8 @@ pub(crate) async fn run(session: &Session, args: &Workspaces) -> Result {
     let key = session.key(args.terms.key.as_ref())?;
     let credential = credential(&args.command);
     let options = JobOptions {
-        nodes: vec![node.id().clone()],
-        profile: args.terms.profile.clone(),
-        stdin: Stdin::NONE,
-        reason: args.terms.reason.clone(),
-        valid: args.terms.valid,
-        retry_of: None,
-        after: Vec::new(),
-        expect: choice.expect.clone(),
         secrets: super::secrets::uses(session, (&hub, &store), &credential, &choice.nodes).await?,
+        ..choice.job(&args.terms.profile, args.terms.valid, &args.terms.reason)
     };
     let most = work.diff.as_ref().map_or(LIST, |diff| diff.max_bytes);
     let job = Signer::new(store.trust(), &session.config.operator, &key)
@@ -60,7 +53,7 @@ pub(crate) async fn run(session: &Session, args: &Workspaces) -> Result {
         key: &key,
     };
     let mut answer = session.scratch().doing("make a file for the answer")?;
-    let inlet = Inlet::new(&answer, most);
+    let inlet = FileInlet::new(&answer, most);
     let status = asked.bring(&job, &inlet).await?;
     if status != Status::OK {
         return Ok(status);
@@ -80,17 +73,8 @@ fn work(args: &Workspaces) -> (&str, Workspace) {
     let (node, work) = match &args.command {
         Command::Ls { node } => (node, Workspace::new(Operation::List, None)),
         Command::Show { one } => (&one.node, of(Operation::Show, one)),
-        Command::Clone { one, url, commit, .. } => {
-            let git = GitCommit {
-                url: url.clone(),
-                commit: commit.clone(),
-            };
-            let work = Workspace {
-                git: Some(git),
-                ..of(Operation::Clone, one)
-            };
-            (&one.node, work)
-        }
+        Command::Clone(bring) => (&bring.one.node, brings(bring, Operation::Clone)),
+        Command::Fetch(bring) => (&bring.one.node, brings(bring, Operation::Fetch)),
         Command::Diff {
             one,
             to,
@@ -114,7 +98,28 @@ fn work(args: &Workspaces) -> (&str, Workspace) {
     };
     let timeout = args.terms.timeout;
     let timeout_ms = timeout.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-    (node, Workspace { timeout_ms, ..work })
+    let terms = Terms {
+        user: args.terms.user.clone(),
+        group: args.terms.group.clone(),
+        ..Terms::default()
+    };
+    let terms = (!terms.is_empty()).then_some(terms);
+    let work = Workspace {
+        timeout_ms,
+        terms,
+        ..work
+    };
+    (node, work)
+}
+
+fn brings(bring: &Bring, operation: Operation) -> Workspace {
+    Workspace {
+        git: Some(GitCommit {
+            url: bring.url.clone(),
+            commit: bring.commit.clone(),
+        }),
+        ..Workspace::new(operation, Some(bring.one.name.clone()))
+    }
 }
 
 fn with(snapshot: &Name, work: Workspace) -> Workspace {
@@ -127,7 +132,7 @@ fn with(snapshot: &Name, work: Workspace) -> Workspace {
 /// The secret that a clone shows to its host.
 fn credential(command: &WorkspaceCommand) -> Vec<UsedSecret> {
     let name = match command {
-        WorkspaceCommand::Clone { credential, .. } => credential.clone(),
+        WorkspaceCommand::Clone(bring) | WorkspaceCommand::Fetch(bring) => bring.credential.clone(),
         _ => None,
     };
     let used = name.map(|name| UsedSecret {
@@ -183,6 +188,15 @@ fn tell(session: &Session, answer: &mut File) -> Result<()> {
     })
 }
 
+/// What could not be counted may be anything up to that.
+fn held(one: &Value) -> String {
+    let size = size_in_words(one["bytes"].as_u64().unwrap_or_default());
+    match one["counted"].as_bool() {
+        Some(false) => format!("{size} (not counted)"),
+        _ => size,
+    }
+}
+
 fn row(one: &Value) -> Vec<String> {
     let word = |key: &str| escape(one[key].as_str().unwrap_or_default());
     let snapshots = one["snapshots"].as_array().into_iter().flatten();
@@ -191,7 +205,7 @@ fn row(one: &Value) -> Vec<String> {
         word("name"),
         word("backend"),
         one["uid"].to_string(),
-        size_in_words(one["bytes"].as_u64().unwrap_or_default()),
+        held(one),
         word("used_at"),
         word("until"),
         word("held_by"),

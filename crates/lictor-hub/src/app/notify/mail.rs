@@ -5,8 +5,9 @@ use std::time::Duration;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
+use rustls::pki_types::CertificateDer;
 
 use crate::config::{SmtpSettings, SmtpTls};
 use crate::store::DueNotice;
@@ -31,20 +32,19 @@ pub(super) fn check(address: &str) -> Result<Address, String> {
 }
 
 impl Mailer {
-    /// Over this server; the password is read once.
+    /// Over this server, which may have a certificate of `roots` besides those that this machine trusts; the password is
+    /// read once.
     ///
     /// # Errors
     /// What of the settings cannot be used.
-    pub(super) fn new(settings: &SmtpSettings) -> Result<Self, String> {
+    pub(super) fn new(settings: &SmtpSettings, roots: &[CertificateDer<'_>]) -> Result<Self, String> {
         let from = settings
             .from
             .parse()
             .map_err(|e| format!("notify.smtp.from: {e}"))?;
-        let parameters =
-            || TlsParameters::new(settings.host.clone()).map_err(|e| format!("notify.smtp: {e}"));
         let tls = match settings.tls {
-            SmtpTls::Starttls => Tls::Required(parameters()?),
-            SmtpTls::Tls => Tls::Wrapper(parameters()?),
+            SmtpTls::Starttls => Tls::Required(parameters(&settings.host, roots)?),
+            SmtpTls::Tls => Tls::Wrapper(parameters(&settings.host, roots)?),
             SmtpTls::None => Tls::None,
         };
         let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&settings.host)
@@ -79,10 +79,34 @@ impl Mailer {
         let sent = tokio::time::timeout(WITHIN, self.transport.send(message)).await;
         match sent {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(e)) => Err(e.to_string()),
+            Ok(Err(e)) => Err(chain(&e)),
             Err(_) => Err(format!("no answer within {} s", WITHIN.as_secs())),
         }
     }
+}
+
+/// With all its causes: that of a certificate is in one.
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        let next = e.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = e.source();
+    }
+    text
+}
+
+fn parameters(host: &str, roots: &[CertificateDer<'_>]) -> Result<TlsParameters, String> {
+    let failed = |e: lettre::transport::smtp::Error| format!("notify.smtp: {e}");
+    let mut parameters = TlsParameters::builder(host.to_owned());
+    for root in roots {
+        let root = Certificate::from_der(root.to_vec()).map_err(failed)?;
+        parameters = parameters.add_root_certificate(root);
+    }
+    parameters.build().map_err(failed)
 }
 
 /// Subject and text. What is shown has names in it that came from others: nothing of it may steer a terminal or a reader.
@@ -95,6 +119,7 @@ fn letter(notice: &DueNotice) -> (String, String) {
         .unwrap_or_default();
     let headline = match notice.event.as_str() {
         "approval.wanted" => "a job waits for approval",
+        "release.wanted" => "a job waits to be released",
         "job.failed" => "a job did not succeed",
         "node.lost" => "a node is not heard of any more",
         "law.expiring" => "the law is about to expire",

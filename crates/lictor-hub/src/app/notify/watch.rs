@@ -29,7 +29,7 @@ impl Told {
         if self.0.contains(&key) {
             return Ok(());
         }
-        if app.store.notify(org, notice, None).await? {
+        if app.store.notify(org, notice).await? {
             if self.0.len() >= TOLD {
                 self.0.clear();
             }

@@ -16,6 +16,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use lictor_trust::egress::special;
 use rustls::pki_types::ServerName;
 use sha2::Sha256;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,10 +25,11 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 use url::{Host, Url};
 
-use super::address::is_public;
-
 /// How long a delivery may take in all.
 const WITHIN: Duration = Duration::from_secs(10);
+
+/// Addresses of one host that are tried.
+const ADDRESSES: usize = 4;
 
 /// Sends webhooks.
 pub(super) struct Sender {
@@ -44,6 +46,12 @@ pub(super) struct Post<'a> {
     pub(super) at: u64,
     pub(super) body: &'a str,
     pub(super) secret: &'a [u8],
+}
+
+/// Whether an org's admin may name it: by the one table of what is not public, that jobs' ways out go by too.
+fn is_public(ip: IpAddr) -> bool {
+    // An address of version 4 that a resolver of version 6 gives is that address.
+    special(ip.to_canonical()).is_none()
 }
 
 /// A URL that webhooks may go to, as far as that can be seen without looking names up.
@@ -100,9 +108,10 @@ impl Sender {
     async fn send_now(&self, post: &Post<'_>) -> Result<(), String> {
         let url = check(post.url, self.allow_private)?;
         let request = request(&url, post)?;
-        let address = self.resolve(&url).await?;
-        let tcp = TcpStream::connect(address).await;
-        let tcp = tcp.map_err(|e| format!("cannot connect to {address}: {e}"))?;
+        let addresses = self.resolve(&url).await?;
+        let tcp = TcpStream::connect(&addresses[..]).await;
+        let tcp = tcp.map_err(|e| format!("cannot connect to {}: {e}", listed(&addresses)))?;
+        let address = tcp.peer_addr().map_err(|e| e.to_string())?;
         let status = if url.scheme() == "https" {
             let tls = self
                 .tls
@@ -129,16 +138,20 @@ impl Sender {
         }
     }
 
-    /// The first address of the host that may be told.
-    async fn resolve(&self, url: &Url) -> Result<SocketAddr, String> {
+    /// The addresses of the host that may be told, each to be tried.
+    async fn resolve(&self, url: &Url) -> Result<Vec<SocketAddr>, String> {
         let port = url.port_or_known_default().ok_or("the address has no port")?;
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let found = tokio::net::lookup_host((host, port)).await;
         let found = found.map_err(|e| format!("cannot find {host}: {e}"))?;
-        let mut allowed = found.filter(|a| self.allow_private || is_public(a.ip()));
-        allowed.next().ok_or_else(|| {
-            format!("{host} has no public address, and the hub's `[notify] allow_private` is off")
-        })
+        let allowed = found.filter(|a| self.allow_private || is_public(a.ip()));
+        let allowed: Vec<SocketAddr> = allowed.take(ADDRESSES).collect();
+        match allowed.is_empty() {
+            true => Err(format!(
+                "{host} has no public address, and the hub's `[notify] allow_private` is off"
+            )),
+            false => Ok(allowed),
+        }
     }
 
     async fn exchange<IO>(&self, io: IO, request: Request<Full<Bytes>>) -> Result<StatusCode, String>
@@ -159,6 +172,11 @@ impl Sender {
         let answer = sender.send_request(request).await;
         Ok(answer.map_err(|e| format!("no answer: {e}"))?.status())
     }
+}
+
+fn listed(addresses: &[SocketAddr]) -> String {
+    let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    all.join(", ")
 }
 
 fn request(url: &Url, post: &Post<'_>) -> Result<Request<Full<Bytes>>, String> {
@@ -213,6 +231,10 @@ mod tests {
             "https://[::1]/x",
             "https://169.254.169.254/latest",
             "https://0x7f.1/",
+            "https://168.63.129.16/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://[2002:7f00:1::]/",
+            "https://[64:ff9b::a9fe:a9fe]/",
         ] {
             assert!(check(bad, false).is_err(), "{bad}");
         }

@@ -59,80 +59,116 @@ pub(crate) fn step(row: &RolloutRow, sight: &Sight<'_>) -> Next {
     if matches!(row.state, RolloutState::Stopped | RolloutState::Ended) {
         return Next::Wait(None);
     }
-    let state = |n: &NodeId| sight.standing.get(n).copied();
-    let away = |n: &NodeId| state(n) == Some(ExecutionState::Queued) && (sight.is_away)(n);
-    let stands = |state, batch, resumes_at, message: String| RolloutRow {
-        state,
-        batch,
-        resumes_at,
-        message,
-        ..row.clone()
-    };
     // What no node has taken yet can be taken back, in the last batch too.
     let can_stop = |s: &ExecutionState| matches!(s, ExecutionState::Held | ExecutionState::Queued);
     if !sight.standing.values().any(can_stop) {
-        let ended = stands(RolloutState::Ended, row.batch, None, String::new());
+        let ended = stands(row, RolloutState::Ended, None, String::new());
         return Next::Stand(ended, Vec::new());
     }
-    let counted = failures(sight.standing).saturating_sub(row.forgiven);
-    if counted >= row.plan.max_failures {
-        let text = format!(
-            "{counted} have not succeeded, and {} stop it",
-            row.plan.max_failures
-        );
-        let stopped = stands(RolloutState::Stopped, row.batch, None, text);
-        // Who is there and has no room now would begin later.
-        let queued = sight
-            .standing
-            .iter()
-            .filter(|(_, s)| **s == ExecutionState::Queued);
-        return Next::Stand(stopped, queued.map(|(n, _)| n.clone()).collect());
+    if let Some(stopped) = too_many_failed(row, sight) {
+        return stopped;
     }
-    let next = || stands(RolloutState::Running, row.batch + 1, None, String::new());
     if row.state == RolloutState::Pausing {
         return match row.resumes_at {
             Some(at) if at > sight.now => Next::Wait(Some(at)),
-            _ => Next::Stand(next(), Vec::new()),
+            _ => next_batch(row),
         };
     }
-    // Earlier batches too: what was taken back when it stopped has its turn when it goes on.
+    within_batch(row, sight).unwrap_or_else(|| after_batch(row, sight))
+}
+
+fn stands(
+    row: &RolloutRow,
+    state: RolloutState,
+    resumes_at: Option<Timestamp>,
+    message: String,
+) -> RolloutRow {
+    RolloutRow {
+        state,
+        resumes_at,
+        message,
+        ..row.clone()
+    }
+}
+
+fn too_many_failed(row: &RolloutRow, sight: &Sight<'_>) -> Option<Next> {
+    let counted = failures(sight.standing).saturating_sub(row.forgiven);
+    let most = row.plan.max_failures;
+    if counted < most {
+        return None;
+    }
+    let text = format!("{counted} have not succeeded, and {most} stop it");
+    // Who is there and has no room now would begin later.
+    let all = sight.standing.iter();
+    let queued = all.filter(|(_, s)| **s == ExecutionState::Queued);
+    let queued = queued.map(|(n, _)| n.clone()).collect();
+    Some(Next::Stand(
+        stands(row, RolloutState::Stopped, None, text),
+        queued,
+    ))
+}
+
+fn next_batch(row: &RolloutRow) -> Next {
+    let mut next = stands(row, RolloutState::Running, None, String::new());
+    next.batch += 1;
+    Next::Stand(next, Vec::new())
+}
+
+impl Sight<'_> {
+    fn state(&self, node: &NodeId) -> Option<ExecutionState> {
+        self.standing.get(node).copied()
+    }
+
+    /// Whether a node has begun and can be expected to end.
+    fn is_at_it(&self, node: &NodeId) -> bool {
+        use ExecutionState as S;
+        self.state(node).is_some_and(|s| match s {
+            S::Held | S::Lost => false,
+            S::Queued => !(self.is_away)(node),
+            open => !open.is_final(),
+        })
+    }
+}
+
+/// Nodes of the batches that have begun: earlier ones too, since what was taken back when it stopped has its turn when
+/// it goes on.
+fn begun(row: &RolloutRow) -> impl Iterator<Item = &NodeId> + Clone {
     let batches = row.plan.batches.iter().take(row.batch as usize + 1);
-    let begun: Vec<&NodeId> = batches.flatten().collect();
-    let is_held = |n: &&&NodeId| state(n) == Some(ExecutionState::Held);
-    let is_at_it = |n: &&&NodeId| {
-        let open = state(n).is_some_and(|s| !s.is_final());
-        open && !is_held(n) && state(n) != Some(ExecutionState::Lost) && !away(n)
-    };
-    let at_it = begun.iter().filter(is_at_it).count();
-    let held = begun.iter().filter(is_held).count();
-    if held > 0 {
-        let most = row.plan.concurrency.map_or(usize::MAX, |c| c as usize);
-        let room = most.saturating_sub(at_it);
-        let some = begun.iter().filter(is_held).take(room);
-        let some: Vec<NodeId> = some.map(|n| (*n).clone()).collect();
-        return match some.is_empty() {
-            true => Next::Wait(None),
-            false => Next::Begin(some),
-        };
-    }
+    batches.flatten()
+}
+
+/// What is to begin of them, as far as there is room.
+fn within_batch(row: &RolloutRow, sight: &Sight<'_>) -> Option<Next> {
+    let mut held = begun(row).filter(|n| sight.state(n) == Some(ExecutionState::Held));
+    held.clone().next()?;
+    let at_it = begun(row).filter(|n| sight.is_at_it(n)).count();
+    let most = row.plan.concurrency.map_or(usize::MAX, |c| c as usize);
+    let some: Vec<NodeId> = held.by_ref().take(most.saturating_sub(at_it)).cloned().collect();
+    Some(match some.is_empty() {
+        true => Next::Wait(None),
+        false => Next::Begin(some),
+    })
+}
+
+/// What comes when all of a batch have begun.
+fn after_batch(row: &RolloutRow, sight: &Sight<'_>) -> Next {
     // The last one: nothing comes after it, but a failure may still take back who waits for a node.
     if row.batch as usize + 1 >= row.plan.batches.len() {
         return Next::Wait(None);
     }
-    let batch = row.plan.batches.get(row.batch as usize);
-    let mut batch = batch.into_iter().flatten();
-    let nobody_ended = !batch.any(|n| state(n).is_some_and(|s| s.is_final() || s == ExecutionState::Lost));
-    if at_it > 0 || nobody_ended {
+    let mut batch = row.plan.batches.get(row.batch as usize).into_iter().flatten();
+    let has_ended = |s: ExecutionState| s.is_final() || s == ExecutionState::Lost;
+    let nobody_ended = !batch.any(|n| sight.state(n).is_some_and(has_ended));
+    if nobody_ended || begun(row).any(|n| sight.is_at_it(n)) {
         return Next::Wait(None);
     }
-    if row.batch == 0 && row.plan.pause_ms > 0 {
-        let until = sight
-            .now
-            .plus(std::time::Duration::from_millis(row.plan.pause_ms));
-        let pausing = stands(RolloutState::Pausing, row.batch, Some(until), String::new());
-        return Next::Stand(pausing, Vec::new());
+    if row.batch > 0 || row.plan.pause_ms == 0 {
+        return next_batch(row);
     }
-    Next::Stand(next(), Vec::new())
+    let pause = std::time::Duration::from_millis(row.plan.pause_ms);
+    let until = sight.now.plus(pause);
+    let pausing = stands(row, RolloutState::Pausing, Some(until), String::new());
+    Next::Stand(pausing, Vec::new())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Job, Origin, Receipt};
 use lictor_proto::{Code, Digest, JobId, Timestamp};
-use lictor_trust::Verified;
+use lictor_trust::{Judged, Verified};
 use tokio::sync::oneshot;
 
 use super::kept::Rest;
@@ -113,14 +113,14 @@ impl Execution {
         let org = self.link.app.org(&self.live.key.org)?;
         // A job that was checked when it came is not checked a second time.
         let admitted = self.live.admitted(&finished.envelope);
-        let (receipt, job) = org.with(|t| {
+        let (receipt, job, judged) = org.with(|t| {
             let receipt = t.verify_receipt(&self.link.node.keys, &finished.receipt)?;
             receipt.check_for(&finished.job)?;
-            let (digest, job) = match &admitted {
-                Some(job) => (job.digest(), job.doc().clone()),
+            let (digest, job, judged) = match &admitted {
+                Some(job) => (job.digest(), job.doc().clone(), Judged::Yes),
                 None => {
-                    let job = t.historic_job(&finished.envelope)?;
-                    (job.digest(), (*job).clone())
+                    let (job, judged) = t.reported_job(&finished.envelope)?;
+                    (job.digest(), (*job).clone(), judged)
                 }
             };
             if digest != finished.job {
@@ -130,8 +130,9 @@ impl Execution {
             if !job.nodes.contains(&self.link.node.node_id) {
                 return Err(Refusal::from(Code::WrongNode));
             }
-            Ok((receipt, job))
+            Ok((receipt, job, judged))
         })?;
+        self.arrive_surely().await?;
         let (objects, key, pending) = (&self.link.app.objects, &self.live.key, &self.pending);
         let packed = self
             .shelf
@@ -139,13 +140,14 @@ impl Execution {
             .await?;
         let rest = self.fetch_kept(finished, packed.as_ref()).await;
         let upto = packed.as_ref().map(|s| s.to);
-        let result = self.result(finished, &receipt, &job, packed);
+        let result = self.result(finished, &receipt, (&job, judged), packed);
         let store = &self.link.app.store;
         let recorded = self
             .shelf
             .patiently(|| async { Ok(store.record_result(&org.id, result.clone()).await?) })
             .await?;
         if let Some(upto) = upto {
+            self.pending.clear();
             self.settled(upto);
         }
         Ok(Ended {
@@ -160,34 +162,42 @@ impl Execution {
         &self,
         finished: &Finished,
         receipt: &Verified<Receipt>,
-        job: &Job,
+        (job, judged): (&Job, Judged),
         segment: Option<SegmentRow>,
     ) -> ResultRow {
         ResultRow {
-            job: JobRow {
-                job_id: JobId::from_digest(&finished.job),
-                digest: finished.job,
-                operator: job.operator.clone(),
-                profile: job.profile.clone(),
-                expires_at: job.expires_at,
-                created_at: Timestamp::now(),
-                envelope: finished.envelope.clone(),
-                // What its nodes fire of a schedule the hub learns of from each of them.
-                nodes: match job.origin {
-                    Origin::Firing(_) => vec![self.live.key.node_id.clone()],
-                    Origin::Job | Origin::Schedule => job.nodes.clone(),
-                },
-                stdin: None,
-                origin: job.origin,
-            },
+            job: self.row(finished.job, job, finished.envelope.clone()),
             node_id: self.live.key.node_id.clone(),
             receipt_digest: receipt.digest(),
             receipt: finished.receipt.clone(),
             state: receipt.outcome.into(),
-            refusal: receipt.code.map(|c| Refusal::new(c, receipt.message.clone())),
+            refusal: match receipt.code {
+                Some(code) => Some(Refusal::new(code, receipt.message.clone())),
+                None => (judged == Judged::No).then(|| Code::FiringUnjudged.into()),
+            },
             started_at: receipt.started_at,
             finished_at: receipt.finished_at,
             segments: segment.into_iter().collect(),
+        }
+    }
+
+    /// A job as it is stored that its node brings.
+    pub(super) fn row(&self, digest: Digest, job: &Job, envelope: String) -> JobRow {
+        JobRow {
+            job_id: JobId::from_digest(&digest),
+            digest,
+            operator: job.operator.clone(),
+            profile: job.profile.clone(),
+            expires_at: job.expires_at,
+            created_at: Timestamp::now(),
+            envelope,
+            // What its nodes fire of a schedule the hub learns of from each of them.
+            nodes: match job.origin {
+                Origin::Firing(_) => vec![self.live.key.node_id.clone()],
+                Origin::Job | Origin::Schedule => job.nodes.clone(),
+            },
+            stdin: None,
+            origin: job.origin,
         }
     }
 }

@@ -9,6 +9,7 @@ use lictor_proto::agent::{Ack, Finished, LogRange, Request};
 use lictor_proto::{Code, Digest, Envelope, limits};
 use lictor_trust::profiles::Limits;
 
+use super::storing::Going;
 use super::{Execution, STALL};
 use crate::app::Error;
 use crate::app::objects::SEGMENT;
@@ -102,7 +103,13 @@ impl Execution {
 
     /// Whether the node may have kept something of the log that is neither stored nor in hand.
     pub(super) fn lacks(&self, finished: &Finished) -> bool {
-        let upto = self.pending.last().map(|c| c.after.at).max(self.stored);
+        let going = self.going.as_ref().map(Going::upto);
+        let upto = self
+            .pending
+            .last()
+            .map(|c| c.after.at)
+            .max(going)
+            .max(self.stored);
         !self.whole || finished.kept.iter().any(|r| r.to > upto.unwrap_or(0))
     }
 

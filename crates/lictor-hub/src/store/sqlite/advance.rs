@@ -41,12 +41,18 @@ impl Write for Advance {
                 node_id: Some(self.key.node_id.clone()),
                 wire: ask.clone(),
             };
+            // The newest of a node counts, and whoever has approvals handed in again and again fills nothing.
+            forget_asks(tx, &self.key).await?;
             insert_document(tx, &self.key.org, &self.key.job_id, &doc).await?;
         }
         tx.note(Some(&self.key.org), self.event());
         match &self.step {
-            Step::Asked { release: false, .. } => {
-                notices::of_execution(tx, &self.key, ExecutionState::AwaitingApproval, None).await?;
+            Step::Asked { release, .. } => {
+                let state = match release {
+                    true => ExecutionState::AwaitingRelease,
+                    false => ExecutionState::AwaitingApproval,
+                };
+                notices::of_execution(tx, &self.key, state, None).await?;
             }
             Step::Refused(why) => {
                 notices::of_execution(tx, &self.key, ExecutionState::Denied, Some(why.code)).await?;
@@ -55,6 +61,16 @@ impl Write for Advance {
         }
         Ok(true)
     }
+}
+
+async fn forget_asks(tx: &mut Tx, key: &ExecutionKey) -> Result<()> {
+    sqlx::query("DELETE FROM documents WHERE org = ?1 AND job_id = ?2 AND kind = 'ask' AND node_id = ?3")
+        .bind(key.org.as_str())
+        .bind(key.job_id.as_str())
+        .bind(key.node_id.as_str())
+        .execute(&mut tx.conn)
+        .await?;
+    Ok(())
 }
 
 impl Advance {

@@ -35,20 +35,19 @@ pub(super) async fn insert_document(
     })
 }
 
+pub(super) const OF_JOB: &str = "SELECT kind, digest, node_id, wire FROM documents WHERE org = ?1 AND job_id = ?2 ORDER BY created_at, digest";
+
 /// Every one of a job, oldest first.
 pub(super) async fn documents(
     conn: &mut SqliteConnection,
     org: &OrgId,
     job: &JobId,
 ) -> Result<Vec<DocumentRow>> {
-    let rows: Vec<(String, Vec<u8>, Option<String>, String)> = sqlx::query_as(
-        "SELECT kind, digest, node_id, wire FROM documents WHERE org = ?1 AND job_id = ?2
-         ORDER BY created_at, digest",
-    )
-    .bind(org.as_str())
-    .bind(job.as_str())
-    .fetch_all(conn)
-    .await?;
+    let rows: Vec<(String, Vec<u8>, Option<String>, String)> = sqlx::query_as(OF_JOB)
+        .bind(org.as_str())
+        .bind(job.as_str())
+        .fetch_all(conn)
+        .await?;
     rows.into_iter()
         .map(|(kind, d, node, wire)| {
             Ok(DocumentRow {

@@ -7,19 +7,20 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::agent::Wire;
 use lictor_proto::api::ExecutionState;
 use lictor_proto::doc::Origin;
-use lictor_proto::{Code, JobId, NodeId, OrgId, Timestamp};
+use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
 
 use super::SqliteStore;
 use super::advance::Advance;
-use super::documents::{documents, insert_document};
+use super::documents::documents;
 use super::followed::{self, ExecutionColumns, read_execution};
+use super::papers::PutPaper;
 use super::results::{Expire, Lapse, RecordResult};
 use super::rows::{digest, ms, text, time, word};
 use super::writer::{Tx, Write};
-use crate::store::named::{canceled_nodes, is_canceled_on, releases_for, signer};
+use crate::store::named::{approvals_for, is_canceled_on, releases_for};
 use crate::store::{
     DocumentRow, Durability, ExecutionKey, ExecutionRow, Executions, Followed, Inserted, JobDocument,
-    JobFilter, JobRow, Jobs, Leases, Listed, Pending, Recorded, ResultRow, Step, StoreError, Stored,
+    JobFilter, JobRow, Jobs, Leases, Listed, Paper, Pending, Recorded, ResultRow, Step, StoreError, Stored,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -37,6 +38,26 @@ impl Write for InsertJob {
     }
     async fn apply(&self, tx: &mut Tx) -> Result<Inserted> {
         insert_job(tx, &self.org, &self.job).await
+    }
+}
+
+/// A firing that a node has begun. Nothing is lost with it: its end brings it again.
+struct PutFiring {
+    org: OrgId,
+    firing: JobRow,
+}
+
+impl Write for PutFiring {
+    type Out = ();
+    fn durability(&self) -> Durability {
+        Durability::Relaxed
+    }
+    async fn apply(&self, tx: &mut Tx) -> Result<()> {
+        if insert_job(tx, &self.org, &self.firing).await? == Inserted::Same {
+            // Another node has begun the same time of its schedule before.
+            insert_executions(tx, &self.org, &self.firing).await?;
+        }
+        Ok(())
     }
 }
 
@@ -102,96 +123,6 @@ fn origin(origin: Origin) -> String {
         Origin::Job => String::new(),
         Origin::Schedule => SCHEDULE.to_owned(),
         Origin::Firing(fired) => JobId::from_digest(&fired.schedule).to_string(),
-    }
-}
-
-struct PutDocument {
-    org: OrgId,
-    job_id: JobId,
-    doc: DocumentRow,
-}
-
-impl Write for PutDocument {
-    type Out = Inserted;
-    async fn apply(&self, tx: &mut Tx) -> Result<Inserted> {
-        let kind = match self.doc.kind {
-            JobDocument::Approval => EventType::ApprovalSubmitted,
-            JobDocument::Release => EventType::ReleaseSubmitted,
-            JobDocument::Remark => EventType::RemarkSubmitted,
-            JobDocument::Cancel => EventType::CancelSubmitted,
-            // Asks and receipts come with a change of state: `Step::Asked` and `RecordResult`.
-            JobDocument::Ask | JobDocument::Receipt => {
-                return Err(StoreError::Corrupt("comes with a state".to_owned()));
-            }
-        };
-        let inserted = insert_document(tx, &self.org, &self.job_id, &self.doc).await?;
-        if inserted == Inserted::New {
-            if self.doc.kind == JobDocument::Cancel {
-                self.mark_waiting(tx).await?;
-            }
-            let event = Event::new(kind)
-                .with_id("job_id", &self.job_id)
-                .with_id("digest", &self.doc.digest);
-            tx.note(Some(&self.org), event);
-        }
-        Ok(inserted)
-    }
-}
-
-impl PutDocument {
-    /// The hub has no say in whether a cancel counts: what waits stays as it is until its node answers with a
-    /// receipt, and says why it waits.
-    async fn mark_waiting(&self, tx: &mut Tx) -> Result<()> {
-        let named = canceled_nodes(&self.doc.wire);
-        // No name is all of them.
-        let named = (!named.is_empty()).then(|| serde_json::to_string(&named).unwrap_or_default());
-        sqlx::query(
-            "UPDATE executions SET code = ?3, message = ?4
-             WHERE org = ?1 AND job_id = ?2
-               AND state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release')
-               AND (?5 IS NULL OR node_id IN (SELECT value FROM json_each(?5)))",
-        )
-        .bind(self.org.as_str())
-        .bind(self.job_id.as_str())
-        .bind(Code::Canceled.as_str())
-        .bind("a signed cancel waits for the node, which decides")
-        .bind(named)
-        .execute(&mut tx.conn)
-        .await?;
-        Ok(())
-    }
-}
-
-/// Remarks of one job that are kept.
-const REMARKS: usize = 64;
-/// And of one operator: a review is said anew when more receipts have come, and nobody crowds out the others.
-const REMARKS_OF_ONE: usize = 8;
-
-struct PutRemark(PutDocument);
-
-impl Write for PutRemark {
-    type Out = Stored;
-    async fn apply(&self, tx: &mut Tx) -> Result<Stored> {
-        let put = &self.0;
-        let kept: Vec<(Vec<u8>, String)> = sqlx::query_as(
-            "SELECT digest, wire FROM documents WHERE org = ?1 AND job_id = ?2 AND kind = 'remark'",
-        )
-        .bind(put.org.as_str())
-        .bind(put.job_id.as_str())
-        .fetch_all(&mut tx.conn)
-        .await?;
-        let is_there = kept
-            .iter()
-            .any(|(d, _)| d.as_slice() == put.doc.digest.0.as_slice());
-        let by = signer(&put.doc.wire);
-        let of_one = kept.iter().filter(|(_, wire)| signer(wire) == by).count();
-        if !is_there && (kept.len() >= REMARKS || of_one >= REMARKS_OF_ONE) {
-            return Ok(Stored::Full);
-        }
-        Ok(match put.apply(tx).await? {
-            Inserted::New => Stored::New,
-            Inserted::Same => Stored::Same,
-        })
     }
 }
 
@@ -276,10 +207,19 @@ macro_rules! list_jobs {
 }
 
 /// Else SQLite walks every job of the org in the order of the page; the index is of those that have an origin.
-const LIST_OF: &str = list_jobs!(
+pub(super) const LIST_OF: &str = list_jobs!(
     "jobs j INDEXED BY jobs_origin",
     "AND origin = ?8 AND origin <> ''"
 );
+
+/// The executions first: else SQLite walks every job that the org ever had, to have them in order.
+pub(super) const PENDING: &str =
+    "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, j.origin,
+       e.state
+     FROM executions e CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
+     WHERE e.org = ?1 AND e.node_id = ?2
+       AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running', 'lost')
+     ORDER BY j.created_at, j.job_id LIMIT 10000";
 
 #[async_trait]
 impl Jobs for SqliteStore {
@@ -333,14 +273,9 @@ impl Jobs for SqliteStore {
         documents(&mut conn, org, job).await
     }
 
-    async fn put_document(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Inserted> {
+    async fn put_paper(&self, org: &OrgId, job: &JobId, paper: Paper) -> Result<Stored> {
         let (org, job_id) = (org.clone(), job.clone());
-        self.writer.run(PutDocument { org, job_id, doc }).await
-    }
-
-    async fn put_remark(&self, org: &OrgId, job: &JobId, doc: DocumentRow) -> Result<Stored> {
-        let (org, job_id) = (org.clone(), job.clone());
-        self.writer.run(PutRemark(PutDocument { org, job_id, doc })).await
+        self.writer.run(PutPaper { org, job_id, paper }).await
     }
 }
 
@@ -363,25 +298,22 @@ impl Executions for SqliteStore {
         self.writer.run(Advance { key, step }).await
     }
 
+    async fn put_firing(&self, org: &OrgId, firing: JobRow) -> Result<()> {
+        let org = org.clone();
+        self.writer.run(PutFiring { org, firing }).await
+    }
+
     async fn record_result(&self, org: &OrgId, result: ResultRow) -> Result<Recorded> {
         let org = org.clone();
         self.writer.run(RecordResult { org, result }).await
     }
 
     async fn pending(&self, org: &OrgId, node: &NodeId) -> Result<Vec<Pending>> {
-        let rows: Vec<PendingColumns> = sqlx::query_as(
-            // The executions first: else SQLite walks every job that the org ever had, to have them in order.
-            "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, j.origin,
-               e.state
-             FROM executions e CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
-             WHERE e.org = ?1 AND e.node_id = ?2
-               AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running', 'lost')
-             ORDER BY j.created_at, j.job_id LIMIT 10000",
-        )
-        .bind(org.as_str())
-        .bind(node.as_str())
-        .fetch_all(self.settled().await?)
-        .await?;
+        let rows: Vec<PendingColumns> = sqlx::query_as(PENDING)
+            .bind(org.as_str())
+            .bind(node.as_str())
+            .fetch_all(self.settled().await?)
+            .await?;
         let mut conn = self.settled().await?.acquire().await?;
         let mut pending = Vec::with_capacity(rows.len());
         for (id, d, operator, profile, expires, created, envelope, origin, state) in rows {
@@ -394,7 +326,7 @@ impl Executions for SqliteStore {
             };
             pending.push(Pending {
                 state: word(&state)?,
-                approvals: of(JobDocument::Approval),
+                approvals: approvals_for(&of(JobDocument::Approval)),
                 releases: releases_for(&of(JobDocument::Release), node),
                 cancels: of(JobDocument::Cancel)
                     .into_iter()

@@ -8,7 +8,7 @@ use lictor_proto::{Digest, OrgId, Timestamp};
 use super::SqliteStore;
 use super::rows::ms;
 use super::writer::{Tx, Write};
-use crate::store::{ExecutionKey, Inserted, Logs, SegmentBody, SegmentRow, StoreError};
+use crate::store::{Begun, ExecutionKey, Inserted, Logs, SegmentBody, SegmentRow, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -106,6 +106,34 @@ impl Write for PutBlob {
     }
 }
 
+struct UploadBegan(Begun);
+
+impl Write for UploadBegan {
+    type Out = ();
+    async fn apply(&self, tx: &mut Tx) -> Result<()> {
+        sqlx::query("INSERT INTO uploads (path, upload_id) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+            .bind(&self.0.path)
+            .bind(&self.0.upload_id)
+            .execute(&mut tx.conn)
+            .await?;
+        Ok(())
+    }
+}
+
+struct UploadOver(Begun);
+
+impl Write for UploadOver {
+    type Out = ();
+    async fn apply(&self, tx: &mut Tx) -> Result<()> {
+        sqlx::query("DELETE FROM uploads WHERE path = ?1 AND upload_id = ?2")
+            .bind(&self.0.path)
+            .bind(&self.0.upload_id)
+            .execute(&mut tx.conn)
+            .await?;
+        Ok(())
+    }
+}
+
 type Columns = (i64, i64, i64, i64, Option<Vec<u8>>, Option<String>);
 
 fn read(row: Columns) -> Result<SegmentRow> {
@@ -182,5 +210,21 @@ impl Logs for SqliteStore {
                 .fetch_one(&self.reads)
                 .await?;
         Ok(bytes.unsigned_abs())
+    }
+
+    async fn upload_began(&self, upload: Begun) -> Result<()> {
+        self.writer.run(UploadBegan(upload)).await
+    }
+
+    async fn upload_over(&self, upload: Begun) -> Result<()> {
+        self.writer.run(UploadOver(upload)).await
+    }
+
+    async fn uploads(&self) -> Result<Vec<Begun>> {
+        let rows: Vec<(String, String)> = sqlx::query_as("SELECT path, upload_id FROM uploads")
+            .fetch_all(self.settled().await?)
+            .await?;
+        let begun = |(path, upload_id)| Begun { path, upload_id };
+        Ok(rows.into_iter().map(begun).collect())
     }
 }

@@ -103,6 +103,10 @@ async fn insert_node(tx: &mut Tx, org: &OrgId, node: &NewNode) -> Result<()> {
     Ok(())
 }
 
+/// With each heartbeat of each node.
+pub(super) const RENEW: &str = "UPDATE executions SET lease_expires_at = ?3
+     WHERE org = ?1 AND node_id = ?2 AND state IN ('leased', 'running')";
+
 struct Seen {
     org: OrgId,
     node: NodeId,
@@ -125,15 +129,12 @@ impl Write for Seen {
         .bind(&self.beat)
         .execute(&mut tx.conn)
         .await?;
-        sqlx::query(
-            "UPDATE executions SET lease_expires_at = ?3
-             WHERE org = ?1 AND node_id = ?2 AND state IN ('leased', 'running')",
-        )
-        .bind(self.org.as_str())
-        .bind(self.node.as_str())
-        .bind(ms(self.lease))
-        .execute(&mut tx.conn)
-        .await?;
+        sqlx::query(RENEW)
+            .bind(self.org.as_str())
+            .bind(self.node.as_str())
+            .bind(ms(self.lease))
+            .execute(&mut tx.conn)
+            .await?;
         Ok(())
     }
 }

@@ -4,6 +4,8 @@
 //! - What waits for one target is bounded; what is dropped or given up is in the audit log of its org.
 //! - An id never changes, so whoever gets a notification twice can tell.
 
+mod outbox;
+
 use async_trait::async_trait;
 use lictor_audit::{Event, EventType};
 use lictor_proto::api::{ExecutionState, NoticeKind};
@@ -12,7 +14,10 @@ use lictor_proto::{Code, OrgId, Timestamp};
 use super::SqliteStore;
 use super::rows::{as_word, ms, text, time, word};
 use super::writer::{Tx, Write};
-use crate::store::{DueNotice, ExecutionKey, Notice, Notices, NotifyTarget, QuietNode, StoreError};
+use crate::store::{
+    Busy, DueNotice, ExecutionKey, Notice, Notices, NotifyTarget, QuietNode, StoreError, Tested,
+};
+use outbox::{Delivered, Failed};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -20,8 +25,6 @@ type Result<T> = std::result::Result<T, StoreError>;
 const TARGETS: i64 = 50;
 /// What waits for one target; more is dropped, and the audit log says so.
 const WAITING: i64 = 1000;
-/// Deliveries begun at once.
-const DUE: i64 = 64;
 
 fn kinds(on: &[NoticeKind]) -> Result<String> {
     let words: Result<Vec<String>> = on.iter().map(as_word).collect();
@@ -70,8 +73,8 @@ async fn insert(tx: &mut Tx, org: &OrgId, target: &str, notice: &Notice) -> Resu
         .collect();
     let body = serde_json::json!({ "type": notice.event, "timestamp": tx.now, "data": says });
     let done = sqlx::query(
-        "INSERT INTO notify_outbox (id, target_id, org, event, body, created_at, next_at, tries)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?6, 0
+        "INSERT INTO notify_outbox (id, target_id, org, event, body, created_at)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6
          WHERE (SELECT COUNT(*) FROM notify_outbox WHERE target_id = ?2) < ?7",
     )
     .bind(format!("msg_{id}"))
@@ -92,7 +95,8 @@ async fn insert(tx: &mut Tx, org: &OrgId, target: &str, notice: &Notice) -> Resu
     Ok(())
 }
 
-/// That an execution wants approval, or came to a bad end: once per job, whatever its number of nodes.
+/// That an execution wants approval or a release, or came to a bad end: whatever the number of nodes, once per job, and
+/// once more when somebody has approved or released since and it is still wanted, of the next batch, say.
 pub(super) async fn of_execution(
     tx: &mut Tx,
     key: &ExecutionKey,
@@ -102,6 +106,7 @@ pub(super) async fn of_execution(
     use ExecutionState as S;
     let (kind, event) = match state {
         S::AwaitingApproval => (NoticeKind::Approval, "approval.wanted"),
+        S::AwaitingRelease => (NoticeKind::Approval, "release.wanted"),
         S::Failed | S::TimedOut | S::Denied | S::Interrupted | S::Lost | S::Expired => {
             (NoticeKind::Failure, "job.failed")
         }
@@ -135,14 +140,32 @@ pub(super) async fn of_execution(
         ("verify", format!("lictor job {}", key.job_id)),
     ];
     says.extend(code.map(|c| ("code", c.as_str().to_owned())));
+    let round = match kind {
+        NoticeKind::Approval => signed_so_far(tx, key).await?,
+        _ => String::new(),
+    };
     let notice = Notice {
         kind,
         event,
-        key: format!("{event} {}", key.job_id),
+        key: format!("{event} {}{round}", key.job_id),
         says,
     };
     enqueue(tx, &key.org, &notice).await?;
     Ok(())
+}
+
+/// Names the newest approval or release of a job; nothing while there is none.
+async fn signed_so_far(tx: &mut Tx, key: &ExecutionKey) -> Result<String> {
+    let newest: Option<(Vec<u8>,)> = sqlx::query_as(
+        "SELECT digest FROM documents WHERE org = ?1 AND job_id = ?2 AND kind IN ('approval', 'release')
+         ORDER BY created_at DESC, digest DESC LIMIT 1",
+    )
+    .bind(key.org.as_str())
+    .bind(key.job_id.as_str())
+    .fetch_optional(&mut tx.conn)
+    .await?;
+    let name = |(digest,): (Vec<u8>,)| format!(" after {}", data_encoding::HEXLOWER.encode(&digest));
+    Ok(newest.map(name).unwrap_or_default())
 }
 
 /// What of an address everybody of the org may read in the audit log: the whole of a chat's webhook is a secret.
@@ -213,85 +236,56 @@ impl Write for DeleteTarget {
 struct Tell {
     org: OrgId,
     notice: Notice,
-    only: Option<String>,
 }
 
 impl Write for Tell {
     type Out = bool;
     async fn apply(&self, tx: &mut Tx) -> Result<bool> {
-        match &self.only {
-            Some(target) => {
-                let event = Event::new(EventType::NotifyTested).with("target_id", target.as_str());
-                tx.note(Some(&self.org), event);
-                insert(tx, &self.org, target, &self.notice).await?;
-                Ok(true)
-            }
-            None => enqueue(tx, &self.org, &self.notice).await,
-        }
+        enqueue(tx, &self.org, &self.notice).await
     }
 }
 
-struct Delivered {
+struct Test {
+    org: OrgId,
     target_id: String,
-    id: String,
+    notice: Notice,
+    pause: std::time::Duration,
 }
 
-impl Write for Delivered {
-    type Out = ();
-    async fn apply(&self, tx: &mut Tx) -> Result<()> {
-        sqlx::query("DELETE FROM notify_outbox WHERE id = ?1")
-            .bind(&self.id)
-            .execute(&mut tx.conn)
-            .await?;
-        sqlx::query("UPDATE notify_targets SET delivered_at = ?2, last_error = NULL WHERE target_id = ?1")
+impl Write for Test {
+    type Out = Tested;
+    async fn apply(&self, tx: &mut Tx) -> Result<Tested> {
+        let tested: Option<(Option<i64>,)> =
+            sqlx::query_as("SELECT tested_at FROM notify_targets WHERE org = ?1 AND target_id = ?2")
+                .bind(self.org.as_str())
+                .bind(&self.target_id)
+                .fetch_optional(&mut tx.conn)
+                .await?;
+        let Some((tested,)) = tested else {
+            return Ok(Tested::Unknown);
+        };
+        // One of the future is of a clock that was set back.
+        let lately = tested.map(time).filter(|at| *at <= tx.now);
+        if let Some(at) = lately.filter(|at| at.plus(self.pause) > tx.now) {
+            return Ok(Tested::TooSoon(at));
+        }
+        sqlx::query("UPDATE notify_targets SET tested_at = ?2, next_at = 0 WHERE target_id = ?1")
             .bind(&self.target_id)
             .bind(ms(tx.now))
             .execute(&mut tx.conn)
             .await?;
-        Ok(())
-    }
-}
-
-struct Failed {
-    due: DueNotice,
-    why: String,
-    next: Timestamp,
-    oldest: Timestamp,
-}
-
-impl Write for Failed {
-    type Out = ();
-    async fn apply(&self, tx: &mut Tx) -> Result<()> {
-        let target = &self.due.target;
-        sqlx::query("UPDATE notify_outbox SET tries = tries + 1 WHERE id = ?1")
-            .bind(&self.due.id)
-            .execute(&mut tx.conn)
-            .await?;
-        sqlx::query("UPDATE notify_outbox SET next_at = MAX(next_at, ?2) WHERE target_id = ?1")
-            .bind(&target.target_id)
-            .bind(ms(self.next))
-            .execute(&mut tx.conn)
-            .await?;
-        sqlx::query("UPDATE notify_targets SET last_error = ?2 WHERE target_id = ?1")
-            .bind(&target.target_id)
-            .bind(&self.why)
-            .execute(&mut tx.conn)
-            .await?;
-        let given_up: Vec<(String,)> = sqlx::query_as(
-            "DELETE FROM notify_outbox WHERE target_id = ?1 AND created_at <= ?2 RETURNING id",
-        )
-        .bind(&target.target_id)
-        .bind(ms(self.oldest))
-        .fetch_all(&mut tx.conn)
-        .await?;
-        for (id,) in given_up {
-            let event = Event::new(EventType::NotificationGivenUp)
-                .with("target_id", target.target_id.as_str())
-                .with("id", id)
-                .with("message", self.why.as_str());
-            tx.note(Some(&target.org), event);
+        let waits: Option<(i64,)> =
+            sqlx::query_as("SELECT 1 FROM notify_outbox WHERE target_id = ?1 AND event = ?2 LIMIT 1")
+                .bind(&self.target_id)
+                .bind(self.notice.event)
+                .fetch_optional(&mut tx.conn)
+                .await?;
+        if waits.is_none() {
+            insert(tx, &self.org, &self.target_id, &self.notice).await?;
         }
-        Ok(())
+        let event = Event::new(EventType::NotifyTested).with("target_id", self.target_id.as_str());
+        tx.note(Some(&self.org), event);
+        Ok(Tested::Sent)
     }
 }
 
@@ -324,15 +318,6 @@ fn read_target(row: TargetColumns) -> Result<NotifyTarget> {
     })
 }
 
-#[derive(sqlx::FromRow)]
-struct DueColumns {
-    id: String,
-    event: String,
-    body: String,
-    tries: u32,
-    target_id: String,
-}
-
 #[async_trait]
 impl Notices for SqliteStore {
     async fn put_notify_target(&self, target: NotifyTarget) -> Result<bool> {
@@ -356,54 +341,39 @@ impl Notices for SqliteStore {
         self.writer.run(DeleteTarget { org, target_id }).await
     }
 
-    async fn notify(&self, org: &OrgId, notice: Notice, only: Option<String>) -> Result<bool> {
+    async fn notify(&self, org: &OrgId, notice: Notice) -> Result<bool> {
         // Where nobody wants to know there is nothing to write.
-        if only.is_none() {
-            let wanted: Option<(String,)> = sqlx::query_as(WANT)
-                .bind(org.as_str())
-                .bind(as_word(&notice.kind)?)
-                .fetch_optional(&self.reads)
-                .await?;
-            if wanted.is_none() {
-                return Ok(false);
-            }
-        }
-        let org = org.clone();
-        self.writer.run(Tell { org, notice, only }).await
-    }
-
-    async fn due_notices(&self, now: Timestamp, busy: Vec<String>) -> Result<Vec<DueNotice>> {
-        let busy = serde_json::Value::from(busy).to_string();
-        // The other columns are of the row that has the least `created_at`: https://www.sqlite.org/lang_select.html#bareagg
-        let rows: Vec<DueColumns> = sqlx::query_as(
-            "SELECT id, event, body, tries, target_id, MIN(created_at) FROM notify_outbox
-             WHERE next_at <= ?1 AND target_id NOT IN (SELECT value FROM json_each(?3))
-             GROUP BY target_id LIMIT ?2",
-        )
-        .bind(ms(now))
-        .bind(DUE)
-        .bind(busy)
-        .fetch_all(&self.reads)
-        .await?;
-        let mut due = Vec::with_capacity(rows.len());
-        for row in rows {
-            let target: Option<TargetColumns> = sqlx::query_as(
-                "SELECT target_id, org, way, address, secret, kinds, created_at, delivered_at, last_error, 0
-                 FROM notify_targets WHERE target_id = ?1",
-            )
-            .bind(&row.target_id)
+        let wanted: Option<(String,)> = sqlx::query_as(WANT)
+            .bind(org.as_str())
+            .bind(as_word(&notice.kind)?)
             .fetch_optional(&self.reads)
             .await?;
-            let Some(target) = target else { continue };
-            due.push(DueNotice {
-                id: row.id,
-                event: row.event,
-                body: row.body,
-                tries: row.tries,
-                target: read_target(target)?,
-            });
+        if wanted.is_none() {
+            return Ok(false);
         }
-        Ok(due)
+        let org = org.clone();
+        self.writer.run(Tell { org, notice }).await
+    }
+
+    async fn test_notify_target(
+        &self,
+        org: &OrgId,
+        target_id: &str,
+        notice: Notice,
+        pause: std::time::Duration,
+    ) -> Result<Tested> {
+        let (org, target_id) = (org.clone(), target_id.to_owned());
+        let test = Test {
+            org,
+            target_id,
+            notice,
+            pause,
+        };
+        self.writer.run(test).await
+    }
+
+    async fn due_notices(&self, now: Timestamp, busy: Busy) -> Result<Vec<DueNotice>> {
+        outbox::due(self, now, busy).await
     }
 
     async fn is_waiting(&self, id: &str) -> Result<bool> {

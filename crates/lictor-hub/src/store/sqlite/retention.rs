@@ -274,7 +274,7 @@ impl Retained for SqliteStore {
         let rows: Vec<(String, String, String)> = sqlx::query_as(
             "SELECT e.org, e.job_id, e.node_id FROM executions e
              CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
-             WHERE e.lease_expires_at IS NOT NULL AND e.state IN ('leased', 'running') AND j.origin <> 'schedule'",
+             WHERE e.lease_expires_at IS NOT NULL AND e.state IN ('leased', 'running') AND j.origin = ''",
         )
         .fetch_all(&self.reads)
         .await?;
@@ -292,7 +292,7 @@ impl Retained for SqliteStore {
         let found: Option<(i64,)> = sqlx::query_as(
             "SELECT 1 FROM executions e CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
              WHERE e.org = ?1 AND e.job_id = ?2 AND e.node_id = ?3
-               AND e.lease_expires_at IS NOT NULL AND e.state IN ('leased', 'running') AND j.origin <> 'schedule'",
+               AND e.lease_expires_at IS NOT NULL AND e.state IN ('leased', 'running') AND j.origin = ''",
         )
         .bind(key.org.as_str())
         .bind(key.job_id.as_str())

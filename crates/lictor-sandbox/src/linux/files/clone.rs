@@ -8,7 +8,7 @@
 use std::fs;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lictor_proto::Code;
 use rustix::fs::MemfdFlags;
@@ -30,6 +30,8 @@ pub(in crate::linux) struct Clone {
     pub(super) commit: String,
     /// The sandbox's way out, where it has one.
     pub(super) proxy: Option<String>,
+    /// Who is trusted to say who the host is, in a file; the host's own list where there is none.
+    pub(super) authorities: Option<String>,
 }
 
 impl Clone {
@@ -46,13 +48,23 @@ impl Clone {
     }
 
     fn bring(&self, at: &Path, credential: Option<&OwnedFd>) -> Result<(), CarryError> {
-        let mut git = Git::new(at.join(".git"), at);
+        let dir = at.join(".git");
+        let git = self.objects(dir.clone(), credential)?;
+        self.check_out(&git, &dir)
+    }
+
+    /// The commit's objects, in a new repository at `dir`.
+    pub(super) fn objects(&self, dir: PathBuf, credential: Option<&OwnedFd>) -> Result<Git, CarryError> {
+        let mut git = Git::new(dir, Path::new(&self.at));
         git.make()?;
         if self.url.starts_with("http://") {
             git.settings.push("protocol.http.allow=always".to_owned());
         }
         if let Some(proxy) = &self.proxy {
             git.settings.push(format!("http.proxy={proxy}"));
+        }
+        if let Some(authorities) = &self.authorities {
+            git.settings.push(format!("http.sslCAInfo={authorities}"));
         }
         if let Some(file) = credential {
             // Read by git's own child, from memory that only this process and its children have.
@@ -72,14 +84,21 @@ impl Clone {
         if git.ask(&["cat-file", "-t", &self.commit])? != "commit" {
             return Err(mismatch(format!("{} is no commit", self.commit)));
         }
-        git.run(&["checkout", "--quiet", "--detach", &self.commit])?;
+        Ok(git)
+    }
+
+    /// Its files, over what is there, and HEAD. What is as it should be already is not written again.
+    pub(super) fn check_out(&self, git: &Git, dir: &Path) -> Result<(), CarryError> {
+        git.run(&["read-tree", &self.commit])?;
+        git.run(&["update-index", "-q", "--refresh"])?;
+        git.run(&["checkout", "--quiet", "--force", "--detach", &self.commit])?;
         let head = git.ask(&["rev-parse", "--verify", "HEAD"])?;
         if head != self.commit {
             return Err(mismatch(format!("HEAD is {head}")));
         }
         git.run(&["config", "remote.origin.url", &self.url])?;
         // From here on jobs use it as any other clone.
-        let attributes = fs::remove_file(at.join(".git/info/attributes"));
+        let attributes = fs::remove_file(dir.join("info/attributes"));
         attributes.map_err(|e| failed(format!("the clone cannot be finished: {e}")))
     }
 }
@@ -89,7 +108,7 @@ fn mismatch(why: String) -> CarryError {
 }
 
 /// The credential in git's words, in memory: `USER:PASSWORD`, or a token alone.
-fn credential(stdin: impl Read) -> Result<Option<OwnedFd>, CarryError> {
+pub(super) fn credential(stdin: impl Read) -> Result<Option<OwnedFd>, CarryError> {
     let wrong = |e: io::Error| failed(format!("the credential cannot be read: {e}"));
     let mut text = String::new();
     stdin.take(CREDENTIAL).read_to_string(&mut text).map_err(wrong)?;
@@ -154,6 +173,7 @@ mod tests {
             url: "https://example.org/x.git".to_owned(),
             commit: "0".repeat(40),
             proxy: None,
+            authorities: None,
         };
         let error = clone.carry_out(&b""[..]).expect_err("not empty");
         assert_eq!(error.code(), lictor_proto::Code::DestinationExists);

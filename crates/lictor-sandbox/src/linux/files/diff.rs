@@ -25,7 +25,8 @@ use std::process::{ChildStdin, Stdio};
 use lictor_proto::{Code, limits};
 use serde::{Deserialize, Serialize};
 
-use self::tree::{Blob, Objects};
+pub(super) use self::tree::{Blob, Objects};
+pub(super) use self::walk::root;
 use self::walk::{Found, Tree};
 use super::git::{Git, check, failed, start};
 use crate::carry::CarryError;

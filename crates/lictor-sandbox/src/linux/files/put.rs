@@ -11,11 +11,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write as _};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use lictor_proto::{Code, Digest};
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid,
+    Advice, AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,8 @@ use crate::carry::CarryError;
 
 /// Bytes in memory.
 const PIECE: usize = 1024 * 1024;
+/// After so many bytes the disk is asked to begin with them: the sync at the end then waits for the last ones only.
+const EARLY: u64 = 16 * 1024 * 1024;
 /// What stays free besides the file.
 const SPARE: u64 = 1024 * 1024;
 
@@ -115,8 +119,12 @@ impl Put {
     fn fill(&self, file: &mut File, content: &mut impl Read) -> Result<(), CarryError> {
         let mut piece = vec![0; PIECE];
         let mut hash = Sha256::new();
-        let mut size = 0_u64;
+        let (mut size, mut begun) = (0_u64, 0_u64);
         loop {
+            if size - begun >= EARLY {
+                begin_writing(file, begun..size);
+                begun = size;
+            }
             let n = match content.read(&mut piece) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other.map_err(|e| self.failed("read its content", e))?,
@@ -173,6 +181,13 @@ impl Put {
         };
         CarryError::new(code, format!("{}: {doing}: {e}", self.to))
     }
+}
+
+/// Has the kernel write these bytes now, and forget its copy where it has done so: nobody reads them soon. It waits for
+/// nothing, and what it says counts for nothing: the sync at the end does.
+fn begin_writing(file: &File, range: Range<u64>) {
+    let length = NonZeroU64::new(range.end - range.start);
+    let _ = rustix::fs::fadvise(file, range.start, length, Advice::DontNeed);
 }
 
 impl<'a> Temporary<'a> {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use lictor_proto::Timestamp;
 use lictor_proto::doc::GitCommit;
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::kept::{Limits, Which};
@@ -19,7 +20,7 @@ use crate::kept::{Limits, Which};
 const ABOUT: &str = "sandbox.json";
 /// How the names of directories begin that are on their way out.
 const GONE: &str = ".gone-";
-/// Entries and directories in directories that are counted; what has more, or cannot be read, is said to hold everything.
+/// Entries and directories in directories that are counted.
 const ENTRIES: u64 = 4_000_000;
 const DEPTH: u32 = 200;
 /// The kernel's unit of what a file takes.
@@ -34,9 +35,12 @@ pub(super) struct About {
     pub(super) limits: Limits,
     pub(super) made_at: Timestamp,
     pub(super) used_at: Timestamp,
-    /// What it held at the end of its last job.
+    /// What it held when it was last counted.
     #[serde(default)]
     pub(super) bytes: u64,
+    /// Whether it could not be counted at the end of its last job.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) uncounted: bool,
     /// The directory of the job that has it, by its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holder: Option<String>,
@@ -72,6 +76,37 @@ impl About {
         let after = |since: Timestamp, ms: u64| Timestamp::from_millis(since.as_millis().saturating_add(ms));
         let (idle, age) = (self.limits.idle_ms, self.limits.age_ms);
         after(self.used_at, idle).min(after(self.made_at, age))
+    }
+
+    /// Counts what it holds. What cannot be counted is one sandbox's trouble, and nobody else's.
+    pub(super) fn count(&mut self, dir: &Path) {
+        match measure(dir, Meanwhile::Still) {
+            Ok(bytes) => (self.bytes, self.uncounted) = (bytes, false),
+            Err(error) => {
+                tracing::warn!(%error, at = %dir.display(), "what a kept sandbox holds cannot be counted; it counts as its limit");
+                self.uncounted = true;
+            }
+        }
+    }
+
+    /// Whether it goes with the job that has it, and is nobody else's.
+    pub(super) fn goes(&self) -> bool {
+        self.limits.age_ms == 0
+    }
+
+    /// Whether what it holds is known. Agents before this one wrote the largest number there is where it was not.
+    pub(super) fn is_counted(&self) -> bool {
+        !self.uncounted && self.bytes != u64::MAX
+    }
+
+    /// What it counts as beside others: what it holds, or may hold; where nobody knows or says either, what it held before.
+    pub(super) fn counts_as(&self) -> u64 {
+        match (self.is_counted(), self.limits.bytes) {
+            (true, _) => self.bytes,
+            (false, Some(most)) => most,
+            (false, None) if self.bytes == u64::MAX => 0,
+            (false, None) => self.bytes,
+        }
     }
 
     pub(super) fn is_ahead_of(&self, now: Timestamp) -> bool {
@@ -168,32 +203,42 @@ pub(super) fn wait_for_lock(dir: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// What is in a directory, in bytes on the disk; a file with several names counts once.
-pub(super) fn measure(dir: &Path) -> u64 {
-    let mut sum = Sum::default();
-    match open(dir)
-        .map_err(io::Error::from)
-        .and_then(|dir| sum.add(dir, DEPTH))
-    {
-        Ok(()) => sum.blocks.saturating_mul(BLOCK),
-        Err(error) => {
-            tracing::warn!(%error, at = %dir.display(), "what a kept sandbox holds cannot be counted");
-            u64::MAX
-        }
-    }
+/// Whether somebody works in what is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meanwhile {
+    Still,
+    /// Then what is gone by the time that it is looked at counts as nothing.
+    InUse,
 }
 
-#[derive(Default)]
+/// What is in a directory, in bytes on the disk; a file with several names counts once.
+///
+/// # Errors
+/// When it is too much to be looked through, or closed to the agent.
+pub(super) fn measure(dir: &Path, meanwhile: Meanwhile) -> io::Result<u64> {
+    let mut sum = Sum {
+        blocks: 0,
+        entries: 0,
+        seen: HashSet::new(),
+        meanwhile,
+    };
+    sum.add(open(dir)?, DEPTH)?;
+    Ok(sum.blocks.saturating_mul(BLOCK))
+}
+
 struct Sum {
     blocks: u64,
     entries: u64,
     seen: HashSet<u64>,
+    meanwhile: Meanwhile,
 }
 
 impl Sum {
     fn add(&mut self, dir: OwnedFd, depth: u32) -> io::Result<()> {
         let too_much = || io::Error::new(io::ErrorKind::QuotaExceeded, "more than can be looked through");
         let depth = depth.checked_sub(1).ok_or_else(too_much)?;
+        let in_use = self.meanwhile == Meanwhile::InUse;
+        let is_gone = |e: &Errno| in_use && matches!(*e, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
         for entry in Dir::read_from(&dir)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -204,7 +249,10 @@ impl Sum {
             if self.entries > ENTRIES {
                 return Err(too_much());
             }
-            let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(e) if is_gone(&e) => continue,
+                other => other?,
+            };
             let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             if is_directory || stat.st_nlink == 1 || self.seen.insert(stat.st_ino) {
                 let blocks = u64::try_from(stat.st_blocks).unwrap_or(u64::MAX);
@@ -212,7 +260,10 @@ impl Sum {
             }
             if is_directory {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                self.add(rustix::fs::openat(&dir, name, flags, Mode::empty())?, depth)?;
+                match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
+                    Err(e) if is_gone(&e) => {}
+                    other => self.add(other?, depth)?,
+                }
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lictor_proto::Name;
 
-use super::about::{self, About, Lock, is_held, lock, measure, put_aside};
+use super::about::{self, About, Lock, is_held, lock, put_aside};
 use crate::kept::{KeptError, KeptSandbox, PLACE};
 use crate::linux::remove::remove_dir;
 use crate::linux::snapshot as copies;
@@ -15,7 +15,7 @@ use crate::linux::snapshot as copies;
 pub(crate) fn list(work: &Path) -> io::Result<Vec<KeptSandbox>> {
     let all = about::all(&work.join(PLACE))?;
     let described = all.into_iter().filter_map(|(dir, about)| {
-        let about = about?;
+        let about = about.filter(|about| !about.goes())?;
         let key = dir.file_name()?.to_str()?.to_owned();
         Some(describe(&dir, key, about))
     });
@@ -23,7 +23,7 @@ pub(crate) fn list(work: &Path) -> io::Result<Vec<KeptSandbox>> {
 }
 
 fn describe(dir: &Path, key: String, about: About) -> io::Result<KeptSandbox> {
-    let until = about.until();
+    let (until, bytes, counted) = (about.until(), about.counts_as(), about.is_counted());
     let held_by = match is_held(dir)? {
         true => Some(about.holder.unwrap_or_else(|| "somebody".to_owned())),
         false => None,
@@ -37,7 +37,8 @@ fn describe(dir: &Path, key: String, about: About) -> io::Result<KeptSandbox> {
         made_at: about.made_at,
         used_at: about.used_at,
         until,
-        bytes: about.bytes,
+        bytes,
+        counted,
         snapshots: copies::names(dir),
         held_by,
         git: about.git,
@@ -70,11 +71,10 @@ pub(crate) fn restore(dir: &Path, one: &KeptSandbox, name: &Name) -> Result<(), 
 
 fn count_again(dir: &Path) -> io::Result<()> {
     match About::read(dir)? {
-        Some(about) => About {
-            bytes: measure(dir),
-            ..about
+        Some(mut about) => {
+            about.count(dir);
+            about.write(dir)
         }
-        .write(dir),
         None => Ok(()),
     }
 }

@@ -61,7 +61,11 @@ impl Sweep {
             return Ok(());
         };
         match About::read(&dir)? {
-            Some(about) if about.is_ahead_of(now) => return about.not_ahead_of(now).write(&dir),
+            Some(about) if !about.goes() && about.is_ahead_of(now) => {
+                return about.not_ahead_of(now).write(&dir);
+            }
+            // Of a job that an agent was killed with: nobody comes for it, whatever the clock says.
+            Some(about) if about.goes() => return remove_dir(&put_aside(&dir)?),
             Some(about) if !about.is_over(now) => return Ok(()),
             _ => {}
         }

@@ -114,7 +114,7 @@ impl View {
             return Ok(false);
         };
         match &mount.source {
-            Source::Held(..) => Ok(true), // compared by who looks at what is shown
+            Source::Held(..) | Source::New(..) => Ok(true), // compared by who looks at what is shown
             Source::Path(path) => {
                 let flags = OFlags::PATH | OFlags::CLOEXEC;
                 let wanted = rustix::fs::openat(CWD, path.as_str(), flags, Mode::empty())?;

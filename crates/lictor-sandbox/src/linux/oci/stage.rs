@@ -53,16 +53,19 @@ pub(super) struct Stage {
 pub(super) fn lay_out(place: &Path, mounts: &mut [Mount], covers: &[Covered]) -> io::Result<Stage> {
     let mut parts = Vec::new();
     for mount in mounts.iter_mut() {
-        if let Source::Held(held, path) = &mut mount.source {
-            let tree = copy_of(held).map_err(|e| about(path, e))?;
-            set(&tree, mount.access).map_err(|e| about(path, e))?;
-            *path = format!("{}/{}", place.display(), parts.len());
-            parts.push(Part {
-                tree,
-                at: &mount.at,
-                is_dir: mount.is_dir,
-            });
-        }
+        let (tree, path) = match &mut mount.source {
+            Source::Held(held, path) => (copy_of(held).map_err(|e| about(path, e))?, path),
+            // It is nobody else's, so it is this mount of it that is laid out.
+            Source::New(made, path) => (made.try_clone()?, path),
+            Source::Path(_) => continue,
+        };
+        set(&tree, mount.access).map_err(|e| about(path, e))?;
+        *path = format!("{}/{}", place.display(), parts.len());
+        parts.push(Part {
+            tree,
+            at: &mount.at,
+            is_dir: mount.is_dir,
+        });
     }
     // A thread of its own, which has these mounts, and ends with them.
     on_a_thread(|| attach_all(place, &parts, covers))
@@ -252,7 +255,7 @@ pub(super) fn set(tree: &OwnedFd, access: Access) -> io::Result<()> {
 }
 
 /// The same, in the kernel's words.
-pub(super) fn restrict(tree: &OwnedFd, without: MountAttrFlags) -> io::Result<()> {
+pub(in crate::linux) fn restrict(tree: &OwnedFd, without: MountAttrFlags) -> io::Result<()> {
     // `struct mount_attr`: set, clear, propagation, user namespace.
     let attributes = [u64::from(without.bits()), 0, libc::MS_PRIVATE, 0];
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use lictor_proto::doc::SECRET_FILES;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
@@ -17,6 +18,7 @@ use crate::linux::entry;
 use crate::linux::kernel::Kernel;
 use crate::linux::paths::Paths;
 use crate::linux::remove::link_of;
+use crate::linux::secret;
 use crate::linux::shown::{ETC, How, SHOWN, how};
 use crate::linux::supervisor::{Timer, expiry};
 use crate::plan::LaunchSpec;
@@ -33,7 +35,7 @@ pub(crate) struct Mount {
 impl Mount {
     /// Where it lies on the host.
     pub(crate) fn source(&self) -> &str {
-        let (Source::Path(path) | Source::Held(_, path)) = &self.source;
+        let (Source::Path(path) | Source::Held(_, path) | Source::New(_, path)) = &self.source;
         path
     }
 }
@@ -46,6 +48,8 @@ pub(super) enum Source {
     /// What was there when no link was followed on the way; and where the runtime finds it: that path, or where it is laid
     /// out.
     Held(OwnedFd, String),
+    /// A file system of the container's own, mounted nowhere yet; and where it is laid out.
+    New(OwnedFd, String),
 }
 
 /// What of the host may be done with it.
@@ -86,6 +90,16 @@ impl Mount {
             is_dir: fs::metadata(source)?.is_dir(),
             access,
         })
+    }
+
+    /// A file system of the container's own.
+    fn new(made: OwnedFd, at: &str) -> Self {
+        Self {
+            source: Source::New(made, String::new()),
+            at: at.to_owned(),
+            is_dir: true,
+            access: Access::Read,
+        }
     }
 
     fn held(file: OwnedFd, at: String, access: Access) -> io::Result<Self> {
@@ -175,6 +189,8 @@ impl View {
             };
             view.mounts.push(Mount::held(mount.from, mount.at, access)?);
         }
+        let secrets = secret::files(spec)?.map(|made| Mount::new(made, SECRET_FILES));
+        view.mounts.extend(secrets);
         view.covers = paths.covers;
         if let Some(place) = stage {
             view.stage = Some(stage::lay_out(place, &mut view.mounts, &view.covers.all)?);
@@ -201,7 +217,7 @@ impl View {
             |mount: &mut Mount| matches!(mount.source, Source::Path(_)) && directories.contains(&&*mount.at);
         let whole: Vec<_> = self.mounts.extract_if(.., is_one).collect();
         for Mount { source, at, .. } in whole {
-            let (Source::Path(dir) | Source::Held(_, dir)) = source;
+            let (Source::Path(dir) | Source::Held(_, dir) | Source::New(_, dir)) = source;
             self.show_each(Path::new(&dir), &at, others)?;
         }
         match self.mounts.len() {
@@ -323,7 +339,7 @@ impl View {
                 );
                 return Err(io::Error::other(problem));
             }
-            if let Source::Held(held, _) = &mount.source
+            if let Source::Held(held, _) | Source::New(held, _) = &mount.source
                 && place_of(held)? != place_of(&at)?
             {
                 let problem = format!("{}: something else was put in its place meanwhile", mount.at);

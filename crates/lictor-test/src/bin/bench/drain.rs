@@ -1,4 +1,4 @@
-//! Row l: a long queue. Jobs are submitted while their node is away, one after another; then it comes back.
+//! Row m: a long queue. Jobs are submitted while their node is away, one after another; then it comes back.
 //!
 //! What is to be seen is that neither a submission nor a job costs more the longer the queue is, so the first and the last
 //! tenth stand beside each other.

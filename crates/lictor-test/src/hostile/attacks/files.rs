@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use hyper::Method;
 use lictor_proto::agent::{OfferReply, Reply, Request, StdinPiece};
-use lictor_proto::doc::{Fetch, Spec};
+use lictor_proto::doc::{Fetch, Job, Spec};
 use lictor_proto::{Code, Digest, Envelope, limits};
 use tempfile::TempDir;
 
@@ -24,6 +24,9 @@ attacks! {
     hub_has_a_larger_file_come_that_nobody_waits_for => Some(Code::LimitExceeded),
     hub_swaps_a_file_in_a_stream => Some(Code::StdinMismatch),
     hub_streams_more_than_a_file_has => Some(Code::LimitExceeded),
+    hub_swaps_the_url_of_a_file => Some(Code::SignatureInvalid),
+    hub_takes_the_url_away_to_bring_a_file_itself => Some(Code::SignatureInvalid),
+    hub_brings_a_file_that_the_node_fetches => Some(Code::Unenforceable),
 }
 
 const CONTENT: &[u8] = b"the true content of a file\n";
@@ -39,6 +42,7 @@ fn job(scene: &Scene, to: &Path) -> Result<String> {
     let mut job = scene.job("alice", &["true"]);
     job.spec = Spec::Fetch(Fetch {
         to: to.to_str().context("path")?.to_owned(),
+        url: None,
         sha256: Digest::of(CONTENT),
         size: CONTENT.len() as u64,
         mode: "0644".to_owned(),
@@ -241,5 +245,64 @@ async fn hub_streams_more_than_a_file_has() -> Result<Seen> {
     let seen = refuses_stream(&scene, &more, Code::LimitExceeded).await?;
     nothing_came(&to)?;
     streams_what_is_there(&scene, &job, &to).await?;
+    Ok(seen)
+}
+
+const URL: &str = "https://dl.example.org/app/file";
+
+/// The same job, but that the node fetches the file itself.
+fn fetched(scene: &Scene, to: &Path) -> Result<String> {
+    let mut job = scene.job("alice", &["true"]);
+    let written = self::job(scene, to)?;
+    let written = Envelope::parse(written.as_bytes(), limits::JOB_ENVELOPE)?;
+    let written: Job = serde_json::from_slice(&written.payload)?;
+    let Spec::Fetch(fetch) = written.spec else {
+        anyhow::bail!("another job")
+    };
+    job.spec = Spec::Fetch(Fetch {
+        url: Some(URL.parse()?),
+        ..fetch
+    });
+    job.kind = job.spec.kind();
+    job.profile = "fetches".parse()?;
+    Ok(signed(&job, &["alice"]))
+}
+
+/// The signed bytes are other ones, around the same signature.
+async fn not_in_other_words(from: &str, to_words: &str) -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (_dir, to) = place()?;
+    let job = fetched(&scene, &to)?;
+    let mut envelope = Envelope::parse(job.as_bytes(), limits::JOB_ENVELOPE)?;
+    let text = String::from_utf8(envelope.payload)?;
+    ensure!(text.contains(from), "{from} is not in {text}");
+    envelope.payload = text.replace(from, to_words).into_bytes();
+    let changed = String::from_utf8(envelope.to_bytes())?;
+    scene.hub.ask(&piece(CONTENT, 0, true)).await?;
+    let seen = scene.refuses(&changed, Code::SignatureInvalid).await?;
+    nothing_came(&to)?;
+    honestly(&scene, &self::job(&scene, &to)?, &to).await?;
+    Ok(seen)
+}
+
+async fn hub_swaps_the_url_of_a_file() -> Result<Seen> {
+    not_in_other_words("dl.example.org", "hub.example.org").await
+}
+
+async fn hub_takes_the_url_away_to_bring_a_file_itself() -> Result<Seen> {
+    not_in_other_words(&format!("\"url\":\"{URL}\","), "").await
+}
+
+/// The very bytes that were signed: what is fetched is fetched, and what a hub brings does not stand in for it. This node, whose
+/// warden is in the test's own process, has nobody to fetch it, and says so.
+async fn hub_brings_a_file_that_the_node_fetches() -> Result<Seen> {
+    let scene = Scene::set().await?;
+    let (_dir, to) = place()?;
+    let job = fetched(&scene, &to)?;
+    let brought = scene.hub.ask(&piece(CONTENT, 0, true)).await?;
+    ensure!(brought == Reply::Done, "{brought:?}");
+    let seen = scene.refuses(&job, Code::Unenforceable).await?;
+    nothing_came(&to)?;
+    honestly(&scene, &self::job(&scene, &to)?, &to).await?;
     Ok(seen)
 }

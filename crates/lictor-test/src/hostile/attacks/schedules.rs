@@ -24,7 +24,7 @@ attacks! {
 }
 
 /// Alice's, every minute: what has been missed is made up for, so a turned clock is enough to have it fire.
-fn standing(scene: &Scene, argv: &[&str]) -> Schedule {
+pub(super) fn standing(scene: &Scene, argv: &[&str]) -> Schedule {
     let job = scene.job("alice", argv);
     Schedule {
         tag: Default::default(),

@@ -26,6 +26,8 @@ attacks! {
     hub_brings_a_secret_that_is_not_for_the_node => Some(Code::SecretNotForNode),
     hub_brings_a_secret_of_a_revoked_operator => Some(Code::OperatorRevoked),
     hub_has_somebody_use_a_secret_who_may_not => Some(Code::NoMatch),
+    hub_leaves_the_secret_of_a_schedule_out => Some(Code::SecretMissing),
+    hub_brings_another_secret_for_a_schedule => Some(Code::SecretMismatch),
 }
 
 const VALUE: &[u8] = b"the value of the secret";
@@ -137,6 +139,41 @@ async fn hub_leaves_a_secret_out() -> Result<Seen> {
     ensure!(reply == OfferReply::Accepted, "answered by {reply:?}");
     scene.succeeded(&job).await?;
     Ok(seen)
+}
+
+/// Alice's schedule that uses the secret in `wire`.
+fn schedule(scene: &Scene, wire: &str) -> Result<String> {
+    let mut schedule = super::schedules::standing(scene, &["true"]);
+    schedule.secrets = vec![SecretUse {
+        name: name("db"),
+        version: 2,
+        digest: digest(wire)?,
+        delivery: Delivery::Memfd,
+    }];
+    schedule.min_bundle = scene.org.version();
+    Ok(signed(&schedule, &["alice"]))
+}
+
+/// It would have firings without it: the schedule is not kept before that is there.
+async fn hub_leaves_the_secret_of_a_schedule_out() -> Result<Seen> {
+    let scene = scene().await?;
+    let wire = honest(&scene, "db", 2)?;
+    let schedule = schedule(&scene, &wire)?;
+    let seen = scene.refuses(&schedule, Code::SecretMissing).await?;
+    let reply = scene.offer_with(&schedule, &[wire]).await?;
+    ensure!(reply == OfferReply::Accepted, "answered by {reply:?}");
+    Ok(seen)
+}
+
+async fn hub_brings_another_secret_for_a_schedule() -> Result<Seen> {
+    let scene = scene().await?;
+    let (older, wire) = (honest(&scene, "db", 1)?, honest(&scene, "db", 2)?);
+    let reply = scene
+        .offer_with(&schedule(&scene, &wire)?, std::slice::from_ref(&wire))
+        .await?;
+    ensure!(reply == OfferReply::Accepted, "answered by {reply:?}");
+    let second = schedule(&scene, &wire)?;
+    scene.refuses_with(&second, &[older], Code::SecretMismatch).await
 }
 
 async fn hub_swaps_two_secrets() -> Result<Seen> {

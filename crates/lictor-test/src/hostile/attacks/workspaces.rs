@@ -14,6 +14,7 @@ attacks! {
     hub_has_another_workspace_removed => Some(Code::SignatureInvalid),
     hub_has_a_workspace_removed_again => Some(Code::Replayed),
     hub_has_another_commit_cloned => Some(Code::SignatureInvalid),
+    hub_has_another_commit_brought_before_a_job => Some(Code::SignatureInvalid),
 }
 
 fn job(scene: &Scene, spec: Spec) -> String {
@@ -104,6 +105,29 @@ async fn hub_has_another_commit_cloned() -> Result<Seen> {
         ..Workspace::new(Operation::Clone, Some(name("shop")))
     };
     let honest = job(&scene, Spec::Workspace(work));
+    altered(&scene, &honest, (URL, "http://127.0.0.1:1/evil.git")).await?;
+    let seen = altered(&scene, &honest, (commit.as_str(), &"f".repeat(40))).await?;
+    ensure!(
+        scene.offer(&honest, &[]).await? == OfferReply::Accepted,
+        "the honest one is not taken"
+    );
+    Ok(seen)
+}
+
+/// The same of a commit that a job gets before it begins. The honest one is obeyed: nobody is there to bring it, so its program
+/// never begins.
+async fn hub_has_another_commit_brought_before_a_job() -> Result<Seen> {
+    const URL: &str = "http://127.0.0.1:1/shop.git";
+    let scene = Scene::set().await?;
+    let commit = "0123456789abcdef".repeat(3)[..40].to_owned();
+    let exec = Exec {
+        git: Some(GitCommit {
+            url: URL.to_owned(),
+            commit: commit.clone(),
+        }),
+        ..Exec::new(vec!["true".to_owned()])
+    };
+    let honest = job(&scene, Spec::Exec(exec));
     altered(&scene, &honest, (URL, "http://127.0.0.1:1/evil.git")).await?;
     let seen = altered(&scene, &honest, (commit.as_str(), &"f".repeat(40))).await?;
     ensure!(

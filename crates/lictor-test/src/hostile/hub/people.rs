@@ -21,6 +21,7 @@ use lictor_proto::api::{FRAMES, JobDocuments, NodeView, Page, StreamEvent, Trust
 use lictor_proto::doc::NodeKind;
 use lictor_proto::frame::{Frame, FrameKind};
 use lictor_proto::{Digest, JobId, Name, NodeId, OrgId, Timestamp};
+use serde_json::json;
 
 use super::{HostileHub, hold};
 use crate::hostile::org::digest;
@@ -46,6 +47,8 @@ pub struct People {
     told_to: Audience,
     answers: HashMap<JobId, Stored>,
     remarks: Vec<Wire>,
+    asks: Vec<Wire>,
+    approvals: Vec<Wire>,
 }
 
 /// Who is lied to.
@@ -99,6 +102,22 @@ impl People {
         self.remarks = remarks;
     }
 
+    /// Shows this job, which nobody has run, as one that waits.
+    pub fn show_job(&mut self, id: &JobId, job: Wire) {
+        let items = Vec::new();
+        self.answers.insert(id.clone(), Stored { job, items });
+    }
+
+    /// Shows these asks with every job.
+    pub fn show_asks(&mut self, asks: Vec<Wire>) {
+        self.asks = asks;
+    }
+
+    /// Shows these approvals with every job.
+    pub fn show_approvals(&mut self, approvals: Vec<Wire>) {
+        self.approvals = approvals;
+    }
+
     /// Lies from now on.
     pub fn lie(&mut self, lie: impl Fn(Vec<Item>) -> Vec<Item> + Send + Sync + 'static) {
         self.lie = Some(Arc::new(lie));
@@ -137,6 +156,7 @@ pub(super) fn routes() -> Router<Arc<HostileHub>> {
         .route("/api/v1/jobs", post(submit))
         .route("/api/v1/jobs/{id}/output", get(output))
         .route("/api/v1/jobs/{id}/documents", get(documents))
+        .route("/api/v1/approvals", get(approvals))
 }
 
 async fn trust(State(hub): State<Arc<HostileHub>>) -> Response {
@@ -174,20 +194,25 @@ async fn documents(State(hub): State<Arc<HostileHub>>, Path(id): Path<String>) -
     let Some(stored) = hub.stored(&id) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let receipts = stored.items.into_iter().filter_map(|item| match item {
-        Item::Event(StreamEvent::Receipt { receipt }) => Some(receipt),
-        _ => None,
-    });
-    Json(JobDocuments {
-        job: stored.job,
-        receipts: receipts.collect(),
-        asks: Vec::new(),
-        approvals: Vec::new(),
-        releases: Vec::new(),
-        cancels: Vec::new(),
-        remarks: hub.remarks(),
-    })
-    .into_response()
+    Json(hub.documents_of(stored)).into_response()
+}
+
+/// Every job that it knows, as if each waited.
+async fn approvals(State(hub): State<Arc<HostileHub>>) -> Response {
+    let all: Vec<(JobId, Stored)> = hold(&hub.people).answers.clone().into_iter().collect();
+    let pending = |(job_id, stored): (JobId, Stored)| {
+        let now = Timestamp::now();
+        // What the hub says of a job in its own words; nobody believes any of it.
+        json!({
+            "job": {
+                "job_id": job_id, "digest": Digest::of(b"a job"), "issued_at": now, "operator": "nobody", "kind": "exec", "command": [], "profile": "host", "reason": "",
+                "created_at": now, "expires_at": now, "executions": [],
+            },
+            "documents": hub.documents_of(stored),
+        })
+    };
+    let items: Vec<_> = all.into_iter().map(pending).collect();
+    Json(json!({ "items": items, "next_cursor": null })).into_response()
 }
 
 impl HostileHub {
@@ -197,6 +222,26 @@ impl HostileHub {
     /// When none was run.
     pub fn job_of(&self, id: &str) -> Result<Wire> {
         Ok(self.stored(id).context("no such job was run")?.job)
+    }
+
+    fn documents_of(&self, stored: Stored) -> JobDocuments {
+        let receipts = stored.items.into_iter().filter_map(|item| match item {
+            Item::Event(StreamEvent::Receipt { receipt }) => Some(receipt),
+            _ => None,
+        });
+        let (asks, approvals) = {
+            let people = hold(&self.people);
+            (people.asks.clone(), people.approvals.clone())
+        };
+        JobDocuments {
+            job: stored.job,
+            receipts: receipts.collect(),
+            asks,
+            approvals,
+            releases: Vec::new(),
+            cancels: Vec::new(),
+            remarks: self.remarks(),
+        }
     }
 
     fn remarks(&self) -> Vec<Wire> {

@@ -52,6 +52,14 @@ pub(super) fn topics(egress: &Egress, presets: &Presets) -> Vec<Topic> {
     ]
 }
 
+/// Where the node may fetch files from that its jobs put. What is between 64 connections and none is nothing that
+/// anybody has to know of one download.
+pub(super) fn fetches(from: &Egress, presets: &Presets) -> Topic {
+    let told = topics(from, presets).into_iter();
+    let about_whom = told.filter(|t| t.about != "traffic");
+    topic("files may come from", about_whom.flat_map(|t| t.says).collect())
+}
+
 fn destination(destination: &Destination, presets: &Presets) -> String {
     let whom = match destination.target() {
         Target::Name(name) => name.to_string(),

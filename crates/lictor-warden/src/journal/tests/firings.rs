@@ -28,6 +28,7 @@ fn stand(n: u8) -> Step {
             expires_at: Timestamp::from_millis(5000),
             at: Timestamp::from_millis(0),
             past: Timestamp::from_millis(0),
+            secrets: Vec::new(),
         }],
         ..Step::default()
     }

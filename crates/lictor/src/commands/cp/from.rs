@@ -3,25 +3,22 @@
 //! # Invariants
 //! - Nothing is at its place here before the receipt and all of what it signs has been verified.
 
-use std::fs::{self, File};
-use std::io::{BufReader, Seek as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use lictor_client::files::{Unpacked, unpack};
+use lictor_client::files::Unpacked;
 use lictor_client::{JobOptions, Signer};
-use lictor_proto::doc::{Collect, Stdin};
-use lictor_proto::files::MAGIC;
-use lictor_proto::{JobId, limits};
+use lictor_proto::doc::Collect;
 use serde_json::json;
 
+use super::arriving::Arriving;
 use super::{distinct, is_ok, name_of, worst};
-use crate::args::{Copy, Targets};
+use crate::args::Copy;
 use crate::commands::bring::Asked;
-use crate::commands::choice;
-use crate::commands::watch::Inlet;
+use crate::commands::{choice, run};
 use crate::escape::escape;
 use crate::exit::Status;
-use crate::failure::{Doing as _, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::session::Session;
 
 /// Entries that are named one by one.
@@ -51,7 +48,7 @@ pub(super) async fn run(
 async fn bring(session: &Session, args: &Copy, (target, path): (&str, String), to: PathBuf) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
-    let choice = choice::nodes(session, &mut store, &hub, &Targets::of(target)?).await?;
+    let choice = choice::nodes(session, &mut store, &hub, &args.targets(target)?).await?;
     let [node] = choice.nodes.as_slice() else {
         return Err(Failure::new("files are brought from one node at a time")
             .hint("Name one node, and a directory of its own for each."));
@@ -62,22 +59,15 @@ async fn bring(session: &Session, args: &Copy, (target, path): (&str, String), t
         sandbox: args.sandbox.clone(),
         ..Collect::new(path, args.max_bytes)
     };
+    let after = run::former(session, &hub, &mut store, &args.after).await?;
     let options = JobOptions {
-        nodes: vec![node.id().clone()],
-        profile: args.profile.clone(),
-        stdin: Stdin::NONE,
-        reason: args.reason.clone(),
-        valid: super::valid(args, 0, &store)?,
-        retry_of: None,
-        after: Vec::new(),
-        expect: choice.expect.clone(),
-        secrets: Vec::new(),
+        after,
+        ..choice.job(&args.profile, super::valid(args, 0, &store)?, &args.reason)
     };
     let job = Signer::new(store.trust(), &session.config.operator, &key)
         .job(collect, options)
         .map_err(|r| Failure::refused("could not sign the job", &r))?;
-    let aside = Aside::make(&to, &job.job_id())?;
-    let inlet = Inlet::new(&aside.file, most_output(args.max_bytes));
+    let arriving = Arriving::beside(&to, &job.job_id(), args.max_bytes)?;
     let asked = Asked {
         session,
         hub: &hub,
@@ -85,20 +75,13 @@ async fn bring(session: &Session, args: &Copy, (target, path): (&str, String), t
         node,
         key: &key,
     };
-    let status = asked.bring(&job, &inlet).await?;
+    let status = asked.bring(&job, &arriving).await?;
     if !is_ok(status) {
         return Ok(status);
     }
-    let unpacked = aside.unpack(&to, args.max_bytes)?;
+    let unpacked = arriving.settle(&to)?;
     tell(session, &unpacked, &to)?;
     Ok(Status::OK)
-}
-
-/// Bytes of output that a job may write which brings so many.
-fn most_output(max_bytes: u64) -> u64 {
-    max_bytes
-        .saturating_add(limits::MANIFEST)
-        .saturating_add(MAGIC.len() as u64)
 }
 
 /// Where it goes: into a directory that is there, or to a name that is not.
@@ -113,60 +96,6 @@ fn vacant(place: &Path, name: &str) -> Result<PathBuf> {
             .hint("Nothing is overwritten here; move it away, or name another place."));
     }
     Ok(to)
-}
-
-/// Places beside the last one, for what is not verified yet.
-struct Aside {
-    file: File,
-    stream: PathBuf,
-    tree: PathBuf,
-}
-
-impl Aside {
-    fn make(to: &Path, job: &JobId) -> Result<Self> {
-        let dir = match to.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
-        let stream = dir.join(format!(".lictor-{job}.part"));
-        let mut options = File::options();
-        options.read(true).write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options
-            .open(&stream)
-            .doing(format!("make {}", stream.display()))?;
-        Ok(Self {
-            file,
-            stream,
-            tree: dir.join(format!(".lictor-{job}.tree")),
-        })
-    }
-
-    /// Makes files of it, and gives them their name.
-    fn unpack(&self, to: &Path, max_bytes: u64) -> Result<Unpacked> {
-        let mut stream = self.file.try_clone().doing("read what came")?;
-        stream.rewind().doing("read what came")?;
-        let unpacked = unpack(
-            BufReader::with_capacity(256 * 1024, stream),
-            &self.tree,
-            max_bytes,
-        );
-        let unpacked =
-            unpacked.map_err(|e| Failure::new("what the node signed could not be unpacked").because(&e))?;
-        if fs::symlink_metadata(to).is_ok() {
-            return Err(Failure::new(format!("{} is there by now", to.display())));
-        }
-        fs::rename(&self.tree, to).doing(format!("give it its name, {}", to.display()))?;
-        Ok(unpacked)
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.stream);
-        let _ = fs::remove_file(&self.tree).or_else(|_| fs::remove_dir_all(&self.tree));
-    }
 }
 
 fn tell(session: &Session, unpacked: &Unpacked, to: &Path) -> Result<()> {

@@ -2,24 +2,26 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lictor_client::files::Hash;
-use lictor_client::{Error, Expected, Hub, JobOptions, SignedDoc, Signer, TrustStore};
-use lictor_proto::doc::{Fetch, Stdin};
+use lictor_client::{Hub, JobOptions, SignedDoc, Signer, TrustStore};
+use lictor_proto::api::RolloutPlan;
+use lictor_proto::doc::Fetch;
 use lictor_proto::{Code, Digest, limits};
 use lictor_trust::SecretKey;
 
-use crate::args::{Copy, Targets};
+use crate::args::Copy;
 use crate::commands::choice::{self, Choice};
-use crate::commands::fleet::{FleetUntil, FleetWatch};
-use crate::commands::watch::{Shows, Until, Watch};
+use crate::commands::rollout;
+use crate::commands::run::{self, How, Submitted, until};
 use crate::exit::Status;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::session::{Session, failed};
 
-use super::{distinct, name_of, worst};
+use super::{distinct, is_ok, name_of, worst};
 
 /// Bytes read at once.
 const PIECE: usize = 256 * 1024;
@@ -39,105 +41,120 @@ pub(super) async fn run(
     distinct(places.iter().map(|place| name_of(place)))?;
     let contents = files.iter().map(|file| Content::of(file));
     let contents = contents.collect::<Result<Vec<_>>>()?;
-    let hub = session.hub()?;
-    let mut store = session.fresh_trust(&hub).await?;
-    let choice = choice::nodes(session, &mut store, &hub, &Targets::of(targets)?).await?;
-    choice.agreed(session, args.yes)?;
-    let copying = Copying {
-        session,
-        args,
-        hub: &hub,
-        store: &store,
-        choice: &choice,
-        key: session.key(args.key.as_ref())?,
+    let copying = match Copying::to(session, args, targets).await? {
+        ControlFlow::Continue(copying) => copying,
+        ControlFlow::Break(shown) => return Ok(shown),
     };
     let mut status = Status::OK;
     for (content, to) in contents.iter().zip(places) {
         status = worst(status, copying.file(content, to).await?);
+        // A rollout that stopped stops the files behind it as well.
+        if copying.plan.is_some() && !is_ok(status) {
+            break;
+        }
     }
     Ok(status)
 }
 
 /// What holds for every file.
-struct Copying<'a> {
+pub(super) struct Copying<'a> {
     session: &'a Session,
     args: &'a Copy,
-    hub: &'a Hub,
-    store: &'a TrustStore,
-    choice: &'a Choice,
+    hub: Hub,
+    store: TrustStore,
+    choice: Choice,
+    plan: Option<RolloutPlan>,
+    after: Vec<Digest>,
     key: SecretKey,
 }
 
-impl Copying<'_> {
-    async fn file(&self, content: &Content<'_>, to: String) -> Result {
-        let (session, hub) = (self.session, self.hub);
-        let (sha256, size) = (content.sha256, content.size);
-        if size > 0 {
-            session.out.progress(format!("sending {size} bytes to the hub"));
+impl<'a> Copying<'a> {
+    /// The nodes that are meant, shown and asked about. With `--dry-run` that is all.
+    pub(super) async fn to(
+        session: &'a Session,
+        args: &'a Copy,
+        targets: &str,
+    ) -> Result<ControlFlow<Status, Self>> {
+        let hub = session.hub()?;
+        let mut store = session.fresh_trust(&hub).await?;
+        let targets = args.targets(targets)?;
+        let mut choice = choice::nodes(session, &mut store, &hub, &targets).await?;
+        let plan = rollout::plan(&args.spread, &targets.targets, &mut choice);
+        if args.dry_run {
+            let shown = choice.preview(session, &hub, plan.as_ref()).await?;
+            return Ok(ControlFlow::Break(shown));
         }
-        let again = content.pieces()?;
-        hub.put_file(&sha256, size, again)
-            .await
-            .map_err(|e| failed("send the file to the hub", &e))?;
-        let job = self.sign(content, to)?;
-        let stream = hub.submit_attached(&job.wire).await.map_err(|e| match e {
-            Error::Refused(r) if r.code == Code::StdinMissing => {
-                Failure::refused("the hub has lost the file that it was sent", &r)
-            }
-            e => failed("submit the job", &e),
-        })?;
-        let canceler = Some((&session.config.operator, &self.key));
-        if let [node] = self.choice.nodes.as_slice() {
-            let watch = Watch {
-                session,
-                hub,
-                expected: Expected {
-                    trust: self.store.trust(),
-                    node,
-                    job: job.digest,
-                },
-                canceler,
-                until: Until::End,
-                shows: Shows::Output,
-                into: None,
-            };
-            return watch.run(stream).await;
-        }
-        let watch = FleetWatch {
+        choice.agreed(session, args.yes)?;
+        let after = run::former(session, &hub, &mut store, &args.after).await?;
+        Ok(ControlFlow::Continue(Self {
             session,
+            args,
             hub,
-            trust: self.store.trust(),
-            nodes: &self.choice.nodes,
-            job: job.digest,
-            canceler,
-            until: FleetUntil::Present,
-        };
-        watch.run(stream).await
+            store,
+            choice,
+            plan,
+            after,
+            key: session.key(args.key.as_ref())?,
+        }))
     }
 
-    fn sign(&self, content: &Content<'_>, to: String) -> Result<SignedDoc> {
+    async fn file(&self, content: &Content<'_>, to: String) -> Result {
+        let (sha256, size) = (content.sha256, content.size);
+        if size > 0 {
+            let sending = format!("sending {size} bytes to the hub");
+            self.session.out.progress(sending);
+        }
+        let again = content.pieces()?;
+        self.hub
+            .put_file(&sha256, size, again)
+            .await
+            .map_err(|e| failed("send the file to the hub", &e))?;
+        self.submit(self.fetch(to, (sha256, size), &content.mode)).await
+    }
+
+    /// Submits a job and follows it to its end.
+    pub(super) async fn submit(&self, fetch: Fetch) -> Result {
+        let job = self.sign(fetch)?;
+        let submitted = Submitted {
+            session: self.session,
+            hub: &self.hub,
+            store: &self.store,
+            key: &self.key,
+            nodes: &self.choice.nodes,
+            job: job.digest,
+        };
+        let how = How {
+            plan: self.plan.clone(),
+            detach: self.args.detach,
+            until: until(self.args.wait),
+        };
+        submitted.send(&job, how).await
+    }
+
+    /// A file of these bytes, as it was asked for.
+    pub(super) fn fetch(&self, to: String, (sha256, size): (Digest, u64), mode: &str) -> Fetch {
         let args = self.args;
-        let fetch = Fetch {
+        Fetch {
             to,
-            sha256: content.sha256,
-            size: content.size,
-            mode: args.mode.clone().unwrap_or_else(|| content.mode.clone()),
+            url: None,
+            sha256,
+            size,
+            mode: args.mode.clone().unwrap_or_else(|| mode.to_owned()),
             owner: args.owner.as_ref().and_then(|o| o.user.clone()),
             group: args.owner.as_ref().and_then(|o| o.group.clone()),
             replace: args.replace,
             timeout_ms: args.timeout_ms(),
             sandbox: args.sandbox.clone(),
-        };
+        }
+    }
+
+    fn sign(&self, fetch: Fetch) -> Result<SignedDoc> {
+        let args = self.args;
+        let alone = super::valid(args, fetch.size, &self.store)?;
+        let valid = rollout::valid(args.valid, alone, &args.spread, &self.store)?;
         let options = JobOptions {
-            nodes: self.choice.nodes.iter().map(|n| n.id().clone()).collect(),
-            profile: args.profile.clone(),
-            stdin: Stdin::NONE,
-            reason: args.reason.clone(),
-            valid: super::valid(args, content.size, self.store)?,
-            retry_of: None,
-            after: Vec::new(),
-            expect: self.choice.expect.clone(),
-            secrets: Vec::new(),
+            after: self.after.clone(),
+            ..self.choice.job(&args.profile, valid, &args.reason)
         };
         Signer::new(self.store.trust(), &self.session.config.operator, &self.key)
             .job(fetch, options)
@@ -145,10 +162,15 @@ impl Copying<'_> {
     }
 }
 
-/// A path that ends with `/` is a directory, in which the file has the name that it has here.
 fn destination(path: String, file: &Path) -> String {
-    match (path.strip_suffix('/'), file.file_name()) {
-        (Some(dir), Some(name)) => format!("{dir}/{}", name.to_string_lossy()),
+    let name = file.file_name().map(|name| name.to_string_lossy());
+    named(path, name.as_deref())
+}
+
+/// A path that ends with `/` is a directory, in which the file has the name that it has where it comes from.
+pub(super) fn named(path: String, name: Option<&str>) -> String {
+    match (path.strip_suffix('/'), name) {
+        (Some(dir), Some(name)) => format!("{dir}/{name}"),
         _ => path,
     }
 }

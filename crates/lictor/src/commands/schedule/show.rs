@@ -1,13 +1,14 @@
 //! `lictor schedule show`: the signed schedule, who keeps it, when it comes next, and what was fired, with receipts.
 
 use lictor_proto::api::{ExecutionState, ExecutionView, JobView};
+use lictor_proto::code::Refusal;
 use lictor_proto::doc::Schedule;
-use lictor_proto::{Digest, Timestamp};
+use lictor_proto::{Code, Digest, NodeId, Timestamp};
 use lictor_trust::directory::Node;
 use serde_json::{Value, json};
 
 use crate::args::ScheduleShow;
-use crate::commands::dossier::Dossier;
+use crate::commands::dossier::{Dossier, Unproven};
 use crate::commands::result::word as outcome;
 use crate::escape::escape;
 use crate::exit::Status;
@@ -36,14 +37,21 @@ pub(super) async fn run(session: &Session, args: &ScheduleShow) -> Result {
             .map_err(|e| failed("list what was fired", &e))?,
     };
     let mut firings = Vec::with_capacity(last.len());
-    for firing in last {
-        let of = Dossier::fetch(session, &hub, &mut store, &firing.job_id).await?;
+    for view in last {
+        let of = match Dossier::fetch(session, &hub, &mut store, &view.job_id).await {
+            // A node with other time zones, or a hub that says what is not so: named, and no reason to show no other.
+            Err(failure) if failure.is_about(Code::NotYetValid) => {
+                firings.push((view, None));
+                continue;
+            }
+            of => of?,
+        };
         // What belongs to another schedule is not shown as one of this, whatever list it stands in.
         if of.job.fired().is_none_or(|f| f.schedule != dossier.job.digest()) {
-            let why = format!("{} is no firing of {}", firing.job_id, args.id);
+            let why = format!("{} is no firing of {}", view.job_id, args.id);
             return Err(Failure::new("the hub answered with another job").why(why));
         }
-        firings.push(of);
+        firings.push((view, Some(of)));
     }
     let next = |node: &Node| times(schedule.doc(), &dossier.job.digest(), node);
     let value = json!({
@@ -55,8 +63,9 @@ pub(super) async fn run(session: &Session, args: &ScheduleShow) -> Result {
             "state": view.executions.iter().find(|e| e.node_id == *n.id()).map(|e| e.state),
             "next": if is_open(&view, n) { next(n) } else { Vec::new() },
         })).collect::<Vec<_>>(),
+        "unproven": dossier.unproven.iter().map(Unproven::json).collect::<Vec<_>>(),
         "receipts": dossier.receipts.iter().map(|r| r.doc()).collect::<Vec<_>>(),
-        "firings": firings.iter().map(firing_value).collect::<Vec<_>>(),
+        "firings": firings.iter().map(|(view, of)| firing_value(view, of.as_ref())).collect::<Vec<_>>(),
         "refused": dossier.refused,
     });
     session.out.either(&value, || {
@@ -79,7 +88,11 @@ pub(super) async fn run(session: &Session, args: &ScheduleShow) -> Result {
                 .iter()
                 .map(|r| crate::commands::jobs::receipt(r.doc())),
         );
-        lines.extend(firings.iter().flat_map(firing_lines));
+        lines.extend(
+            firings
+                .iter()
+                .flat_map(|(view, of)| firing_lines(view, of.as_ref())),
+        );
         lines.join("\n")
     })?;
     Ok(Status::OK)
@@ -134,34 +147,56 @@ fn described(schedule: &Schedule) -> String {
     .join("\n")
 }
 
-fn firing_value(of: &Dossier) -> Value {
+/// What it is where it could be no firing by what is known here.
+fn unjudged() -> Refusal {
+    let why = "it is no time of the schedule by the time zones that are known here";
+    Refusal::new(Code::NotYetValid, why)
+}
+
+fn firing_value(view: &JobView, of: Option<&Dossier>) -> Value {
+    let executions = view.executions.iter();
+    let executions = executions.map(|e| json!({ "node_id": e.node_id, "state": e.state }));
     json!({
-        "job_id": of.job.id(),
-        "nominal": of.job.fired().map(|f| f.nominal),
-        "receipts": of.receipts.iter().map(|r| r.doc()).collect::<Vec<_>>(),
-        "refused": of.refused,
+        "job_id": view.job_id,
+        "nominal": view.fired.map(|f| f.nominal),
+        "executions": executions.collect::<Vec<_>>(),
+        "receipts": of.map_or_else(Vec::new, |of| of.receipts.iter().map(|r| r.doc()).collect()),
+        "refused": of.map_or_else(|| vec![unjudged()], |of| of.refused.clone()),
     })
 }
 
-fn firing_lines(of: &Dossier) -> Vec<String> {
-    let nominal = of.job.fired().map_or_else(String::new, |f| second(f.nominal));
-    let mut lines: Vec<_> = of
-        .receipts
-        .iter()
-        .map(|r| {
-            let name = of.nodes.iter().find(|n| *n.id() == r.node_id);
-            let name = name.map_or(r.node_id.as_str(), |n| n.name().as_str());
-            let why = r.code.map_or_else(String::new, |c| format!(" [{c}]"));
-            format!(
-                "fired      {nominal} on {name}: {}{why}, {}",
-                outcome(r.outcome),
-                of.job.id()
-            )
-        })
-        .collect();
+fn firing_lines(view: &JobView, of: Option<&Dossier>) -> Vec<String> {
+    let nominal = view.fired.map_or_else(String::new, |f| second(f.nominal));
+    let id = &view.job_id;
+    let Some(of) = of else {
+        let why = unjudged();
+        return vec![format!(
+            "DOES NOT HOLD: {id} at {nominal}: [{}] {}",
+            why.code, why.message
+        )];
+    };
+    let name = |node: &NodeId| {
+        let known = of.nodes.iter().find(|n| n.id() == node);
+        known.map_or(node.as_str(), |n| n.name().as_str()).to_owned()
+    };
+    let ended = of.receipts.iter().map(|r| {
+        let why = r.code.map_or_else(String::new, |c| format!(" [{c}]"));
+        let how = outcome(r.outcome);
+        format!("fired      {nominal} on {}: {how}{why}, {id}", name(&r.node_id))
+    });
+    // Where no receipt says more, the hub's word.
+    let others = view.executions.iter();
+    let others = others.filter(|e| of.receipts.iter().all(|r| r.node_id != e.node_id));
+    let others = others.map(|e| {
+        let state = e.state.as_str();
+        format!(
+            "fired      {nominal} on {}: the hub says {state}, {id}",
+            name(&e.node_id)
+        )
+    });
     let refused = of.refused.iter();
-    lines.extend(refused.map(|r| format!("DOES NOT HOLD: {}", escape(&r.to_string()))));
-    lines
+    let refused = refused.map(|r| format!("DOES NOT HOLD: {}", escape(&r.to_string())));
+    ended.chain(others).chain(refused).collect()
 }
 
 /// A time to the minute, as schedules are.

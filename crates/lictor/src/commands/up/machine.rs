@@ -85,6 +85,7 @@ impl Machine {
         #[cfg(unix)]
         {
             config.puller = Some(crate::commands::rootfs::puller(&config.dir, None, &config.rootfs));
+            config.downloader = Some(crate::commands::download::downloader(&config.downloads)?);
         }
         // The port may be another one than at the last start.
         config.hub_url = session.config.hub.as_ref().and_then(|h| h.link_url.clone());

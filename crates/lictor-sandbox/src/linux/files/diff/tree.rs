@@ -23,15 +23,15 @@ const DIRECTORY: u32 = 0o040_000;
 
 /// A file of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Blob {
+pub(in crate::linux::files) struct Blob {
     /// 0o100644, 0o100755, or 0o120000 of a link.
-    pub(super) mode: u32,
+    pub(in crate::linux::files) mode: u32,
     /// Its id, in hexadecimal digits.
-    pub(super) id: String,
+    pub(in crate::linux::files) id: String,
 }
 
 /// Where objects come from.
-pub(super) struct Objects {
+pub(in crate::linux::files) struct Objects {
     child: Child,
     /// Closed at the end, which ends the child.
     input: Option<ChildStdin>,
@@ -39,7 +39,7 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    pub(super) fn open(git: &Git) -> Result<Self, CarryError> {
+    pub(in crate::linux::files) fn open(git: &Git) -> Result<Self, CarryError> {
         let mut child = start(&mut git.command(&["cat-file", "--batch"]))?;
         let input = child.stdin.take();
         let output = child.stdout.take();
@@ -52,7 +52,10 @@ impl Objects {
     }
 
     /// Every file of a commit, by its path.
-    pub(super) fn files_of(&mut self, commit: &str) -> Result<BTreeMap<Vec<u8>, Blob>, CarryError> {
+    pub(in crate::linux::files) fn files_of(
+        &mut self,
+        commit: &str,
+    ) -> Result<BTreeMap<Vec<u8>, Blob>, CarryError> {
         let text = self.read("commit", commit)?;
         let tree = text.strip_prefix(b"tree ").and_then(|rest| rest.get(..40));
         let tree = tree.and_then(|id| std::str::from_utf8(id).ok());

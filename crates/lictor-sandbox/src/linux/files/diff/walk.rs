@@ -39,7 +39,7 @@ pub(super) struct Tree {
 }
 
 /// The workspace, open.
-pub(super) fn root(at: &Path) -> Result<OwnedFd, CarryError> {
+pub(in crate::linux::files) fn root(at: &Path) -> Result<OwnedFd, CarryError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(at, flags, Mode::empty()).map_err(|e| lost(b".", e.into()))
 }

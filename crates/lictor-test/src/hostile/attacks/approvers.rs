@@ -1,0 +1,127 @@
+//! Lies to people who are to approve: what nodes ask and who has signed, withheld, exchanged and doubled.
+
+use anyhow::{Result, bail, ensure};
+use lictor_proto::agent::OfferReply;
+use lictor_proto::{Code, JobId};
+use serde_json::{Value, json};
+
+use super::attacks;
+use crate::hostile::client::Client;
+use crate::hostile::org::{digest, signed};
+use crate::hostile::{Place, Scene, Seen};
+
+attacks! {
+    hub_withholds_an_ask_from_an_approver => None,
+    hub_shows_an_approver_the_ask_of_another_job => Some(Code::WrongJob),
+    hub_tells_people_of_one_approval_twice => None,
+}
+
+/// A hub with a job that waits, and somebody who looks at it.
+struct Desk {
+    scene: Scene,
+    client: Client,
+    job: String,
+    id: String,
+}
+
+impl Desk {
+    /// Carol's job, with the node's ask, all of it shown as it is.
+    async fn set() -> Result<Self> {
+        let scene = Scene::set().await?;
+        let (job, ask) = waits(&scene, &["true"]).await?;
+        let client = Client::of(&scene)?;
+        let id = JobId::from_digest(&digest(&job)?);
+        scene.hub.people().show_job(&id, job.clone());
+        scene.hub.people().show_asks(vec![ask]);
+        let desk = Self {
+            scene,
+            client,
+            job,
+            id: id.to_string(),
+        };
+        // Alice signs for it then; this hub takes no approvals, so that is as far as it comes.
+        let honest = desk.approves().await?;
+        ensure!(
+            honest.contains("could not hand in the approval"),
+            "an honest hub: {honest}"
+        );
+        Ok(desk)
+    }
+
+    /// What is said to somebody who approves; it must not be taken for done.
+    async fn approves(&self) -> Result<String> {
+        let done = self.client.types(&["approve", "--yes", &self.id]).await?;
+        ensure!(
+            done.code()? == 125,
+            "IT GOT THROUGH: {}\n{}",
+            done.text(),
+            done.stderr
+        );
+        Ok(done.stderr)
+    }
+}
+
+/// Carol's job and the node's ask, as they are signed.
+async fn waits(scene: &Scene, argv: &[&str]) -> Result<(String, String)> {
+    let job = signed(&scene.job("carol", argv), &["carol"]);
+    match scene.offer(&job, &[]).await? {
+        OfferReply::Ask(ask) => Ok((job, ask)),
+        other => bail!("the agent answered {other:?}"),
+    }
+}
+
+async fn hub_withholds_an_ask_from_an_approver() -> Result<Seen> {
+    let desk = Desk::set().await?;
+    desk.scene.hub.people().show_asks(Vec::new());
+    let said = desk.approves().await?;
+    ensure!(
+        said.contains("0 of 1 nodes have asked") && !said.contains("hand in"),
+        "{said}"
+    );
+    Ok(Seen {
+        code: None,
+        at: Place::Client,
+    })
+}
+
+async fn hub_shows_an_approver_the_ask_of_another_job() -> Result<Seen> {
+    let desk = Desk::set().await?;
+    let (_, other) = waits(&desk.scene, &["echo", "something else"]).await?;
+    desk.scene.hub.people().show_asks(vec![other]);
+    desk.client
+        .refuses_to(&["approve", "--yes", &desk.id], Code::WrongJob)
+        .await
+}
+
+async fn hub_tells_people_of_one_approval_twice() -> Result<Seen> {
+    let desk = Desk::set().await?;
+    let listed = async |approvals: Vec<String>| -> Result<Value> {
+        desk.scene.hub.people().show_approvals(approvals);
+        let done = desk.client.types(&["--json", "approvals"]).await?;
+        let all: Value = serde_json::from_slice(&done.stdout)?;
+        Ok(json!([all[0]["approvals"], all[0]["waits_for"][0]["missing"]]))
+    };
+    let of = |who: &str| -> Result<String> {
+        Ok(signed(&desk.scene.org.approval(digest(&desk.job)?, who), &[who]))
+    };
+    let (bobs, erins) = (of("bob")?, of("erin")?);
+    assert_eq!(
+        listed(vec![bobs.clone(), erins]).await?,
+        json!([2, null]),
+        "an honest hub"
+    );
+    // The same, another of the same person, one that the hub has made, and one of who asked for the job.
+    let twice = vec![
+        bobs.clone(),
+        bobs,
+        signed(&desk.scene.org.approval(digest(&desk.job)?, "bob"), &["bob-2"]),
+        signed(&desk.scene.org.approval(digest(&desk.job)?, "erin"), &["the hub"]),
+        of("carol")?,
+    ];
+    let told = listed(twice).await?;
+    ensure!(told == json!([1, 1]), "IT GOT THROUGH: {told}");
+    Ok(Seen {
+        code: None,
+        at: Place::Client,
+    })
+}

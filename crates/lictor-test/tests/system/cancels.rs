@@ -1,0 +1,175 @@
+//! Cancels wherever a job is: in time, of whole trees, in every sandbox, before a start and in the middle of a copy.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use lictor_test::{Lab, Split, SplitOptions, wait_until};
+
+use crate::approvals::canceled_twice;
+use crate::steps::{SOON, add_profile, detached, ended, gone, id_of, mark, reach, receipt, sh};
+
+/// What a loaded machine may add to a grace.
+const SLACK: Duration = Duration::from_secs(15);
+
+#[test]
+fn a_cancel_ends_a_tree_that_heeds_no_signal_when_its_grace_is_over_in_every_sandbox() -> Result<()> {
+    let lab = Lab::start()?;
+    let cli = lab.cli();
+    let grace = "limits = { grace = \"1s\", timeout = \"1h\" }\n";
+    add_profile(
+        cli,
+        &format!(
+            "\n[profiles.t-host]\nbackend = \"host\"\nnetwork = \"host\"\n{grace}\
+             [profiles.t-landlock]\nbackend = \"landlock\"\n{grace}\
+             [profiles.t-bubblewrap]\nbackend = \"bubblewrap\"\n{grace}"
+        ),
+    )?;
+    for profile in ["t-host", "t-landlock", "t-bubblewrap"] {
+        let mark = mark();
+        // A child in a session of its own, and nobody who listens.
+        let line = format!("trap '' TERM; setsid sleep {mark} & sleep {mark} & sleep {mark}; sleep {mark}");
+        let words = [
+            "run",
+            "--json",
+            "--detach",
+            "--profile",
+            profile,
+            "local",
+            "--",
+            "sh",
+            "-c",
+            &line,
+        ];
+        let id = id_of(&cli.run(&words)?.result()?)?;
+        reach(cli, &id, &["running"], SOON)?;
+        let asked = Instant::now();
+        cli.ok(&["cancel", &id])?;
+        assert_eq!(ended(cli, &id)?, "canceled", "{profile}");
+        ensure!(
+            asked.elapsed() < Duration::from_secs(1) + SLACK,
+            "{profile}: {:?}",
+            asked.elapsed()
+        );
+        gone(&format!("sleep {mark}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cancel_of_a_job_that_is_leased_and_not_begun_ends_it_before_its_program_runs() -> Result<()> {
+    // A bwrap that waits while a file is there: the node has taken the job, and its sandbox is being made.
+    let place = tempfile::tempdir()?;
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
+    let (bwrap, hold) = (place.path().join("bwrap"), place.path().join("hold"));
+    let text = format!(
+        "#!/bin/sh\nwhile [ -e {} ]; do /bin/sleep 0.05; done\nexec /usr/bin/bwrap \"$@\"\n",
+        hold.display()
+    );
+    fs::write(&bwrap, text)?;
+    fs::set_permissions(&bwrap, fs::Permissions::from_mode(0o755))?;
+    let split = Split::start_with(SplitOptions {
+        agent_settings: format!("[sandbox]\nbwrap = {bwrap:?}\n"),
+        ..SplitOptions::default()
+    })?;
+    let cli = split.cli();
+    let at = place.path().to_str().context("path")?;
+    fs::create_dir(place.path().join("own"))?;
+    fs::set_permissions(place.path().join("own"), fs::Permissions::from_mode(0o777))?;
+    add_profile(
+        cli,
+        &format!("\n[profiles.writes]\nbackend = \"bubblewrap\"\nread_write = [\"{at}/own\"]\n"),
+    )?;
+    let work = |name: &str| -> Result<String> {
+        let file = format!("{at}/own/{name}");
+        let words = [
+            "run",
+            "--json",
+            "--detach",
+            "--profile",
+            "writes",
+            "local",
+            "--",
+            "touch",
+            &file,
+        ];
+        id_of(&cli.run(&words)?.result()?)
+    };
+    assert_eq!(ended(cli, &work("control")?)?, "succeeded");
+    ensure!(place.path().join("own/control").exists(), "such a job runs");
+    fs::write(&hold, "")?;
+    let leased = work("leased")?;
+    reach(cli, &leased, &["leased"], SOON)?;
+    cli.ok(&["cancel", &leased])?;
+    cli.ok(&["cancel", &leased])?;
+    fs::remove_file(&hold)?;
+    assert_eq!(ended(cli, &leased)?, "canceled");
+    let receipt = receipt(cli, &leased)?;
+    ensure!(
+        receipt["code"] == "canceled" && receipt["started_at"].is_null(),
+        "{receipt}"
+    );
+    assert_eq!(canceled_twice(cli, &leased)?, ("canceled".to_owned(), 1));
+    ensure!(!place.path().join("own/leased").exists(), "its program ran");
+    assert_eq!(ended(cli, &work("after")?)?, "succeeded", "and the next one runs");
+    Ok(())
+}
+
+#[test]
+fn a_cancel_ends_a_job_that_comes_after_another_and_leaves_that_one() -> Result<()> {
+    let lab = Lab::start()?;
+    let cli = lab.cli();
+    let mark = mark();
+    let ran = lab.home().join("ran");
+    let first = detached(cli, &format!("exec sleep {mark}"))?;
+    reach(cli, &first, &["running"], SOON)?;
+    let done = sh(
+        cli,
+        &["--detach", "--after", &first],
+        &format!("touch {}", ran.display()),
+    )?;
+    let second = id_of(&done.result()?)?;
+    wait_until("it is said to wait", SOON, || {
+        cli.ok(&["job", &second])
+            .is_ok_and(|shown| shown.contains("[after_waiting]"))
+    })?;
+    assert_eq!(canceled_twice(cli, &second)?, ("canceled".to_owned(), 1));
+    assert_eq!(canceled_twice(cli, &first)?, ("canceled".to_owned(), 1));
+    ensure!(
+        !ran.exists() && receipt(cli, &second)?["started_at"].is_null(),
+        "it began"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_cancel_ends_a_copy_in_the_middle_and_nothing_of_it_is_at_its_place() -> Result<()> {
+    let split = Split::start()?;
+    let cli = split.cli();
+    let place = tempfile::tempdir()?;
+    let at = place.path().canonicalize()?;
+    let (file, back) = (at.join("here"), at.join("there/back"));
+    fs::create_dir(at.join("there"))?;
+    // Of noughts, so that reading and sending takes the time, and no disk.
+    fs::File::create(&file)?.set_len(4_000_000_000)?;
+    let from = format!("local:{}", file.to_str().context("path")?);
+    let to = back.to_str().context("path")?;
+    let mut command = cli.command(&["cp", "--max-bytes", "4GiB", "--timeout", "1h", &from, to]);
+    let copy = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let running = || {
+        let jobs = cli.json(&["jobs"]).ok()?;
+        (jobs[0]["executions"][0]["state"] == "running").then(|| id_of(&jobs[0]).ok())?
+    };
+    let id = lictor_test::poll("the copy to run", SOON, running)?;
+    cli.ok(&["cancel", &id])?;
+    assert_eq!(ended(cli, &id)?, "canceled");
+    let done = copy.wait_with_output()?;
+    ensure!(!done.status.success(), "the copy succeeded");
+    ensure!(
+        fs::read_dir(at.join("there"))?.next().is_none(),
+        "something is left"
+    );
+    Ok(())
+}
