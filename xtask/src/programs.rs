@@ -25,7 +25,8 @@ pub(crate) fn demo(arguments: &[&str]) -> Result<()> {
 
 /// The demo from start to end, as a test: it fails when a scene does not show what it should.
 pub(crate) fn demo_once() -> Result<()> {
-    run(cargo(&["build", "--workspace", "--bins", "--quiet"]))?;
+    // Together with the tests, which have been built: nothing is compiled a second time with other features.
+    run(cargo(&["build", "--workspace", "--bins", "--tests", "--quiet"]))?;
     let mut demo = Command::new(target_dir().join("debug").join("demo"));
     demo.arg("--once");
     run(demo)

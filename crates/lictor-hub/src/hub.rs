@@ -179,12 +179,20 @@ fn make_private(dir: &Path) -> Result<(), StartError> {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(e)),
         _ => {}
     }
-    // SQLite gives the files beside it the same mode. An empty file is an empty database.
+    // SQLite gives the files beside it the same mode when it makes them. An empty file is an empty database.
     let file = options.open(dir.join(DATABASE)).map_err(failed)?;
     #[cfg(unix)]
     {
         let only_its_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         file.set_permissions(only_its_owner).map_err(failed)?;
+        // A hub that was killed has left its own.
+        for beside in ["hub.db-wal", "hub.db-shm"] {
+            let only_its_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            match std::fs::set_permissions(dir.join(beside), only_its_owner) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+                _ => {}
+            }
+        }
     }
     drop(file);
     Ok(())

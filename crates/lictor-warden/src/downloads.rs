@@ -20,7 +20,7 @@
 mod attempt;
 mod tries;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -146,7 +146,8 @@ impl Downloads {
 
     /// Lets go of what nobody needs any more.
     pub(crate) fn tidy(&self, now: Timestamp) {
-        self.spool().tidy();
+        let coming: BTreeSet<Digest> = self.known().under_way.keys().copied().collect();
+        self.spool().tidy_but(|content| coming.contains(content));
         self.known().forget_failed(now);
     }
 }
@@ -270,6 +271,9 @@ impl Core {
                 .with_id("sha256", &wanted.content.sha256)
                 .with("size", wanted.content.size);
             self.audit_always(event).await;
+        }
+        if !matches!(end, End::Here) {
+            self.downloads.spool().forsaken(&wanted.content.sha256);
         }
         let again = self.downloads.known().ended(&wanted, &end);
         if !self.is_closed() {

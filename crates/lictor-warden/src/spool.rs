@@ -233,6 +233,11 @@ impl Spool {
         self.room.notify_waiters();
     }
 
+    /// Another process of the same job begins.
+    pub(crate) fn throttle_again(&self) {
+        self.lock().draining = false;
+    }
+
     fn end_log(&self) {
         self.lock().ended = true;
         self.readable.notify_waiters();

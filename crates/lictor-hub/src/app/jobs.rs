@@ -1,5 +1,6 @@
 //! Jobs as people see them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,22 @@ use crate::relay::Follower;
 use crate::relay::follower::Wish;
 use crate::store::{ExecutionKey, ExecutionRow, JobCursor, JobDocument, JobFilter, JobRow};
 use lictor_proto::api::ExecutionState;
+
+/// A page that brings documents ends behind the job with which it has more than this.
+const PAGE_BYTES: usize = 8 * limits::ENVELOPE;
+
+fn bytes_of(documents: &JobDocuments) -> usize {
+    let d = documents;
+    let all = [
+        &d.receipts,
+        &d.asks,
+        &d.approvals,
+        &d.releases,
+        &d.cancels,
+        &d.remarks,
+    ];
+    d.job.len() + all.into_iter().flatten().map(String::len).sum::<usize>()
+}
 
 impl App {
     /// One job.
@@ -105,29 +122,18 @@ impl App {
             let matching = docs.iter().filter(|d| d.kind == kind);
             matching.map(|d| d.wire.clone()).collect()
         };
-        let waiting = |node: &Option<NodeId>| {
-            let state = ex
-                .iter()
-                .find(|e| Some(&e.node_id) == node.as_ref())
-                .map(|e| e.state);
-            matches!(
-                state,
-                Some(ExecutionState::AwaitingApproval | ExecutionState::AwaitingRelease)
-            )
-        };
-        // Of each node, the newest ask counts, while it waits.
-        let mut asks: Vec<(&Option<NodeId>, Wire)> = Vec::new();
-        for d in docs
-            .iter()
-            .filter(|d| d.kind == JobDocument::Ask && waiting(&d.node_id))
-        {
-            asks.retain(|(node, _)| *node != &d.node_id);
-            asks.push((&d.node_id, d.wire.clone()));
-        }
+        // Of each node, the newest ask counts. One that runs has asked as well: who approves sees that it has.
+        let open = ex.iter().filter(|e| !e.state.is_final());
+        let open: BTreeSet<&NodeId> = open.map(|e| &e.node_id).collect();
+        let asks = docs.iter().filter(|d| d.kind == JobDocument::Ask);
+        let asks: BTreeMap<&NodeId, &Wire> = asks
+            .filter_map(|d| Some((d.node_id.as_ref()?, &d.wire)))
+            .filter(|(node, _)| open.contains(node))
+            .collect();
         Ok(JobDocuments {
             job: row.envelope,
             receipts: of(JobDocument::Receipt),
-            asks: asks.into_iter().map(|(_, wire)| wire).collect(),
+            asks: asks.into_values().cloned().collect(),
             approvals: of(JobDocument::Approval),
             releases: of(JobDocument::Release),
             cancels: of(JobDocument::Cancel),
@@ -135,7 +141,8 @@ impl App {
         })
     }
 
-    /// Jobs that wait for approval, with everything to check before signing.
+    /// Jobs that wait for approval, with everything to check before signing, and where the next page starts: also one of
+    /// fewer jobs than asked for may have one.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -152,20 +159,22 @@ impl App {
             ..JobFilter::default()
         };
         let rows = self.store.jobs(&caller.org, filter).await?;
-        let next = rows
-            .last()
-            .filter(|_| rows.len() == limit as usize)
-            .map(|(row, _)| JobCursor {
+        let is_full = rows.len() == limit as usize;
+        let (mut pending, mut last, mut bytes) = (Vec::with_capacity(rows.len()), None, 0);
+        for (row, executions) in rows {
+            if bytes > PAGE_BYTES {
+                return Ok((pending, last));
+            }
+            last = Some(JobCursor {
                 created_at: row.created_at,
                 job_id: row.job_id.clone(),
             });
-        let mut pending = Vec::with_capacity(rows.len());
-        for (row, executions) in rows {
             let documents = self.documents_of(caller, row.clone(), &executions).await?;
+            bytes += bytes_of(&documents);
             let job = self.view(&caller.org, &row, executions)?;
             pending.push(PendingApproval { job, documents });
         }
-        Ok((pending, next))
+        Ok((pending, last.filter(|_| is_full)))
     }
 
     /// Followers of a job: of one node, or of all.

@@ -48,6 +48,7 @@ impl Objects {
     /// When it cannot be made.
     pub fn local(dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|e| Error::Internal(format!("{}: {e}", dir.display())))?;
+        keep_private(dir);
         upload::sweep(dir).map_err(|e| Error::Internal(format!("{}: {e}", dir.display())))?;
         let files = LocalFileSystem::new_with_prefix(dir)?.with_fsync(true);
         Ok(Self {
@@ -215,9 +216,28 @@ impl Objects {
     }
 }
 
+/// Outputs and inputs are for the hub's user only. One that is not the hub's own, a mounted disk say, stays as it is.
+fn keep_private(dir: &Path) {
+    #[cfg(unix)]
+    {
+        let only_its_owner = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        if let Err(e) = std::fs::set_permissions(dir, only_its_owner) {
+            tracing::warn!(dir = %dir.display(), error = %e, "others may be able to read what jobs print");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = dir;
+}
+
 fn stdin_path(org: &OrgId, sha256: &Digest) -> ObjectPath {
     let hex = data_encoding::HEXLOWER.encode(&sha256.0);
     ObjectPath::from(format!("stdin/{org}/{hex}"))
+}
+
+/// Whose input is at this path, and which.
+pub(super) fn of_stdin_path(path: &str) -> Option<(OrgId, Digest)> {
+    let (org, hex) = path.strip_prefix("stdin/")?.split_once('/')?;
+    Some((org.parse().ok()?, format!("sha256:{hex}").parse().ok()?))
 }
 
 /// One frame of Zstandard, made part by part: there is no second copy of what is packed.
@@ -267,6 +287,14 @@ mod tests {
     const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
     const PIECE: usize = 10_000;
+
+    #[test]
+    fn the_path_of_an_input_says_whose_it_is() {
+        let (org, sha256) = (key().org, Digest::of(b"input"));
+        let path = stdin_path(&org, &sha256).to_string();
+        assert_eq!(of_stdin_path(&path), Some((org, sha256)));
+        assert_eq!(of_stdin_path("logs/a/b"), None);
+    }
 
     fn key() -> ExecutionKey {
         let org = OrgId::from_root(&Digest::of(b"root"));

@@ -7,6 +7,7 @@
 //!
 //! The hub decides nothing by them: nodes verify each again, and count.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lictor_audit::EventType;
@@ -17,6 +18,7 @@ use lictor_proto::doc::{Approval, Cancel, Document, Release, Remark};
 use lictor_proto::{Code, Digest, JobId, Name, NodeId, Timestamp};
 use lictor_trust::{OrgTrust, Verified};
 
+use super::views::read_job;
 use super::{App, Caller, Error, Org};
 use crate::store::{ExecutionRow, JobDocument, JobRow, Paper, Stored};
 
@@ -29,10 +31,12 @@ trait OfJob: Document {
     fn job(&self) -> &Digest;
     fn signer(&self) -> &Name;
     fn issued_at(&self) -> Timestamp;
+    /// The nodes that it names.
+    fn nodes(&self) -> Vec<&NodeId>;
 }
 
 macro_rules! of_job {
-    ($($doc:ident: $rejected:ident, $verify:ident, $signer:ident;)*) => {$(
+    ($($doc:ident: $rejected:ident, $verify:ident, $signer:ident, $nodes:expr;)*) => {$(
         impl OfJob for $doc {
             const IS: JobDocument = JobDocument::$doc;
             const REJECTED: EventType = EventType::$rejected;
@@ -49,15 +53,30 @@ macro_rules! of_job {
             fn issued_at(&self) -> Timestamp {
                 self.issued_at
             }
+            fn nodes(&self) -> Vec<&NodeId> {
+                let nodes: fn(&Self) -> Vec<&NodeId> = $nodes;
+                nodes(self)
+            }
         }
     )*};
 }
 
 of_job! {
-    Approval: ApprovalRejected, verify_approval, approver;
-    Release: ReleaseRejected, verify_release, operator;
-    Remark: RemarkRejected, verify_remark, operator;
-    Cancel: CancelRejected, verify_cancel, operator;
+    Approval: ApprovalRejected, verify_approval, approver, |a| a.facts.iter().map(|f| &f.node_id).collect();
+    Release: ReleaseRejected, verify_release, operator, |r| r.nodes.iter().collect();
+    Remark: RemarkRejected, verify_remark, operator, |_| Vec::new();
+    Cancel: CancelRejected, verify_cancel, operator, |c| c.nodes.iter().collect();
+}
+
+/// The first of these nodes that the job does not name. Of a firing its schedule says that, and not its executions: those
+/// are of the nodes alone that have told of it.
+fn stranger<'a>(named: &[&'a NodeId], row: &JobRow) -> Result<Option<&'a NodeId>, Error> {
+    if named.is_empty() {
+        return Ok(None);
+    }
+    let job = read_job(&row.envelope)?;
+    let own: BTreeSet<&NodeId> = job.nodes.iter().collect();
+    Ok(named.iter().copied().find(|node| !own.contains(node)))
 }
 
 /// A document that is stored, with its job as that stands since.
@@ -70,13 +89,13 @@ struct Taken<T> {
 }
 
 impl App {
-    /// Verifies and stores a document; with `expected`, only of that job.
+    /// Verifies and stores a document; with `expected`, only of that job. It names nodes of the job and no others: what
+    /// is stored and passed on of a small job is small.
     async fn take<T: OfJob>(
         &self,
         caller: &Caller,
         expected: Option<&JobId>,
         wire: &str,
-        fits: impl Fn(&T, &[ExecutionRow]) -> Result<(), Refusal>,
     ) -> Result<Taken<T>, Error> {
         caller.need(TokenScope::Submit)?;
         let org = self.org(&caller.org)?;
@@ -92,7 +111,11 @@ impl App {
             Ok(of_it) => of_it,
             Err(why) => return Err(self.refuse(Some(&org.id), T::REJECTED, why).await),
         };
-        let (_, executions) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
+        let (row, _) = self.store.job(&org.id, &id).await?.ok_or(Error::NotFound)?;
+        if let Some(other) = stranger(&doc.nodes(), &row)? {
+            let why = Refusal::new(Code::WrongNode, format!("the job is not for {other}"));
+            return Err(self.refuse(Some(&org.id), T::REJECTED, why).await);
+        }
         let paper = Paper {
             kind: T::IS,
             digest: doc.digest(),
@@ -100,11 +123,7 @@ impl App {
             signer: doc.signer().clone(),
             issued_at: doc.issued_at(),
         };
-        let stored = match fits(&doc, &executions) {
-            Ok(()) => self.store.put_paper(&org.id, &id, paper).await?,
-            Err(why) => return Err(self.refuse(Some(&org.id), T::REJECTED, why).await),
-        };
-        if stored == Stored::Full {
+        if self.store.put_paper(&org.id, &id, paper).await? == Stored::Full {
             let why = format!(
                 "{} has signed as many {}s about this job as one person may, or newer ones",
                 doc.signer(),
@@ -134,9 +153,7 @@ impl App {
         expected: Option<&JobId>,
         wire: &str,
     ) -> Result<JobView, Error> {
-        let taken = self
-            .take::<Approval>(caller, expected, wire, |_, _| Ok(()))
-            .await?;
+        let taken = self.take::<Approval>(caller, expected, wire).await?;
         self.offer_again(&taken, |_| true).await?;
         self.job(caller, &taken.id).await
     }
@@ -151,17 +168,7 @@ impl App {
         expected: &JobId,
         wire: &str,
     ) -> Result<JobView, Error> {
-        let fits = |release: &Release, executions: &[ExecutionRow]| {
-            let is_of_job = |node: &NodeId| executions.iter().any(|e| e.node_id == *node);
-            match release.nodes.iter().find(|n| !is_of_job(n)) {
-                Some(other) => Err(Refusal::new(
-                    Code::WrongNode,
-                    format!("the job is not for {other}"),
-                )),
-                None => Ok(()),
-            }
-        };
-        let taken = self.take::<Release>(caller, Some(expected), wire, fits).await?;
+        let taken = self.take::<Release>(caller, Some(expected), wire).await?;
         self.offer_again(&taken, |node| taken.doc.nodes.contains(node))
             .await?;
         self.job(caller, expected).await
@@ -172,8 +179,7 @@ impl App {
     /// # Errors
     /// [`Error::Scope`]; [`Error::NotFound`] for an unknown job; [`Error::Refused`] with the rule it breaks.
     pub async fn remark(&self, caller: &Caller, expected: &JobId, wire: &str) -> Result<JobView, Error> {
-        self.take::<Remark>(caller, Some(expected), wire, |_, _| Ok(()))
-            .await?;
+        self.take::<Remark>(caller, Some(expected), wire).await?;
         self.job(caller, expected).await
     }
 
@@ -188,9 +194,7 @@ impl App {
         expected: &JobId,
         wire: &str,
     ) -> Result<JobView, Error> {
-        let taken = self
-            .take::<Cancel>(caller, Some(expected), wire, |_, _| Ok(()))
-            .await?;
+        let taken = self.take::<Cancel>(caller, Some(expected), wire).await?;
         if taken.doc.nodes.is_empty() {
             self.halt_rollout(&taken.org.id, expected).await?;
         }

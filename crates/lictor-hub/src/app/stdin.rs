@@ -17,7 +17,7 @@ use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, OrgId, Timestamp, limits};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, RwLock, Semaphore};
 
-use super::objects::Upload;
+use super::objects::{Upload, of_stdin_path};
 use super::{App, Caller, Error};
 use crate::store::{Begun, Inserted};
 
@@ -136,19 +136,31 @@ impl App {
             Coming::new(of_org.account, stored, self.stdin.most)
         };
         let mut upload = self.objects.upload(org, sha256).await?;
-        if let Some(begun) = upload.begun() {
-            self.store.upload_began(begun.clone()).await?;
+        if let Some(begun) = upload.begun().cloned()
+            && let Err(e) = self.store.upload_began(begun).await
+        {
+            // It is written down nowhere: nobody else would abort it.
+            if let Err(e) = upload.abort().await {
+                tracing::warn!(error = %e.chain(), "an upload was not cleaned up, and is not known any more");
+            }
+            return Err(e.into());
         }
         let receiving = receive(&mut upload, sha256, &mut coming, &mut body);
         let received = self.stop.run_until_cancelled(receiving).await;
         let stopped = || Refusal::new(Code::Unavailable, "the hub stops").into();
-        let ended = match received.unwrap_or_else(|| Err(stopped())) {
+        let received = received.unwrap_or_else(|| Err(stopped()));
+        let was_whole = received.is_ok();
+        let ended = match received {
             Ok(()) => self.end_upload(org, sha256, &mut upload, &mut coming).await,
             Err(e) => Err(e),
         };
         let begun = upload.begun().cloned();
         let aborted = match &ended {
             Ok(_) => Ok(()),
+            Err(_) if was_whole => {
+                let aborted = upload.abort().await;
+                self.delete_rowless(org, sha256).await.and(aborted)
+            }
             Err(_) => upload.abort().await,
         };
         if let Err(e) = &aborted {
@@ -183,16 +195,32 @@ impl App {
     pub(crate) async fn abort_uploads(&self, left: Vec<Begun>) {
         for begun in left {
             let path = begun.path.clone();
-            let aborted = match self.objects.abort(&begun).await {
-                Ok(()) => self.store.upload_over(begun).await.map_err(Error::from),
-                Err(e) => Err(e),
-            };
-            match aborted {
+            match self.abort_left(begun).await {
                 Ok(()) => tracing::info!(path, "an upload that was broken off is aborted"),
                 Err(e) => {
                     tracing::warn!(path, error = %e.chain(), "an upload that was broken off is still there");
                 }
             }
+        }
+    }
+}
+
+impl App {
+    async fn abort_left(&self, begun: Begun) -> Result<(), Error> {
+        self.objects.abort(&begun).await?;
+        // Or it was completed, and the hub was killed before it had a row.
+        if let Some((org, sha256)) = of_stdin_path(&begun.path) {
+            self.delete_rowless(&org, &sha256).await?;
+        }
+        Ok(self.store.upload_over(begun).await?)
+    }
+
+    /// Deletes an input that may have become whole and that has no row: nobody would ever delete it, nor count it.
+    async fn delete_rowless(&self, org: &OrgId, sha256: &Digest) -> Result<(), Error> {
+        let _alone = self.stdin.sweeping.write().await;
+        match self.store.blob(org, sha256).await? {
+            Some(_) => Ok(()),
+            None => self.objects.delete_stdin(org, sha256).await,
         }
     }
 }

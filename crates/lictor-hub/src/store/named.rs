@@ -17,9 +17,14 @@ struct Named {
 
 /// Approvals, and releases, that go with one offer: a node reads no more of them.
 const PASSED_ON: usize = 64;
-/// Their bytes together: with the rest of an offer less than an agent reads.
-const APPROVAL_BYTES: usize = 2 * limits::ENVELOPE;
-const RELEASE_BYTES: usize = 8 * limits::ENVELOPE;
+/// Their bytes: with the job and the rest of an offer less than an agent reads. An approval of thousands of nodes has 180
+/// bytes for each, and a gate may ask for nine.
+const APPROVAL_BYTES: usize = 5 * limits::ENVELOPE;
+const RELEASE_BYTES: usize = 5 * limits::ENVELOPE;
+const _: () = assert!(
+    limits::JOB_ENVELOPE + APPROVAL_BYTES + RELEASE_BYTES <= limits::ASK / 4 * 3,
+    "a quarter is for secrets, and for quotes in JSON"
+);
 
 fn named(wire: &str) -> Option<Named> {
     let envelope = Envelope::parse(wire.as_bytes(), limits::ENVELOPE).ok()?;

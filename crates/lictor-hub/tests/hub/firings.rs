@@ -132,6 +132,26 @@ async fn a_hub_keeps_a_firing_that_other_time_zones_could_have_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_firing_of_the_future_is_neither_shown_nor_kept() {
+    let (world, org, node) = one().await;
+    let (schedule, first) = schedule(&org, &node);
+    let (wire, id) = fired(&schedule, first.plus(Duration::from_secs(3 * 86_400)));
+    let (now, its_id) = fired(&schedule, first);
+    let link = node.link(&world).await;
+    link.say(started(&wire));
+    link.say(started(&now));
+    until("the other is shown", async || {
+        is_known(&world, &org, &its_id).await
+    })
+    .await;
+    link.say(Event::Finished(Box::new(node.finished(&wire, b"", 1, 0))));
+    let refused = async || world.audit(&org).await.iter().any(|a| a == "result_rejected");
+    until("it is refused", refused).await;
+    assert!(!is_known(&world, &org, &id).await);
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_firing_that_runs_can_be_canceled_as_a_job_can() {
     let (world, org, node) = one().await;
     let (schedule, first) = schedule(&org, &node);
@@ -140,7 +160,7 @@ async fn a_firing_that_runs_can_be_canceled_as_a_job_can() {
     let mut link = node.link_answering(&world, answering).await;
     link.say(started(&wire));
     until("it is shown", async || is_known(&world, &org, &id).await).await;
-    let cancel = org.cancel(&wire);
+    let cancel = org.cancel_on(&wire, vec![node.id.clone()]);
     let path = format!("/api/v1/jobs/{id}/cancel");
     let answer = world.call(Some(&org.secret), Method::POST, &path, &cancel).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");

@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use lictor_hub::HubConfig;
 use lictor_hub::app::{Caller, Error};
 use lictor_hub::config::OrgSettings;
+use lictor_hub::store::{JobDocument, Paper, Stored};
 use lictor_link::http::Answer;
 use lictor_link::hyper::{Method, StatusCode};
 use lictor_proto::api::{CreatedToken, ExecutionState, Problem, TokenScope};
@@ -16,7 +17,7 @@ use lictor_proto::{Code, Digest, JobId, Timestamp};
 use super::link::view;
 use super::node::{Node, job_digest};
 use super::offers::submit;
-use super::world::{Org, World, until};
+use super::world::{Org, World, name, until};
 
 /// Submits a job and gives the answer with the problem in it, if it is one.
 async fn try_to_submit(world: &World, org: &Org, node: &Node) -> (Answer, Option<Problem>) {
@@ -260,6 +261,41 @@ async fn of_what_one_person_signs_about_a_job_the_newest_stay_and_old_ones_move_
     let audit = world.audit(&org).await;
     let count = |kind: &str| audit.iter().filter(|a| *a == kind).count();
     assert_eq!((count("remark_submitted"), count("remark_rejected")), (10, 1));
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_signed_as_many_cancels_as_may_be_can_still_end_the_whole_job() {
+    let world = World::new().await;
+    let org = world.org("one").await;
+    let node = Node::enrol(&world, &org, "web-1").await;
+    let job = org.job(&node.id, &["true"]);
+    submit(&world, &org, &job).await;
+    let id = JobId::from_digest(&job_digest(&job));
+    let on_it = || org.cancel_on(&job, vec![node.id.clone()]);
+    let wire = on_it();
+    for n in 0..256u64 {
+        let paper = Paper {
+            kind: JobDocument::Cancel,
+            digest: Digest::of(&n.to_be_bytes()),
+            wire: wire.clone(),
+            signer: name("alice"),
+            issued_at: Timestamp::from_millis(n),
+        };
+        let stored = world.hub.app().store.put_paper(&org.id, &id, paper).await;
+        assert_eq!(stored.unwrap(), Stored::New);
+    }
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    let hand_in = async |cancel: String| world.call(Some(&org.secret), Method::POST, &path, &cancel).await;
+    let problem: Problem = serde_json::from_slice(&hand_in(on_it()).await.body).unwrap();
+    assert_eq!(problem.code, Code::LimitExceeded);
+    let all = org.cancel(&job);
+    assert_eq!(hand_in(all.clone()).await.status, StatusCode::ACCEPTED);
+    let path = format!("/api/v1/jobs/{id}/documents");
+    let answer = world.call(Some(&org.secret), Method::GET, &path, "").await;
+    let documents: lictor_proto::api::JobDocuments = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(documents.cancels.len(), 256);
+    assert!(documents.cancels.contains(&all));
     world.hub.shutdown().await;
 }
 

@@ -11,7 +11,8 @@ use lictor_proto::agent::{Event, OfferReply, Reply, Request};
 use lictor_proto::api::{
     ExecutionState, JobView, NewRollout, Problem, RolloutPlan, RolloutState, RolloutView, TokenScope,
 };
-use lictor_proto::{Code, JobId, NodeId};
+use lictor_proto::doc::ApprovalFacts;
+use lictor_proto::{Code, Digest, JobId, NodeId};
 use tokio::task::JoinSet;
 
 use super::node::{Node, job_digest};
@@ -254,7 +255,7 @@ async fn a_rollout_begins_also_when_who_handed_it_in_went_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_of_a_node_that_the_job_has_not_is_refused() {
+async fn what_is_signed_of_a_node_that_the_job_has_not_is_refused() {
     let world = World::new().await;
     let org = world.org("release").await;
     let (one, two) = (
@@ -263,12 +264,29 @@ async fn a_release_of_a_node_that_the_job_has_not_is_refused() {
     );
     let job = handed_in(&world, &org, vec![vec![one.id.clone()]]).await;
     let id = JobId::from_digest(&job_digest(&job));
-    let path = format!("/api/v1/jobs/{id}/releases");
-    let hand_in = async |release: String| world.call(Some(&org.secret), Method::POST, &path, &release).await;
-    let answer = hand_in(org.release(&job, &two.id)).await;
-    let problem: Problem = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(problem.code, Code::WrongNode);
-    let answer = hand_in(org.release(&job, &one.id)).await;
-    assert!(answer.status.is_success(), "{answer:?}");
+    let hand_in = async |kind: &str, paper: String| {
+        let path = format!("/api/v1/jobs/{id}/{kind}");
+        world.call(Some(&org.secret), Method::POST, &path, &paper).await
+    };
+    let papers = |node: &NodeId| {
+        let facts = ApprovalFacts {
+            node_id: node.clone(),
+            facts_digest: Digest::of(b"{}"),
+        };
+        [
+            ("releases", org.release(&job, node)),
+            ("approvals", org.approval_of(&job, vec![facts])),
+            ("cancel", org.cancel_on(&job, vec![node.clone()])),
+        ]
+    };
+    for (kind, paper) in papers(&two.id) {
+        let answer = hand_in(kind, paper).await;
+        let problem: Problem = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(problem.code, Code::WrongNode, "{kind}");
+    }
+    for (kind, paper) in papers(&one.id) {
+        let answer = hand_in(kind, paper).await;
+        assert!(answer.status.is_success(), "{kind}: {answer:?}");
+    }
     world.hub.shutdown().await;
 }

@@ -10,9 +10,9 @@ use lictor_link::http::{Answer, HttpClient, full};
 use lictor_link::hyper::{Method, Request};
 use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
-    Approval, Bundle, Cancel, Delivery, Document, Empty, Exec, Grant, Job, JobKind, MinVersions, Missed,
-    NodeKind, Overlap, Release, Remark, Revocation, RevocationKind, Role, Root, RootRoles, Says, Schedule,
-    SealedFor, Secret, SecretUse, Spec, Stdin,
+    Approval, ApprovalFacts, Bundle, Cancel, Delivery, Document, Empty, Exec, Grant, Job, JobKind,
+    MinVersions, Missed, NodeKind, Overlap, Release, Remark, Revocation, RevocationKind, Role, Root,
+    RootRoles, Says, Schedule, SealedFor, Secret, SecretUse, Spec, Stdin,
 };
 use lictor_proto::{Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
@@ -267,13 +267,17 @@ impl Org {
     }
 
     pub fn cancel(&self, job: &str) -> String {
+        self.cancel_on(job, Vec::new())
+    }
+
+    pub fn cancel_on(&self, job: &str, nodes: Vec<NodeId>) -> String {
         let cancel = Cancel {
             tag: Default::default(),
             org: self.id.clone(),
             job_digest: job_digest(job),
             operator: name("alice"),
             reason: "enough".to_owned(),
-            nodes: Vec::new(),
+            nodes,
             min_bundle: 1,
             issued_at: Timestamp::now(),
             expires_at: Timestamp::now().plus(Duration::from_secs(300)),
@@ -295,12 +299,16 @@ impl Org {
     }
 
     pub fn approval(&self, job: &str) -> String {
+        self.approval_of(job, Vec::new())
+    }
+
+    pub fn approval_of(&self, job: &str, facts: Vec<ApprovalFacts>) -> String {
         let approval = Approval {
             tag: Default::default(),
             org: self.id.clone(),
             job_digest: job_digest(job),
             approver: name("alice"),
-            facts: Vec::new(),
+            facts,
             min_bundle: 1,
             issued_at: Timestamp::now(),
             expires_at: Timestamp::now().plus(Duration::from_secs(300)),
@@ -400,7 +408,7 @@ impl Org {
         wire(&secret, &[&self.alice])
     }
 
-    /// Every ten minutes, at UTC, from now on.
+    /// Every ten minutes, at UTC, from now on for four days.
     pub fn schedule(&self, node: &NodeId, argv: &[&str]) -> String {
         let argv = argv.iter().map(|word| (*word).to_owned()).collect();
         let job = self.unsigned(node, Exec::new(argv), Stdin::NONE);
@@ -425,7 +433,7 @@ impl Org {
             min_bundle: 1,
             issued_at: job.issued_at,
             not_before: job.issued_at,
-            ends_at: job.issued_at.plus(Duration::from_secs(86_400)),
+            ends_at: job.issued_at.plus(Duration::from_secs(4 * 86_400)),
         };
         wire(&schedule, &[&self.alice])
     }

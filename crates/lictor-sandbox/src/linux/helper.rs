@@ -126,11 +126,12 @@ impl Words {
         })
     }
 
-    /// Takes the next piece; waits for ever when there are no more.
+    /// Takes the next piece, or learns that there are no more; waits for ever once that is known.
     async fn listen(&mut self) {
-        if !self.hear().await {
-            std::future::pending().await
+        if self.from.is_none() {
+            return std::future::pending().await;
         }
+        self.hear().await;
     }
 
     /// Takes the next piece; says whether there may be more. What is too much is read and forgotten.

@@ -214,7 +214,9 @@ fn each_redirect_is_judged_and_there_is_an_end_to_them() -> Result<()> {
     let cli = split.cli();
     let (_dir, to) = place()?;
     let content = noise(1000);
-    let inside = Origin::start(honest(content.clone()))?;
+    // Another file: one that the node has already is not asked for again.
+    let second = noise(1001);
+    let inside = Origin::start(honest(second.clone()))?;
     let elsewhere = inside.url("/inside");
     let bytes = content.clone();
     let origin = Origin::start(move |asked, talk| {
@@ -231,19 +233,19 @@ fn each_redirect_is_judged_and_there_is_an_end_to_them() -> Result<()> {
     fetch_from(cli, &[origin.entry()], "")?;
     comes(&copy(cli, &origin.url("/0"), &to, &content)?, &to, &content)?;
     refused(
-        &copy(cli, &origin.url("/inside"), &to, &content)?,
+        &copy(cli, &origin.url("/inside"), &to, &second)?,
         &to,
         "url_refused",
     )?;
     ensure!(inside.asked().is_empty(), "{:?}", inside.asked());
     refused(
-        &copy(cli, &origin.url("/file"), &to, &content)?,
+        &copy(cli, &origin.url("/file"), &to, &second)?,
         &to,
         "download_failed",
     )?;
     let before = origin.asked().len();
     refused(
-        &copy(cli, &origin.url("/again"), &to, &content)?,
+        &copy(cli, &origin.url("/again"), &to, &second)?,
         &to,
         "download_failed",
     )?;
@@ -255,7 +257,7 @@ fn each_redirect_is_judged_and_there_is_an_end_to_them() -> Result<()> {
     let both = format!("{}, {}", origin.entry(), inside.entry());
     fs::write(&profiles, text.replace(&origin.entry(), &both))?;
     add_profile(cli, "")?;
-    comes(&copy(cli, &origin.url("/inside"), &to, &content)?, &to, &content)
+    comes(&copy(cli, &origin.url("/inside"), &to, &second)?, &to, &second)
 }
 
 #[test]

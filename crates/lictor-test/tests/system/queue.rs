@@ -77,7 +77,23 @@ fn all_that_waits_for_a_node_is_taken_back_at_once_and_nothing_of_other_nodes() 
         unnamed.stderr
     );
 
-    let purged = crew.cli().json(&["cancel", "--queued", "--node", "web-2"])?;
+    // Nobody is asked here, so nothing is signed; what would be is shown.
+    for (words, shown) in [(vec!["--json"], 0), (Vec::new(), waiting.len())] {
+        let purge = ["cancel", "--queued", "--node", "web-2"];
+        let unseen = crew.cli().run(&[&words[..], &purge].concat())?;
+        assert_eq!(unseen.code()?, 125, "{}", unseen.stderr);
+        ensure!(unseen.stderr.contains("--yes"), "{}", unseen.stderr);
+        let text = unseen.text();
+        let listed = waiting.iter().filter(|id| text.contains(id.as_str()));
+        assert_eq!(listed.count(), shown, "{text}");
+    }
+    for id in &waiting {
+        assert_ne!(on(crew.cli(), id, "web-2")["code"], "canceled");
+    }
+
+    let purged = crew
+        .cli()
+        .json(&["cancel", "--queued", "--yes", "--node", "web-2"])?;
     assert_eq!(purged.as_array().map(Vec::len), Some(4), "{purged}");
     for id in &waiting {
         let there = on(crew.cli(), id, "web-2");

@@ -307,7 +307,7 @@ fn a_job_has_all_groups_of_the_user_it_names_and_no_other() -> Result<()> {
     let cli = split.cli();
     for (backend, more) in [
         ("host", "network = \"host\""),
-        ("landlock", ""),
+        ("landlock", "protect = []"),
         ("bubblewrap", "protect = []"),
     ] {
         let paths = match backend {

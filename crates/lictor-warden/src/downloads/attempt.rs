@@ -206,7 +206,6 @@ fn refused(url: &FileUrl, reason: Reason, detail: &str) -> Broken {
     let text = format!("{}:{}: {detail}", url.host(), url.port());
     match reason {
         Reason::Timeout
-        | Reason::BytesLimit
         | Reason::ConnectionsLimit
         | Reason::DnsFailed
         | Reason::DialFailed

@@ -42,7 +42,12 @@ impl Wanted {
                 Err(Broken::Again(why)) => why,
             };
             let is_new = self.has_come(core) >= before.saturating_add(SOMETHING);
-            in_vain = if is_new { 0 } else { in_vain + 1 };
+            in_vain = match why.code {
+                _ if is_new => 0,
+                // The node has no place for it now: no fault of who has it.
+                Code::LimitExceeded => in_vain,
+                _ => in_vain + 1,
+            };
             tracing::warn!(job = %self.job.digest(), url = %self.url, error = %why, "a download broke off");
             let tries = core.config.downloader.as_ref().map_or(1, |d| d.tries);
             if in_vain >= tries {
@@ -93,6 +98,7 @@ impl Wanted {
             && !core.is_closed()
             && !core.is_draining()
             && Arc::ptr_eq(&law, &self.law)
+            && law.acting(core.now()).is_ok()
             && law.trust.now(core.now()) < self.job.expires_at
     }
 }

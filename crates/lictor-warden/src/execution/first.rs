@@ -65,7 +65,10 @@ pub(super) async fn bring(
     let stdin = credential.map_or(StdinSource::Null, StdinSource::Secret);
     let started = start((&output.core, &output.live), first, stdin).await;
     let (sandbox, running) = started.map_err(|(outcome, why)| Cut::Unstarted(outcome, why))?;
+    // From here on it can be seen, and ended by whoever sees it.
+    let _ = output.live.started_at.set(running.started_at());
     output.live.started(running.stop_switch());
+    output.core.feeds.touch(output.job);
     let (ended, totals) = output.follow(running, Part::First).await;
     // The job gets the same directory, and by the same name.
     let removed = output

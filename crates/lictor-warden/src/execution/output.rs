@@ -44,10 +44,8 @@ impl Output {
         let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
         let wait = async {
             let ended = running.wait().await;
-            if part == Part::Last {
-                // Nobody is left to be throttled; what is in the pipes is taken at once.
-                self.spool.stop_throttling();
-            }
+            // Nobody is left to be throttled; what is in the pipes is taken at once.
+            self.spool.stop_throttling();
             // The last that is said about it belongs into the log.
             if let Some(way_out) = way_out {
                 way_out.close().await;
@@ -68,6 +66,9 @@ impl Output {
             self.stream(FrameKind::Stdout, stdout),
             self.stream(FrameKind::Stderr, stderr)
         );
+        if part == Part::First {
+            self.spool.throttle_again();
+        }
         (ended, totals)
     }
 

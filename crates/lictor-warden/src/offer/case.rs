@@ -328,7 +328,16 @@ impl<'a> Case<'a> {
             (Input::ToFetch, Some((url, content))) => (url.clone(), content),
             (Input::ToFetch, None) => return Err(NotHere::Later(Code::StdinMissing.into())),
         };
-        let rules = profile.fetch_rules(&self.job.profile, &url);
+        let rules = profile
+            .fetch_rules(&self.job.profile, &url)
+            .map_err(NotHere::Failed)?;
+        if content.size > rules.limits.bytes_down {
+            let why = format!(
+                "fetch_from lets {} bytes through, and no more",
+                rules.limits.bytes_down
+            );
+            return Err(NotHere::Failed(Refusal::new(Code::UrlRefused, why)));
+        }
         let law = self.core.law.current();
         if !std::ptr::eq(Arc::as_ptr(&law), self.held) {
             let why = "newer law came while the job was judged";
@@ -338,7 +347,7 @@ impl<'a> Case<'a> {
             job: self.job.clone(),
             url,
             content,
-            rules: rules.map_err(NotHere::Failed)?,
+            rules,
             law,
         };
         let offer = Offer {

@@ -22,6 +22,8 @@ use crate::receipt::End;
 const SCHEDULES: usize = 1024;
 /// Of them, those of one operator.
 const OF_ONE: usize = 64;
+/// Bytes of the secrets of all of them, sealed: they stand in the journal.
+const SECRETS: usize = 32 * 1024 * 1024;
 
 /// Takes a schedule, once and for good: what was here before is never taken again, however it ended. What is kept is
 /// the envelope as this node writes it: every firing carries it, and around what was signed a hub can put any amount of
@@ -48,6 +50,7 @@ async fn judge(core: &Arc<Core>, digest: Digest, wire: Wire, secrets: &[Wire]) -
     let held = core.law.current();
     let verified = verify(core, &held, &wire).and_then(|schedule| {
         let secrets = to_keep(core, &held, &schedule, secrets)?;
+        check_secrets(core, &secrets)?;
         Ok((schedule, secrets))
     });
     match verified {
@@ -108,6 +111,21 @@ fn to_keep(core: &Core, held: &Held, schedule: &Schedule, wires: &[Wire]) -> Res
         Err(Unusable::Later(refusal)) => Err(Unverified::Later(refusal)),
         Err(Unusable::Denied(refusal)) => Err(denied(refusal)),
     }
+}
+
+/// That the secrets of all schedules together stay what a journal can carry.
+fn check_secrets(core: &Core, more: &[Wire]) -> Result<(), Unverified> {
+    let weight = |secrets: &[Wire]| secrets.iter().map(String::len).sum::<usize>();
+    let state = core.journal.state();
+    let kept = state.jobs().map(|(_, job)| match &job.phase {
+        Phase::Standing { secrets, .. } => weight(secrets),
+        _ => 0,
+    });
+    if more.is_empty() || kept.sum::<usize>().saturating_add(weight(more)) <= SECRETS {
+        return Ok(());
+    }
+    let why = format!("the node keeps {SECRETS} bytes of secrets for schedules, and no more");
+    Err(Unverified::Later(Refusal::new(Code::TooManyJobs, why)))
 }
 
 async fn keep(core: &Arc<Core>, schedule: Verified<Schedule>, wire: Wire, secrets: Vec<Wire>) -> OfferReply {

@@ -102,6 +102,7 @@ impl StdinSpool {
         let input =
             input.ok_or_else(|| Refusal::new(Code::BadRequest, "a piece of standard input is missing"))?;
         input.touched = Instant::now();
+        input.spent = false;
         let known = usize::try_from(input.size - piece.at).unwrap_or(usize::MAX);
         let new = piece.bytes.get(known..).unwrap_or_default();
         if let Err(e) = input.file.write_all(new) {
@@ -150,7 +151,7 @@ impl StdinSpool {
     }
 
     /// Says what a verified job waits for: no more of it may come then, and so much may, also where that is more than any
-    /// standard input. Larger files that no job waits for make room for it, oldest first. `free` says what the disk has
+    /// standard input. Larger files, or what has come of them, that no job waits for make room for it, oldest first. `free` says what the disk has
     /// left, and is asked again after each: while a job has a file open, its room does not come back.
     ///
     /// # Errors
@@ -170,9 +171,10 @@ impl StdinSpool {
             if self.drop_left() {
                 continue;
             }
-            let spent = self.inputs.iter().filter(|(id, i)| {
-                i.whole && i.spent && self.large.contains_key(*id) && **id != wanted.sha256
-            });
+            let spent = self
+                .inputs
+                .iter()
+                .filter(|(id, i)| i.spent && self.large.contains_key(*id) && **id != wanted.sha256);
             let oldest = spent.min_by_key(|(_, i)| i.touched).map(|(id, _)| *id);
             self.drop_input(&oldest.ok_or(refusal)?);
         }
@@ -214,6 +216,15 @@ impl StdinSpool {
         }
     }
 
+    /// Nobody goes on with it for now: what has come of it stays while there is room, and where nothing has, nothing is
+    /// promised.
+    pub(crate) fn forsaken(&mut self, id: &Digest) {
+        if self.have(id) == 0 {
+            self.drop_input(id);
+        }
+        self.spent(id);
+    }
+
     fn start(&mut self, id: Digest) -> Result<(), Refusal> {
         self.left.forget(&id);
         let file = create(&self.path(&id)).map_err(|e| disk(&e))?;
@@ -249,10 +260,15 @@ impl StdinSpool {
 
     /// Lets go of what nobody has touched for long. A job that has it open keeps it.
     pub fn tidy(&mut self) {
+        self.tidy_but(|_| false);
+    }
+
+    /// As [`Self::tidy`], but for what is just coming.
+    pub(crate) fn tidy_but(&mut self, is_coming: impl Fn(&Digest) -> bool) {
         let idle: Vec<Digest> = self
             .inputs
             .iter()
-            .filter(|(_, i)| i.touched.elapsed() > IDLE)
+            .filter(|(id, i)| i.touched.elapsed() > IDLE && !is_coming(id))
             .map(|(id, _)| *id)
             .collect();
         for id in idle {
@@ -263,8 +279,9 @@ impl StdinSpool {
         }
         // Whatever was expected and is not here will be expected again when its job is offered.
         let inputs = &self.inputs;
-        self.large.retain(|id, _| inputs.contains_key(id));
-        self.small.retain(|id, _| inputs.contains_key(id));
+        let is_wanted = |id: &Digest| inputs.contains_key(id) || is_coming(id);
+        self.large.retain(|id, _| is_wanted(id));
+        self.small.retain(|id, _| is_wanted(id));
     }
 
     fn drop_input(&mut self, id: &Digest) {

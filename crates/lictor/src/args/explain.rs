@@ -11,7 +11,7 @@ pub(crate) struct ExplainMore {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) nodes: u32,
     /// In this working directory [default: the profile's]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["fetch", "collect", "workspace"])]
     pub(crate) cwd: Option<String>,
     /// In this kept sandbox; with --workspace, the workspace that it is about
     #[arg(long, value_name = "NAME")]
@@ -22,16 +22,16 @@ pub(crate) struct ExplainMore {
     /// With --fetch: in the place of a file that is there
     #[arg(long, requires = "fetch")]
     pub(crate) replace: bool,
-    /// Whether this may be done with a workspace: list, show, clone, diff, snapshot, restore, remove
+    /// Whether this may be done with a workspace: list, show, clone, fetch, diff, snapshot, restore, remove
     #[arg(long, value_name = "OPERATION", value_parser = operation, conflicts_with_all = ["fetch", "collect", "script", "named_script", "command"])]
     pub(crate) workspace: Option<Operation>,
     /// With --workspace snapshot or restore: what the copy is called
     #[arg(long, value_name = "NAME", requires = "workspace")]
     pub(crate) snapshot: Option<Name>,
-    /// With --workspace clone: https://HOST/PATH
+    /// With --workspace clone or fetch: https://HOST/PATH
     #[arg(long, value_name = "URL", requires_all = ["workspace", "git_commit"])]
     pub(crate) git_url: Option<String>,
-    /// With --workspace clone: the commit's full id
+    /// With --workspace clone or fetch: the commit's full id
     #[arg(long, value_name = "COMMIT", requires_all = ["workspace", "git_url"])]
     pub(crate) git_commit: Option<String>,
 }

@@ -233,9 +233,13 @@ pub(crate) struct Cancel {
     /// Only on this node of the job's, by name or id (repeatable) [default: on all]
     #[arg(long = "node", value_name = "NAME")]
     pub(crate) nodes: Vec<String>,
-    /// Everything that waits for the nodes named by --node, in place of one job: a purge of their queues
+    /// Everything that waits for the nodes named by --node, in place of one job: a purge of their queues. What waits is the
+    /// hub's word, so the jobs are shown before anything is signed; one that has begun is ended
     #[arg(long, requires = "nodes", conflicts_with = "id")]
     pub(crate) queued: bool,
+    /// With --queued: do not ask for confirmation; needed with --json, which shows nothing to confirm
+    #[arg(long, short, requires = "queued")]
+    pub(crate) yes: bool,
     /// The job's id, `j_...`
     #[arg(required_unless_present = "queued")]
     pub(crate) id: Option<JobId>,
@@ -299,7 +303,7 @@ pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) terms: Terms,
     /// With this commit brought before it begins: https://HOST/PATH@COMMIT
-    #[arg(long, value_name = "URL@COMMIT", value_parser = git_commit)]
+    #[arg(long, value_name = "URL@COMMIT", value_parser = git_commit, conflicts_with_all = ["fetch", "collect", "workspace"])]
     pub(crate) git: Option<GitCommit>,
     /// With this secret, taken to be set by who asks: NAME, NAME=memfd, NAME=stdin, NAME=file or NAME=git (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]

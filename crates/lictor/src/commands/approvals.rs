@@ -35,9 +35,13 @@ pub(crate) async fn list(session: &Session) -> Result {
         .approvals()
         .await
         .map_err(|e| failed("list what waits for approval", &e))?;
-    let law = Law::load(&work::pinned(&store)?).doing("load the policies")?;
+    // Where nothing waits nothing is counted, and no law has to be in force for that.
+    let law = match pending.is_empty() {
+        true => None,
+        false => Some(Law::load(&work::pinned(&store)?).doing("load the policies")?),
+    };
     let (mut rows, mut values) = (Vec::new(), Vec::new());
-    for one in pending {
+    for (one, law) in pending.into_iter().zip(law.iter().cycle()) {
         let Ok(job) = store.trust().historic_job(&one.documents.job) else {
             session.out.note(format!(
                 "warning: the hub lists {}, which nobody of this org signed",
@@ -50,7 +54,7 @@ pub(crate) async fn list(session: &Session) -> Result {
             let text = escape(&refusal.to_string());
             session.out.note(format!("warning: {}: {text}", job.id()));
         }
-        let (row, value) = pending_one(session, &store, &law, &dossier)?;
+        let (row, value) = pending_one(session, &store, law, &dossier)?;
         rows.push(row);
         values.push(value);
     }
@@ -122,16 +126,7 @@ fn pending_one(
 pub(crate) async fn approve(session: &Session, args: &Approve) -> Result {
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
-    let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
-    // Its requester may hold law that came a moment ago.
-    let checked = store.trust().verify_job(&dossier.wire, Timestamp::now());
-    if checked.is_err_and(|r| r.code == lictor_proto::Code::StaleBundle) {
-        session.refresh(&mut store, &hub).await?;
-    }
-    store
-        .trust()
-        .verify_job(&dossier.wire, Timestamp::now())
-        .map_err(|r| Failure::refused(format!("job {} cannot run any more", args.id), &r))?;
+    let dossier = Dossier::current(session, &hub, &mut store, &args.id).await?;
     let approver = args.approver.as_ref().unwrap_or(&session.config.operator);
     if *approver == dossier.job.operator {
         return Err(Failure::new(format!("{approver} asked for this job"))
@@ -180,7 +175,7 @@ fn all_asked(asks: &Asks<'_>, unasked: bool) -> Result<()> {
     if unasked || silent.is_empty() && asks.len() > 0 {
         return Ok(());
     }
-    let names: Vec<_> = silent.iter().take(NAMED).map(|n| n.name().as_str()).collect();
+    let names: Vec<_> = silent.iter().take(NAMED).map(String::as_str).collect();
     let more = match silent.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),

@@ -10,7 +10,7 @@ use lictor_proto::doc::{
     Approval, Ask, Collect, Fetch, Job, Receipt, Release, Remark, Says, Script, Spec, Stdin, StdinWord,
     Terms, Workspace,
 };
-use lictor_proto::{JobId, Name};
+use lictor_proto::{JobId, Name, Timestamp};
 use lictor_trust::directory::Node;
 use lictor_trust::{Historic, Verified};
 
@@ -54,6 +54,27 @@ impl Dossier {
         Self::of(session, hub, store, (id, docs)).await
     }
 
+    /// Fetches a job that can still run. Where its requester holds newer law than this home, all of it is fetched and verified
+    /// again under that: nothing of it stays as the older law had it.
+    pub(crate) async fn current(
+        session: &Session,
+        hub: &Hub,
+        store: &mut TrustStore,
+        id: &JobId,
+    ) -> Result<Self> {
+        let mut dossier = Self::fetch(session, hub, store, id).await?;
+        let checked = store.trust().verify_job(&dossier.wire, Timestamp::now());
+        if checked.is_err_and(|r| r.code == Code::StaleBundle) {
+            session.refresh(store, hub).await?;
+            dossier = Self::fetch(session, hub, store, id).await?;
+        }
+        store
+            .trust()
+            .verify_job(&dossier.wire, Timestamp::now())
+            .map_err(|r| Failure::refused(format!("job {id} cannot run any more"), &r))?;
+        Ok(dossier)
+    }
+
     /// Verifies what a hub says is a job's documents.
     pub(crate) async fn of(
         session: &Session,
@@ -61,7 +82,13 @@ impl Dossier {
         store: &mut TrustStore,
         (id, docs): (&JobId, JobDocuments),
     ) -> Result<Self> {
-        let job = store.trust().historic_job(&docs.job).map_err(|r| {
+        let mut job = store.trust().historic_job(&docs.job);
+        // Its requester may be new, and the law that names them not here yet.
+        if job.as_ref().is_err_and(|r| r.code == Code::SignerUnknown) {
+            session.refresh(store, hub).await?;
+            job = store.trust().historic_job(&docs.job);
+        }
+        let job = job.map_err(|r| {
             Failure::refused(format!("the hub's job {id} is not one that this org signed"), &r)
         })?;
         if job.id() != *id {
@@ -106,7 +133,7 @@ impl Dossier {
             }))
         });
         let receipts: Vec<_> = receipts.collect();
-        let now = lictor_proto::Timestamp::now();
+        let now = Timestamp::now();
         let approvals = docs.approvals.iter().filter_map(|wire| {
             let approval = trust.verify_approval(wire, now).ok()?;
             (approval.job_digest == digest).then_some(approval)

@@ -5,7 +5,7 @@
 //!   before anything is signed; the signature is over the nodes.
 
 use lictor_client::Signer;
-use lictor_proto::{NodeId, Timestamp};
+use lictor_proto::NodeId;
 use serde_json::json;
 
 use crate::args::Release;
@@ -25,9 +25,7 @@ pub(crate) async fn run(session: &Session, args: &Release) -> Result {
     }
     let hub = session.hub()?;
     let mut store = session.fresh_trust(&hub).await?;
-    let dossier = Dossier::fetch(session, &hub, &mut store, &args.id).await?;
-    let current = store.trust().verify_job(&dossier.wire, Timestamp::now());
-    current.map_err(|r| Failure::refused(format!("job {} cannot run any more", args.id), &r))?;
+    let dossier = Dossier::current(session, &hub, &mut store, &args.id).await?;
     dossier.shows_all()?;
     let mut wanted = args.nodes.clone();
     if !args.batch.is_empty() {

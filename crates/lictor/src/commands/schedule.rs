@@ -37,6 +37,7 @@ pub(crate) async fn run(session: &Session, args: &Schedule) -> Result {
                 nodes: args.nodes.clone(),
                 id: Some(args.id.clone()),
                 queued: false,
+                yes: false,
             };
             cancel::run(session, &end).await
         }

@@ -10,6 +10,7 @@ use lictor_trust::{Judged, Verified};
 use tokio::sync::oneshot;
 
 use super::kept::Rest;
+use super::started::check_time;
 use super::{Execution, STALL, Told};
 use crate::app::Error;
 use crate::store::{JobRow, Recorded, ResultRow, SegmentRow};
@@ -130,6 +131,7 @@ impl Execution {
             if !job.nodes.contains(&self.link.node.node_id) {
                 return Err(Refusal::from(Code::WrongNode));
             }
+            check_time(&job)?;
             Ok((receipt, job, judged))
         })?;
         self.arrive_surely().await?;

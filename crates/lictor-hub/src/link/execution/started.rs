@@ -1,14 +1,29 @@
 //! The start of an execution. Of a firing it is the first that the hub hears: the node tells what it is beside it.
 
+use std::time::Duration;
+
 use lictor_proto::JobId;
 use lictor_proto::api::{ExecutionState, StartedReport};
 use lictor_proto::code::Refusal;
+use lictor_proto::doc::Job;
 use lictor_proto::{Code, Timestamp};
 
 use super::Execution;
 use crate::app::Error;
 use crate::link::offer::state_of;
 use crate::store::{JobRow, Step};
+
+/// So far ahead a firing may be: another version's time zones move it by little more than a day, and the node's clock may be
+/// wrong.
+const AHEAD: Duration = Duration::from_secs(2 * 86_400);
+
+/// Refuses a firing of the future: else a node could make up all that its schedule has at once.
+pub(super) fn check_time(job: &Job) -> Result<(), Refusal> {
+    match job.fired() {
+        Some(fired) if fired.nominal > Timestamp::now().plus(AHEAD) => Err(Code::IssuedInFuture.into()),
+        _ => Ok(()),
+    }
+}
 
 impl Execution {
     pub(super) async fn started(&mut self, report: StartedReport) -> Result<(), Error> {
@@ -44,7 +59,7 @@ impl Execution {
     /// A firing as it is stored, from the schedule that somebody has signed for this node.
     ///
     /// # Errors
-    /// When it is none, or another one.
+    /// When it is none, or another one, or one of the future.
     fn firing(&self, wire: String) -> Result<JobRow, Error> {
         let (app, node) = (&self.link.app, &self.link.node);
         let (job, _) = app.org(&self.live.key.org)?.with(|t| t.reported_job(&wire))?;
@@ -54,6 +69,7 @@ impl Execution {
         if !job.nodes.contains(&node.node_id) {
             return Err(Refusal::from(Code::WrongNode).into());
         }
+        check_time(&job)?;
         Ok(self.row(job.digest(), job.doc(), wire))
     }
 }

@@ -23,7 +23,8 @@ const BYTES: usize = 8 * limits::ENVELOPE;
 #[derive(Debug, Clone, Copy)]
 struct Bound {
     most: usize,
-    /// Whether the oldest goes for a newer one. A cancel may still have to reach a node: none goes.
+    /// Whether the oldest goes for a newer one. A cancel may still have to reach a node: it goes for none but one of all
+    /// nodes, which says the same and more. So whoever has signed many can still end the whole job.
     makes_room: bool,
 }
 
@@ -61,7 +62,9 @@ struct Kept {
 impl Write for PutPaper {
     type Out = Stored;
     async fn apply(&self, tx: &mut Tx) -> Result<Stored> {
-        let (event, bound) = bound(self.paper.kind)?;
+        let (event, mut bound) = bound(self.paper.kind)?;
+        bound.makes_room |=
+            self.paper.kind == JobDocument::Cancel && canceled_nodes(&self.paper.wire).is_empty();
         let kept: Vec<Kept> = sqlx::query_as(
             "SELECT digest, issued_at, length(wire) AS bytes FROM documents
              WHERE org = ?1 AND job_id = ?2 AND kind = ?3 AND signer = ?4",

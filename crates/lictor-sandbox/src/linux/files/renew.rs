@@ -54,7 +54,10 @@ impl Renew {
         let path = old.join("objects").to_string_lossy().into_owned();
         source.variables.push(("GIT_ALTERNATE_OBJECT_DIRECTORIES", path));
         let mut objects = Objects::open(&source)?;
-        let (was, now) = (objects.files_of(&self.was)?, objects.files_of(&self.now.commit)?);
+        let now = objects.files_of(&self.now.commit)?;
+        // Not here any more where a job has tidied its repository, or where the last renewal was cut short after its last
+        // step: then its files are in neither commit, and stay.
+        let was = objects.files_of(&self.was).unwrap_or_default();
         drop(objects);
         remove_gone(&root(at)?, &was, &now)?;
         self.now.check_out(&git, &aside.0)?;

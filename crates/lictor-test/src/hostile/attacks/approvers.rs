@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail, ensure};
 use lictor_proto::agent::OfferReply;
-use lictor_proto::{Code, JobId};
+use lictor_proto::doc::Job;
+use lictor_proto::{Code, Digest, JobId, NodeId};
 use serde_json::{Value, json};
 
 use super::attacks;
@@ -28,7 +29,7 @@ impl Desk {
     /// Carol's job, with the node's ask, all of it shown as it is.
     async fn set() -> Result<Self> {
         let scene = Scene::set().await?;
-        let (job, ask) = waits(&scene, &["true"]).await?;
+        let (job, ask) = waits(&scene, scene.job("carol", &["true"])).await?;
         let client = Client::of(&scene)?;
         let id = JobId::from_digest(&digest(&job)?);
         scene.hub.people().show_job(&id, job.clone());
@@ -62,8 +63,8 @@ impl Desk {
 }
 
 /// Carol's job and the node's ask, as they are signed.
-async fn waits(scene: &Scene, argv: &[&str]) -> Result<(String, String)> {
-    let job = signed(&scene.job("carol", argv), &["carol"]);
+async fn waits(scene: &Scene, job: Job) -> Result<(String, String)> {
+    let job = signed(&job, &["carol"]);
     match scene.offer(&job, &[]).await? {
         OfferReply::Ask(ask) => Ok((job, ask)),
         other => bail!("the agent answered {other:?}"),
@@ -78,6 +79,24 @@ async fn hub_withholds_an_ask_from_an_approver() -> Result<Seen> {
         said.contains("0 of 1 nodes have asked") && !said.contains("hand in"),
         "{said}"
     );
+    // Of another node its papers as well, so that nothing here proves that there is one.
+    let other = NodeId::derive(&desk.scene.org.id, &Digest::of(b"another").0);
+    let mut wide = desk.scene.job("carol", &["true"]);
+    wide.nodes.push(other.clone());
+    wide.nodes.sort();
+    let (job, ask) = waits(&desk.scene, wide).await?;
+    let id = JobId::from_digest(&digest(&job)?);
+    desk.scene.hub.people().show_job(&id, job);
+    desk.scene.hub.people().show_asks(vec![ask]);
+    let done = desk.client.types(&["approve", "--yes", id.as_str()]).await?;
+    let said = &done.stderr;
+    ensure!(done.code()? == 125, "IT GOT THROUGH: {}\n{said}", done.text());
+    ensure!(
+        said.contains("1 of 2 nodes have asked")
+            && said.contains(other.as_str())
+            && !said.contains("hand in"),
+        "{said}"
+    );
     Ok(Seen {
         code: None,
         at: Place::Client,
@@ -86,7 +105,7 @@ async fn hub_withholds_an_ask_from_an_approver() -> Result<Seen> {
 
 async fn hub_shows_an_approver_the_ask_of_another_job() -> Result<Seen> {
     let desk = Desk::set().await?;
-    let (_, other) = waits(&desk.scene, &["echo", "something else"]).await?;
+    let (_, other) = waits(&desk.scene, desk.scene.job("carol", &["echo", "something else"])).await?;
     desk.scene.hub.people().show_asks(vec![other]);
     desk.client
         .refuses_to(&["approve", "--yes", &desk.id], Code::WrongJob)

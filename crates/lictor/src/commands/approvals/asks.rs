@@ -7,7 +7,6 @@ use lictor_policy::Law;
 use lictor_proto::doc::{ApprovalFacts, Ask, OpenGate};
 use lictor_proto::{Digest, Name, NodeId};
 use lictor_trust::Roster;
-use lictor_trust::directory::Node;
 use serde_json::{Value, json};
 
 use super::{facts, gate_text};
@@ -47,14 +46,18 @@ impl<'a> Asks<'a> {
         self.newest.len()
     }
 
-    /// The nodes that have not asked, and have not ended either.
-    pub(super) fn silent(&self) -> Vec<&'a Node> {
+    /// The nodes that have not asked, and have not ended either, by their names; those that nothing proves by their ids. A hub
+    /// can withhold a node's papers as well as its ask, so that nothing but a signed revocation takes a node out of the count.
+    pub(super) fn silent(&self) -> Vec<String> {
         let ended = |id: &NodeId| self.dossier.receipts.iter().any(|r| r.node_id == *id);
         let nodes = self.dossier.nodes.iter();
-        let mut silent: Vec<&Node> = nodes
+        let mut silent: Vec<String> = nodes
             .filter(|n| !self.newest.contains_key(n.id()) && !ended(n.id()))
+            .map(|n| n.name().to_string())
             .collect();
-        silent.sort_by_key(|n| n.name());
+        silent.sort();
+        let withheld = self.dossier.unproven.iter().filter(|u| !u.is_for_good());
+        silent.extend(withheld.map(|u| u.id.to_string()));
         silent
     }
 
@@ -104,11 +107,10 @@ impl<'a> Asks<'a> {
         }
         let silent = self.silent();
         if !silent.is_empty() {
-            let names: Vec<_> = silent.iter().map(|n| n.name().as_str()).collect();
             lines.push(format!(
                 "\n{} have not asked, and what they will find out is not here: {}",
                 silent.len(),
-                names.join(", ")
+                silent.join(", ")
             ));
         }
         lines

@@ -39,7 +39,7 @@ impl Unproven {
     }
 
     /// Revocations are for good, so that there is no use in asking a hub for news.
-    fn is_for_good(&self) -> bool {
+    pub(crate) fn is_for_good(&self) -> bool {
         matches!(self.refusal.code, Code::NodeRevoked | Code::GrantRevoked)
     }
 }

@@ -80,6 +80,13 @@ fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
     if let Some(operation) = more.workspace {
         return Ok(Spec::Workspace(workspace(args, operation)));
     }
+    let terms = args.terms.of_job();
+    if terms.is_some() && (args.fetch.is_some() || args.collect.is_some()) {
+        return Err(Failure::new(
+            "such a job cannot be signed: no file is put or brought under terms of its own",
+        )
+        .hint("Leave out --user, --group, --umask and --limit."));
+    }
     Ok(match (&args.fetch, &args.collect) {
         (Some(to), _) => Spec::Fetch(Fetch {
             to: to.clone(),
@@ -103,7 +110,7 @@ fn spec(args: &Explain, law: &LawFiles) -> Result<Spec> {
                 cwd: more.cwd.as_ref(),
                 sandbox: more.sandbox.as_ref(),
                 timeout: None,
-                terms: args.terms.of_job(),
+                terms,
                 git: args.git.as_ref(),
             };
             work::under(work::of(&args.what(), || Ok(law.clone()))?, &said)
@@ -123,6 +130,7 @@ fn workspace(args: &Explain, operation: Operation) -> Workspace {
         snapshot: more.snapshot.clone(),
         git: git.map(|(url, commit)| GitCommit { url, commit }),
         diff: (operation == Operation::Diff).then_some(diff),
+        terms: args.terms.of_job(),
         ..Workspace::new(operation, more.sandbox.clone())
     }
 }

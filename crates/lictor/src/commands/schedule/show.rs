@@ -1,5 +1,6 @@
 //! `lictor schedule show`: the signed schedule, who keeps it, when it comes next, and what was fired, with receipts.
 
+use lictor_client::{Hub, TrustStore};
 use lictor_proto::api::{ExecutionState, ExecutionView, JobView};
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::Schedule;
@@ -29,30 +30,7 @@ pub(super) async fn run(session: &Session, args: &ScheduleShow) -> Result {
     let schedule = store.trust().historic_schedule(&dossier.wire).map_err(|r| {
         Failure::refused(format!("{} is no schedule", args.id), &r).hint("`lictor job ID` shows a job.")
     })?;
-    let last = match args.firings {
-        0 => Vec::new(),
-        n => hub
-            .firings(&args.id, n, None)
-            .await
-            .map_err(|e| failed("list what was fired", &e))?,
-    };
-    let mut firings = Vec::with_capacity(last.len());
-    for view in last {
-        let of = match Dossier::fetch(session, &hub, &mut store, &view.job_id).await {
-            // A node with other time zones, or a hub that says what is not so: named, and no reason to show no other.
-            Err(failure) if failure.is_about(Code::NotYetValid) => {
-                firings.push((view, None));
-                continue;
-            }
-            of => of?,
-        };
-        // What belongs to another schedule is not shown as one of this, whatever list it stands in.
-        if of.job.fired().is_none_or(|f| f.schedule != dossier.job.digest()) {
-            let why = format!("{} is no firing of {}", view.job_id, args.id);
-            return Err(Failure::new("the hub answered with another job").why(why));
-        }
-        firings.push((view, Some(of)));
-    }
+    let firings = firings(session, (&hub, &mut store), args, &dossier).await?;
     let next = |node: &Node| times(schedule.doc(), &dossier.job.digest(), node);
     let value = json!({
         "schedule": schedule.doc(),
@@ -96,6 +74,40 @@ pub(super) async fn run(session: &Session, args: &ScheduleShow) -> Result {
         lines.join("\n")
     })?;
     Ok(Status::OK)
+}
+
+/// The newest of what it has fired; of one that does not hold by this program's time zones the hub's word only.
+async fn firings(
+    session: &Session,
+    (hub, store): (&Hub, &mut TrustStore),
+    args: &ScheduleShow,
+    schedule: &Dossier,
+) -> Result<Vec<(JobView, Option<Dossier>)>> {
+    let last = match args.firings {
+        0 => Vec::new(),
+        n => hub
+            .firings(&args.id, n, None)
+            .await
+            .map_err(|e| failed("list what was fired", &e))?,
+    };
+    let mut firings = Vec::with_capacity(last.len());
+    for view in last {
+        let of = match Dossier::fetch(session, hub, store, &view.job_id).await {
+            // A node with other time zones, or a hub that says what is not so: named, and no reason to show no other.
+            Err(failure) if failure.is_about(Code::NotYetValid) => {
+                firings.push((view, None));
+                continue;
+            }
+            of => of?,
+        };
+        // What belongs to another schedule is not shown as one of this, whatever list it stands in.
+        if of.job.fired().is_none_or(|f| f.schedule != schedule.job.digest()) {
+            let why = format!("{} is no firing of {}", view.job_id, args.id);
+            return Err(Failure::new("the hub answered with another job").why(why));
+        }
+        firings.push((view, Some(of)));
+    }
+    Ok(firings)
 }
 
 /// Where the hub says that a schedule stands on a node, in one word.
