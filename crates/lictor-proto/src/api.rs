@@ -217,7 +217,7 @@ pub struct JobDocuments {
     pub job: Wire,
     /// Signed receipts, one per finished execution.
     pub receipts: Vec<Wire>,
-    /// Signed asks that wait.
+    /// The newest signed ask of each node that has not ended.
     pub asks: Vec<Wire>,
     /// Signed approvals.
     pub approvals: Vec<Wire>,
