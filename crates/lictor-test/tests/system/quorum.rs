@@ -91,6 +91,8 @@ fn two_of_a_group_are_two_people_who_are_in_it_by_the_law_at_the_start_and_never
     fs::write(&roster, text.replace(&of_bob, &of_bob.replace(leads, "\"ops\"")))?;
     cli.ok(&["org", "sign"])?;
     cli.ok(&["org", "push"])?;
+    // A job is bound to its operator's law: once one has run, the node has it too, and Carol's word cannot overtake it.
+    cli.ok(&["run", "--profile", "host", "local", "--", "uname"])?;
     is_not_enough(cli, &carol, &id, &[])?;
     dave.ok(&["approve", "--yes", &id])?;
     assert_eq!(ended(cli, &id)?, "succeeded");
