@@ -60,6 +60,11 @@ const NEEDS: &[Need] = &[
         program: "python3",
         package: "python3",
     },
+    // Scripts of every interpreter that they may have; Debian has the others.
+    Need {
+        program: "node",
+        package: "nodejs",
+    },
     // A job at a terminal shows a file page by page.
     Need {
         program: "less",

@@ -4,7 +4,7 @@
 //! [`Split`] hub and agent as processes of their own; a [`Cli`] runs commands
 //! the way a person does; a [`Program`] is any process that is watched while it runs and ended when it is dropped;
 //! a [`Cable`] is a pair of network namespaces whose connection can be cut, lengthened and made to swallow packets;
-//! a [`Bucket`] is a server that speaks S3; [`hostile`] is a hub that lies on purpose, and everything that it tries.
+//! a [`SmallDisk`] has little room; a [`Bucket`] is a server that speaks S3; [`hostile`] is a hub that lies on purpose, and everything that it tries.
 //!
 //! # Invariants
 //! - Every wait has a deadline and says what it waited for.
@@ -22,6 +22,7 @@ mod lab;
 mod missing;
 mod operator;
 mod program;
+mod small_disk;
 mod split;
 mod wait;
 
@@ -30,8 +31,9 @@ pub use bucket::Bucket;
 pub use cable::{Cable, Netns};
 pub use cli::{Cli, Done};
 pub use lab::{Lab, LabOptions};
-pub use missing::{Missing, can_make_namespaces, skip};
+pub use missing::{Missing, can_make_namespaces, needs_root, skip};
 pub use operator::{Operator, Ran};
 pub use program::Program;
+pub use small_disk::SmallDisk;
 pub use split::{Split, SplitOptions};
 pub use wait::{poll, wait_until};

@@ -25,10 +25,18 @@ impl Missing {
 /// # Errors
 /// When it may not: system tests with networks of their own need root.
 pub fn can_make_namespaces() -> Result<(), Missing> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Missing("network namespaces need root".to_owned()));
+    needs_root("network namespaces")
+}
+
+/// Whether this process is root, which these need.
+///
+/// # Errors
+/// When it is not.
+pub fn needs_root(what: &str) -> Result<(), Missing> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
     }
-    Ok(())
+    Err(Missing(format!("{what} need root")))
 }
 
 /// Says that a test is skipped, and why. To be followed by `return`.

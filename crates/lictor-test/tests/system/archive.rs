@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Split, SplitOptions, poll, wait_until};
+use lictor_test::{SmallDisk, Split, SplitOptions, poll, skip, wait_until};
 use lictor_warden::archive;
 
 use crate::steps::{appears, audits_hold, gone, id_of, mark, reach, sh};
@@ -236,8 +236,8 @@ fn no_kill_in_the_middle_of_archiving_loses_a_result_or_leaves_a_part_of_one() -
 #[test]
 fn a_result_that_the_disk_has_no_room_to_archive_stays_where_it_is_and_is_archived_later() -> Result<()> {
     const PRINTED: usize = 700_000;
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root makes a small file system");
+    if let Err(missing) = SmallDisk::possible() {
+        skip(&missing);
         return Ok(());
     }
     let mut split = Split::start()?;

@@ -5,9 +5,9 @@ use std::fs;
 use anyhow::{Result, ensure};
 use lictor_test::Lab;
 
-use crate::git_host::{Host, TOKEN, fails, git, result_of, succeeds, text, work, workspace};
+use crate::git_host::{Host, TOKEN, fails, git, succeeds, text, work, workspace};
 use crate::law::change_law;
-use crate::steps::{add_profile, audits_hold, id_of, receipt};
+use crate::steps::{add_profile, audits_hold, id_of, receipt, result_of};
 
 #[test]
 fn a_commit_is_cloned_and_what_a_job_makes_of_it_is_a_signed_patch() -> Result<()> {

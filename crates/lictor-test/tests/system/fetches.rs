@@ -4,9 +4,9 @@
 use anyhow::{Result, ensure};
 use lictor_test::Lab;
 
-use crate::git_host::{Host, TOKEN, fails, result_of, succeeds, work, workspace};
+use crate::git_host::{Host, TOKEN, fails, succeeds, work, workspace};
 use crate::law::change_law;
-use crate::steps::{add_profile, audits_hold, id_of};
+use crate::steps::{add_profile, audits_hold, id_of, result_of};
 
 /// What a job does that would like to have something of its own started by whoever fetches.
 const EVIL: &str = "printf '#!/bin/sh\\ntouch /workspace/started\\ncat\\n' > evil; chmod 755 evil; \

@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Done, Lab, wait_until};
+use lictor_test::{Cli, Done, Lab, SmallDisk, needs_root, skip, wait_until};
 use tempfile::TempDir;
 
 use crate::law::change_law;
-use crate::steps::{SOON, add_profile, all_ended, appears, audits_hold, id_of, receipt};
+use crate::steps::{SOON, add_profile, all_ended, appears, audits_hold, id_of, receipt, result_of};
 
 /// A directory that everybody may enter, by its real path.
 fn place() -> Result<(TempDir, PathBuf)> {
@@ -44,12 +44,6 @@ fn take(cli: &Cli, options: &[&str], from: &Path, place: &Path) -> Result<Done> 
     cli.run(&all)
 }
 
-fn result_of(done: &Done) -> Result<serde_json::Value> {
-    let lines = done.json_lines()?;
-    let result = lines.into_iter().find(|l| l["event"] == "result");
-    result.with_context(|| format!("no result: {}\n{}", done.text(), done.stderr))
-}
-
 fn fails(done: &Done, status: i32, code: &str) -> Result<()> {
     ensure!(
         done.code()? == status && result_of(done)?["code"] == code,
@@ -58,10 +52,6 @@ fn fails(done: &Done, status: i32, code: &str) -> Result<()> {
         done.stderr
     );
     Ok(())
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
 }
 
 #[test]
@@ -120,8 +110,8 @@ fn the_result_of_a_copy_names_what_was_put_or_brought_with_its_digest() -> Resul
 
 #[test]
 fn a_file_belongs_to_whom_the_job_says() -> Result<()> {
-    if !is_root() {
-        eprintln!("skipped: only root gives files away");
+    if let Err(missing) = needs_root("owners other than oneself") {
+        skip(&missing);
         return Ok(());
     }
     let lab = Lab::start()?;
@@ -314,15 +304,15 @@ fn policy_sees_where_a_file_goes_and_what_it_may_be() -> Result<()> {
 
 #[test]
 fn a_full_disk_is_said_before_anything_is_there() -> Result<()> {
-    if !is_root() {
-        eprintln!("skipped: only root makes a small file system");
+    if let Err(missing) = SmallDisk::possible() {
+        skip(&missing);
         return Ok(());
     }
     let lab = Lab::start()?;
     let (_dir, at) = place()?;
     let small = at.join("small");
     fs::create_dir(&small)?;
-    let mounted = Mounted::tmpfs(&small)?;
+    let disk = SmallDisk::over(&small, "3m")?;
     let file = at.join("here");
     fs::write(&file, vec![1; 4 << 20])?;
     fails(
@@ -334,28 +324,8 @@ fn a_full_disk_is_said_before_anything_is_there() -> Result<()> {
     fs::write(&file, vec![1; 256 << 10])?;
     let fits = put(lab.cli(), &[], &file, &small.join("file"))?;
     ensure!(fits.code()? == 0, "{}", fits.stderr);
-    drop(mounted);
+    drop(disk);
     Ok(())
-}
-
-/// A small file system, until it is dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn tmpfs(at: &Path) -> Result<Self> {
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
-            .arg(at)
-            .status()?;
-        ensure!(mount.success(), "it cannot be mounted");
-        Ok(Self(at.to_owned()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 /// The agent and the hub are killed while files are on their way: there is the whole file, or the old one, and nothing

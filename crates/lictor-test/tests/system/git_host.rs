@@ -12,6 +12,8 @@ use lictor_test::{Cli, Done};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::steps::result_of;
+
 /// What the private half of the host asks for.
 pub(crate) const TOKEN: &str = "gr8-Secr3t~of-the-lab";
 
@@ -206,10 +208,14 @@ pub(crate) fn workspace(cli: &Cli, profile: &str, words: &[&str]) -> Result<Done
     cli.run(&all)
 }
 
-pub(crate) fn result_of(done: &Done) -> Result<Value> {
+/// What `workspace ls` and `show` list.
+pub(crate) fn listed(cli: &Cli, profile: &str, words: &[&str]) -> Result<Vec<Value>> {
+    let done = workspace(cli, profile, words)?;
+    succeeds(&done)?;
     let lines = done.json_lines()?;
-    let result = lines.into_iter().find(|l| l["event"] == "result");
-    result.with_context(|| format!("no result: {}\n{}", done.text(), done.stderr))
+    let line = lines.into_iter().find(|l| l["event"] == "workspaces");
+    let line = line.context("no list")?;
+    Ok(line["workspaces"].as_array().context("a list")?.clone())
 }
 
 pub(crate) fn fails(done: &Done, code: &str) -> Result<()> {

@@ -74,6 +74,7 @@ mod notify;
 mod notify_tls;
 mod objects;
 mod origin;
+mod plain;
 mod pull;
 mod queue;
 mod quorum;

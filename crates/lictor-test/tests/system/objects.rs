@@ -9,17 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use lictor_proto::Digest;
 use lictor_test::{Bucket, Cli, Split, SplitOptions, wait_until};
 
-use crate::steps::{SOON, audits_hold, detached, ended};
+use crate::steps::{self, SOON, audits_hold, detached, ended};
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        match entry.path() {
-            path if path.is_dir() => found.extend(files_below(&path)),
-            path => found.push(path),
-        }
-    }
-    found
+    let files = steps::files_below(dir);
+    files.into_iter().map(|(path, _)| path).collect()
 }
 
 fn content(bytes: u32) -> Vec<u8> {

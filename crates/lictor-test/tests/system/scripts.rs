@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Done, Lab};
+use lictor_test::{Cli, Done, Lab, Missing, skip};
 
 use crate::law::{asks_again, change_law, second_operator, starter};
 use crate::steps::{SOON, ended, gone, id_of, mark, reach};
@@ -49,7 +49,7 @@ fn scripts_run_by_the_interpreter_of_their_first_line() -> Result<()> {
     let mut tried = 0;
     for (at, (interpreter, text)) in SCRIPTS.iter().enumerate() {
         if !Path::new(interpreter).exists() {
-            eprintln!("skipped: this machine has no {interpreter}");
+            skip(&Missing::new(format!("this machine has no {interpreter}")));
             continue;
         }
         tried += 1;

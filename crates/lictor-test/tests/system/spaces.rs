@@ -7,21 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use lictor_test::{Cli, Done, Lab, Missing, poll, skip};
 use serde_json::{Value, json};
 
-use crate::git_host::{fails, result_of, succeeds, work, workspace};
-use crate::steps::{SOON, add_profile, gone, id_of, mark, reach, receipt};
-
-fn listed(cli: &Cli, profile: &str, words: &[&str]) -> Result<Vec<Value>> {
-    let done = workspace(cli, profile, words)?;
-    succeeds(&done)?;
-    let line = done
-        .json_lines()?
-        .into_iter()
-        .find(|l| l["event"] == "workspaces");
-    Ok(line.context("a list")?["workspaces"]
-        .as_array()
-        .context("a list")?
-        .clone())
-}
+use crate::git_host::{fails, listed, succeeds, work, workspace};
+use crate::steps::{SOON, add_profile, gone, id_of, mark, reach, receipt, result_of};
 
 fn detached(cli: &Cli, words: &[&str]) -> Result<Done> {
     let mut all = vec!["run", "--json", "--detach"];

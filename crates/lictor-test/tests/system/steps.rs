@@ -1,7 +1,8 @@
 //! Steps that several tests take.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -47,6 +48,34 @@ pub(crate) fn detached(cli: &Cli, script: &str) -> Result<String> {
         bail!("submitting failed: {}\n{}", done.status, done.stderr);
     }
     id_of(&done.result()?)
+}
+
+/// The line that says how it ended.
+pub(crate) fn result_of(done: &Done) -> Result<Value> {
+    let lines = done.json_lines()?;
+    let result = lines.into_iter().find(|l| l["event"] == "result");
+    result.with_context(|| format!("no result: {}\n{}", done.text(), done.stderr))
+}
+
+/// A command that goes on while the test does.
+pub(crate) fn begin(cli: &Cli, words: &[impl AsRef<str>]) -> Result<Child> {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    let mut command = cli.command(&words);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command.spawn()?)
+}
+
+/// Every file below a directory, with its bytes.
+pub(crate) fn files_below(dir: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => found.extend(files_below(&entry.path())),
+            Ok(meta) => found.push((entry.path(), meta.len())),
+            Err(_) => {}
+        }
+    }
+    found
 }
 
 /// The job's id in an event or result.

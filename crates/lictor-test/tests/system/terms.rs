@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Done, Lab, Program, Split, can_make_namespaces, skip};
+use lictor_test::{Cli, Done, Lab, Split, can_make_namespaces, needs_root, skip};
 
 use crate::fleet::Crew;
 use crate::law::{change_law, second_operator, starter};
+use crate::plain::Plain;
 use crate::steps::{SOON, add_profile, ended, id_of, reach};
 
 const LISTS: &str = "\n[profiles.lists]\nbackend = \"host\"\nnetwork = \"host\"\n\
@@ -148,43 +149,15 @@ fn a_job_works_in_the_directory_that_it_names() -> Result<()> {
     Ok(())
 }
 
-/// An agent that is nobody special, on a machine where the test may make it so.
 #[test]
 fn an_agent_that_is_not_root_refuses_jobs_that_would_be_somebody_else() -> Result<()> {
-    if let Err(missing) = can_make_namespaces() {
+    if let Err(missing) = needs_root("agents of other users") {
         skip(&missing);
         return Ok(());
     }
     let crew = Crew::of(&[])?;
     let cli = crew.cli();
-    let place = tempfile::tempdir()?;
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
-    let (lictor, dir) = (place.path().join("lictor"), place.path().join("own/agent"));
-    fs::copy(cli.binary(), &lictor)?;
-    fs::create_dir(place.path().join("own"))?;
-    chown(place.path().join("own"), Some(61234), Some(61234))?;
-    let dir = dir.to_str().context("path")?;
-    let as_nobody = |words: &[&str]| {
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid", "61234", "--regid", "61234", "--clear-groups"]);
-        command
-            .arg(&lictor)
-            .args(words)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin:/usr/sbin");
-        command.env("HOME", "/nonexistent");
-        command
-    };
-    let grant = cli.json(&["nodes", "grant", "plain"])?;
-    let token = grant["token"].as_str().context("a token")?;
-    let enrolled = as_nobody(&["agent", "enroll", "--token", token, "--dir", dir]).output()?;
-    ensure!(
-        enrolled.status.success(),
-        "{}",
-        String::from_utf8_lossy(&enrolled.stderr)
-    );
-    let agent = Program::start(as_nobody(&["agent", "run", "--dir", dir]))?;
-    crew.is_there("plain", true).with_context(|| agent.stderr())?;
+    let _plain = Plain::of(&crew, "")?;
     let lists = "\n[profiles.plain]\nbackend = \"host\"\nnetwork = \"host\"\n\
                  run_as_users = [\"daemon\"]\nrun_as_groups = [\"mail\"]\n";
     add_profile(cli, lists)?;

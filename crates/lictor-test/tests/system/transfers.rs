@@ -7,15 +7,17 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lictor_proto::Digest;
-use lictor_test::{Cable, Cli, Lab, LabOptions, Split, SplitOptions, can_make_namespaces, skip, wait_until};
+use lictor_test::{
+    Cable, Lab, LabOptions, SmallDisk, Split, SplitOptions, can_make_namespaces, skip, wait_until,
+};
 use tempfile::TempDir;
 
-use crate::steps::{SOON, audits_hold, ended, id_of, receipt, rss_anon};
+use crate::steps::{SOON, audits_hold, begin, ended, files_below, id_of, receipt, rss_anon};
 
 const MIB: u64 = 1024 * 1024;
 /// More than any standard input may have.
@@ -63,12 +65,6 @@ fn digest(path: &Path) -> Result<Digest> {
     }
 }
 
-fn begin(cli: &Cli, words: &[&str]) -> Result<Child> {
-    let mut command = cli.command(words);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command.spawn()?)
-}
-
 fn succeeds(child: Child) -> Result<()> {
     let done = child.wait_with_output()?;
     let (out, said) = (
@@ -81,19 +77,6 @@ fn succeeds(child: Child) -> Result<()> {
 
 fn there(path: &Path) -> Result<String> {
     Ok(format!("local:{}", path.to_str().context("path")?))
-}
-
-/// Every file below a directory, with its bytes.
-fn files_below(dir: &Path) -> Vec<(PathBuf, u64)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        match entry.metadata() {
-            Ok(meta) if meta.is_dir() => found.extend(files_below(&entry.path())),
-            Ok(meta) => found.push((entry.path(), meta.len())),
-            Err(_) => {}
-        }
-    }
-    found
 }
 
 /// How much of its only input the agent has.
@@ -405,30 +388,16 @@ fn a_file_that_goes_either_way_stays_out_of_everybodys_memory() -> Result<()> {
     audits_hold(split.cli())
 }
 
-/// A small file system, until it is dropped.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_node_with_a_small_disk_brings_what_it_has_room_for_and_says_so_of_the_rest() -> Result<()> {
     let (_dir, at) = place()?;
-    if fs::metadata("/proc/self")?.uid() != 0 {
-        eprintln!("skipped: only root makes a small file system");
+    if let Err(missing) = SmallDisk::possible() {
+        skip(&missing);
         return Ok(());
     }
     let small = at.join("small");
     fs::create_dir(&small)?;
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=480m,mode=0755", "tmpfs"])
-        .arg(&small)
-        .status()?;
-    ensure!(mount.success(), "it cannot be mounted");
-    let mounted = Mounted(small.clone());
+    let disk = SmallDisk::over(&small, "480m")?;
     let lab = Lab::start_with(LabOptions {
         dir: Some(small.join("home")),
         ..LabOptions::default()
@@ -461,6 +430,6 @@ fn a_node_with_a_small_disk_brings_what_it_has_room_for_and_says_so_of_the_rest(
     ensure!(fs::read(at.join("little"))? == b"little");
     audits_hold(lab.cli())?;
     drop(lab);
-    drop(mounted);
+    drop(disk);
     Ok(())
 }

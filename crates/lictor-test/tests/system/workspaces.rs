@@ -7,38 +7,18 @@ use anyhow::{Context as _, Result, ensure};
 use lictor_test::{Cli, Done, Lab};
 use serde_json::{Value, json};
 
+use crate::git_host;
 use crate::law::change_law;
-use crate::steps::{add_profile, audits_hold, id_of, receipt};
+use crate::steps::{add_profile, audits_hold, id_of, receipt, result_of};
 
 const KEEPS: &str = "\n[profiles.keeps]\nbackend = \"bubblewrap\"\npersist = {}\n";
 
-/// `lictor run --profile keeps --sandbox NAME local -- sh -c SCRIPT`.
 fn work(cli: &Cli, name: &str, script: &str) -> Result<Done> {
-    cli.run(&[
-        "run",
-        "--profile",
-        "keeps",
-        "--sandbox",
-        name,
-        "local",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ])
+    git_host::work(cli, ("keeps", name), script)
 }
 
-/// `lictor workspace WORDS --profile keeps --json`.
 fn workspace(cli: &Cli, words: &[&str]) -> Result<Done> {
-    let mut all = vec!["workspace", "--json", "--profile", "keeps"];
-    all.extend(words);
-    cli.run(&all)
-}
-
-fn result_of(done: &Done) -> Result<Value> {
-    let lines = done.json_lines()?;
-    let result = lines.into_iter().find(|l| l["event"] == "result");
-    result.with_context(|| format!("no result: {}\n{}", done.text(), done.stderr))
+    git_host::workspace(cli, "keeps", words)
 }
 
 fn does(cli: &Cli, words: &[&str]) -> Result<Value> {
@@ -48,23 +28,11 @@ fn does(cli: &Cli, words: &[&str]) -> Result<Value> {
 }
 
 fn fails(cli: &Cli, words: &[&str], code: &str) -> Result<()> {
-    let done = workspace(cli, words)?;
-    ensure!(
-        done.code()? != 0 && result_of(&done)?["code"] == code,
-        "{words:?} is not {code}: {}\n{}",
-        done.text(),
-        done.stderr
-    );
-    Ok(())
+    git_host::fails(&workspace(cli, words)?, code)
 }
 
 fn listed(cli: &Cli, words: &[&str]) -> Result<Vec<Value>> {
-    let done = workspace(cli, words)?;
-    ensure!(done.code()? == 0, "{words:?}: {}\n{}", done.text(), done.stderr);
-    let lines = done.json_lines()?;
-    let line = lines.into_iter().find(|l| l["event"] == "workspaces");
-    let line = line.context("no list")?;
-    Ok(line["workspaces"].as_array().context("a list")?.clone())
+    git_host::listed(cli, "keeps", words)
 }
 
 #[test]
