@@ -65,6 +65,8 @@ pub struct Downloads {
     pub tries: NonZeroUsize,
     /// Seconds in which at least 64 KiB have to come.
     pub stall_s: NonZeroU32,
+    /// Seconds after which one lets others have its turn, if any wait.
+    pub turn_s: NonZeroU32,
     /// Certificates of authorities that are trusted besides the machine's, PEM.
     pub ca_file: Option<PathBuf>,
 }
@@ -75,6 +77,7 @@ impl Default for Downloads {
             at_once: const { NonZeroUsize::new(4).unwrap() },
             tries: const { NonZeroUsize::new(5).unwrap() },
             stall_s: const { NonZeroU32::new(60).unwrap() },
+            turn_s: const { NonZeroU32::new(600).unwrap() },
             ca_file: None,
         }
     }

@@ -15,13 +15,15 @@
 //! - Nothing is asked for but what a signed job names, after policy has permitted that job under the law held then. When the
 //!   law changes, the job expires, or somebody cancels it, it ends; what may go on is judged anew first.
 //! - A waiting job has no place among those that run.
+//! - However slow a server is, it holds up nobody else for longer than a turn: neither other files, nor the same one from elsewhere.
 //! - No more is kept than the job is signed for, and nothing is put anywhere before all of it has the signed digest.
 
 mod attempt;
+mod known;
 mod tries;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,20 +32,15 @@ use lictor_proto::agent::Offer;
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{FileUrl, Job, StdinBytes};
 use lictor_proto::egress::Rules;
-use lictor_proto::{Code, Digest, JobId, Timestamp};
+use lictor_proto::{Code, JobId, Timestamp};
 use lictor_sandbox::StdinSource;
 use lictor_trust::Verified;
 use tokio::sync::Semaphore;
 
 use crate::core::Core;
 use crate::law::Held;
-use crate::offer::order::weight;
 use crate::spool::stdin::StdinSpool;
-
-/// Jobs that wait for a download; others are told to come again.
-const WAITING: usize = 256;
-/// Bytes of all of them.
-const BYTES: usize = 32 * 1024 * 1024;
+use known::{Known, QUEUES};
 
 /// What downloads: arguments of the agent's own program, and how much of it there may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +53,8 @@ pub struct Downloader {
     pub tries: usize,
     /// In so much time at least 64 KiB have to come, or it counts as broken off.
     pub stall: Duration,
+    /// After so much time one lets others have its turn, if any wait.
+    pub turn: Duration,
     /// Whom to trust besides those whom the machine does: certificates as PEM.
     pub certificates: Option<String>,
 }
@@ -66,30 +65,9 @@ pub(crate) struct Downloads {
     /// What has come, and what is coming.
     pub(crate) spool: Mutex<StdinSpool>,
     turns: Semaphore,
+    /// How many wait for one.
+    queue: AtomicUsize,
     known: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// By what comes.
-    under_way: BTreeMap<Digest, UnderWay>,
-    /// Jobs that are to be judged again when something has come, or will not.
-    waiting: BTreeMap<Digest, Waiting>,
-    /// Jobs for which it has failed for good.
-    failed: BTreeMap<Digest, (Timestamp, Refusal)>,
-}
-
-#[derive(Debug)]
-struct UnderWay {
-    job: Digest,
-    failed: usize,
-    why: Option<Refusal>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    content: Digest,
-    offer: Offer,
 }
 
 /// One download: of what, from where, for whom, and by which law.
@@ -120,6 +98,8 @@ enum End {
     Failed(Refusal),
     /// The job is to be judged again first.
     Unwanted,
+    /// It has had its turn, and other jobs want the same from elsewhere.
+    Yields,
 }
 
 impl Downloads {
@@ -127,6 +107,7 @@ impl Downloads {
         Self {
             spool: Mutex::new(spool),
             turns: Semaphore::new(downloader.map_or(1, |d| d.at_once)),
+            queue: AtomicUsize::new(0),
             known: Mutex::default(),
         }
     }
@@ -146,86 +127,9 @@ impl Downloads {
 
     /// Lets go of what nobody needs any more.
     pub(crate) fn tidy(&self, now: Timestamp) {
-        let coming: BTreeSet<Digest> = self.known().under_way.keys().copied().collect();
+        let coming = self.known().coming();
         self.spool().tidy_but(|content| coming.contains(content));
         self.known().forget_failed(now);
-    }
-}
-
-impl Known {
-    /// What a job is told whose file is not here. `Ok` when it is to be fetched from now on, by whoever asked.
-    fn asked(&mut self, wanted: &Wanted, offer: &Offer) -> Result<(), NotHere> {
-        let digest = wanted.job.digest();
-        if let Some((_, why)) = self.failed.remove(&digest) {
-            return Err(NotHere::Failed(why));
-        }
-        if !self.keep(digest, wanted.content.sha256, offer) {
-            let why = "too many jobs wait for downloads";
-            return Err(NotHere::Later(Refusal::new(Code::TooManyJobs, why)));
-        }
-        match self.under_way.get(&wanted.content.sha256) {
-            Some(under_way) => Err(NotHere::Later(under_way.told(wanted))),
-            None => {
-                let under_way = UnderWay {
-                    job: digest,
-                    failed: 0,
-                    why: None,
-                };
-                self.under_way.insert(wanted.content.sha256, under_way);
-                Ok(())
-            }
-        }
-    }
-
-    /// Keeps a job that waits, if there is room for it.
-    fn keep(&mut self, job: Digest, content: Digest, offer: &Offer) -> bool {
-        let others = self.waiting.iter().filter(|(id, _)| **id != job);
-        let (number, bytes) = others.fold((0, 0), |(n, bytes), (_, w)| (n + 1, bytes + weight(&w.offer)));
-        let fits = number < WAITING && bytes + weight(offer) <= BYTES;
-        if fits {
-            let offer = offer.clone();
-            self.waiting.insert(job, Waiting { content, offer });
-        }
-        fits
-    }
-
-    fn forget_failed(&mut self, now: Timestamp) {
-        self.failed.retain(|_, (expires_at, _)| *expires_at > now);
-    }
-
-    /// Forgets a download; gives the jobs that are to be judged again.
-    fn ended(&mut self, wanted: &Wanted, end: &End) -> Vec<Offer> {
-        if let End::Failed(why) = end {
-            let told = (wanted.job.expires_at, why.clone());
-            self.failed.insert(wanted.job.digest(), told);
-        }
-        self.let_go(&wanted.content.sha256)
-    }
-
-    fn let_go(&mut self, content: &Digest) -> Vec<Offer> {
-        self.under_way.remove(content);
-        let theirs = self.waiting.iter().filter(|(_, w)| w.content == *content);
-        let theirs: Vec<Digest> = theirs.map(|(job, _)| *job).collect();
-        let taken = theirs.iter().filter_map(|job| self.waiting.remove(job));
-        taken.map(|w| w.offer).collect()
-    }
-}
-
-impl UnderWay {
-    fn told(&self, wanted: &Wanted) -> Refusal {
-        let from = format!("{} bytes from {}", wanted.content.size, wanted.url.authority());
-        match &self.why {
-            _ if self.job != wanted.job.digest() => {
-                let id = JobId::from_digest(&self.job);
-                Refusal::new(Code::Downloading, format!("the same content comes for {id}"))
-            }
-            None => Refusal::new(Code::Downloading, from),
-            // Another code, so that whoever waits is told.
-            Some(why) => Refusal::new(
-                Code::DownloadFailed,
-                format!("{from}: it is tried again ({}): {}", self.failed, why.message),
-            ),
-        }
     }
 }
 
@@ -246,10 +150,12 @@ impl Core {
             return Err(NotHere::Failed(Refusal::new(Code::Unenforceable, why)));
         }
         self.downloads.known().asked(&wanted, offer)?;
-        let told = Refusal::new(
-            Code::Downloading,
-            format!("{} bytes from {}", wanted.content.size, wanted.url.authority()),
-        );
+        let queues = match self.downloads.turns.available_permits() {
+            0 => QUEUES,
+            _ => "",
+        };
+        let (size, from) = (wanted.content.size, wanted.url.authority());
+        let told = Refusal::new(Code::Downloading, format!("{size} bytes from {from}{queues}"));
         self.tasks.spawn(self.clone().download(wanted));
         Err(NotHere::Later(told))
     }
@@ -261,7 +167,7 @@ impl Core {
         let event = match &end {
             End::Here => Some(Event::new(EventType::FileDownloaded)),
             End::Failed(why) => Some(Event::new(EventType::DownloadFailed).refused(why)),
-            End::Unwanted => None,
+            End::Unwanted | End::Yields => None,
         };
         if let Some(event) = event {
             let event = event
@@ -272,6 +178,9 @@ impl Core {
                 .with("size", wanted.content.size);
             self.audit_always(event).await;
         }
+        if matches!(end, End::Yields) {
+            return self.pass_on(&wanted).await;
+        }
         if !matches!(end, End::Here) {
             self.downloads.spool().forsaken(&wanted.content.sha256);
         }
@@ -279,6 +188,20 @@ impl Core {
         if !self.is_closed() {
             for offer in again {
                 self.tasks.spawn(judged_again(self.clone(), offer));
+            }
+        }
+    }
+
+    /// Lets another job fetch the same from elsewhere, from where it is: whoever has waited longest and may.
+    async fn pass_on(self: Arc<Self>, wanted: &Wanted) {
+        loop {
+            let next = self.downloads.known().pass_on(wanted);
+            let Some((job, offer)) = next.filter(|_| !self.is_closed()) else {
+                return;
+            };
+            judged_again(self.clone(), offer).await;
+            if self.downloads.known().has_begun(&wanted.content.sha256, &job) {
+                return;
             }
         }
     }
@@ -291,76 +214,4 @@ fn judged_again(core: Arc<Core>, offer: Offer) -> Pin<Box<dyn Future<Output = ()
         let reply = crate::offer::offer(core, offer).await;
         tracing::debug!(?reply, "a job that waited for a download was judged again");
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use lictor_proto::agent::Offer;
-    use lictor_proto::code::Refusal;
-    use lictor_proto::{Code, Digest, Timestamp};
-
-    use super::{BYTES, Known, UnderWay, WAITING, Waiting, weight};
-
-    fn offer(bytes: usize) -> Offer {
-        Offer {
-            job: "x".repeat(bytes),
-            approvals: Vec::new(),
-            releases: Vec::new(),
-            secrets: Vec::new(),
-        }
-    }
-
-    fn id(n: usize) -> Digest {
-        Digest::of(n.to_string().as_bytes())
-    }
-
-    #[test]
-    fn what_waits_has_a_bound_in_number_and_bytes() {
-        let mut known = Known::default();
-        for n in 0..WAITING {
-            assert!(known.keep(id(n), id(0), &offer(10)), "{n}");
-        }
-        assert!(!known.keep(id(WAITING), id(0), &offer(10)), "one too many");
-        assert!(known.keep(id(0), id(0), &offer(10)), "it is here already");
-        let mut known = Known::default();
-        assert!(known.keep(id(1), id(0), &offer(BYTES - 10)));
-        assert!(!known.keep(id(2), id(0), &offer(11)), "too large");
-        assert_eq!(weight(&offer(11)), 11);
-    }
-
-    #[test]
-    fn all_that_wait_for_what_came_are_judged_again_and_no_others() {
-        let mut known = Known::default();
-        for (job, content) in [(1, 10), (2, 10), (3, 11)] {
-            known.waiting.insert(
-                id(job),
-                Waiting {
-                    content: id(content),
-                    offer: offer(job),
-                },
-            );
-        }
-        let under_way = UnderWay {
-            job: id(1),
-            failed: 0,
-            why: None,
-        };
-        known.under_way.insert(id(10), under_way);
-        let mut again: Vec<usize> = known.let_go(&id(10)).iter().map(|o| o.job.len()).collect();
-        again.sort_unstable();
-        assert_eq!(again, [1, 2]);
-        assert!(known.under_way.is_empty() && known.waiting.len() == 1);
-    }
-
-    #[test]
-    fn a_failure_is_told_once_and_forgotten_with_its_job() {
-        let mut known = Known::default();
-        let why = Refusal::plain(Code::DownloadFailed);
-        known
-            .failed
-            .insert(id(1), (Timestamp::from_millis(5), why.clone()));
-        known.failed.insert(id(2), (Timestamp::from_millis(9), why));
-        known.forget_failed(Timestamp::from_millis(5));
-        assert!(known.failed.len() == 1 && known.failed.contains_key(&id(2)));
-    }
 }

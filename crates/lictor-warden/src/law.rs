@@ -11,7 +11,7 @@ use lictor_proto::api::TrustView;
 use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Timestamp};
 use lictor_trust::directory::Node;
-use lictor_trust::{AcceptReport, LawFiles, OrgTrust};
+use lictor_trust::{AcceptReport, LawFiles, OrgTrust, Verified};
 
 use crate::node_dir::{NodeDir, NodeFile};
 
@@ -95,6 +95,17 @@ impl Held {
             node,
             now,
         })
+    }
+
+    /// Whether what the other, held before, permitted is judged by the same still: root, bundle, and what is revoked. Newer
+    /// freshness only says that all this holds longer.
+    pub(crate) fn judges_as(&self, before: &Self) -> bool {
+        let of = |held: &Self| {
+            let bundle = held.trust.bundle().map(Verified::digest);
+            // Of one node they only become more.
+            (held.trust.root().digest(), bundle, held.trust.revocations().len())
+        };
+        of(self) == of(before)
     }
 
     /// In the words of a heartbeat.

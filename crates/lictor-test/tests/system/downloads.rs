@@ -2,7 +2,9 @@
 //!
 //! The servers are on this machine, which the law has to name; without that the same is refused, which is shown too.
 
+mod turns;
 mod waiting;
+mod whose;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -336,6 +338,19 @@ fn a_server_that_lies_has_nothing_put_anywhere() -> Result<()> {
     });
     refused(&copy(cli, &url, &to, &content)?, &to, "download_failed")?;
 
+    // One that sends a part, and then knows nothing of it, again and again: something comes each time, and it never comes to an end.
+    let bytes = content.clone();
+    origin.answers(move |asked, talk| match asked.from {
+        None => begin(&bytes, asked, talk).and_then(|_| talk.write_all(&bytes[..MIB / 2])),
+        Some(_) => head(
+            talk,
+            "416 Range Not Satisfiable",
+            &["Content-Length: 0".to_owned()],
+        ),
+    });
+    let result = refused(&copy(cli, &url, &to, &content)?, &to, "download_failed")?;
+    ensure!(result.to_string().contains("of no use"), "{result}");
+
     // One that begins and never comes to an end, in less than a second each time; and one that says nothing at all.
     origin.answers(held(content.clone(), 10));
     let result = refused(&copy(cli, &url, &to, &content)?, &to, "download_failed")?;
@@ -350,7 +365,7 @@ fn a_server_that_lies_has_nothing_put_anywhere() -> Result<()> {
     origin.answers(honest(content.clone()));
     comes(&copy(cli, &url, &to, &content)?, &to, &content)?;
     ensure!(
-        events(cli, "download_failed")?.len() == 9,
+        events(cli, "download_failed")?.len() == 10,
         "{:?}",
         events(cli, "download_failed")?
     );

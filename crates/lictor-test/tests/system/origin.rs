@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
@@ -213,16 +213,50 @@ pub(crate) fn cut(
     }
 }
 
-/// The first bytes of it; then nothing more, until the other side has gone.
+/// The first bytes of it, wherever one begins; then nothing more, until the other side has gone.
 pub(crate) fn held(
     content: Arc<Vec<u8>>,
     most: usize,
 ) -> impl Fn(&Asked, &mut dyn Talk) -> io::Result<()> + Send + Sync + 'static {
     move |asked, talk| {
         let from = begin(&content, asked, talk)?;
-        talk.write_all(&content[from..content.len().min(from + most)])?;
+        talk.write_all(content.get(from..most).unwrap_or_default())?;
         talk.flush()?;
         while talk.read(&mut [0; 64])? > 0 {}
         Ok(())
+    }
+}
+
+/// What a server waits for before it goes on.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*open {
+            open = self.0.1.wait(open).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The first bytes of what is asked for, and the rest once the gate is open.
+pub(crate) fn gated(
+    content: Arc<Vec<u8>>,
+    most: usize,
+    gate: Gate,
+) -> impl Fn(&Asked, &mut dyn Talk) -> io::Result<()> + Send + Sync + 'static {
+    move |asked, talk| {
+        let from = begin(&content, asked, talk)?;
+        let middle = content.len().min(from + most);
+        talk.write_all(&content[from..middle])?;
+        talk.flush()?;
+        gate.pass();
+        talk.write_all(&content[middle..])
     }
 }

@@ -1,5 +1,6 @@
-//! One try: ask, follow where the server says that it is, and take what comes.
+//! One turn: ask, follow where the server says that it is, and take what comes.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) enum Broken {
     Final(Refusal),
     /// Nobody may have it any more.
     Unwanted,
+    /// Others wait, and it has had its time.
+    OutOfTurn,
 }
 
 /// What one request came to.
@@ -65,26 +68,49 @@ fn finally(code: Code, text: impl Into<String>) -> Broken {
     Broken::Final(Refusal::new(code, text))
 }
 
-impl Wanted {
-    pub(super) async fn attempt(&self, core: &Arc<Core>) -> Result<(), Broken> {
-        take_over(&core.downloads.spool, &self.content).await;
-        let mut url = self.url.clone();
+/// One turn of a download.
+pub(super) struct Turn<'a> {
+    wanted: &'a Wanted,
+    core: &'a Arc<Core>,
+    since: Instant,
+}
+
+impl<'a> Turn<'a> {
+    /// It begins.
+    pub(super) fn of(wanted: &'a Wanted, core: &'a Arc<Core>) -> Self {
+        let since = Instant::now();
+        Self { wanted, core, since }
+    }
+
+    /// Whether somebody else should have it.
+    fn is_over(&self) -> bool {
+        let downloads = &self.core.downloads;
+        let long = self.core.config.downloader.as_ref().map(|d| d.turn);
+        self.since.elapsed() >= long.unwrap_or_default()
+            && (downloads.queue.load(Ordering::Relaxed) > 0 || downloads.known().has_another_way(self.wanted))
+    }
+
+    /// Asks for it, wherever it is.
+    pub(super) async fn attempt(&self) -> Result<(), Broken> {
+        let Self { wanted, core, .. } = *self;
+        take_over(&core.downloads.spool, &wanted.content).await;
+        let mut url = wanted.url.clone();
         for _ in 0..=REDIRECTS {
             // What has come by now counts: the last of it may have come with the try before.
             let elsewhere = coming_elsewhere(core);
             let from = {
                 let mut spool = core.downloads.spool();
-                if spool.get(&self.content).is_ok() {
+                if spool.get(&wanted.content).is_ok() {
                     return Ok(());
                 }
                 spool
-                    .expect(&self.content, || room::free(core).saturating_sub(elsewhere))
+                    .expect(&wanted.content, || room::free(core).saturating_sub(elsewhere))
                     .map_err(Broken::Again)?;
-                spool.have(&self.content.sha256)
+                spool.have(&wanted.content.sha256)
             };
-            match self.request(core, &url, from).await? {
+            match self.request(&url, from).await? {
                 Came::Whole => return Ok(()),
-                Came::Elsewhere(to) => url = self.follow(&url, to)?,
+                Came::Elsewhere(to) => url = wanted.follow(&url, to)?,
             }
         }
         Err(finally(
@@ -93,6 +119,50 @@ impl Wanted {
         ))
     }
 
+    /// One request, by a process of its own.
+    async fn request(&self, url: &FileUrl, from: u64) -> Result<Came, Broken> {
+        let Self { wanted, core, .. } = *self;
+        let errand = wanted.errand(core, url, from)?;
+        let sent = core.sandboxes.send(&errand).await;
+        let mut sent = sent.map_err(|e| again(format!("nothing can be asked for: {e}")))?;
+        let events = sent.take_egress();
+        let digest = wanted.job.digest();
+        let talk = async {
+            let heard = self.listen(&mut sent, from).await;
+            (heard, sent.end().await)
+        };
+        let (denied, (heard, words)) = tokio::join!(egress::audit(core, &digest, events), talk);
+        let words = words.map_err(|e| again(format!("what asked for it cannot be ended: {e}")))?;
+        match heard {
+            Heard::Came(came) => Ok(came),
+            Heard::Broken(broken) => Err(broken),
+            Heard::Ended => {
+                let why = denied.map(|(reason, detail)| refused(url, reason, &detail));
+                Err(why.unwrap_or_else(|| wanted.failed(core, &words)))
+            }
+        }
+    }
+
+    async fn listen(&self, sent: &mut OnErrand, from: u64) -> Heard {
+        let mut ear = Ear::new(self, sent, from);
+        let answer = match ear.answer().await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Heard::Ended,
+            Err(broken) => return broken.into(),
+        };
+        match answer {
+            Answer::Elsewhere { url } => Heard::Came(Came::Elsewhere(url)),
+            Answer::Content { at } if at == 0 || at == from => match ear.content(at, from).await {
+                Ok(true) => Heard::Came(Came::Whole),
+                Ok(false) => Heard::Ended,
+                Err(broken) => broken.into(),
+            },
+            Answer::Content { at } => again(format!("it begins at {at} in place of {from}")).into(),
+        }
+    }
+}
+
+impl Wanted {
     /// Where a server says that it is, if the law lets it come from there. The proxy would say so, too.
     fn follow(&self, from: &FileUrl, to: FileUrl) -> Result<FileUrl, Broken> {
         if from.as_str().starts_with("https:") && !to.as_str().starts_with("https:") {
@@ -105,29 +175,6 @@ impl Wanted {
                 Code::UrlRefused,
                 format!("{} leads to {}:{}: {why}", from.authority(), to.host(), to.port()),
             )),
-        }
-    }
-
-    /// One request, by a process of its own.
-    async fn request(&self, core: &Arc<Core>, url: &FileUrl, from: u64) -> Result<Came, Broken> {
-        let errand = self.errand(core, url, from)?;
-        let sent = core.sandboxes.send(&errand).await;
-        let mut sent = sent.map_err(|e| again(format!("nothing can be asked for: {e}")))?;
-        let events = sent.take_egress();
-        let digest = self.job.digest();
-        let talk = async {
-            let heard = self.listen(core, &mut sent, from).await;
-            (heard, sent.end().await)
-        };
-        let (denied, (heard, words)) = tokio::join!(egress::audit(core, &digest, events), talk);
-        let words = words.map_err(|e| again(format!("what asked for it cannot be ended: {e}")))?;
-        match heard {
-            Heard::Came(came) => Ok(came),
-            Heard::Broken(broken) => Err(broken),
-            Heard::Ended => {
-                let why = denied.map(|(reason, detail)| refused(url, reason, &detail));
-                Err(why.unwrap_or_else(|| self.failed(core, &words)))
-            }
         }
     }
 
@@ -170,24 +217,6 @@ impl Wanted {
             }
         }
     }
-
-    async fn listen(&self, core: &Arc<Core>, sent: &mut OnErrand, from: u64) -> Heard {
-        let mut ear = Ear::new(self, core, sent, from);
-        let answer = match ear.answer().await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return Heard::Ended,
-            Err(broken) => return broken.into(),
-        };
-        match answer {
-            Answer::Elsewhere { url } => Heard::Came(Came::Elsewhere(url)),
-            Answer::Content { at } if at == 0 || at == from => match ear.content(at, from).await {
-                Ok(true) => Heard::Came(Came::Whole),
-                Ok(false) => Heard::Ended,
-                Err(broken) => broken.into(),
-            },
-            Answer::Content { at } => again(format!("it begins at {at} in place of {from}")).into(),
-        }
-    }
 }
 
 /// What the disk is promised for by what hubs bring.
@@ -216,8 +245,7 @@ fn refused(url: &FileUrl, reason: Reason, detail: &str) -> Broken {
 
 /// Hears what one process has to say, as long as it says enough and somebody wants it.
 struct Ear<'a> {
-    wanted: &'a Wanted,
-    core: &'a Arc<Core>,
+    turn: &'a Turn<'a>,
     sent: &'a mut OnErrand,
     heard: BytesMut,
     stall: Duration,
@@ -231,12 +259,11 @@ struct Ear<'a> {
 }
 
 impl<'a> Ear<'a> {
-    fn new(wanted: &'a Wanted, core: &'a Arc<Core>, sent: &'a mut OnErrand, from: u64) -> Self {
-        let (now, left) = (Instant::now(), wanted.content.size.saturating_sub(from));
-        let stall = core.config.downloader.as_ref().map(|d| d.stall);
+    fn new(turn: &'a Turn<'a>, sent: &'a mut OnErrand, from: u64) -> Self {
+        let (now, left) = (Instant::now(), turn.wanted.content.size.saturating_sub(from));
+        let stall = turn.core.config.downloader.as_ref().map(|d| d.stall);
         Self {
-            wanted,
-            core,
+            turn,
             sent,
             heard: BytesMut::new(),
             stall: stall.unwrap_or_default(),
@@ -270,8 +297,11 @@ impl<'a> Ear<'a> {
             return Ok(());
         }
         self.looked = Instant::now();
-        if !self.wanted.is_wanted(self.core) {
+        if !self.turn.wanted.is_wanted(self.turn.core) {
             return Err(Broken::Unwanted);
+        }
+        if self.turn.is_over() {
+            return Err(Broken::OutOfTurn);
         }
         if self.since.elapsed() < self.stall {
             return Ok(());
@@ -309,7 +339,7 @@ impl<'a> Ear<'a> {
 
     /// Takes the bytes from `at` on; says whether all have come.
     async fn content(&mut self, mut at: u64, from: u64) -> Result<bool, Broken> {
-        let size = self.wanted.content.size;
+        let size = self.turn.wanted.content.size;
         loop {
             let bytes = std::mem::take(&mut self.heard);
             let end = at + bytes.len() as u64;
@@ -332,14 +362,15 @@ impl<'a> Ear<'a> {
 
     /// Spools a piece, on a thread that may wait for the disk.
     async fn take(&self, at: u64, bytes: BytesMut, from: u64) -> Result<(), Broken> {
-        let content = self.wanted.content;
+        let wanted = self.turn.wanted;
+        let content = wanted.content;
         let piece = StdinPiece {
             sha256: content.sha256,
             at,
             last: at + bytes.len() as u64 == content.size,
             bytes: bytes.into(),
         };
-        let core = self.core.clone();
+        let core = self.turn.core.clone();
         let taken =
             tokio::task::spawn_blocking(move || StdinSpool::take(&mut core.downloads.spool(), &piece));
         let taken = taken.await.map_err(|e| again(e.to_string()))?;
@@ -347,7 +378,7 @@ impl<'a> Ear<'a> {
             // What came of it before may have been of another file; without that there is nothing to hope for.
             Code::StdinMismatch if from == 0 => finally(
                 Code::ContentMismatch,
-                format!("what {} gives has another digest", self.wanted.url.authority()),
+                format!("what {} gives has another digest", wanted.url.authority()),
             ),
             Code::StdinMismatch => again("it had another digest; it begins anew"),
             _ => Broken::Again(why),

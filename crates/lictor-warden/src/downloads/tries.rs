@@ -1,13 +1,16 @@
 //! One download to its end: try, wait, try again from where it was.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lictor_proto::Code;
 use lictor_proto::code::Refusal;
+use tokio::sync::SemaphorePermit;
 use tokio::time::sleep;
 
-use super::attempt::Broken;
+use super::attempt::{Broken, Turn};
+use super::known::Stage;
 use super::{End, Wanted};
 use crate::core::Core;
 use crate::journal::state::Phase;
@@ -24,45 +27,88 @@ pub(super) const SOMETHING: u64 = 64 * 1024;
 /// Between two looks at whether it is still wanted.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
 
+/// What its turns have come to.
+#[derive(Debug, Default)]
+struct Tally {
+    /// One after the other that brought nothing new.
+    in_vain: usize,
+    /// Those after which there was less than before.
+    anew: usize,
+}
+
+impl Tally {
+    fn count(&mut self, before: u64, after: u64, code: Code) {
+        self.anew += usize::from(after < before);
+        self.in_vain = match code {
+            _ if after >= before.saturating_add(SOMETHING) => 0,
+            // The node has no place for it now: no fault of who has it.
+            Code::LimitExceeded => self.in_vain,
+            _ => self.in_vain + 1,
+        };
+    }
+
+    /// What there is to be said of it after so many as may be.
+    fn is_enough(&self, tries: usize) -> Option<String> {
+        let Self { in_vain, anew } = self;
+        if *in_vain >= tries {
+            return Some(format!("given up after {in_vain} tries that brought nothing new"));
+        }
+        (*anew >= tries).then(|| format!("given up, since {anew} times what had come was of no use"))
+    }
+
+    fn pause(&self) -> Duration {
+        let pause = AGAIN.get(self.in_vain.saturating_sub(1)).or(AGAIN.last());
+        pause.copied().unwrap_or_default()
+    }
+}
+
 impl Wanted {
     /// Has it come, however often it breaks off.
     pub(super) async fn come(&self, core: &Arc<Core>) -> End {
-        let mut in_vain = 0;
+        let mut tally = Tally::default();
+        let tries = core.config.downloader.as_ref().map_or(1, |d| d.tries);
         loop {
-            let Some(turn) = self.while_wanted(core, core.downloads.turns.acquire()).await else {
+            let Some(turn) = self.turn(core).await else {
                 return End::Unwanted;
             };
             let before = self.has_come(core);
-            let tried = self.attempt(core).await;
+            let tried = Turn::of(self, core).attempt().await;
             drop(turn);
-            let why = match tried {
+            let (why, is_over) = match tried {
                 Ok(()) => return End::Here,
                 Err(Broken::Unwanted) => return End::Unwanted,
                 Err(Broken::Final(why)) => return End::Failed(why),
-                Err(Broken::Again(why)) => why,
+                Err(Broken::OutOfTurn) => (Refusal::new(Code::Downloading, "others have their turn"), true),
+                Err(Broken::Again(why)) => (why, false),
             };
-            let is_new = self.has_come(core) >= before.saturating_add(SOMETHING);
-            in_vain = match why.code {
-                _ if is_new => 0,
-                // The node has no place for it now: no fault of who has it.
-                Code::LimitExceeded => in_vain,
-                _ => in_vain + 1,
-            };
+            tally.count(before, self.has_come(core), why.code);
+            if let Some(enough) = tally.is_enough(tries) {
+                return End::Failed(given_up(&enough, &why));
+            }
+            if is_over && core.downloads.known().has_another_way(self) {
+                return End::Yields;
+            }
+            if is_over {
+                continue;
+            }
             tracing::warn!(job = %self.job.digest(), url = %self.url, error = %why, "a download broke off");
-            let tries = core.config.downloader.as_ref().map_or(1, |d| d.tries);
-            if in_vain >= tries {
-                return End::Failed(given_up(why, in_vain));
-            }
-            if let Some(under_way) = core.downloads.known().under_way.get_mut(&self.content.sha256) {
-                under_way.failed += 1;
-                under_way.why = Some(why);
-            }
-            let pause = AGAIN.get(in_vain.saturating_sub(1)).or(AGAIN.last());
-            let pause = sleep(pause.copied().unwrap_or_default());
-            if self.while_wanted(core, pause).await.is_none() {
+            core.downloads.known().broke_off(&self.content.sha256, why);
+            if self.while_wanted(core, sleep(tally.pause())).await.is_none() {
                 return End::Unwanted;
             }
         }
+    }
+
+    /// One of those that may be at it at once, in the order in which they asked; `None` when it is not wanted any more before.
+    async fn turn<'a>(&self, core: &'a Core) -> Option<SemaphorePermit<'a>> {
+        let content = &self.content.sha256;
+        core.downloads.known().stands(content, Stage::Queues);
+        let queued = Queued::with(&core.downloads.queue);
+        let turn = self.while_wanted(core, core.downloads.turns.acquire()).await?;
+        drop(queued);
+        core.downloads.known().stands(content, Stage::Comes);
+        // Nobody closes it.
+        turn.ok()
     }
 
     fn has_come(&self, core: &Core) -> u64 {
@@ -97,23 +143,63 @@ impl Wanted {
         waits
             && !core.is_closed()
             && !core.is_draining()
-            && Arc::ptr_eq(&law, &self.law)
+            && law.judges_as(&self.law)
             && law.acting(core.now()).is_ok()
             && law.trust.now(core.now()) < self.job.expires_at
     }
 }
 
+/// Counts whoever waits for a turn.
+struct Queued<'a>(&'a AtomicUsize);
+
+impl<'a> Queued<'a> {
+    fn with(queue: &'a AtomicUsize) -> Self {
+        queue.fetch_add(1, Ordering::Relaxed);
+        Self(queue)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What the job is told that it was for.
-fn given_up(why: Refusal, tries: usize) -> Refusal {
+fn given_up(enough: &str, why: &Refusal) -> Refusal {
     let code = match why.code {
         Code::DiskFull => Code::DiskFull,
         _ => Code::DownloadFailed,
     };
-    Refusal::new(
-        code,
-        format!(
-            "given up after {tries} tries that brought nothing new: {}",
-            why.message
-        ),
-    )
+    Refusal::new(code, format!("{enough}: {}", why.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_brings_nothing_new_is_given_up_and_so_is_what_begins_anew_again_and_again() {
+        let mut slow = Tally::default();
+        for round in 0..100 {
+            slow.count(round * SOMETHING, (round + 1) * SOMETHING, Code::DownloadFailed);
+            assert!(slow.is_enough(1).is_none(), "{round}: it goes on");
+        }
+        for (after, enough) in [(0, false), (SOMETHING - 1, true)] {
+            slow.count(0, after, Code::DownloadFailed);
+            assert_eq!(slow.is_enough(2).is_some(), enough);
+        }
+        let mut anew = Tally::default();
+        for round in 1..=3 {
+            anew.count(0, 9 * SOMETHING, Code::DownloadFailed);
+            assert!(anew.is_enough(3).is_none());
+            anew.count(9 * SOMETHING, 0, Code::DownloadFailed);
+            assert_eq!(anew.is_enough(3).is_some(), round == 3, "{round}");
+        }
+        let mut full = Tally::default();
+        for _ in 0..100 {
+            full.count(7, 7, Code::LimitExceeded);
+        }
+        assert!(full.is_enough(1).is_none(), "that is the node's own");
+    }
 }

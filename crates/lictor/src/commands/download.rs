@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use lictor_agent::config::Downloads;
 use lictor_proto::download::{CERTIFICATES, Failed, Order, Why};
@@ -25,7 +26,8 @@ pub(crate) fn downloader(settings: &Downloads) -> Result<lictor_warden::Download
         arguments: vec![lictor_sandbox::DOWNLOAD.to_owned()],
         at_once: settings.at_once.get(),
         tries: settings.tries.get(),
-        stall: std::time::Duration::from_secs(settings.stall_s.get().into()),
+        stall: Duration::from_secs(settings.stall_s.get().into()),
+        turn: Duration::from_secs(settings.turn_s.get().into()),
         certificates: certificates.transpose()?,
     })
 }

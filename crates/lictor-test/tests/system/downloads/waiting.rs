@@ -1,24 +1,16 @@
 //! Jobs that wait for what they fetch: what goes on when the agent is killed, and what ends with the job.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Child, Stdio};
 
 use anyhow::{Result, ensure};
 use lictor_test::{Cli, Split, poll, wait_until};
 
 use super::{MIB, comes, copy, fetch_from, noise, place, split, words};
 use crate::origin::{Origin, held, honest};
-use crate::steps::{SOON, add_profile, audits_hold, ended, id_of, processes, receipt};
-
-fn spawn(cli: &Cli, url: &str, to: &Path, content: &[u8], more: &[&str]) -> Result<Child> {
-    let mut command = cli.command(&words(url, to, content, more)?);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command.spawn()?)
-}
+use crate::steps::{SOON, add_profile, audits_hold, begin, ended, id_of, processes, receipt};
 
 /// The newest job, once it downloads.
-fn downloading(cli: &Cli) -> Result<String> {
+pub(super) fn downloading(cli: &Cli) -> Result<String> {
     poll("a job that downloads", SOON, || {
         let jobs = cli.json(&["jobs"]).ok()?;
         let job = jobs.as_array()?.first()?.clone();
@@ -28,8 +20,15 @@ fn downloading(cli: &Cli) -> Result<String> {
     })
 }
 
+/// The processes that ask for this URL.
+pub(super) fn downloaders(url: &str) -> Vec<u32> {
+    let mut found = processes(url);
+    found.retain(|pid| line_of(*pid).contains("download-file"));
+    found
+}
+
 /// How much of its only download the agent has.
-fn spooled(split: &Split) -> u64 {
+pub(super) fn spooled(split: &Split) -> u64 {
     let files = fs::read_dir(split.home().join("agent/spool/url"));
     let sizes = files.into_iter().flatten().flatten();
     let sizes = sizes.filter_map(|entry| entry.metadata().ok());
@@ -43,7 +42,7 @@ fn an_agent_that_was_killed_goes_on_where_it_was() -> Result<()> {
     let content = noise(8 * MIB);
     let origin = Origin::start(held(content.clone(), 5 * MIB))?;
     fetch_from(split.cli(), &[origin.entry()], "")?;
-    let copy = spawn(split.cli(), &origin.url("/file"), &to, &content, &[])?;
+    let copy = begin(split.cli(), &words(&origin.url("/file"), &to, &content, &[])?)?;
     wait_until("some of the file on the node", SOON, || {
         spooled(&split) >= MIB as u64
     })?;
@@ -72,15 +71,11 @@ fn whoever_downloads_has_no_rights_and_goes_with_its_job() -> Result<()> {
     let origin = Origin::start(held(content.clone(), MIB / 2))?;
     fetch_from(cli, &[origin.entry()], "")?;
     let url = origin.url("/held");
-    let copy = spawn(cli, &url, &to, &content, &[])?;
+    let copy = begin(cli, &words(&url, &to, &content, &[])?)?;
     let id = downloading(cli)?;
     wait_until("half of it", SOON, || spooled(&split) == MIB as u64 / 2)?;
 
-    let found = processes(&url);
-    let ours: Vec<u32> = found
-        .into_iter()
-        .filter(|pid| line_of(*pid).contains("download-file"))
-        .collect();
+    let ours = downloaders(&url);
     let [pid] = ours.as_slice() else {
         anyhow::bail!("not one process: {ours:?}")
     };
@@ -112,11 +107,7 @@ fn whoever_downloads_has_no_rights_and_goes_with_its_job() -> Result<()> {
     // A cancel ends it at once, and with it whoever downloads.
     cli.ok(&["cancel", &id])?;
     ensure!(ended(cli, &id)? == "canceled", "it ended otherwise");
-    wait_until("nobody downloads any more", SOON, || {
-        processes(&url)
-            .iter()
-            .all(|pid| !line_of(*pid).contains("download-file"))
-    })?;
+    wait_until("nobody downloads any more", SOON, || downloaders(&url).is_empty())?;
     ensure!(!copy.wait_with_output()?.status.success() && !to.exists());
     // No place among those that run was held by it: the next one, which is honest, comes.
     origin.answers(honest(content.clone()));
@@ -143,13 +134,14 @@ fn a_job_that_expires_while_its_file_comes_ends_and_nothing_is_put() -> Result<(
     let content = noise(MIB);
     let origin = Origin::start(held(content.clone(), MIB / 2))?;
     fetch_from(cli, &[origin.entry()], "")?;
-    let copy = spawn(cli, &origin.url("/held"), &to, &content, &["--valid", "6s"])?;
+    let copy = begin(
+        cli,
+        &words(&origin.url("/held"), &to, &content, &["--valid", "6s"])?,
+    )?;
     let id = downloading(cli)?;
     ensure!(ended(cli, &id)? == "expired", "it ended otherwise");
-    wait_until("nobody downloads any more", SOON, || {
-        let of = processes(&origin.url("/held"));
-        of.iter().all(|pid| !line_of(*pid).contains("download-file"))
-    })?;
+    let url = origin.url("/held");
+    wait_until("nobody downloads any more", SOON, || downloaders(&url).is_empty())?;
     ensure!(!copy.wait_with_output()?.status.success() && !to.exists());
     Ok(())
 }
@@ -162,7 +154,7 @@ fn law_that_changes_while_a_file_comes_has_the_job_judged_anew() -> Result<()> {
     let content = noise(MIB);
     let origin = Origin::start(held(content.clone(), MIB / 2))?;
     fetch_from(cli, &[origin.entry()], "")?;
-    let copy = spawn(cli, &origin.url("/held"), &to, &content, &[])?;
+    let copy = begin(cli, &words(&origin.url("/held"), &to, &content, &[])?)?;
     let id = downloading(cli)?;
     wait_until("half of it", SOON, || spooled(&split) == MIB as u64 / 2)?;
     let profiles = cli.home().join("org/profiles.toml");
