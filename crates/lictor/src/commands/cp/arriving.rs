@@ -13,7 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
@@ -112,12 +112,48 @@ impl Arriving {
         let unpacked = unpacked.ok_or_else(|| Failure::new("not all of it came"))?;
         let unpacked =
             unpacked.map_err(|e| Failure::new("what the node signed could not be unpacked").because(&e))?;
-        if fs::symlink_metadata(to).is_ok() {
-            return Err(Failure::new(format!("{} is there by now", to.display())));
+        match name(&self.tree(), to) {
+            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
+                Err(Failure::new(format!("{} is there by now", to.display()))
+                    .hint("Nothing is overwritten here; move it away and ask again."))
+            }
+            named => named
+                .doing(format!("give it its name, {}", to.display()))
+                .map(|()| unpacked),
         }
-        fs::rename(self.tree(), to).doing(format!("give it its name, {}", to.display()))?;
-        Ok(unpacked)
     }
+}
+
+/// Gives a file or a directory a name that nothing has.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn name(tree: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, tree, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system can.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => name_by_making(tree, to),
+        named => Ok(named?),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn name(tree: &Path, to: &Path) -> io::Result<()> {
+    name_by_making(tree, to)
+}
+
+/// The same by what fails everywhere when there is something: a link, or a directory, which a directory then takes the place of
+/// only as long as it is empty.
+fn name_by_making(tree: &Path, to: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(tree)?.is_dir() {
+        return fs::hard_link(tree, to);
+    }
+    fs::create_dir(to)?;
+    let named = fs::rename(tree, to);
+    if named.is_err() {
+        // Whatever is in it by now is somebody else's.
+        let _ = fs::remove_dir(to);
+    }
+    named
 }
 
 impl Inlet for Arriving {
@@ -304,6 +340,35 @@ mod tests {
         arriving.settle(&to).expect("settled");
         assert_eq!(fs::read(to.join("file")).expect("read"), CONTENT);
         assert_eq!(entries(&dir), 1);
+    }
+
+    #[test]
+    fn nothing_that_came_there_meanwhile_is_replaced() {
+        for make in [|to: &Path| fs::write(to, "mine"), |to: &Path| fs::create_dir(to)] {
+            let (dir, to, arriving) = place();
+            send(&arriving, 0, stream().len());
+            arriving.judged(true);
+            make(&to).expect("made");
+            let refused = arriving.settle(&to).expect_err("something is there").to_string();
+            assert!(refused.contains("there by now"), "{refused}");
+            assert!(!to.join("file").exists() && entries(&dir) == 1, "it was replaced");
+        }
+        // The way of file systems and systems that know no other.
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        for tree in ["tree", "file"] {
+            match tree {
+                "tree" => fs::create_dir(at(tree)).expect("made"),
+                _ => fs::write(at(tree), CONTENT).expect("written"),
+            }
+            fs::write(at("mine"), "mine").expect("written");
+            let refused = name_by_making(&at(tree), &at("mine")).expect_err("something is there");
+            assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{tree}");
+            assert_eq!(fs::read(at("mine")).expect("read"), b"mine");
+            name_by_making(&at(tree), &at("new")).expect("named");
+            assert_eq!(at("new").is_dir(), tree == "tree");
+            remove(&at("new")).expect("removed");
+        }
     }
 
     #[test]
