@@ -52,6 +52,17 @@ impl Failure {
         self.code == Some(code)
     }
 
+    /// Its code, where it has one.
+    pub(crate) fn code_of(&self) -> Option<Code> {
+        self.code
+    }
+
+    /// What happened and why, in one line.
+    pub(crate) fn in_a_line(&self) -> String {
+        let why = self.why.iter().map(|why| format!(": {why}"));
+        std::iter::once(self.what.clone()).chain(why).collect()
+    }
+
     /// With an exit status other than 125.
     pub(crate) fn exit(mut self, status: u8) -> Self {
         self.exit = status;

@@ -11,6 +11,7 @@
 //! | `follow` | detached jobs, followers, cancel, clients that go away |
 //! | `files` | files to nodes and from them, links in their way, full disks and kills in the middle |
 //! | `downloads` | files that nodes fetch from URLs: from where, how they go on, and servers that lie |
+//! | `gathered` | files of several nodes by one command, each in a place of its own |
 //! | `scripts` | scripts by their interpreters, what policy sees of them, and that nothing of them stays |
 //! | `terms` | user, group, umask and limits of a job's own |
 //! | `secret_ways` | how secrets reach jobs in each backend, by polling, after approvals, as files |
@@ -64,6 +65,7 @@ mod fetches;
 mod files;
 mod fleet;
 mod follow;
+mod gathered;
 mod git_host;
 mod kills;
 mod kills_people;

@@ -30,7 +30,7 @@ pub(crate) struct Copy {
     /// Bytes of what a URL gives, exactly
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) size: Option<u64>,
-    /// Most that is brought from a node, all files together: 100MiB, 4GiB
+    /// Most that is brought from each node, all files together: 100MiB, 4GiB
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB")]
     pub(crate) max_bytes: u64,
     /// Wall time after which it is given up: 30s, 10m, 2h [default: the profile's]
@@ -49,7 +49,7 @@ pub(crate) struct Copy {
     /// Sign with this key of the home instead of the configured one
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<Name>,
-    /// Do not ask before a file is put on several nodes that a pattern means
+    /// Do not ask before a file is put on, or brought from, several nodes that a pattern means
     #[arg(long, short)]
     pub(crate) yes: bool,
     /// Begin on each node only when this job has ended there, however it ended (repeatable)
@@ -60,22 +60,23 @@ pub(crate) struct Copy {
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) spread: Spread,
-    /// To all nodes; the place is then `:/path`
+    /// To all nodes, or from all; the path there is then `:/path`
     #[arg(long)]
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) narrow: Narrow,
-    /// To nodes: say which would get it, and sign nothing
+    /// Say which nodes would get it, or be asked for it, and sign nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// To several nodes: wait also for those that are not connected, until the job expires
+    /// To or from several nodes: wait also for those that are not connected, until the job expires
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Files of this machine; or TARGET:/path: one node, and there a file or a directory; or an https:// or http:// URL, which the nodes
-    /// fetch from
+    /// Files of this machine; or TARGET:/path: nodes, in the words of `lictor run`, and there a file or a directory (with --all `:/path`);
+    /// or an https:// or http:// URL, which the nodes fetch from
     #[arg(required = true)]
     pub(crate) from: Vec<String>,
-    /// TARGET:/path: nodes, in the words of `lictor run`, and the path there (with --all `:/path`); or a place on this machine
+    /// TARGET:/path: nodes, and the path there (with --all `:/path`); or a place on this machine. From a pattern, a label, a group or
+    /// --all it is a directory, below which each node has one of its name
     pub(crate) to: String,
 }
 
@@ -106,9 +107,6 @@ impl Copy {
     pub(crate) fn is_from_a_node(&self) -> Result<()> {
         let said = [
             (self.detach, "--detach"),
-            (self.dry_run, "--dry-run"),
-            (self.wait, "--wait"),
-            (self.all, "--all"),
             (
                 self.spread.is_wanted(),
                 "--batch, --concurrency or --max-failures",
@@ -116,7 +114,7 @@ impl Copy {
         ];
         match said.iter().find(|(is_said, _)| *is_said) {
             Some((_, option)) => Err(Failure::new(format!("{option} is for files to nodes"))
-                .hint("What is brought from a node is verified here, so this command waits for it; bring it from one node at a time.")),
+                .hint("What is brought from nodes is verified here, so this command waits for it, and fetches from some of them at a time.")),
             None => Ok(()),
         }
     }

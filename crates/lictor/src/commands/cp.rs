@@ -6,11 +6,14 @@
 //! to nodes    digest -> upload to the hub -> signed job -> followed to its verified end
 //! from a URL  signed job, by which the nodes fetch it
 //! from one    signed job -> its output unpacked aside as it comes -> held against the receipt -> its place
+//! from several  one signed job -> of each that has ended the same, some at a time -> a directory of its name
 //! ```
 
 mod arriving;
 mod from;
+mod several;
 mod to;
+pub(crate) mod told;
 mod url;
 
 use std::path::PathBuf;
@@ -49,7 +52,10 @@ pub(crate) async fn run(session: &Session, args: &Copy) -> Result {
             "--sha256 and --size are for what comes from one URL",
         ));
     }
-    match destination(args) {
+    match there(
+        &args.to,
+        args.all && !args.from.iter().any(|from| from.starts_with(":/")),
+    ) {
         End::There(targets, path) => {
             if let Some(from) = fetched {
                 return url::run(session, args, from, (&targets, path)).await;
@@ -66,8 +72,11 @@ pub(crate) async fn run(session: &Session, args: &Copy) -> Result {
         }
         End::Here(place) => {
             args.is_from_a_node()?;
-            let sources = args.from.iter().map(|from| match end(from) {
-                End::There(node, path) => Ok((node, path)),
+            let sources = args.from.iter().map(|from| match there(from, args.all) {
+                End::There(targets, path) => Ok(from::Source {
+                    targets: args.targets(&targets)?,
+                    path,
+                }),
                 End::Here(_) | End::Url => Err(Failure::new("neither end of the copy is on a node")
                     .hint("Write it as TARGET:/path, as in `lictor cp ./file web-1:/srv/app/file`.")),
             });
@@ -109,11 +118,11 @@ fn usually_valid(size: u64, most: Duration) -> Duration {
     (VALID + Duration::from_secs(size / SLOWEST)).min(most)
 }
 
-/// Where it goes. All nodes need no target before the colon.
-fn destination(args: &Copy) -> End {
-    match args.to.strip_prefix(':') {
-        Some(path) if args.all && path.starts_with('/') => End::There(String::new(), path.to_owned()),
-        _ => end(&args.to),
+/// One end of the copy. All nodes need no target before the colon.
+fn there(text: &str, all: bool) -> End {
+    match text.strip_prefix(':') {
+        Some(path) if all && path.starts_with('/') => End::There(String::new(), path.to_owned()),
+        _ => end(text),
     }
 }
 

@@ -9,7 +9,9 @@
 //! end with nodes that are away is not waited for unless that was asked: it stays queued until the job expires.
 
 mod ending;
+mod harvest;
 mod lines;
+mod lost;
 mod rows;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,7 +21,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use lictor_client::follow::Item;
 use lictor_client::{
-    Error, Expected, Fleet, Follower, FrameStream, Happened, Hub, Outcome, ReceiptTracker, Signer, Stream,
+    Error, Expected, Fleet, Follower, FrameStream, Happened, Hub, Outcome, ReceiptTracker, Stream,
 };
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::{Code, Refusal};
@@ -28,16 +30,17 @@ use lictor_trust::directory::Node;
 use lictor_trust::{OrgTrust, SecretKey};
 use serde_json::json;
 
+pub(crate) use self::harvest::{Brought, Harvest, Harvested, read};
 use self::lines::Lines;
 use self::rows::Row;
 use crate::commands::attempts;
 use crate::commands::result::ResultLine;
 use crate::commands::said::Said;
 use crate::commands::screen::{Screen, Unwritten, piece};
-use crate::commands::watch::{LEFT, LOST_FOR, READER_GONE};
+use crate::commands::watch::{LEFT, READER_GONE};
 use crate::escape::escape;
 use crate::failure::{Failure, Result};
-use crate::session::{Session, failed};
+use crate::session::Session;
 
 /// Results that are judged at once: one of which not all was seen is read again.
 const JUDGED: usize = 8;
@@ -54,6 +57,8 @@ pub(crate) struct FleetWatch<'a> {
     /// Whose key cancels on Ctrl-C; nobody's for somebody who only looks.
     pub(crate) canceler: Option<(&'a Name, &'a SecretKey)>,
     pub(crate) until: FleetUntil,
+    /// Where the nodes' standard output goes in place of the screen.
+    pub(crate) into: Option<&'a dyn Harvest>,
 }
 
 /// How far several nodes are watched.
@@ -74,7 +79,6 @@ enum End {
     Unwritten(Unwritten),
 }
 
-type Judged = (NodeId, Outcome, (u64, u64));
 type Stopped<T = ()> = std::result::Result<T, Halt>;
 
 /// What ends it before its time.
@@ -96,7 +100,7 @@ struct Scene<'a> {
     fleet: Fleet,
     /// Those that have ended and wait to be judged.
     ended: VecDeque<(NodeId, Follower)>,
-    judging: FuturesUnordered<BoxFuture<'a, Judged>>,
+    judging: FuturesUnordered<BoxFuture<'a, (NodeId, Harvested)>>,
     told_of_approvals: bool,
     told_of_releases: bool,
     /// The last word about the rollout.
@@ -190,8 +194,8 @@ impl<'a> FleetWatch<'a> {
             let lingers_until = self.lingers_until(scene);
             let next = tokio::select! {
                 next = scene.fleet.next(&mut stream), if !scene.is_read => next,
-                Some(judged) = scene.judging.next() => {
-                    self.judged(judged, scene).await?;
+                Some((node, judged)) = scene.judging.next() => {
+                    self.judged(node, judged, scene).await?;
                     continue;
                 }
                 () = tokio::time::sleep_until(lingers_until), if !scene.is_read => {
@@ -393,27 +397,41 @@ impl<'a> FleetWatch<'a> {
                 node,
                 job: self.job,
             };
-            let (hub, tracker) = (self.hub, tracker.clone());
+            let (hub, tracker, into) = (self.hub, tracker.clone(), self.into);
             scene.judging.push(Box::pin(async move {
-                let outcome = expected.conclude(hub, &follower, &tracker).await;
-                (id, outcome, follower.seen())
+                let judged = match into {
+                    Some(into) => into.fetch(expected, hub, &tracker).await,
+                    None => {
+                        let outcome = expected.conclude(hub, &follower, &tracker).await;
+                        Harvested::of(outcome, follower.seen())
+                    }
+                };
+                (id, judged)
             }));
         }
     }
 
-    async fn judged(&self, (node, outcome, seen): Judged, scene: &mut Scene<'a>) -> Stopped {
-        match outcome {
+    async fn judged(&self, node: NodeId, judged: Harvested, scene: &mut Scene<'a>) -> Stopped {
+        for item in judged.said {
+            self.item(&node, item, scene).await?;
+        }
+        match judged.outcome {
             Outcome::Confirmed(confirmed) => {
                 let line = ResultLine::confirmed(self.id(), &confirmed);
-                self.ends(&node, line, scene).await
+                let line = match &judged.lacks {
+                    Some(failure) => line.not_brought(failure),
+                    None => line,
+                };
+                self.ends(&node, line, scene).await?;
             }
             Outcome::Unconfirmed(why) => {
                 if let Some(row) = scene.rows.get_mut(&node) {
-                    row.seen = seen;
+                    row.seen = judged.seen;
                 }
-                self.unconfirmed(&node, &why, scene).await
+                self.unconfirmed(&node, &why, scene).await?;
             }
         }
+        self.tell_brought(&node, judged.brought, scene).await
     }
 
     async fn unconfirmed(
@@ -442,51 +460,5 @@ impl<'a> FleetWatch<'a> {
         let result = row.result(&self.id());
         scene.screen.event(&result).await?;
         Ok(())
-    }
-
-    /// A new connection, as soon as there is one, for those that go on.
-    async fn again(&self, scene: &mut Scene<'a>, why: Option<Error>) -> Stopped<FrameStream> {
-        let since = *scene.lost_at.get_or_insert_with(Instant::now);
-        let empty = || Error::Malformed("the hub ends the job's stream again and again without news".into());
-        let mut pause = Duration::from_millis(100);
-        loop {
-            if since.elapsed() > LOST_FOR {
-                return Err(Halt::Error(why.unwrap_or_else(empty)));
-            }
-            let out = self.session.out;
-            out.progress("the connection to the hub was lost; trying again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
-            match self
-                .hub
-                .follow_each(&self.id(), scene.fleet.positions(), true)
-                .await
-            {
-                Ok(stream) => {
-                    scene.fleet.reconnected();
-                    return Ok(stream);
-                }
-                Err(Error::Link(_)) => {}
-                // A hub that was killed may have forgotten a job that it had only just handed on.
-                Err(Error::Refused(r)) if r.code == Code::NotFound => {}
-                Err(e) => return Err(Halt::Error(e)),
-            }
-        }
-    }
-
-    async fn cancel(&self) {
-        let Some((operator, key)) = self.canceler else {
-            return;
-        };
-        let out = self.session.out;
-        let signer = Signer::new(self.trust, operator, key);
-        let sent = match signer.cancel(self.job, "interrupted by the person who ran it", Vec::new()) {
-            Ok(cancel) => self.hub.cancel(&self.id(), &cancel.wire).await.map(drop),
-            Err(refusal) => Err(Error::Untrusted(refusal)),
-        };
-        match sent {
-            Ok(()) => out.note("canceling on all nodes; Ctrl-C again leaves the job alone"),
-            Err(e) => out.failure(&failed("cancel", &e)),
-        }
     }
 }

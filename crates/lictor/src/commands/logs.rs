@@ -40,6 +40,7 @@ pub(crate) async fn run(session: &Session, args: &Follow) -> Result {
             } else {
                 FleetUntil::Now
             },
+            into: None,
         };
         let status = watch.run(stream.map_err(unread)?).await?;
         // Of those that were left out nothing proves how it ended.

@@ -7,13 +7,15 @@ use lictor_proto::{Code, JobId, Timestamp};
 use serde::Serialize;
 
 use crate::commands::watch::missing_receipts;
+use crate::failure::Failure;
 
 /// The result of one execution. What is unknown is `null`.
 #[derive(Debug, Serialize)]
 pub(crate) struct ResultLine {
     /// `result`.
     pub(crate) event: &'static str,
-    /// `succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`, `expired`; or `unconfirmed`.
+    /// `succeeded`, `failed`, `timed_out`, `canceled`, `denied`, `interrupted`, `expired`; or `unconfirmed`; or `not_brought`, when
+    /// its receipt says that it succeeded and this machine could not keep what came.
     pub(crate) status: String,
     pub(crate) exit_code: Option<i32>,
     pub(crate) signal: Option<i32>,
@@ -100,6 +102,17 @@ impl ResultLine {
             receipts_missing: Some(missing_receipts(confirmed.noted)),
             code: r.code,
             message: r.message.clone(),
+        }
+    }
+
+    /// What it becomes when the node did its part and nothing of it is here.
+    pub(crate) fn not_brought(self, failure: &Failure) -> Self {
+        Self {
+            status: "not_brought".to_owned(),
+            confirmed: false,
+            code: failure.code_of(),
+            message: failure.in_a_line(),
+            ..self
         }
     }
 

@@ -7,11 +7,8 @@ use std::time::Duration;
 
 use lictor_client::rollout::{Share, batches, order};
 use lictor_client::{Hub, SignedDoc, Target, TrustStore};
-use lictor_proto::api::{
-    ExecutionState, FollowNode, JobView, NewRollout, RolloutPlan, RolloutState, RolloutView,
-};
+use lictor_proto::api::{ExecutionState, JobView, NewRollout, RolloutPlan, RolloutState, RolloutView};
 use lictor_proto::{JobId, NodeId, Timestamp};
-use lictor_trust::directory::Node;
 use serde_json::json;
 
 use crate::args::{JobRef, Rollout, RolloutCommand, Spread};
@@ -106,23 +103,11 @@ pub(crate) async fn submit<'a>(
 impl Begun<'_> {
     /// Prints its id, and unless it is left to itself follows it.
     pub(crate) async fn follow(self, detach: bool, until: FleetUntil) -> Result {
-        let (session, hub) = (self.submitted.session, self.submitted.hub);
         if detach {
-            return said_submitted(session, self.job, &self.view);
+            return said_submitted(self.submitted.session, self.job, &self.view);
         }
-        if session.out.is_json() {
-            let (id, nodes) = (self.job.job_id(), self.submitted.nodes.len());
-            let value = json!({ "event": "submitted", "job_id": id, "nodes": nodes });
-            session.out.object(&value)?;
-        }
-        let from_start = |n: &Node| FollowNode {
-            node_id: n.id().clone(),
-            from: 0,
-        };
-        let nodes = self.submitted.nodes.iter().map(from_start).collect();
-        let stream = hub.follow_each(&self.job.job_id(), nodes, true).await;
-        let stream = stream.map_err(|e| failed("follow the rollout", &e))?;
-        self.submitted.watch_all(stream, until).await
+        self.submitted.say(self.job)?;
+        self.submitted.fleet(until).follow_job().await
     }
 }
 

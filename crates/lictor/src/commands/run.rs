@@ -180,12 +180,12 @@ impl Submitted<'_> {
             };
             return watch.run(stream).await;
         }
-        self.watch_all(stream, until).await
+        self.fleet(until).run(stream).await
     }
 
-    /// As [`Self::watch`], in the form for several nodes also where it is one.
-    pub(crate) async fn watch_all(&self, stream: FrameStream, until: FleetUntil) -> Result {
-        let watch = FleetWatch {
+    /// As [`Self::watch`] in the form for several nodes, also where it is one.
+    pub(crate) fn fleet(&self, until: FleetUntil) -> FleetWatch<'_> {
+        FleetWatch {
             session: self.session,
             hub: self.hub,
             trust: self.store.trust(),
@@ -193,8 +193,17 @@ impl Submitted<'_> {
             job: self.job,
             canceler: Some((&self.session.config.operator, self.key)),
             until,
-        };
-        watch.run(stream).await
+            into: None,
+        }
+    }
+
+    /// Its id, for programs: the hub has it.
+    pub(crate) fn say(&self, job: &SignedDoc) -> Result<()> {
+        let out = self.session.out;
+        if !out.is_json() {
+            return Ok(());
+        }
+        out.object(&json!({ "event": "submitted", "job_id": job.job_id(), "nodes": self.nodes.len() }))
     }
 }
 

@@ -48,6 +48,7 @@ impl<'a> FleetWatch<'a> {
             ));
         } else if rows.iter().any(|r| r.end.is_none()) {
             let waits = match self.until {
+                _ if self.into.is_some() => "what is away brings nothing here when it is back",
                 FleetUntil::Now => "some have not ended",
                 FleetUntil::All | FleetUntil::Present => "the job waits for those that are away",
             };

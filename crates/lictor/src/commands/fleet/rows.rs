@@ -75,6 +75,8 @@ impl Row {
             }
             if let Some(code) = end.code {
                 note = format!("[{code}] {}", escape(&end.message));
+            } else {
+                note = escape(&end.message);
             }
         } else if let Some(reason) = &self.said.reason {
             note = format!("the hub says: [{}] {}", reason.code, escape(&reason.message));
