@@ -266,6 +266,9 @@ fn what_goes_wrong_with_one_node_is_told_and_the_others_files_are_there() -> Res
         (line.contains("unpacked") && line.contains("web-1")).then_some(())
     })?;
     is_of(&waits.join("web-1"), "web-1")?;
+    // A hub that was killed meanwhile, and is back: what has come does not come again, and the other does.
+    scene.crew.lab.kill()?;
+    scene.crew.lab.come_back()?;
     scene.crew.start(1)?;
     ensure!(running.wait(SOON)?.success(), "{}", running.stderr());
     is_of(&waits.join("web-2"), "web-2")
