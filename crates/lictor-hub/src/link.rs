@@ -5,6 +5,7 @@
 //!   input    a job's input on its way to a node                                    (link/input.rs)
 //!   offers   one task per offer: stdin, offer, again later if the node says so     (link/offer.rs)
 //!   cancels  told until the node has answered                                      (link/cancels.rs)
+//!   papers   the documents that go along, while they are in memory                 (link/papers.rs)
 //!   execution  relays output, stores it, records the result, acknowledges          (link/execution.rs)
 //! ```
 //!
@@ -16,6 +17,7 @@ mod cancels;
 pub mod execution;
 pub mod input;
 pub mod offer;
+pub mod papers;
 pub mod peer;
 pub mod poll;
 pub mod tracker;
@@ -35,6 +37,7 @@ use crate::app::{App, Error};
 use crate::store::ExecutionKey;
 
 pub use offer::Offered;
+pub use papers::Signed;
 pub use peer::{NodePeer, PeerError};
 
 /// Offers under way to one node.
@@ -50,6 +53,7 @@ pub struct NodeLink {
     peer: Arc<dyn NodePeer>,
     offers: Semaphore,
     large_offers: Semaphore,
+    reading: papers::Reading,
     /// Inputs of jobs under way.
     uploads: Semaphore,
     /// And those that go in one piece.
@@ -73,6 +77,7 @@ impl NodeLink {
             peer,
             offers: Semaphore::new(OFFERS),
             large_offers: Semaphore::new(LARGE_OFFERS),
+            reading: papers::Reading::default(),
             uploads: Semaphore::new(UPLOADS),
             small_uploads: Semaphore::new(SMALL_UPLOADS),
             held: Mutex::default(),

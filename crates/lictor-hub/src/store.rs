@@ -11,6 +11,7 @@
 mod contract;
 pub(crate) mod named;
 mod notices;
+mod pages;
 mod retained;
 mod rollouts;
 pub mod sqlite;
@@ -24,6 +25,7 @@ use lictor_proto::{Code, Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 pub use contract::{Executions, Grants, Jobs, Leases, Logs, Nodes, Orgs, Secrets, Store, Tokens, Trail};
 pub use notices::{Busy, DueNotice, Notice, Notices, NotifyTarget, QuietNode, Tested};
+pub use pages::{JobCursor, JobFilter, JobPage, Listed, PAGE_BYTES};
 pub use retained::{Depth, Followed, Forgotten, Keep, Quarantined, Retained};
 pub use rollouts::{RolloutRow, Rollouts, Turn};
 
@@ -300,18 +302,35 @@ pub enum JobDocument {
     Receipt,
 }
 
-/// Something that waits for its node.
+/// Something that waits for its node, or is under way there: so little of it that thousands fit into memory.
 #[derive(Debug, Clone)]
 pub struct Pending {
     /// The job.
-    pub job: JobRow,
+    pub job_id: JobId,
+    /// Its digest.
+    pub digest: Digest,
+    /// Until when it may start.
+    pub expires_at: Timestamp,
+    /// Which signed document it is of; `None` for a firing, which nobody asks for but its node's own clock.
+    pub origin: Option<Origin>,
     /// Where the execution stands.
     pub state: ExecutionState,
+    /// Whether somebody has signed a cancel of the job, on whatever node.
+    pub has_cancels: bool,
+    /// Whether somebody has signed an approval or a release of it, for whatever node.
+    pub is_signed: bool,
+}
+
+/// A job and what goes along with it to one node.
+#[derive(Debug, Clone)]
+pub struct JobPapers {
+    /// The job.
+    pub job: JobRow,
     /// Signed approvals so far.
     pub approvals: Vec<Wire>,
-    /// Signed releases so far.
+    /// Signed releases of this node so far.
     pub releases: Vec<Wire>,
-    /// Signed cancels so far.
+    /// Signed cancels on this node so far.
     pub cancels: Vec<Wire>,
 }
 
@@ -401,41 +420,6 @@ pub struct TokenRow {
     pub last_used_at: Option<Timestamp>,
     /// Requests that it may make in a second, when that is not as for all.
     pub requests_per_second: Option<u32>,
-}
-
-/// Where a page of jobs starts: after this one, newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobCursor {
-    /// When that job was taken.
-    pub created_at: Timestamp,
-    /// That job.
-    pub job_id: JobId,
-}
-
-/// Jobs of a kind of their own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listed {
-    /// Schedules.
-    Schedules,
-    /// Firings of this schedule.
-    FiringsOf(JobId),
-}
-
-/// Which jobs.
-#[derive(Debug, Clone, Default)]
-pub struct JobFilter {
-    /// With an execution in this state.
-    pub state: Option<ExecutionState>,
-    /// On this node.
-    pub node: Option<NodeId>,
-    /// Of this operator.
-    pub operator: Option<Name>,
-    /// Schedules, or what was fired of one; all jobs otherwise.
-    pub listed: Option<Listed>,
-    /// Page start.
-    pub after: Option<JobCursor>,
-    /// Page size.
-    pub limit: u32,
 }
 
 impl JobDocument {

@@ -355,8 +355,10 @@ pub struct AuthoriseCancel<'a> {
     pub files: &'a LawFiles,
     /// The cancel, verified under the law held now.
     pub cancel: Verified<Cancel>,
-    /// The job that it names.
-    pub job: &'a Verified<Job>,
+    /// The digest of the job that is to end: one that was verified now, or when it came.
+    pub digest: Digest,
+    /// That job.
+    pub job: &'a Job,
     /// This node.
     pub node: &'a NodeContext,
     /// The node's time.
@@ -368,13 +370,13 @@ pub struct AuthoriseCancel<'a> {
 /// # Errors
 /// [`Denial`] with the rules that decided.
 pub fn authorise_cancel(ask: AuthoriseCancel<'_>) -> Result<CancelPermit, Denial> {
-    ask.cancel.check_for(&ask.job.digest())?;
+    ask.cancel.check_for(&ask.digest)?;
     ask.cancel.check_node(&ask.node.id)?;
     if ask.cancel.expires_at <= ask.now {
         return Err(Refusal::new(Code::Expired, format!("it expired at {}", ask.cancel.expires_at)).into());
     }
     signed_by(ask.files, &ask.cancel.operator, ask.cancel.signers(), ask.now)?;
-    let verdict = judge_cancel(ask.law, ask.files, ask.cancel.doc(), ask.job.doc(), ask.node);
+    let verdict = judge_cancel(ask.law, ask.files, ask.cancel.doc(), ask.job, ask.node);
     match verdict.outcome {
         Outcome::Permit => Ok(CancelPermit {
             cancel: ask.cancel,

@@ -387,7 +387,8 @@ fn a_cancel_is_judged_under_its_own_action() {
             law: &org.law,
             files,
             cancel,
-            job: &job,
+            digest: job.digest(),
+            job: job.doc(),
             node: &org.node,
             now: org.now,
         })

@@ -11,7 +11,7 @@
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Fired, FiredWire, Job, Origin, RevocationKind, Schedule};
-use lictor_proto::{Code, JobId, NodeId, Timestamp, limits};
+use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, Timestamp, limits};
 
 use crate::org_trust::OrgTrust;
 use crate::people::check_expiry;
@@ -36,7 +36,7 @@ impl OrgTrust {
         let law = self.law(system)?;
         let now = self.now(system);
         let (schedule, _) = self.by_active::<Schedule>(wire, |_| now)?;
-        if let Some(refusal) = self.revoked_schedule(&schedule) {
+        if let Some(refusal) = self.revoked_schedule(&schedule.digest()) {
             return Err(refusal);
         }
         // It may be given to its nodes before its first time.
@@ -83,10 +83,12 @@ impl OrgTrust {
     /// over. `None` also where that cannot be said, such as under law that does not load; then nothing fires anyway.
     #[must_use]
     pub fn schedule_is_over(&self, wire: &str, now: Timestamp) -> Option<Refusal> {
-        let (schedule, operator, key) = self.by_operator::<Schedule>(wire).ok()?;
-        if let Some(refusal) = self.revoked_schedule(&schedule) {
+        // Also one whose signer has left the roster: who revokes it names what is signed, and not by whom.
+        let envelope = Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE).ok()?;
+        if let Some(refusal) = self.revoked_schedule(&envelope.digest()) {
             return Some(refusal);
         }
+        let (_, operator, key) = self.by_operator::<Schedule>(wire).ok()?;
         let signer = self.revocations().check_signer(&operator.name, &key.key.id());
         signer.and_then(|()| check_expiry(operator, key, now)).err()
     }
@@ -98,8 +100,8 @@ impl OrgTrust {
         kinds.into_iter().any(|kind| self.is_revoked(kind, id.as_str()))
     }
 
-    fn revoked_schedule(&self, schedule: &Verified<Schedule>) -> Option<Refusal> {
-        let id = JobId::from_digest(&schedule.digest());
+    fn revoked_schedule(&self, schedule: &Digest) -> Option<Refusal> {
+        let id = JobId::from_digest(schedule);
         self.is_schedule_revoked(&id).then(|| {
             let text = format!("the schedule {id} has been revoked");
             Refusal::new(Code::ScheduleRevoked, text)

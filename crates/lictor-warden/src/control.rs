@@ -6,7 +6,9 @@ use lictor_audit::{Event, EventType};
 use lictor_policy::{AuthoriseCancel, authorise_cancel};
 use lictor_proto::agent::{Ack, LawDocs, LawHeld, Offer, OfferReply, StdinPiece};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Approval, Cancel, Job, Outcome, RevocationKind};
+use lictor_proto::doc::{
+    Approval, Cancel, Document as _, Fired, FiredWire, Job, Outcome, RevocationKind, Schedule,
+};
 use lictor_proto::{Code, Digest, Envelope, JobId, limits};
 use lictor_trust::Verified;
 
@@ -113,7 +115,6 @@ pub(crate) async fn end_waiting(
     };
     let Some(envelope) = waiting else { return Ok(()) };
     // It was verified when it came; by now its operator may have left the roster.
-    let unread = || Refusal::new(Code::Internal, "a waiting job in the journal cannot be read");
     let job = own_job(&envelope).ok_or_else(unread)?;
     let word = if outcome == Outcome::Expired {
         "expired"
@@ -131,8 +132,24 @@ pub(crate) async fn end_waiting(
     }
 }
 
-fn own_job(envelope: &str) -> Option<Job> {
-    let envelope = Envelope::parse(envelope.as_bytes(), limits::JOB_ENVELOPE).ok()?;
+fn unread() -> Refusal {
+    Refusal::new(Code::Internal, "a job in the journal cannot be read")
+}
+
+/// A job of the own journal: of a schedule its picture, of a firing what it is.
+fn own_job(wire: &str) -> Option<Job> {
+    if let Some(firing) = FiredWire::read(wire) {
+        let envelope = Envelope::parse(firing.schedule.as_bytes(), limits::JOB_ENVELOPE).ok()?;
+        let fired = Fired {
+            schedule: envelope.digest(),
+            nominal: firing.nominal,
+        };
+        return Some(standing::own(&firing.schedule)?.fire(fired));
+    }
+    let envelope = Envelope::parse(wire.as_bytes(), limits::JOB_ENVELOPE).ok()?;
+    if envelope.payload_type == Schedule::KIND.payload_type() {
+        return Some(standing::own(wire)?.picture());
+    }
     serde_json::from_slice(&envelope.payload).ok()
 }
 
@@ -275,19 +292,23 @@ async fn end_canceled(
     let Some(envelope) = known.or(offered) else {
         return Err(Refusal::new(Code::NotFound, "no job of this digest is here"));
     };
-    let job = match live.job.get() {
-        Some(job) => job.clone(),
-        None => held.trust.verify_to_end(&envelope, core.now())?,
+    let job = match (live.job.get(), fresh) {
+        (Some(job), false) => job.doc().clone(),
+        // Verified when it came; by now its operator may have left the roster, and then it has to be ended all the more.
+        (None, false) => own_job(&envelope).ok_or_else(unread)?,
+        (_, true) => {
+            let job = held.trust.verify_to_end(&envelope, core.now())?;
+            check_unknown(core, &digest, &job)?;
+            job.doc().clone()
+        }
     };
-    if fresh {
-        check_unknown(core, &digest, &job)?;
-    }
     let acting = held.ending(core.now())?;
     let who = cancel.operator.clone();
     let permit = authorise_cancel(AuthoriseCancel {
         law: acting.law,
         files: acting.files,
         cancel,
+        digest,
         job: &job,
         node: acting.node,
         now: acting.now,

@@ -12,11 +12,8 @@ use lictor_proto::{Code, JobId, NodeId, limits};
 use super::{App, Caller, Error};
 use crate::relay::Follower;
 use crate::relay::follower::Wish;
-use crate::store::{ExecutionKey, ExecutionRow, JobCursor, JobDocument, JobFilter, JobRow};
+use crate::store::{ExecutionKey, ExecutionRow, JobCursor, JobDocument, JobFilter, JobRow, PAGE_BYTES};
 use lictor_proto::api::ExecutionState;
-
-/// A page that brings documents ends behind the job with which it has more than this.
-const PAGE_BYTES: usize = 8 * limits::ENVELOPE;
 
 fn bytes_of(documents: &JobDocuments) -> usize {
     let d = documents;
@@ -49,7 +46,7 @@ impl App {
         Ok(view)
     }
 
-    /// A page of jobs, newest first, and where the next one starts.
+    /// A page of jobs, newest first, and where the next one starts: also one of fewer jobs than asked for may have one.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -58,20 +55,10 @@ impl App {
         caller: &Caller,
         filter: JobFilter,
     ) -> Result<(Vec<JobView>, Option<JobCursor>), Error> {
-        let limit = filter.limit as usize;
-        let rows = self.store.jobs(&caller.org, filter).await?;
-        let next = rows
-            .last()
-            .filter(|_| rows.len() == limit)
-            .map(|(row, _)| JobCursor {
-                created_at: row.created_at,
-                job_id: row.job_id.clone(),
-            });
-        let views = rows
-            .into_iter()
-            .map(|(row, ex)| self.view(&caller.org, &row, ex))
-            .collect::<Result<_, _>>()?;
-        Ok((views, next))
+        let page = self.store.jobs(&caller.org, filter).await?;
+        let jobs = page.jobs.into_iter();
+        let views = jobs.map(|(row, ex)| self.view(&caller.org, &row, ex));
+        Ok((views.collect::<Result<_, _>>()?, page.next))
     }
 
     /// Every signed document about a job.
@@ -158,23 +145,19 @@ impl App {
             limit,
             ..JobFilter::default()
         };
-        let rows = self.store.jobs(&caller.org, filter).await?;
-        let is_full = rows.len() == limit as usize;
-        let (mut pending, mut last, mut bytes) = (Vec::with_capacity(rows.len()), None, 0);
-        for (row, executions) in rows {
+        let page = self.store.jobs(&caller.org, filter).await?;
+        let (mut pending, mut last, mut bytes) = (Vec::with_capacity(page.jobs.len()), None, 0);
+        for (row, executions) in page.jobs {
             if bytes > PAGE_BYTES {
                 return Ok((pending, last));
             }
-            last = Some(JobCursor {
-                created_at: row.created_at,
-                job_id: row.job_id.clone(),
-            });
-            let documents = self.documents_of(caller, row.clone(), &executions).await?;
+            last = Some(JobCursor::behind(&row));
+            let view = self.view(&caller.org, &row, executions.clone())?;
+            let documents = self.documents_of(caller, row, &executions).await?;
             bytes += bytes_of(&documents);
-            let job = self.view(&caller.org, &row, executions)?;
-            pending.push(PendingApproval { job, documents });
+            pending.push(PendingApproval { job: view, documents });
         }
-        Ok((pending, last.filter(|_| is_full)))
+        Ok((pending, page.next))
     }
 
     /// Followers of a job: of one node, or of all.

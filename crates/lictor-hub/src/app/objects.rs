@@ -236,12 +236,6 @@ fn stdin_path(org: &OrgId, sha256: &Digest) -> ObjectPath {
     ObjectPath::from(format!("stdin/{org}/{hex}"))
 }
 
-/// Whose input is at this path, and which.
-pub(super) fn of_stdin_path(path: &str) -> Option<(OrgId, Digest)> {
-    let (org, hex) = path.strip_prefix("stdin/")?.split_once('/')?;
-    Some((org.parse().ok()?, format!("sha256:{hex}").parse().ok()?))
-}
-
 /// One frame of Zstandard, made part by part: there is no second copy of what is packed.
 fn compress(chunks: &[Chunk]) -> Result<Bytes, Error> {
     let size: usize = chunks.iter().map(Chunk::len).sum();
@@ -299,14 +293,6 @@ mod tests {
     const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
     const PIECE: usize = 10_000;
-
-    #[test]
-    fn the_path_of_an_input_says_whose_it_is() {
-        let (org, sha256) = (key().org, Digest::of(b"input"));
-        let path = stdin_path(&org, &sha256).to_string();
-        assert_eq!(of_stdin_path(&path), Some((org, sha256)));
-        assert_eq!(of_stdin_path("logs/a/b"), None);
-    }
 
     fn key() -> ExecutionKey {
         let org = OrgId::from_root(&Digest::of(b"root"));

@@ -29,28 +29,23 @@ impl App {
     /// Forgets everything that is over at `now`; gives the number of things.
     ///
     /// # Errors
-    /// [`Error::Store`]. A file that cannot be deleted is logged and left.
+    /// [`Error::Store`]. A file that cannot be deleted is logged.
     pub async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {
         let ago = |d: Duration| {
             let ms = u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
             Timestamp::from_millis(now.as_millis().saturating_sub(ms))
         };
         let keep = Keep {
-            blobs_unused_since: ago(STDIN_GRACE),
             logs_before: self.retention.logs.map(ago),
             jobs_before: self.retention.jobs.map(ago),
             tokens_before: ago(TOKENS),
             quarantine_before: ago(QUARANTINE),
         };
-        let mut rows = 0;
+        let mut rows = self.sweep_inputs(ago(STDIN_GRACE)).await?;
         loop {
-            let _alone = self.stdin.sweeping.write().await;
             let forgotten = self.store.forget(keep).await?;
             for path in &forgotten.objects {
-                left(path, self.objects.delete_log(path).await);
-            }
-            for (org, sha256) in &forgotten.blobs {
-                left(&sha256.to_string(), self.objects.delete_stdin(org, sha256).await);
+                is_gone(path, self.objects.delete_log(path).await);
             }
             if forgotten.rows == 0 {
                 return Ok(rows);
@@ -59,10 +54,34 @@ impl App {
             metrics::counter!("lictor_hub_forgotten_total").increment(forgotten.rows);
         }
     }
+
+    /// What cannot be deleted keeps its row, and is tried again the next time.
+    async fn sweep_inputs(&self, before: Timestamp) -> Result<u64, Error> {
+        let (mut rows, mut after) = (0, None);
+        loop {
+            let _alone = self.stdin.sweeping.write().await;
+            let idle = self.store.idle_blobs(before, after).await?;
+            after = idle.last().cloned();
+            if after.is_none() {
+                return Ok(rows);
+            }
+            let mut gone = Vec::with_capacity(idle.len());
+            for (org, sha256) in idle {
+                let deleted = self.objects.delete_stdin(&org, &sha256).await;
+                if is_gone(&sha256.to_string(), deleted) {
+                    gone.push((org, sha256));
+                }
+            }
+            let forgotten = self.store.forget_blobs(gone, before).await?;
+            rows += forgotten;
+            metrics::counter!("lictor_hub_forgotten_total").increment(forgotten);
+        }
+    }
 }
 
-fn left(what: &str, deleted: Result<(), Error>) {
-    if let Err(e) = deleted {
+fn is_gone(what: &str, deleted: Result<(), Error>) -> bool {
+    if let Err(e) = &deleted {
         tracing::warn!(what, error = %e.chain(), "an object was not deleted");
     }
+    deleted.is_ok()
 }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use self::step::{Next, Sight, failures, step};
 use super::submit::Along;
 use super::{App, Caller, Error, views};
-use crate::link::Offered;
+use crate::link::{Offered, Signed};
 use crate::store::named::{approvals_for, releases_for};
 use crate::store::{ExecutionKey, JobDocument, JobRow, RolloutRow, StoreError, Turn};
 
@@ -79,9 +79,10 @@ impl RolloutBook {
 
 /// What goes along with the offers of a stored job.
 struct Papers {
-    approvals: Vec<Wire>,
+    row: Arc<JobRow>,
+    approvals: Arc<[Wire]>,
     releases: Vec<Wire>,
-    along: Along,
+    along: Arc<Along>,
 }
 
 /// Why what is held waits.
@@ -124,6 +125,7 @@ impl App {
         // A caller that goes away must not leave a rollout that nobody drives.
         let (app, org, known) = (self.clone(), org.id.clone(), id.clone());
         let handed_in = self.tasks.spawn(async move {
+            let job = Arc::unwrap_or_clone(job);
             app.store.insert_rollout(&org, job, row, why).await?;
             // Also of one that was there: its task runs, or has nothing to do.
             app.drive(org, known);
@@ -350,14 +352,14 @@ impl App {
             self.tell(org, job, node.clone(), (ExecutionState::Queued, away.as_ref()))
                 .await;
         }
-        self.offer_with(org, &row, &papers, begun);
+        self.offer_with(org, &papers, begun);
         Ok(())
     }
 
     /// Offers a stored job to those of these nodes that are there, with all that is signed about it.
     pub(super) async fn offer_to(&self, org: &OrgId, row: &JobRow, nodes: Vec<NodeId>) -> Result<(), Error> {
         let papers = self.papers(org, row).await?;
-        self.offer_with(org, row, &papers, nodes);
+        self.offer_with(org, &papers, nodes);
         Ok(())
     }
 
@@ -368,24 +370,27 @@ impl App {
             matching.map(|d| d.wire.clone()).collect::<Vec<_>>()
         };
         Ok(Papers {
-            approvals: approvals_for(&of(JobDocument::Approval)),
+            approvals: approvals_for(&of(JobDocument::Approval)).into(),
             releases: of(JobDocument::Release),
-            along: Along::of(&views::read_job(&row.envelope)?),
+            along: Arc::new(Along::of(&views::read_job(&row.envelope)?)),
+            row: Arc::new(row.clone()),
         })
     }
 
-    fn offer_with(&self, org: &OrgId, row: &JobRow, papers: &Papers, nodes: Vec<NodeId>) {
+    fn offer_with(&self, org: &OrgId, papers: &Papers, nodes: Vec<NodeId>) {
         for node_id in nodes {
             let key = ExecutionKey {
                 org: org.clone(),
-                job_id: row.job_id.clone(),
+                job_id: papers.row.job_id.clone(),
                 node_id,
             };
             if let Some(link) = self.links.get(org, &key.node_id) {
                 let live = self.live.enter(&key);
-                let releases = releases_for(&papers.releases, &key.node_id);
-                let signed = (papers.approvals.clone(), releases);
-                link.offer(Offered::stored(row.clone(), papers.along.clone(), signed, live));
+                let signed = Signed {
+                    approvals: papers.approvals.clone(),
+                    releases: releases_for(&papers.releases, &key.node_id),
+                };
+                link.offer(Offered::stored(&papers.row, &papers.along, signed, live));
             }
         }
     }

@@ -3,6 +3,7 @@
 //! # Invariants
 //! - Memory is bounded: [`UPLOADS`] at once, each with 5 MiB in memory, and no org has all of them.
 //! - Nothing is there under a digest that is not its own.
+//! - Nothing is there without a row in the database: who is killed at any point leaves nothing that is not found again.
 //! - An upload goes to its end in a task of its own, its good one or its bad one, whether who brings it is still there or not.
 //! - No org has more than it may, what is under way counted in: `stored + coming <= most`, piece by piece.
 
@@ -17,7 +18,7 @@ use lictor_proto::code::Refusal;
 use lictor_proto::{Code, Digest, OrgId, Timestamp, limits};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, RwLock, Semaphore};
 
-use super::objects::{Upload, of_stdin_path};
+use super::objects::Upload;
 use super::{App, Caller, Error};
 use crate::store::{Begun, Inserted};
 
@@ -149,7 +150,6 @@ impl App {
         let received = self.stop.run_until_cancelled(receiving).await;
         let stopped = || Refusal::new(Code::Unavailable, "the hub stops").into();
         let received = received.unwrap_or_else(|| Err(stopped()));
-        let was_whole = received.is_ok();
         let ended = match received {
             Ok(()) => self.end_upload(org, sha256, &mut upload, &mut coming).await,
             Err(e) => Err(e),
@@ -157,10 +157,7 @@ impl App {
         let begun = upload.begun().cloned();
         let aborted = match &ended {
             Ok(_) => Ok(()),
-            Err(_) if was_whole => {
-                let aborted = upload.abort().await;
-                self.delete_rowless(org, sha256).await.and(aborted)
-            }
+            // What is whole already has a row, and goes with it.
             Err(_) => upload.abort().await,
         };
         if let Err(e) = &aborted {
@@ -180,6 +177,8 @@ impl App {
         coming: &mut Coming,
     ) -> Result<Inserted, Error> {
         let _kept = self.stdin.sweeping.read().await;
+        // With it goes what comes now, should the hub be killed before it is stored.
+        self.store.blob_coming(org, sha256).await?;
         upload.finish().await?;
         let booking = self.stdin.of(org).booking;
         let _alone = booking.lock().await;
@@ -195,32 +194,16 @@ impl App {
     pub(crate) async fn abort_uploads(&self, left: Vec<Begun>) {
         for begun in left {
             let path = begun.path.clone();
-            match self.abort_left(begun).await {
+            let aborted = async {
+                self.objects.abort(&begun).await?;
+                Ok::<_, Error>(self.store.upload_over(begun).await?)
+            };
+            match aborted.await {
                 Ok(()) => tracing::info!(path, "an upload that was broken off is aborted"),
                 Err(e) => {
                     tracing::warn!(path, error = %e.chain(), "an upload that was broken off is still there");
                 }
             }
-        }
-    }
-}
-
-impl App {
-    async fn abort_left(&self, begun: Begun) -> Result<(), Error> {
-        self.objects.abort(&begun).await?;
-        // Or it was completed, and the hub was killed before it had a row.
-        if let Some((org, sha256)) = of_stdin_path(&begun.path) {
-            self.delete_rowless(&org, &sha256).await?;
-        }
-        Ok(self.store.upload_over(begun).await?)
-    }
-
-    /// Deletes an input that may have become whole and that has no row: nobody would ever delete it, nor count it.
-    async fn delete_rowless(&self, org: &OrgId, sha256: &Digest) -> Result<(), Error> {
-        let _alone = self.stdin.sweeping.write().await;
-        match self.store.blob(org, sha256).await? {
-            Some(_) => Ok(()),
-            None => self.objects.delete_stdin(org, sha256).await,
         }
     }
 }

@@ -19,7 +19,8 @@ use lictor_trust::Verified;
 use tokio::sync::watch;
 
 use super::{App, Caller, Error, Org, views};
-use crate::link::Offered;
+use crate::link::input::PIECE;
+use crate::link::{Offered, Signed};
 use crate::relay::follower::Wish;
 use crate::relay::{Follower, Live};
 use crate::store::{Durability, ExecutionKey, Inserted, JobRow};
@@ -37,8 +38,8 @@ pub enum Admission {
 
 /// A job that reads well; nothing about it is verified.
 struct Shaped {
-    job: Job,
-    row: JobRow,
+    row: Arc<JobRow>,
+    along: Arc<Along>,
 }
 
 impl App {
@@ -56,17 +57,17 @@ impl App {
         let lives = self.lives(&org, &shaped.row);
         let followers = self.followers_of(&lives, &shaped.row);
         let mut away = Vec::new();
-        let offered = |live| Offered {
-            row: shaped.row.clone(),
-            along: Along::of(&shaped.job),
-            approvals: Vec::new(),
-            releases: Vec::new(),
-            admission: admission.clone(),
-            live,
-        };
         for live in &lives {
             match self.links.get(&org.id, &live.key.node_id) {
-                Some(link) => link.offer(offered(live.clone())),
+                Some(link) => {
+                    let admission = admission.clone();
+                    link.offer(Offered::fresh(
+                        &shaped.row,
+                        &shaped.along,
+                        admission,
+                        live.clone(),
+                    ));
+                }
                 None => away.push(live.clone()),
             }
         }
@@ -109,21 +110,15 @@ impl App {
     ) -> Result<JobView, Error> {
         let (org, shaped) = self.admit(caller, wire, origin).await?;
         self.check(&org, &shaped.row).await?;
-        let row = shaped.row;
+        let Shaped { row, along } = shaped;
         let inserted = self
             .store
-            .insert_job(&org.id, row.clone(), Durability::Synced)
+            .insert_job(&org.id, (*row).clone(), Durability::Synced)
             .await?;
         if inserted == Inserted::New {
             for live in self.lives(&org, &row) {
                 if let Some(link) = self.links.get(&org.id, &live.key.node_id) {
-                    let nothing = (Vec::new(), Vec::new());
-                    link.offer(Offered::stored(
-                        row.clone(),
-                        Along::of(&shaped.job),
-                        nothing,
-                        live,
-                    ));
+                    link.offer(Offered::stored(&row, &along, Signed::default(), live));
                 }
             }
         }
@@ -131,7 +126,11 @@ impl App {
     }
 
     /// A job that is to be stored: shape, org, nodes, standard input and signature hold.
-    pub(super) async fn admit_job(&self, caller: &Caller, wire: String) -> Result<(Arc<Org>, JobRow), Error> {
+    pub(super) async fn admit_job(
+        &self,
+        caller: &Caller,
+        wire: String,
+    ) -> Result<(Arc<Org>, Arc<JobRow>), Error> {
         let (org, shaped) = self.admit(caller, wire, Origin::Job).await?;
         self.check(&org, &shaped.row).await?;
         Ok((org, shaped.row))
@@ -199,7 +198,10 @@ impl App {
             stdin: along.stdin.map(|(sha256, _)| sha256),
             origin,
         };
-        Ok(Shaped { job, row })
+        Ok(Shaped {
+            row: Arc::new(row),
+            along: Arc::new(along),
+        })
     }
 
     async fn check_node(&self, org: &Org, node: &NodeId) -> Result<(), Error> {
@@ -262,17 +264,16 @@ impl App {
     ) {
         let (app, org) = (self.clone(), org.id.clone());
         self.tasks.spawn(async move {
-            let Shaped { job, row } = shaped;
+            let Shaped { row, along } = shaped;
             let stored = app
                 .store
-                .insert_job(&org, row.clone(), Durability::Relaxed)
+                .insert_job(&org, (*row).clone(), Durability::Relaxed)
                 .await;
             match stored {
                 Ok(Inserted::New) => {
                     for live in away {
                         if let Some(link) = app.links.get(&org, &live.key.node_id) {
-                            let nothing = (Vec::new(), Vec::new());
-                            link.offer(Offered::stored(row.clone(), Along::of(&job), nothing, live));
+                            link.offer(Offered::stored(&row, &along, Signed::default(), live));
                         }
                     }
                 }
@@ -297,6 +298,12 @@ pub struct Along {
 }
 
 impl Along {
+    /// Whether its input goes in more than one piece.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.stdin.is_some_and(|(_, size)| size > PIECE)
+    }
+
     /// What this job needs.
     #[must_use]
     pub fn of(job: &Job) -> Self {

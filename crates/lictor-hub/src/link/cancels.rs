@@ -10,7 +10,7 @@ use lictor_proto::agent::{CancelJob, Reply, Request};
 
 use super::offer::{AGAIN_FIRST, AGAIN_LAST};
 use super::{NodeLink, PeerError};
-use crate::store::Pending;
+use crate::store::JobPapers;
 
 /// Whether a signed cancel ended a job.
 pub(super) enum Ended {
@@ -36,11 +36,11 @@ impl NodeLink {
     /// Tells the node every signed cancel of a job together with the job, in order before any offer of it, so that
     /// what was cancelled while the node was away ends there unstarted, with a receipt. Where the node refuses them all,
     /// the job is offered.
-    pub(super) async fn cancel_pending(&self, waiting: &Pending) -> Result<Ended, PeerError> {
-        for cancel in &waiting.cancels {
+    pub(super) async fn cancel_pending(&self, papers: JobPapers) -> Result<Ended, PeerError> {
+        for cancel in papers.cancels {
             let cancel = CancelJob {
-                cancel: cancel.clone(),
-                job: waiting.job.envelope.clone(),
+                cancel,
+                job: papers.job.envelope.clone(),
             };
             if let Ended::Yes = self.end(cancel).await? {
                 return Ok(Ended::Yes);

@@ -20,7 +20,7 @@ use super::offer::Offered;
 use super::{ASK, NodeLink, PeerError};
 
 /// Bytes read from the store at once. An input of no more goes as one piece.
-pub(super) const PIECE: u64 = 1024 * 1024;
+pub(crate) const PIECE: u64 = 1024 * 1024;
 
 /// The rest of an input, piece by piece as it is read.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl NodeLink {
         (sha256, size): (&Digest, u64),
         at: u64,
     ) -> Result<Bytes, PeerError> {
-        if offered.row.expires_at <= Timestamp::now() {
+        if offered.expires_at <= Timestamp::now() {
             return Err(PeerError::Expired);
         }
         let end = (at + PIECE).min(size);

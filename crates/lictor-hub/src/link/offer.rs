@@ -12,13 +12,13 @@ use lictor_proto::{Code, Digest, Timestamp};
 use tokio::sync::{SemaphorePermit, watch};
 
 use super::input::PIECE;
+use super::papers::{Papers, Signed};
 use super::{NodeLink, PeerError};
 use crate::app::Error;
 use crate::app::running::Turn;
 use crate::app::submit::{Admission, Along};
 use crate::relay::Live;
-use crate::store::named::{approvals_for, releases_for};
-use crate::store::{JobDocument, JobRow, Step};
+use crate::store::{JobRow, Pending, Step};
 
 /// Between two offers of a job that the node cannot take now.
 pub(super) const AGAIN_FIRST: Duration = Duration::from_millis(500);
@@ -29,37 +29,88 @@ type Allowed<'a> = (SemaphorePermit<'a>, Option<Turn>);
 
 /// A job on its way to a node.
 pub struct Offered {
-    /// The job.
-    pub row: JobRow,
-    /// What the node needs besides.
-    pub along: Along,
-    /// Signed approvals so far.
-    pub approvals: Vec<Wire>,
-    /// Signed releases of this node so far.
-    pub releases: Vec<Wire>,
-    /// Whether the hub takes it too.
-    pub admission: watch::Receiver<Admission>,
     /// Its followers.
     pub live: Arc<Live>,
+    /// Its digest.
+    pub digest: Digest,
+    /// Until when it may start.
+    pub expires_at: Timestamp,
+    origin: Origin,
+    /// Whether the hub takes it too.
+    admission: watch::Receiver<Admission>,
+    /// Its documents, while they are in memory.
+    papers: Option<Arc<Papers>>,
+    /// Whether they can be read again.
+    is_stored: bool,
+    /// Whether its input is large, as far as is known.
+    is_large: bool,
 }
 
 impl Offered {
-    /// A job that is stored, with the approvals of it and the releases of this node.
-    pub fn stored(
-        row: JobRow,
-        along: Along,
-        (approvals, releases): (Vec<Wire>, Vec<Wire>),
+    /// A job that has come in and that nothing is signed about, while it is not known whether the hub takes it.
+    pub fn fresh(
+        row: &Arc<JobRow>,
+        along: &Arc<Along>,
+        admission: watch::Receiver<Admission>,
         live: Arc<Live>,
     ) -> Self {
         Self {
-            row,
-            along,
-            approvals,
-            releases,
-            admission: watch::channel(Admission::Taken).1,
-            live,
+            admission,
+            is_stored: false,
+            ..Self::stored(row, along, Signed::default(), live)
         }
     }
+
+    /// A job that is stored, with what is signed about it.
+    pub fn stored(row: &Arc<JobRow>, along: &Arc<Along>, signed: Signed, live: Arc<Live>) -> Self {
+        let papers = Papers {
+            job: row.clone(),
+            along: along.clone(),
+            signed,
+            secrets: None,
+            room: None,
+        };
+        Self {
+            live,
+            digest: row.digest,
+            expires_at: row.expires_at,
+            origin: row.origin,
+            admission: watch::channel(Admission::Taken).1,
+            is_large: papers.along.is_large(),
+            papers: Some(Arc::new(papers)),
+            is_stored: true,
+        }
+    }
+
+    /// A job that waits: its documents are read when its turn comes.
+    pub fn waiting(row: &Pending, live: Arc<Live>) -> Self {
+        Self {
+            live,
+            digest: row.digest,
+            expires_at: row.expires_at,
+            origin: row.origin.unwrap_or(Origin::Job),
+            admission: watch::channel(Admission::Taken).1,
+            papers: None,
+            is_stored: true,
+            is_large: false,
+        }
+    }
+
+    /// What may have to wait for long keeps nothing in memory that can be read again.
+    fn let_go(&mut self) {
+        if self.is_stored {
+            self.papers = None;
+        }
+    }
+}
+
+/// What became of one attempt.
+enum Attempt {
+    Answered(OfferReply),
+    /// Its input is large, as its documents say: it has to wait for another slot.
+    Large,
+    /// It is not stored any more.
+    Gone,
 }
 
 impl NodeLink {
@@ -67,7 +118,7 @@ impl NodeLink {
     pub fn offer(self: &Arc<Self>, offered: Offered) {
         let link = self.clone();
         self.spawn(async move {
-            let job = offered.row.job_id.clone();
+            let job = offered.live.key.job_id.clone();
             if let Err(e) = link.offer_until_settled(offered).await {
                 tracing::debug!(%job, node = %link.node.node_id, error = %e, "offer ended; it is made again on reconnect");
             }
@@ -78,13 +129,19 @@ impl NodeLink {
         let mut again = AGAIN_FIRST;
         let mut said = None;
         // A small input costs less than a round trip to find out whether the node has it, but only once.
-        let mut ahead = offered.along.stdin.filter(|(_, size)| *size <= PIECE);
-        while offered.row.expires_at > Timestamp::now() {
+        let mut goes_ahead = true;
+        while offered.expires_at > Timestamp::now() {
             let Some((slot, turn)) = self.turn(&mut offered, &mut said).await? else {
                 return Ok(());
             };
-            let reply = self.send(&offered, ahead.take()).await;
+            let attempt = self.attempt(&mut offered, &mut goes_ahead).await;
             drop(slot);
+            let reply = match attempt {
+                Ok(Attempt::Answered(reply)) => Ok(reply),
+                Ok(Attempt::Large) => continue,
+                Ok(Attempt::Gone) => return Ok(()),
+                Err(e) => Err(e),
+            };
             if matches!(reply, Ok(OfferReply::Accepted)) {
                 offered.live.begin();
             }
@@ -102,14 +159,10 @@ impl NodeLink {
                 Ok(OfferReply::Ask(ask)) => {
                     self.asked(&offered, ask).await;
                     // An approval that came meanwhile found no execution that waits for it.
-                    let (approvals, releases) = self.signed(&offered).await;
-                    // Only so many are passed on: a new one may stand where another stood.
-                    let is_known = |new: &[Wire], old: &[Wire]| new.iter().all(|wire| old.contains(wire));
-                    if is_known(&approvals, &offered.approvals) && is_known(&releases, &offered.releases) {
-                        return Ok(());
+                    if self.is_signed_since(&mut offered).await {
+                        continue;
                     }
-                    (offered.approvals, offered.releases) = (approvals, releases);
-                    continue;
+                    return Ok(());
                 }
                 // It is sent from there with the next offer.
                 Ok(OfferReply::Wanted { .. }) => {}
@@ -120,10 +173,11 @@ impl NodeLink {
                 // Whether the node has it is not known; if it has, it says so to the next offer. This task ends
                 // with the link.
                 Err(e) => {
-                    tracing::debug!(job = %offered.row.job_id, node = %self.node.node_id, error = %e, "an offer failed; it is made again")
+                    tracing::debug!(job = %offered.live.key.job_id, node = %self.node.node_id, error = %e, "an offer failed; it is made again")
                 }
             }
             drop(turn);
+            offered.let_go();
             tokio::time::sleep(again).await;
             if self.is_held(&offered).await {
                 return Ok(());
@@ -131,6 +185,47 @@ impl NodeLink {
             again = (again * 2).min(AGAIN_LAST);
         }
         Ok(())
+    }
+
+    /// Offers it once, with what is in memory of it or is read for this.
+    async fn attempt(&self, offered: &mut Offered, goes_ahead: &mut bool) -> Result<Attempt, PeerError> {
+        let papers = match offered.papers.clone() {
+            Some(papers) => papers,
+            None => match self.papers(&offered.live.key).await? {
+                Some(read) => Arc::new(read),
+                None => return Ok(Attempt::Gone),
+            },
+        };
+        if papers.along.is_large() && !offered.is_large {
+            offered.is_large = true;
+            return Ok(Attempt::Large);
+        }
+        offered.papers = Some(papers.clone());
+        let goes_ahead = std::mem::replace(goes_ahead, false);
+        let ahead = papers
+            .along
+            .stdin
+            .filter(|(_, size)| goes_ahead && *size <= PIECE);
+        let reply = self.send(offered, &papers, ahead).await?;
+        Ok(Attempt::Answered(reply))
+    }
+
+    /// Whether somebody has signed what was not passed on. Only so much is: a new one may stand where another stood.
+    async fn is_signed_since(&self, offered: &mut Offered) -> bool {
+        let passed_on = offered.papers.as_ref().map(|p| p.passed_on()).unwrap_or_default();
+        offered.let_go();
+        match self.papers(&offered.live.key).await {
+            Ok(Some(read)) => {
+                let is_new = !read.passed_on().is_subset(&passed_on);
+                (offered.papers, offered.is_stored) = (Some(Arc::new(read)), true);
+                is_new
+            }
+            Ok(None) => false,
+            Err(e) => {
+                tracing::error!(error = %e, "approvals and releases were not read");
+                false
+            }
+        }
     }
 
     /// One of the node's slots, and a place among what of the org is at work; waited for, and said, when there is none.
@@ -141,16 +236,21 @@ impl NodeLink {
         offered: &mut Offered,
         said: &mut Option<Code>,
     ) -> Result<Option<Allowed<'_>>, PeerError> {
-        let is_large = offered.along.stdin.is_some_and(|(_, size)| size > PIECE);
-        let slots = if is_large {
+        let slots = if offered.is_large {
             &self.large_offers
         } else {
             &self.offers
         };
         loop {
-            let slot = slots.acquire().await.map_err(|_| PeerError::Gone)?;
+            let slot = match slots.try_acquire() {
+                Ok(slot) => slot,
+                Err(_) => {
+                    offered.let_go();
+                    slots.acquire().await.map_err(|_| PeerError::Gone)?
+                }
+            };
             // It stands until it ends; what is at work is what it fires.
-            if offered.row.origin == Origin::Schedule {
+            if offered.origin == Origin::Schedule {
                 return Ok(Some((slot, None)));
             }
             let why = match self.app.running.try_begin(&offered.live.key) {
@@ -181,7 +281,8 @@ impl NodeLink {
             *said = Some(why.code);
             self.handed_back(offered, why).await;
         }
-        let valid = offered.row.expires_at.since(Timestamp::now());
+        offered.let_go();
+        let valid = offered.expires_at.since(Timestamp::now());
         let turn = tokio::time::timeout(valid, self.app.running.begin(&offered.live.key));
         let turn = turn.await.ok().flatten()?;
         if self.is_held(offered).await || self.is_over(offered).await {
@@ -211,15 +312,25 @@ impl NodeLink {
     }
 
     /// Offers it, and once more at once when the node lacks something that the hub has: law, or standard input.
-    async fn send(&self, offered: &Offered, ahead: Option<(Digest, u64)>) -> Result<OfferReply, PeerError> {
+    async fn send(
+        &self,
+        offered: &Offered,
+        papers: &Papers,
+        ahead: Option<(Digest, u64)>,
+    ) -> Result<OfferReply, PeerError> {
+        let stdin = papers.along.stdin;
         if let Some((sha256, size)) = ahead {
             self.send_stdin(offered, (&sha256, size), 0).await?;
         }
+        let secrets = match &papers.secrets {
+            Some(secrets) => secrets.clone(),
+            None => self.secrets(&papers.along).await,
+        };
         let offer = Offer {
-            job: offered.row.envelope.clone(),
-            approvals: offered.approvals.clone(),
-            releases: offered.releases.clone(),
-            secrets: self.secrets(offered).await,
+            job: papers.job.envelope.clone(),
+            approvals: papers.signed.approvals.to_vec(),
+            releases: papers.signed.releases.clone(),
+            secrets,
         };
         let held = self.held().clone();
         let mut reply = self.ask_offer(offer.clone()).await?;
@@ -232,14 +343,14 @@ impl NodeLink {
                 reply = self.ask_offer(offer.clone()).await?;
             }
         }
-        if let (OfferReply::Later(why), Some((sha256, size))) = (&reply, offered.along.stdin)
+        if let (OfferReply::Later(why), Some((sha256, size))) = (&reply, stdin)
             && why.code == Code::StdinMissing
         {
             self.send_stdin(offered, (&sha256, size), 0).await?;
             reply = self.ask_offer(offer.clone()).await?;
         }
         // The link broke while it was on its way. What does not fit the job is asked for by no honest node.
-        if let (OfferReply::Wanted { sha256, at }, Some((own, size))) = (&reply, offered.along.stdin)
+        if let (OfferReply::Wanted { sha256, at }, Some((own, size))) = (&reply, stdin)
             && *sha256 == own
             && *at < size
         {
@@ -247,37 +358,6 @@ impl NodeLink {
             reply = self.ask_offer(offer).await?;
         }
         Ok(reply)
-    }
-
-    /// The signed secrets of the job. What is not there any more the node asks for in vain, and says so.
-    async fn secrets(&self, offered: &Offered) -> Vec<Wire> {
-        let mut found = Vec::with_capacity(offered.along.secrets.len());
-        for digest in &offered.along.secrets {
-            match self.app.store.secret_of(&self.node.org, digest).await {
-                Ok(secret) => found.extend(secret),
-                Err(e) => tracing::error!(error = %Error::from(e).chain(), "a secret was not read"),
-            }
-        }
-        found
-    }
-
-    /// Every approval of the job so far, and every release of this node.
-    async fn signed(&self, offered: &Offered) -> (Vec<Wire>, Vec<Wire>) {
-        let store = &self.app.store;
-        match store.documents(&self.node.org, &offered.row.job_id).await {
-            Ok(documents) => {
-                let of = |kind| -> Vec<Wire> {
-                    let matching = documents.iter().filter(|d| d.kind == kind);
-                    matching.map(|d| d.wire.clone()).collect()
-                };
-                let releases = releases_for(&of(JobDocument::Release), &self.node.node_id);
-                (approvals_for(&of(JobDocument::Approval)), releases)
-            }
-            Err(e) => {
-                tracing::error!(error = %Error::from(e).chain(), "approvals and releases were not read");
-                (Vec::new(), Vec::new())
-            }
-        }
     }
 
     async fn ask_offer(&self, offer: Offer) -> Result<OfferReply, PeerError> {
@@ -321,7 +401,7 @@ impl NodeLink {
         };
         let verified = org.with(|t| {
             let v = t.verify_ask(&self.node.keys, &ask)?;
-            v.check_for(&offered.row.digest)?;
+            v.check_for(&offered.digest)?;
             Ok::<_, Refusal>((v.digest(), v.gates.iter().all(|g| g.release)))
         });
         match verified {
@@ -336,7 +416,7 @@ impl NodeLink {
                     .await;
             }
             Err(why) => {
-                let event = Event::new(EventType::ResultRejected).with_id("job_id", &offered.row.job_id);
+                let event = Event::new(EventType::ResultRejected).with_id("job_id", &offered.live.key.job_id);
                 self.app.note(Some(&self.node.org), event.refused(&why)).await;
             }
         }
@@ -353,7 +433,7 @@ impl NodeLink {
             Ok(true) => {
                 offered.live.event(state_of(self, state, why)).await;
                 if state.is_final() {
-                    self.app.rollouts.poke(&self.node.org, &offered.row.job_id);
+                    self.app.rollouts.poke(&self.node.org, &offered.live.key.job_id);
                 }
             }
             Ok(false) => {}

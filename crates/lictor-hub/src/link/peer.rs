@@ -31,6 +31,9 @@ pub enum PeerError {
     /// The job expired while its input was sent.
     #[error("the job expired on its way")]
     Expired,
+    /// What the node is to be told was not read.
+    #[error("store: {0}")]
+    Store(String),
     /// Not over this transport.
     #[error("not available over this transport")]
     Unsupported,

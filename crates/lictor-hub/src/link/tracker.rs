@@ -22,8 +22,7 @@ use super::offer::{AGAIN_FIRST, AGAIN_LAST, Offered};
 use super::peer::{LinkPeer, NodePeer, PeerError, pieces};
 use super::{ASK, NodeLink};
 use crate::app::enrol::KnownNode;
-use crate::app::submit::Along;
-use crate::app::{App, Error, views};
+use crate::app::{App, Error};
 use crate::relay::splitter::Place;
 use crate::store::Pending;
 
@@ -317,7 +316,7 @@ fn id(job: &Digest) -> JobId {
 }
 
 /// What waits for a node that has come: of each job its cancels first, then the offer. What fails is tried again
-/// while the link lives, and holds up nothing else.
+/// while the link lives, and holds up nothing else. In memory are rows, and the documents of one job when its turn comes.
 async fn begin(link: &Arc<NodeLink>) {
     let mut again = AGAIN_FIRST;
     let mut waiting = loop {
@@ -333,12 +332,14 @@ async fn begin(link: &Arc<NodeLink>) {
     loop {
         let mut untold = Vec::new();
         for job in waiting {
-            match link.cancel_pending(&job).await {
-                Ok(Ended::No) => offer_pending(link, job),
-                // Its receipt follows as an event.
-                Ok(Ended::Yes) => {}
+            match begin_one(link, &job).await {
+                Ok(true) => link.offer(Offered::waiting(
+                    &job,
+                    link.app.live.enter(&link.key(&job.job_id)),
+                )),
+                Ok(false) => {}
                 Err(e) => {
-                    tracing::debug!(job = %job.job.job_id, error = %e, "a cancel was not told");
+                    tracing::debug!(job = %job.job_id, error = %e, "a cancel was not told");
                     untold.push(job);
                 }
             }
@@ -352,31 +353,29 @@ async fn begin(link: &Arc<NodeLink>) {
     }
 }
 
-fn offer_pending(link: &Arc<NodeLink>, waiting: Pending) {
-    let offered = match waiting.state {
+/// Tells the node what was cancelled; whether the job is to be offered then.
+async fn begin_one(link: &Arc<NodeLink>, job: &Pending) -> Result<bool, PeerError> {
+    let awaits = matches!(
+        job.state,
+        ExecutionState::AwaitingApproval | ExecutionState::AwaitingRelease
+    );
+    let mut is_signed = false;
+    if job.has_cancels || (awaits && job.is_signed) {
+        let papers = link.app.store.papers(&link.key(&job.job_id)).await;
+        let Some(papers) = papers.map_err(|e| PeerError::Store(Error::from(e).chain()))? else {
+            return Ok(false);
+        };
+        is_signed = !papers.approvals.is_empty() || !papers.releases.is_empty();
+        if let Ended::Yes = link.cancel_pending(papers).await? {
+            // Its receipt follows as an event.
+            return Ok(false);
+        }
+    }
+    let is_due = match job.state {
         ExecutionState::Queued | ExecutionState::Leased => true,
-        ExecutionState::AwaitingApproval | ExecutionState::AwaitingRelease => {
-            !waiting.approvals.is_empty() || !waiting.releases.is_empty()
-        }
-        _ => false,
+        _ => awaits && is_signed,
     };
-    if !offered || waiting.job.expires_at <= Timestamp::now() {
-        return;
-    }
-    match views::read_job(&waiting.job.envelope) {
-        // Nobody asks for a firing but its node's own clock.
-        Ok(job) if job.fired().is_some() => {}
-        Ok(job) => {
-            let live = link.app.live.enter(&link.key(&waiting.job.job_id));
-            link.offer(Offered::stored(
-                waiting.job,
-                Along::of(&job),
-                (waiting.approvals, waiting.releases),
-                live,
-            ));
-        }
-        Err(e) => tracing::error!(job = %waiting.job.job_id, error = %e.chain(), "not offered"),
-    }
+    Ok(is_due && job.origin.is_some() && job.expires_at > Timestamp::now())
 }
 
 /// Sends to the tracker, for poll mode.

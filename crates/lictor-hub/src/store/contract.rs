@@ -9,8 +9,8 @@ use lictor_proto::{Digest, JobId, Name, NodeId, OrgId, Timestamp};
 
 use super::{
     Begun, DocumentRow, Durability, Enrolled, ExecutionKey, ExecutionRow, Followed, GrantRow, Inserted,
-    JobFilter, JobRow, LawRow, NewNode, NodeRow, Notices, Paper, Pending, Recorded, Result, ResultRow,
-    Retained, Rollouts, SecretRow, SegmentRow, Step, Stored, TokenRow,
+    JobFilter, JobPage, JobPapers, JobRow, LawRow, NewNode, NodeRow, Notices, Paper, Pending, Recorded,
+    Result, ResultRow, Retained, Rollouts, SecretRow, SegmentRow, Step, Stored, TokenRow,
 };
 
 /// Everything that the hub keeps in its database.
@@ -96,8 +96,8 @@ pub trait Jobs: Send + Sync {
     async fn insert_job(&self, org: &OrgId, job: JobRow, durability: Durability) -> Result<Inserted>;
     /// One job.
     async fn job(&self, org: &OrgId, job: &JobId) -> Result<Option<(JobRow, Vec<ExecutionRow>)>>;
-    /// A page of jobs, newest first.
-    async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<Vec<(JobRow, Vec<ExecutionRow>)>>;
+    /// A page of jobs, newest first. It ends behind the job with which it is larger than [`PAGE_BYTES`](super::PAGE_BYTES).
+    async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<JobPage>;
     /// Every signed document about a job, oldest first.
     async fn documents(&self, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>>;
     /// What a person has signed about a job, unless that has as many of them as it may. Of approvals, releases and remarks
@@ -120,8 +120,10 @@ pub trait Executions: Send + Sync {
     async fn advance(&self, key: &ExecutionKey, step: Step) -> Result<bool>;
     /// An execution ends.
     async fn record_result(&self, org: &OrgId, result: ResultRow) -> Result<Recorded>;
-    /// What the node should be offered, or told to cancel.
+    /// What the node should be offered, or told to cancel, in order and without any document.
     async fn pending(&self, org: &OrgId, node: &NodeId) -> Result<Vec<Pending>>;
+    /// One job with what of its documents goes to this node.
+    async fn papers(&self, key: &ExecutionKey) -> Result<Option<JobPapers>>;
 }
 
 /// What happens to executions by the clock.
@@ -142,6 +144,8 @@ pub trait Logs: Send + Sync {
     async fn put_segment(&self, key: &ExecutionKey, segment: SegmentRow) -> Result<()>;
     /// The pieces that end after `from`, in order.
     async fn segments(&self, key: &ExecutionKey, from: u64, limit: u32) -> Result<Vec<SegmentRow>>;
+    /// Standard input is about to be there: what is not stored soon after is idle.
+    async fn blob_coming(&self, org: &OrgId, sha256: &Digest) -> Result<()>;
     /// Standard input was stored, and is kept until then at least.
     async fn put_blob(
         &self,

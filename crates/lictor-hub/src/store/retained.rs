@@ -12,6 +12,14 @@ use super::{ExecutionKey, Result};
 pub trait Retained: Send + Sync {
     /// Forgets what is older, some of it at a time; the files named are no longer needed.
     async fn forget(&self, keep: Keep) -> Result<Forgotten>;
+    /// Inputs that no job has needed since, some of them, after that one; they are given to nobody any more.
+    async fn idle_blobs(
+        &self,
+        before: Timestamp,
+        after: Option<(OrgId, Digest)>,
+    ) -> Result<Vec<(OrgId, Digest)>>;
+    /// Forgets inputs whose files are gone, and that nobody has stored again since; gives their number.
+    async fn forget_blobs(&self, gone: Vec<(OrgId, Digest)>, before: Timestamp) -> Result<u64>;
     /// Puts a refused result aside; `false` when there are too many of that node.
     async fn quarantine(&self, result: Quarantined) -> Result<bool>;
     /// What is open.
@@ -27,8 +35,6 @@ pub trait Retained: Send + Sync {
 /// From when on things are kept; `None` is for ever.
 #[derive(Debug, Clone, Copy)]
 pub struct Keep {
-    /// Standard input that no job needed since.
-    pub blobs_unused_since: Timestamp,
     /// Logs of ended executions.
     pub logs_before: Option<Timestamp>,
     /// Ended jobs, receipts and all.
@@ -46,8 +52,6 @@ pub struct Forgotten {
     pub rows: u64,
     /// Log objects.
     pub objects: Vec<String>,
-    /// Standard input.
-    pub blobs: Vec<(OrgId, Digest)>,
 }
 
 /// One execution with its newest documents.

@@ -418,7 +418,7 @@ async fn standard_input_is_stored_under_its_own_digest_only_and_forgotten_in_tim
 }
 
 /// Files of standard input, staged ones included.
-fn files(dir: &std::path::Path) -> usize {
+pub fn files(dir: &std::path::Path) -> usize {
     let Ok(orgs) = std::fs::read_dir(dir.join("objects/stdin")) else {
         return 0;
     };

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod audit;
+mod bad_input;
 mod document;
 mod events;
 mod firings;
@@ -12,10 +13,12 @@ mod logs;
 mod node;
 mod notices;
 mod offers;
+mod papers;
 mod poll;
 mod rollouts;
 mod routes;
 mod secrets;
 mod surface;
 mod tokens;
+mod uploads;
 mod world;

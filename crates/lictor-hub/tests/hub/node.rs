@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -175,6 +175,8 @@ impl Node {
             .route("/v1/output/{job}", get(output))
             // It takes no byte of what is streamed, and never answers.
             .route("/v1/input/{sha256}", post(std::future::pending::<()>))
+            // An offer may be larger than what the router takes by itself.
+            .layer(DefaultBodyLimit::max(limits::ASK))
             .with_state(Arc::new(script));
         let io = TokioIo::new(WsStream::new(socket));
         let served = h2::server(&tasks).serve_connection(io, TowerToHyperService::new(router));

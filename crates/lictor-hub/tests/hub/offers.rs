@@ -268,8 +268,8 @@ async fn an_approval_that_comes_before_the_ask_is_stored_is_offered_all_the_same
     };
     let (row, _) = app.store.job(&org.id, &key.job_id).await.unwrap().unwrap();
     let live = app.live.enter(&key);
-    let nothing = (Vec::new(), Vec::new());
-    let offered = lictor_hub::link::Offered::stored(row, Default::default(), nothing, live);
+    let (row, nothing) = (Arc::new(row), lictor_hub::link::Signed::default());
+    let offered = lictor_hub::link::Offered::stored(&row, &Arc::default(), nothing, live);
     app.links.get(&org.id, &node.id).unwrap().offer(offered);
     assert_eq!(link.offer().await, job, "with the approval");
     until("the job is leased", async || {

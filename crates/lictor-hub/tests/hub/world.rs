@@ -410,9 +410,13 @@ impl Org {
 
     /// Every ten minutes, at UTC, from now on for four days.
     pub fn schedule(&self, node: &NodeId, argv: &[&str]) -> String {
+        wire(&self.schedule_of(node, argv), &[&self.alice])
+    }
+
+    pub fn schedule_of(&self, node: &NodeId, argv: &[&str]) -> Schedule {
         let argv = argv.iter().map(|word| (*word).to_owned()).collect();
         let job = self.unsigned(node, Exec::new(argv), Stdin::NONE);
-        let schedule = Schedule {
+        Schedule {
             tag: Default::default(),
             org: job.org,
             operator: job.operator,
@@ -434,15 +438,14 @@ impl Org {
             issued_at: job.issued_at,
             not_before: job.issued_at,
             ends_at: job.issued_at.plus(Duration::from_secs(4 * 86_400)),
-        };
-        wire(&schedule, &[&self.alice])
+        }
     }
 
     fn job_of(&self, node: &NodeId, exec: Exec, stdin: Stdin) -> String {
         wire(&self.unsigned(node, exec, stdin), &[&self.alice])
     }
 
-    fn unsigned(&self, node: &NodeId, exec: Exec, stdin: Stdin) -> Job {
+    pub fn unsigned(&self, node: &NodeId, exec: Exec, stdin: Stdin) -> Job {
         let nonce = SecretKey::generate().unwrap().seed()[..16].to_vec();
         Job {
             tag: Default::default(),

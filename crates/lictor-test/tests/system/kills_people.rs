@@ -23,13 +23,13 @@ use crate::steps::{FINAL, audits_hold, id_of};
 const PATIENCE: Duration = Duration::from_secs(150);
 
 /// A second agent of the org.
-struct Second {
+pub(crate) struct Second {
     dir: String,
     agent: Program,
 }
 
 impl Second {
-    fn join(cli: &Cli) -> Result<Self> {
+    pub(crate) fn join(cli: &Cli) -> Result<Self> {
         let grant = cli.json(&["nodes", "grant", "web-2"])?;
         let token = grant["token"].as_str().context("a token")?;
         let dir = cli.home().join("web-2").to_str().context("path")?.to_owned();
@@ -49,7 +49,7 @@ impl Second {
         Program::start(stranger.command(&["agent", "run", "--dir", dir]))
     }
 
-    fn die_and_come_back(&mut self) -> Result<()> {
+    pub(crate) fn die_and_come_back(&mut self) -> Result<()> {
         self.agent.kill()?;
         self.agent = Self::start(&self.dir)?;
         Ok(())

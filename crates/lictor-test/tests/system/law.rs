@@ -27,6 +27,19 @@ pub(crate) fn change_law(cli: &Cli, file: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Another key of the operator, and what the roster says of it.
+pub(crate) fn new_key(cli: &Cli, name: &str) -> Result<String> {
+    let config = fs::read_to_string(cli.home().join("config.toml"))?;
+    let operator = config.lines().find_map(|l| l.strip_prefix("operator = "));
+    let operator = operator.context("an operator")?.trim_matches('"').to_owned();
+    cli.ok(&["keys", "new", name])?;
+    let public = cli.ok(&["keys", "export-public", name])?;
+    Ok(format!(
+        "\n[[operators.\"{operator}\".keys]]\npublic = \"{}\"\n",
+        public.trim()
+    ))
+}
+
 /// A second operator with a home of their own, in the roster and in these groups.
 pub(crate) fn second_operator(lab: &Lab, name: &str, groups: &str) -> Result<Cli> {
     second_operator_at(lab.cli(), lab.url(), name, groups)

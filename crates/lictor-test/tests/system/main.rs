@@ -28,6 +28,7 @@
 //! | `quorum` | who counts among those who approve, when, and what they are shown of each kind of job |
 //! | `cancels` | cancels in time, of whole trees, before a start and in the middle of a copy |
 //! | `asks` | what approvers of wide jobs are shown, and whom nobody has heard |
+//! | `newer` | approvals under law that a home has not yet; predictions for a named user |
 //! | `retired` | machines that were revoked, and the others of their jobs |
 //! | `law` | policy, approvals, revocation, a second node, receipts and audit logs |
 //! | `commands` | grants, tokens, a hub by hand, audit logs, predictions, progress |
@@ -41,6 +42,7 @@
 //! | `network` | a cable that is cut, half open, or long |
 //! | `demo` | the demo, ended in the middle |
 //! | `kills_people` | the same, for approvals and rollouts |
+//! | `kills_rollouts` | SIGKILL where a rollout has stopped, goes on, or waits for releases |
 //! | `kills` | SIGKILL at random moments (`LICTOR_KILLS=200` for the nightly size) |
 //!
 //! No test sleeps: each waits for what it needs, with a deadline.
@@ -69,9 +71,11 @@ mod gathered;
 mod git_host;
 mod kills;
 mod kills_people;
+mod kills_rollouts;
 mod law;
 mod limits;
 mod network;
+mod newer;
 mod notify;
 mod notify_tls;
 mod objects;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use lictor_test::{Cli, Split, poll, wait_until, workspace_root};
 use serde_json::Value;
 
+use crate::law::change_law;
 use crate::receivers::{Got, Http, Post, Receiver, SOON, Smtp, hub_with};
 use crate::steps::{id_of, reach, sh};
 
@@ -163,6 +164,31 @@ fn who_may_approve_is_told_by_mail_and_lost_nodes_and_ending_law_by_webhook() ->
             .is_some_and(|w| w.starts_with("bundle ")),
         "{law}"
     );
+    // What waits for a release is told to the same people, as what it is.
+    let rule = "@id(\"released\") @releasers(\"ops\")\n\
+                forbid (principal, action == Action::\"exec\", resource) when { context.called == \"id\" };\n";
+    change_law(split.cli(), "policies/host.cedar", rule)?;
+    let words = [
+        "run",
+        "--json",
+        "--detach",
+        "--profile",
+        "host",
+        "local",
+        "--",
+        "id",
+    ];
+    let id = id_of(&split.cli().run(&words)?.result()?)?;
+    reach(split.cli(), &id, &["awaiting_release"], SOON)?;
+    let letter = letters.wait_for("a job waits to be released")?;
+    ensure!(
+        letter.body.replace("=\r\n", "").contains(id.as_str()),
+        "{letter:?}"
+    );
+    wait_until("the law that says so is told of", SOON, || {
+        let all = receiver.all();
+        all.iter().filter(|g| g.body.contains("law.expiring")).count() == 2
+    })?;
     split.agent()?.kill()?;
     let lost = receiver.wait_for("node.lost")?.json()?;
     assert_eq!(lost["data"]["node"], "local");
@@ -170,8 +196,15 @@ fn who_may_approve_is_told_by_mail_and_lost_nodes_and_ending_law_by_webhook() ->
     let times = |kind: &str| all.iter().filter(|g| g.body.contains(kind)).count();
     assert_eq!(
         (times("node.lost"), times("law.expiring")),
-        (1, 1),
-        "each is told once"
+        (1, 2),
+        "each is told once, and each bundle is one"
+    );
+    split.cli().ok(&["org", "sign", "--valid", "2s"])?;
+    split.cli().ok(&["org", "push"])?;
+    let expired = receiver.wait_for("law.expired")?.json()?;
+    assert_eq!(
+        expired["data"]["what_to_do"],
+        "lictor org sign, then lictor org push"
     );
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! What waits for a node: its place, what is in its way, and how all of it is taken back.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lictor_test::{Split, SplitOptions, wait_until};
 use serde_json::Value;
 
 use crate::fleet::{Crew, path};
+use crate::law::{change_law, new_key, second_operator_at};
 use crate::steps::{SOON, detached, ended, id_of, mark, reach, receipt};
 
 /// What the hub says of a job on one node.
@@ -114,6 +115,88 @@ fn all_that_waits_for_a_node_is_taken_back_at_once_and_nothing_of_other_nodes() 
     // What comes after it runs.
     let after = submit(&crew, &["web-2"])?;
     assert_eq!(ended(crew.cli(), &after)?, "succeeded");
+    Ok(())
+}
+
+#[test]
+fn what_waits_in_any_state_is_taken_back_once_and_what_nobody_proves_is_left_and_named() -> Result<()> {
+    let mut crew = Crew::of(&[("web-1", &[]), ("web-2", &[])])?;
+    let cli = crew.cli().clone();
+    let both = ["--node", "web-1", "--node", "web-2"];
+    let purge = |options: &[&str]| cli.run(&[&["cancel", "--queued"], &both[..], options].concat());
+    let nothing = purge(&[])?;
+    assert_eq!(nothing.code()?, 0, "{}", nothing.stderr);
+    assert_eq!(
+        nothing.text(),
+        "nothing waits for web-1 or web-2; nothing was signed\n"
+    );
+    assert_eq!(purge(&["--json", "--yes"])?.result()?, serde_json::json!([]));
+
+    second_operator_at(&cli, crew.lab.url(), "bob", "\"ops\"")?;
+    let older = new_key(&cli, "older")?;
+    change_law(&cli, "roster.toml", &older)?;
+    let gate = "@id(\"asked\") @approvals(\"1\") @approvers(\"ops\")\n\
+                forbid (principal, action == Action::\"exec\", resource) when { context.called == \"id\" };\n";
+    change_law(&cli, "policies/demo.cedar", gate)?;
+    let submit = |options: &[&str], program: &str| -> Result<String> {
+        let words = [
+            "run",
+            "--json",
+            "--detach",
+            "--valid",
+            "1h",
+            "--profile",
+            "host",
+            "--yes",
+        ];
+        let rest = ["web-1", "web-2", "--", program];
+        id_of(&cli.run(&[&words[..], options, &rest].concat())?.result()?)
+    };
+    let asked = submit(&[], "id")?;
+    for node in ["web-1", "web-2"] {
+        wait_until("it is asked about", SOON, || {
+            on(&cli, &asked, node)["state"] == "awaiting_approval"
+        })?;
+    }
+    crew.stop(0)?;
+    crew.stop(1)?;
+    let (unproven, queued) = (submit(&["--key", "older"], "true")?, submit(&[], "true")?);
+    let rollout = submit(&["--batch", "1"], "true")?;
+    let states = |id: &str| ["web-1", "web-2"].map(|node| on(&cli, id, node)["state"].clone());
+    ensure!(states(&queued) == ["queued", "queued"], "{:?}", states(&queued));
+    ensure!(
+        states(&rollout).contains(&"held".into()),
+        "{:?}",
+        states(&rollout)
+    );
+    let roster = cli.home().join("org/roster.toml");
+    std::fs::write(&roster, std::fs::read_to_string(&roster)?.replace(&older, ""))?;
+    change_law(&cli, "roster.toml", "")?;
+
+    let purged = purge(&["--json", "--yes"])?;
+    assert_eq!(purged.code()?, 125, "{}", purged.stderr);
+    ensure!(
+        purged.stderr.contains(&unproven) && purged.stderr.contains("signer_unknown"),
+        "{}",
+        purged.stderr
+    );
+    let purged = purged.result()?;
+    let all = purged.as_array().context("an array")?;
+    // One for each job, also where both of its nodes are named.
+    let nodes = serde_json::json!(["web-1", "web-2"]);
+    for id in [&asked, &queued, &rollout] {
+        let of: Vec<_> = all.iter().filter(|one| one["job_id"] == id.as_str()).collect();
+        ensure!(of.len() == 1, "{purged}");
+        let mut names = of[0]["nodes"].as_array().context("nodes")?.clone();
+        names.sort_by_key(Value::to_string);
+        assert_eq!(Value::from(names), nodes);
+    }
+    assert_eq!(all.len(), 3, "{purged}");
+    crew.start(0)?;
+    crew.start(1)?;
+    for id in [&asked, &queued, &rollout] {
+        wait_until("its end on both", SOON, || states(id) == ["canceled", "canceled"])?;
+    }
     Ok(())
 }
 

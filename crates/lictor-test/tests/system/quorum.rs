@@ -49,6 +49,60 @@ fn approvers(cli: &Cli, id: &str) -> Result<usize> {
     Ok(receipt["approvals"].as_array().map_or(0, Vec::len))
 }
 
+/// What a service may approve, and what only a person.
+const BY_KIND: &str = "\n@id(\"a-person\") @approvals(\"1\") @approvers(\"leads\")\n\
+     forbid (principal, action == Action::\"exec\", resource) when { context.called == \"id\" };\n\
+     @id(\"anybody\") @approvals(\"1\") @approvers(\"leads\") @approver_kind(\"any\")\n\
+     forbid (principal, action == Action::\"exec\", resource) when { context.called == \"uname\" };\n";
+
+#[test]
+fn a_service_counts_where_the_gate_says_that_anybody_does_and_nowhere_else() -> Result<()> {
+    let lab = starter()?;
+    let cli = lab.cli();
+    let (bot, bob) = (
+        second_operator(&lab, "bot", "\"leads\"")?,
+        second_operator(&lab, "bob", "\"leads\"")?,
+    );
+    let roster = cli.home().join("org/roster.toml");
+    let person = "[operators.bot]\nkind = \"person\"";
+    let text = fs::read_to_string(&roster)?;
+    ensure!(text.contains(person), "{text}");
+    fs::write(
+        &roster,
+        text.replace(person, &person.replace("person", "service")),
+    )?;
+    change_law(cli, "policies/host.cedar", BY_KIND)?;
+    let waits = |program: &str| -> Result<String> {
+        let words = [
+            "run",
+            "--json",
+            "--detach",
+            "--profile",
+            "host",
+            "local",
+            "--",
+            program,
+        ];
+        let id = id_of(&cli.run(&words)?.result()?)?;
+        reach(cli, &id, &["awaiting_approval"], SOON)?;
+        Ok(id)
+    };
+    let (by_a_person, by_anybody) = (waits("id")?, waits("uname")?);
+    is_not_enough(cli, &bot, &by_a_person, &[])?;
+    bot.ok(&["approve", "--yes", &by_anybody])?;
+    ensure!(ended(cli, &by_anybody)? == "succeeded");
+    assert_eq!(
+        receipt(cli, &by_anybody)?["approvals"]
+            .as_array()
+            .map_or(0, Vec::len),
+        1
+    );
+    assert_eq!(state(cli, &by_a_person)?, "awaiting_approval");
+    bob.ok(&["approve", "--yes", &by_a_person])?;
+    ensure!(ended(cli, &by_a_person)? == "succeeded");
+    Ok(())
+}
+
 #[test]
 fn two_of_a_group_are_two_people_who_are_in_it_by_the_law_at_the_start_and_never_the_requester() -> Result<()>
 {

@@ -9,7 +9,7 @@ use lictor_test::{Cli, Lab, Split, SplitOptions, poll, wait_until};
 use serde_json::Value;
 
 use crate::fleet::Crew;
-use crate::law::{change_law, starter};
+use crate::law::{change_law, new_key, starter};
 use crate::steps::{SOON, audits_hold, gone, id_of, mark, reach, receipt};
 
 const VALUE: &str = "gr8-Secr3t/of+the~lab%and ?more";
@@ -236,29 +236,20 @@ fn a_schedule_signed_by_a_key_that_left_the_roster_fires_no_more_and_one_by_its_
 {
     let lab = Lab::start()?;
     let cli = lab.cli();
-    let config = fs::read_to_string(cli.home().join("config.toml"))?;
-    let operator = config.lines().find_map(|l| l.strip_prefix("operator = "));
-    let operator = operator.context("an operator")?.trim_matches('"').to_owned();
-    let key = |name: &str| -> Result<String> {
-        cli.ok(&["keys", "new", name])?;
-        let public = cli.ok(&["keys", "export-public", name])?;
-        Ok(format!(
-            "\n[[operators.\"{operator}\".keys]]\npublic = \"{}\"\n",
-            public.trim()
-        ))
-    };
-    let (older, newer) = (key("older")?, key("newer")?);
+    let (older, newer) = (new_key(cli, "older")?, new_key(cli, "newer")?);
     change_law(cli, "roster.toml", &older)?;
     let counter = lab.home().join("counter");
     let line = format!("echo x >> {}", counter.display());
     let runs = || fs::read_to_string(&counter).unwrap_or_default().lines().count();
     let first = add(cli, &["--key", "older"], &["local", "--", "sh", "-c", &line])?;
-    ends(cli, &first, "succeeded", 1)?;
+    let revoked = add(cli, &["--key", "older"], &["local", "--", "true"])?;
+    for id in [&first, &revoked] {
+        ends(cli, id, "succeeded", 1)?;
+    }
     let roster = cli.home().join("org/roster.toml");
     fs::write(&roster, fs::read_to_string(&roster)?.replace(&older, ""))?;
     change_law(cli, "roster.toml", &newer)?;
-    // Nobody can prove any more who asked for it, so neither hub nor clients take what the node says of it: it is in the
-    // node's own log.
+    // Nobody can prove any more who asked for it, so no client takes what the node says of it: it is in the node's own log.
     let agent = lab.home().join("agent");
     let agent = agent.to_str().context("path")?;
     wait_until("a firing that is refused", SOON, || {
@@ -270,7 +261,35 @@ fn a_schedule_signed_by_a_key_that_left_the_roster_fires_no_more_and_one_by_its_
     let second = add(cli, &["--key", "newer"], &["local", "--", "true"])?;
     ends(cli, &second, "succeeded", 2)?;
     ensure!(runs() == before, "it fired");
+    ends_all_the_same(cli, (&first, &revoked))?;
     audits_hold(cli)
+}
+
+/// Whoever may cancel or revoke ends a schedule that nobody can prove any more; the hub says how it stands.
+fn ends_all_the_same(cli: &Cli, (removed, revoked): (&str, &str)) -> Result<()> {
+    let stands = |id: &str| -> Result<String> {
+        let all = cli.json(&["schedule", "ls"])?;
+        let one = all.as_array().into_iter().flatten().find(|s| s["job_id"] == id);
+        let state = one.context("it is listed")?["executions"][0]["state"].as_str();
+        Ok(state.context("a state")?.to_owned())
+    };
+    for id in [removed, revoked] {
+        assert_eq!(stands(id)?, "running");
+    }
+    let done = cli.run(&["schedule", "rm", removed])?;
+    ensure!(
+        done.code()? == 0 && done.stderr.contains("nobody who is in the roster has signed"),
+        "{}",
+        done.stderr
+    );
+    wait_until("it is canceled", SOON, || {
+        stands(removed).is_ok_and(|state| state == "canceled")
+    })?;
+    cli.ok(&["org", "revoke", "schedule", revoked])?;
+    cli.ok(&["org", "push"])?;
+    wait_until("it is ended", SOON, || {
+        stands(revoked).is_ok_and(|state| state == "denied")
+    })
 }
 
 #[test]

@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lictor_client::{Hub, Signer, TrustStore};
 use lictor_proto::api::{ExecutionState, JobView};
-use lictor_proto::{Digest, JobId, NodeId};
+use lictor_proto::code::Refusal;
+use lictor_proto::{Code, Digest, Envelope, JobId, NodeId, limits};
 use serde_json::{Value, json};
 
 use crate::args::Cancel;
 use crate::commands::dossier::Dossier;
 use crate::commands::{confirm, jobs};
-use crate::escape::command_line;
+use crate::escape::{command_line, escape};
 use crate::exit::{self, Status};
 use crate::failure::{Failure, Result};
 use crate::out::{Out, table};
@@ -46,14 +47,50 @@ pub(crate) async fn run(session: &Session, args: &Cancel) -> Result {
     };
     let key = session.key(None)?;
     // The id alone is 160 bits of the digest; the signature has to be over all of it.
-    let dossier = Dossier::fetch(session, &hub, &mut store, id).await?;
-    let nodes = dossier.ids(&args.nodes)?;
+    let (of, see) = match Dossier::fetch(session, &hub, &mut store, id).await {
+        Ok(dossier) => {
+            let nodes = dossier.ids(&args.nodes)?;
+            ((dossier.job.digest(), nodes), format!("`lictor job {id}`"))
+        }
+        Err(failure) if failure.is_about(Code::SignerUnknown) => {
+            session.out.note(format!(
+                "nobody who is in the roster has signed {id}, so nothing of it is shown; a cancel can only end it"
+            ));
+            let of = of_nobody(session, &hub, id, &args.nodes).await?;
+            (of, "`lictor jobs` or `lictor schedule ls`".to_owned())
+        }
+        Err(failure) => return Err(failure),
+    };
     let signer = Signer::new(store.trust(), &session.config.operator, &key);
-    let value = hand_in(&hub, &signer, &args.reason, (dossier.job.digest(), nodes)).await?;
+    let value = hand_in(&hub, &signer, &args.reason, of).await?;
     session.out.either(&value, || {
-        format!("the cancel of {id} is on its way; `lictor job {id}` shows what became of it")
+        format!("the cancel of {id} is on its way; {see} shows what became of it")
     })?;
     Ok(Status::OK)
+}
+
+/// The digest of a job or a schedule whose signer has left the roster: by its bytes, which are those that have this id. Who
+/// asked for it is nobody's to prove any more, and a cancel needs no more than what it is that is to end.
+async fn of_nobody(
+    session: &Session,
+    hub: &Hub,
+    id: &JobId,
+    names: &[String],
+) -> Result<(Digest, Vec<NodeId>)> {
+    let docs = hub.documents(id).await;
+    let docs = docs.map_err(|e| failed(&format!("fetch job {id}"), &e))?;
+    let envelope = Envelope::parse(docs.job.as_bytes(), limits::JOB_ENVELOPE)
+        .map_err(|e| Failure::new(format!("the hub's job {id} is none")).because(&e))?;
+    let digest = envelope.digest();
+    if JobId::from_digest(&digest) != *id {
+        let refusal = Refusal::plain(Code::WrongJob);
+        return Err(Failure::refused("the hub answered with another job", &refusal));
+    }
+    let mut nodes = BTreeSet::new();
+    for name in names {
+        nodes.insert(jobs::listed(session, hub, name).await?);
+    }
+    Ok((digest, nodes.into_iter().collect()))
 }
 
 /// Signs the cancel of one job on these of its nodes, or on all when none is named, and hands it in.
@@ -107,13 +144,23 @@ async fn purge(session: &Session, (hub, store): (&Hub, &mut TrustStore), args: &
             }
         }
     }
-    out.either(&canceled, || {
-        let done = canceled.len();
-        let left = match failures {
-            0 => String::new(),
-            n => format!("; {n} could not be cancelled"),
-        };
-        format!("cancels of {done} jobs are on their way, for when their nodes are there{left}")
+    out.either(&canceled, || match (canceled.len(), failures) {
+        (0, 0) => {
+            let names: Vec<_> = args.nodes.iter().map(|name| escape(name)).collect();
+            format!("nothing waits for {}; nothing was signed", names.join(" or "))
+        }
+        (0, n) => format!("nothing was cancelled: {n} could not be"),
+        (done, n) => {
+            let left = match n {
+                0 => String::new(),
+                n => format!("; {n} could not be cancelled"),
+            };
+            let jobs = match done {
+                1 => "the cancel of 1 job is on its".to_owned(),
+                n => format!("the cancels of {n} jobs are on their"),
+            };
+            format!("{jobs} way, for when the nodes are there{left}")
+        }
     })?;
     Ok(match failures {
         0 => Status::OK,

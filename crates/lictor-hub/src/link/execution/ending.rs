@@ -10,7 +10,7 @@ use lictor_trust::{Judged, Verified};
 use tokio::sync::oneshot;
 
 use super::kept::Rest;
-use super::started::check_time;
+use super::started::{ToldOf, check_time};
 use super::{Execution, STALL, Told};
 use crate::app::Error;
 use crate::store::{JobRow, Recorded, ResultRow, SegmentRow};
@@ -114,26 +114,28 @@ impl Execution {
         let org = self.link.app.org(&self.live.key.org)?;
         // A job that was checked when it came is not checked a second time.
         let admitted = self.live.admitted(&finished.envelope);
-        let (receipt, job, judged) = org.with(|t| {
+        let receipt = org.with(|t| {
             let receipt = t.verify_receipt(&self.link.node.keys, &finished.receipt)?;
             receipt.check_for(&finished.job)?;
-            let (digest, job, judged) = match &admitted {
-                Some(job) => (job.digest(), job.doc().clone(), Judged::Yes),
-                None => {
-                    let (job, judged) = t.reported_job(&finished.envelope)?;
-                    (job.digest(), (*job).clone(), judged)
-                }
-            };
-            if digest != finished.job {
-                return Err(Refusal::from(Code::WrongJob));
-            }
-            // A node ends no job that was not for it, whatever it signs.
-            if !job.nodes.contains(&self.link.node.node_id) {
-                return Err(Refusal::from(Code::WrongNode));
-            }
-            check_time(&job)?;
-            Ok((receipt, job, judged))
+            Ok::<_, Refusal>(receipt)
         })?;
+        let told = match admitted {
+            Some(job) => ToldOf {
+                digest: job.digest(),
+                job: job.doc().clone(),
+                judged: Judged::Yes,
+            },
+            None => self.told_of(&finished.envelope).await?,
+        };
+        if told.digest != finished.job {
+            return Err(Refusal::from(Code::WrongJob).into());
+        }
+        // A node ends no job that was not for it, whatever it signs.
+        if !told.job.nodes.contains(&self.link.node.node_id) {
+            return Err(Refusal::from(Code::WrongNode).into());
+        }
+        check_time(&told.job)?;
+        let (job, judged) = (told.job, told.judged);
         self.arrive_surely().await?;
         let (objects, key, pending) = (&self.link.app.objects, &self.live.key, &self.pending);
         let packed = self

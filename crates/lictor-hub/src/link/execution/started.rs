@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use lictor_proto::JobId;
 use lictor_proto::api::{ExecutionState, StartedReport};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::Job;
-use lictor_proto::{Code, Timestamp};
+use lictor_proto::doc::{FiredWire, Job, Schedule};
+use lictor_proto::{Code, Digest, Envelope, JobId, Timestamp, limits};
+use lictor_trust::Judged;
 
 use super::Execution;
-use crate::app::Error;
+use crate::app::{Error, views};
 use crate::link::offer::state_of;
-use crate::store::{JobRow, Step};
+use crate::store::{ExecutionKey, JobRow, Step};
 
 /// So far ahead a firing may be: another version's time zones move it by little more than a day, and the node's clock may be
 /// wrong.
@@ -28,7 +28,10 @@ pub(super) fn check_time(job: &Job) -> Result<(), Refusal> {
 impl Execution {
     pub(super) async fn started(&mut self, report: StartedReport) -> Result<(), Error> {
         let StartedReport { at, firing } = report;
-        let firing = firing.map(|wire| self.firing(wire)).transpose()?;
+        let firing = match firing {
+            Some(wire) => Some(self.firing(wire).await?),
+            None => None,
+        };
         // What nodes fire by themselves takes no place from what people ask for.
         let takes_a_place = firing.is_none();
         let step = Step::Running {
@@ -60,16 +63,84 @@ impl Execution {
     ///
     /// # Errors
     /// When it is none, or another one, or one of the future.
-    fn firing(&self, wire: String) -> Result<JobRow, Error> {
-        let (app, node) = (&self.link.app, &self.link.node);
-        let (job, _) = app.org(&self.live.key.org)?.with(|t| t.reported_job(&wire))?;
-        if job.fired().is_none() || JobId::from_digest(&job.digest()) != self.live.key.job_id {
+    async fn firing(&mut self, wire: String) -> Result<JobRow, Error> {
+        let ToldOf { digest, job, .. } = self.told_of(&wire).await?;
+        if job.fired().is_none() || JobId::from_digest(&digest) != self.live.key.job_id {
             return Err(Refusal::from(Code::WrongJob).into());
         }
-        if !job.nodes.contains(&node.node_id) {
+        if !job.nodes.contains(&self.link.node.node_id) {
             return Err(Refusal::from(Code::WrongNode).into());
         }
         check_time(&job)?;
-        Ok(self.row(job.digest(), job.doc(), wire))
+        Ok(self.row(digest, &job, wire))
     }
+
+    /// The job that a node tells of: proven anew; or, where its signer has left the roster since, as this hub took it while
+    /// that could be proven.
+    ///
+    /// # Errors
+    /// When it is none that somebody in the roster has signed, then or now.
+    pub(super) async fn told_of(&mut self, wire: &str) -> Result<ToldOf, Error> {
+        let org = self.link.app.org(&self.live.key.org)?;
+        let refusal = match org.with(|t| t.reported_job(wire)) {
+            Ok((job, judged)) => {
+                return Ok(ToldOf {
+                    digest: job.digest(),
+                    job: job.doc().clone(),
+                    judged,
+                });
+            }
+            Err(refusal) => refusal,
+        };
+        if refusal.code == Code::SignerUnknown
+            && let Some(stored) = self.as_stored(wire).await?
+        {
+            return Ok(stored);
+        }
+        Err(refusal.into())
+    }
+
+    /// The same of what this hub has stored: the job, or the schedule that fired it.
+    async fn as_stored(&mut self, wire: &str) -> Result<Option<ToldOf>, Error> {
+        let firing = FiredWire::read(wire);
+        let signed = firing.as_ref().map_or(wire, |f| f.schedule.as_str());
+        let Ok(envelope) = Envelope::parse(signed.as_bytes(), limits::JOB_ENVELOPE) else {
+            return Ok(None);
+        };
+        let digest = envelope.digest();
+        let key = ExecutionKey {
+            job_id: JobId::from_digest(&digest),
+            ..self.live.key.clone()
+        };
+        let stored = self.link.app.store.papers(&key).await?;
+        if stored.is_none_or(|s| s.job.digest != digest) {
+            return Ok(None);
+        }
+        let job = views::read_job(wire)?;
+        if firing.is_none() {
+            let judged = Judged::Yes;
+            return Ok(Some(ToldOf { digest, job, judged }));
+        }
+        let schedule: Schedule =
+            serde_json::from_slice(&envelope.payload).map_err(|e| Error::Internal(e.to_string()))?;
+        let (Ok(times), Some(fired)) = (schedule.timetable(), job.fired()) else {
+            return Ok(None);
+        };
+        let could_be = schedule.spans(fired.nominal) && times.could_have(fired.nominal);
+        Ok(could_be.then(|| ToldOf {
+            digest: fired.digest(),
+            judged: match times.has(fired.nominal) {
+                true => Judged::Yes,
+                false => Judged::No,
+            },
+            job,
+        }))
+    }
+}
+
+/// A job that a node tells of.
+pub(super) struct ToldOf {
+    pub(super) digest: Digest,
+    pub(super) job: Job,
+    pub(super) judged: Judged,
 }

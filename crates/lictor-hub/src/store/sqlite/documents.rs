@@ -1,5 +1,6 @@
 //! Signed documents about jobs: asks, approvals, releases, cancels, receipts.
 
+use lictor_proto::agent::Wire;
 use lictor_proto::{JobId, NodeId, OrgId};
 use sqlx::SqliteConnection;
 
@@ -51,19 +52,41 @@ pub(super) async fn documents(
     rows.into_iter()
         .map(|(kind, d, node, wire)| {
             Ok(DocumentRow {
-                kind: match kind.as_str() {
-                    "ask" => JobDocument::Ask,
-                    "approval" => JobDocument::Approval,
-                    "release" => JobDocument::Release,
-                    "remark" => JobDocument::Remark,
-                    "cancel" => JobDocument::Cancel,
-                    "receipt" => JobDocument::Receipt,
-                    other => return Err(StoreError::Corrupt(format!("document of kind {other:?}"))),
-                },
+                kind: read_kind(&kind)?,
                 digest: digest(&d)?,
                 node_id: node.as_deref().map(text).transpose()?,
                 wire,
             })
         })
         .collect()
+}
+
+pub(super) const SIGNED_FOR: &str = "SELECT kind, wire FROM documents WHERE org = ?1 AND job_id = ?2
+     AND kind IN ('approval', 'release', 'cancel') ORDER BY created_at, digest";
+
+/// What people have signed that goes to a job's nodes, oldest first: no asks and receipts, of which each node has some.
+pub(super) async fn signed(
+    conn: &mut SqliteConnection,
+    org: &OrgId,
+    job: &JobId,
+) -> Result<Vec<(JobDocument, Wire)>> {
+    let rows: Vec<(String, String)> = sqlx::query_as(SIGNED_FOR)
+        .bind(org.as_str())
+        .bind(job.as_str())
+        .fetch_all(conn)
+        .await?;
+    let read = |(kind, wire): (String, String)| Ok((read_kind(&kind)?, wire));
+    rows.into_iter().map(read).collect()
+}
+
+fn read_kind(kind: &str) -> Result<JobDocument> {
+    Ok(match kind {
+        "ask" => JobDocument::Ask,
+        "approval" => JobDocument::Approval,
+        "release" => JobDocument::Release,
+        "remark" => JobDocument::Remark,
+        "cancel" => JobDocument::Cancel,
+        "receipt" => JobDocument::Receipt,
+        other => return Err(StoreError::Corrupt(format!("document of kind {other:?}"))),
+    })
 }

@@ -8,10 +8,11 @@ use lictor_proto::agent::Wire;
 use lictor_proto::api::ExecutionState;
 use lictor_proto::doc::Origin;
 use lictor_proto::{JobId, NodeId, OrgId, Timestamp};
+use sqlx::SqlitePool;
 
 use super::SqliteStore;
 use super::advance::Advance;
-use super::documents::documents;
+use super::documents::{documents, signed};
 use super::followed::{self, ExecutionColumns, read_execution};
 use super::papers::PutPaper;
 use super::results::{Expire, Lapse, RecordResult};
@@ -19,8 +20,9 @@ use super::rows::{digest, ms, text, time, word};
 use super::writer::{Tx, Write};
 use crate::store::named::{approvals_for, is_canceled_on, releases_for};
 use crate::store::{
-    DocumentRow, Durability, ExecutionKey, ExecutionRow, Executions, Followed, Inserted, JobDocument,
-    JobFilter, JobRow, Jobs, Leases, Listed, Paper, Pending, Recorded, ResultRow, Step, StoreError, Stored,
+    DocumentRow, Durability, ExecutionKey, ExecutionRow, Executions, Followed, Inserted, JobCursor,
+    JobDocument, JobFilter, JobPage, JobPapers, JobRow, Jobs, Leases, Listed, PAGE_BYTES, Paper, Pending,
+    Recorded, ResultRow, Step, StoreError, Stored,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -141,8 +143,29 @@ impl Write for RenewAll {
 
 type JobColumns = (String, Vec<u8>, String, String, i64, i64, String, String);
 
-/// The same, and the state of one execution.
-type PendingColumns = (String, Vec<u8>, String, String, i64, i64, String, String, String);
+type PendingColumns = (String, Vec<u8>, i64, String, String, bool, bool);
+
+fn read_pending(row: PendingColumns) -> Result<Pending> {
+    let (job_id, d, expires, origin, state, has_cancels, is_signed) = row;
+    Ok(Pending {
+        job_id: text(&job_id)?,
+        digest: digest(&d)?,
+        expires_at: time(expires),
+        origin: match origin.as_str() {
+            "" => Some(Origin::Job),
+            SCHEDULE => Some(Origin::Schedule),
+            _ => None,
+        },
+        state: word(&state)?,
+        has_cancels,
+        is_signed,
+    })
+}
+
+/// So many jobs of a page are read at once.
+const AT_ONCE: u32 = 16;
+/// What an execution weighs on a page, roughly.
+const EXECUTION: usize = 256;
 
 fn read_job(row: JobColumns) -> Result<JobRow> {
     let (job_id, d, operator, profile, expires, created, envelope, origin) = row;
@@ -195,7 +218,9 @@ macro_rules! list_jobs {
             $jobs,
             " WHERE org = ?1 ",
             $of,
-            " AND (?2 IS NULL OR created_at < ?2 OR (created_at = ?2 AND job_id < ?3))
+            // The first of the two is what an index finds the place by.
+            " AND created_at <= COALESCE(?2, 9223372036854775807)
+               AND (?2 IS NULL OR created_at < ?2 OR (created_at = ?2 AND job_id < ?3))
                AND (?4 IS NULL OR operator = ?4)
                AND (?5 IS NULL OR EXISTS (SELECT 1 FROM executions e
                       WHERE e.org = j.org AND e.job_id = j.job_id AND e.node_id = ?5))
@@ -213,13 +238,43 @@ pub(super) const LIST_OF: &str = list_jobs!(
 );
 
 /// The executions first: else SQLite walks every job that the org ever had, to have them in order.
-pub(super) const PENDING: &str =
-    "SELECT j.job_id, j.digest, j.operator, j.profile, j.expires_at, j.created_at, j.envelope, j.origin,
-       e.state
+pub(super) const PENDING: &str = "SELECT j.job_id, j.digest, j.expires_at, j.origin, e.state,
+       EXISTS (SELECT 1 FROM documents d WHERE d.org = e.org AND d.job_id = e.job_id AND d.kind = 'cancel'),
+       EXISTS (SELECT 1 FROM documents d WHERE d.org = e.org AND d.job_id = e.job_id
+               AND d.kind IN ('approval', 'release'))
      FROM executions e CROSS JOIN jobs j ON j.org = e.org AND j.job_id = e.job_id
      WHERE e.org = ?1 AND e.node_id = ?2
        AND e.state IN ('queued', 'held', 'awaiting_approval', 'awaiting_release', 'leased', 'running', 'lost')
      ORDER BY j.created_at, j.job_id LIMIT 10000";
+
+const ONE: &str =
+    "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope, origin FROM jobs
+     WHERE org = ?1 AND job_id = ?2";
+
+async fn some_jobs(
+    reads: &SqlitePool,
+    org: &OrgId,
+    filter: &JobFilter,
+    after: Option<&JobCursor>,
+    limit: u32,
+) -> Result<Vec<JobColumns>> {
+    let (query, origin) = match &filter.listed {
+        None => (list_jobs!("jobs j", ""), None),
+        Some(Listed::Schedules) => (LIST_OF, Some(SCHEDULE)),
+        Some(Listed::FiringsOf(id)) => (LIST_OF, Some(id.as_str())),
+    };
+    let rows = sqlx::query_as(query)
+        .bind(org.as_str())
+        .bind(after.map(|c| ms(c.created_at)))
+        .bind(after.map(|c| c.job_id.as_str()))
+        .bind(filter.operator.as_ref().map(|o| o.as_str()))
+        .bind(filter.node.as_ref().map(NodeId::as_str))
+        .bind(filter.state.map(ExecutionState::as_str))
+        .bind(limit)
+        .bind(origin)
+        .fetch_all(reads);
+    Ok(rows.await?)
+}
 
 #[async_trait]
 impl Jobs for SqliteStore {
@@ -229,43 +284,42 @@ impl Jobs for SqliteStore {
     }
 
     async fn job(&self, org: &OrgId, job: &JobId) -> Result<Option<(JobRow, Vec<ExecutionRow>)>> {
-        let row: Option<JobColumns> = sqlx::query_as(
-            "SELECT job_id, digest, operator, profile, expires_at, created_at, envelope, origin FROM jobs
-             WHERE org = ?1 AND job_id = ?2",
-        )
-        .bind(org.as_str())
-        .bind(job.as_str())
-        .fetch_optional(self.settled().await?)
-        .await?;
+        let row: Option<JobColumns> = sqlx::query_as(ONE)
+            .bind(org.as_str())
+            .bind(job.as_str())
+            .fetch_optional(self.settled().await?)
+            .await?;
         match row {
             Some(row) => self.with_executions(org, row).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<Vec<(JobRow, Vec<ExecutionRow>)>> {
-        let after = filter.after.as_ref();
-        let (query, origin) = match &filter.listed {
-            None => (list_jobs!("jobs j", ""), None),
-            Some(Listed::Schedules) => (LIST_OF, Some(SCHEDULE)),
-            Some(Listed::FiringsOf(id)) => (LIST_OF, Some(id.as_str())),
-        };
-        let rows: Vec<JobColumns> = sqlx::query_as(query)
-            .bind(org.as_str())
-            .bind(after.map(|c| ms(c.created_at)))
-            .bind(after.map(|c| c.job_id.as_str()))
-            .bind(filter.operator.as_ref().map(|o| o.as_str()))
-            .bind(filter.node.as_ref().map(NodeId::as_str))
-            .bind(filter.state.map(ExecutionState::as_str))
-            .bind(filter.limit)
-            .bind(origin)
-            .fetch_all(self.settled().await?)
-            .await?;
-        let mut jobs = Vec::with_capacity(rows.len());
-        for row in rows {
-            jobs.push(self.with_executions(org, row).await?);
+    async fn jobs(&self, org: &OrgId, filter: JobFilter) -> Result<JobPage> {
+        let reads = self.settled().await?;
+        let (mut page, mut bytes) = (JobPage::default(), 0);
+        let (mut after, mut left) = (filter.after.clone(), filter.limit);
+        while left > 0 {
+            let at_once = left.min(AT_ONCE);
+            let rows = some_jobs(reads, org, &filter, after.as_ref(), at_once).await?;
+            let are_all = rows.len() < at_once as usize;
+            for row in rows {
+                let one = self.with_executions(org, row).await?;
+                bytes += one.0.envelope.len() + one.1.len() * EXECUTION;
+                after = Some(JobCursor::behind(&one.0));
+                page.jobs.push(one);
+                if bytes > PAGE_BYTES {
+                    page.next = after;
+                    return Ok(page);
+                }
+            }
+            if are_all {
+                return Ok(page);
+            }
+            left -= at_once;
         }
-        Ok(jobs)
+        page.next = after;
+        Ok(page)
     }
 
     async fn documents(&self, org: &OrgId, job: &JobId) -> Result<Vec<DocumentRow>> {
@@ -314,28 +368,32 @@ impl Executions for SqliteStore {
             .bind(node.as_str())
             .fetch_all(self.settled().await?)
             .await?;
+        rows.into_iter().map(read_pending).collect()
+    }
+
+    async fn papers(&self, key: &ExecutionKey) -> Result<Option<JobPapers>> {
         let mut conn = self.settled().await?.acquire().await?;
-        let mut pending = Vec::with_capacity(rows.len());
-        for (id, d, operator, profile, expires, created, envelope, origin, state) in rows {
-            let mut job = read_job((id, d, operator, profile, expires, created, envelope, origin))?;
-            job.nodes = vec![node.clone()];
-            let docs = documents(&mut conn, org, &job.job_id).await?;
-            let of = |kind| -> Vec<Wire> {
-                let matching = docs.iter().filter(move |d: &&DocumentRow| d.kind == kind);
-                matching.map(|d| d.wire.clone()).collect()
-            };
-            pending.push(Pending {
-                state: word(&state)?,
-                approvals: approvals_for(&of(JobDocument::Approval)),
-                releases: releases_for(&of(JobDocument::Release), node),
-                cancels: of(JobDocument::Cancel)
-                    .into_iter()
-                    .filter(|wire| is_canceled_on(wire, node))
-                    .collect(),
-                job,
-            });
-        }
-        Ok(pending)
+        let row: Option<JobColumns> = sqlx::query_as(ONE)
+            .bind(key.org.as_str())
+            .bind(key.job_id.as_str())
+            .fetch_optional(&mut *conn)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut job = read_job(row)?;
+        job.nodes = vec![key.node_id.clone()];
+        let signed = signed(&mut conn, &key.org, &key.job_id).await?;
+        let of = |kind| -> Vec<Wire> {
+            let matching = signed.iter().filter(move |(k, _)| *k == kind);
+            matching.map(|(_, wire)| wire.clone()).collect()
+        };
+        let mut cancels = of(JobDocument::Cancel);
+        cancels.retain(|wire| is_canceled_on(wire, &key.node_id));
+        Ok(Some(JobPapers {
+            approvals: approvals_for(&of(JobDocument::Approval)),
+            releases: releases_for(&of(JobDocument::Release), &key.node_id),
+            cancels,
+            job,
+        }))
     }
 }
 

@@ -68,6 +68,27 @@ pub(super) async fn insert_segment(
     })
 }
 
+struct BlobComing {
+    org: OrgId,
+    sha256: Digest,
+}
+
+impl Write for BlobComing {
+    type Out = ();
+    async fn apply(&self, tx: &mut Tx) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO blobs (org, sha256, size, created_at, keep_until) VALUES (?1, ?2, 0, ?3, 0)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(self.org.as_str())
+        .bind(self.sha256.0.as_slice())
+        .bind(ms(tx.now))
+        .execute(&mut tx.conn)
+        .await?;
+        Ok(())
+    }
+}
+
 struct PutBlob {
     org: OrgId,
     sha256: Digest,
@@ -78,14 +99,15 @@ struct PutBlob {
 impl Write for PutBlob {
     type Out = Inserted;
     async fn apply(&self, tx: &mut Tx) -> Result<Inserted> {
-        let there: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM blobs WHERE org = ?1 AND sha256 = ?2")
-            .bind(self.org.as_str())
-            .bind(self.sha256.0.as_slice())
-            .fetch_optional(&mut tx.conn)
-            .await?;
+        let there: Option<(i64,)> =
+            sqlx::query_as("SELECT 1 FROM blobs WHERE org = ?1 AND sha256 = ?2 AND keep_until > 0")
+                .bind(self.org.as_str())
+                .bind(self.sha256.0.as_slice())
+                .fetch_optional(&mut tx.conn)
+                .await?;
         sqlx::query(
             "INSERT INTO blobs (org, sha256, size, created_at, keep_until) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET keep_until = MAX(keep_until, excluded.keep_until)",
+             ON CONFLICT DO UPDATE SET size = excluded.size, keep_until = MAX(keep_until, excluded.keep_until)",
         )
         .bind(self.org.as_str())
         .bind(self.sha256.0.as_slice())
@@ -172,6 +194,11 @@ impl Logs for SqliteStore {
         .fetch_all(&self.reads)
         .await?;
         rows.into_iter().map(read).collect()
+    }
+
+    async fn blob_coming(&self, org: &OrgId, sha256: &Digest) -> Result<()> {
+        let (org, sha256) = (org.clone(), *sha256);
+        self.writer.run(BlobComing { org, sha256 }).await
     }
 
     async fn put_blob(

@@ -9,13 +9,14 @@ use tokio_util::task::TaskTracker;
 use super::{SqliteStore, documents, followed, jobs, nodes};
 
 /// What is asked for each job, each time that a node comes, and with each heartbeat.
-const ASKED: [(&str, &str); 8] = [
+const ASKED: [(&str, &str); 9] = [
     ("what waits for a node that has come", jobs::PENDING),
     ("how many wait before a job", followed::AHEAD),
     ("an execution", followed::EXECUTION),
     ("its newest ask, and its receipt", followed::NEWEST),
     ("whether it waits for its rollout", followed::IS_HELD),
     ("what is signed about a job", documents::OF_JOB),
+    ("what of it goes to its nodes", documents::SIGNED_FOR),
     ("what a schedule has fired", jobs::LIST_OF),
     ("the leases of a node", nodes::RENEW),
 ];

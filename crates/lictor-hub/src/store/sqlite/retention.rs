@@ -2,15 +2,17 @@
 //!
 //! # Invariants
 //! - Nothing open is touched: a job goes with its executions, and only when all of them have ended.
-//! - Rows go first, in one synced transaction with an audit record per org; files after. A crash between leaves a
+//! - Of a job, rows go first, in one synced transaction with an audit record per org; files after. A crash between leaves a
 //!   file that nothing names, never a row whose file is gone.
+//! - Of an input that no job needs any more, and that is given to nobody, the file goes first: a crash leaves its row, by which
+//!   it is found again.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use lictor_audit::{Event, EventType};
 use lictor_proto::api::ExecutionState;
-use lictor_proto::{NodeId, OrgId, Timestamp};
+use lictor_proto::{Digest, NodeId, OrgId, Timestamp};
 
 use super::SqliteStore;
 use super::notices;
@@ -32,17 +34,10 @@ impl Write for Forget {
 
     async fn apply(&self, tx: &mut Tx) -> Result<Forgotten> {
         let mut swept = Swept::default();
-        swept.blobs(tx, self.0.blobs_unused_since).await?;
         swept.logs(tx, self.0.logs_before).await?;
         swept.jobs(tx, self.0.jobs_before).await?;
         swept.rest(tx, &self.0).await?;
-        for (org, counts) in std::mem::take(&mut swept.counts) {
-            let mut event = Event::new(EventType::RetentionApplied);
-            for (what, n) in counts {
-                event = event.with(what, n);
-            }
-            tx.note(Some(&text(&org)?), event);
-        }
+        swept.tell(tx)?;
         Ok(swept.forgotten)
     }
 }
@@ -60,18 +55,14 @@ impl Swept {
         self.forgotten.rows += 1;
     }
 
-    async fn blobs(&mut self, tx: &mut Tx, before: Timestamp) -> Result<()> {
-        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
-            "DELETE FROM blobs WHERE (org, sha256) IN
-               (SELECT org, sha256 FROM blobs WHERE keep_until <= ?1 LIMIT ?2) RETURNING org, sha256",
-        )
-        .bind(ms(before))
-        .bind(BATCH)
-        .fetch_all(&mut tx.conn)
-        .await?;
-        for (org, sha256) in rows {
-            self.count(&org, "stdin");
-            self.forgotten.blobs.push((text(&org)?, digest(&sha256)?));
+    /// One audit record for each org.
+    fn tell(&mut self, tx: &mut Tx) -> Result<()> {
+        for (org, counts) in std::mem::take(&mut self.counts) {
+            let mut event = Event::new(EventType::RetentionApplied);
+            for (what, n) in counts {
+                event = event.with(what, n);
+            }
+            tx.note(Some(&text(&org)?), event);
         }
         Ok(())
     }
@@ -162,6 +153,29 @@ impl Swept {
     }
 }
 
+struct ForgetBlobs(Vec<(OrgId, Digest)>, Timestamp);
+
+impl Write for ForgetBlobs {
+    type Out = u64;
+
+    async fn apply(&self, tx: &mut Tx) -> Result<u64> {
+        let mut swept = Swept::default();
+        for (org, sha256) in &self.0 {
+            let done = sqlx::query("DELETE FROM blobs WHERE org = ?1 AND sha256 = ?2 AND keep_until <= ?3")
+                .bind(org.as_str())
+                .bind(sha256.0.as_slice())
+                .bind(ms(self.1))
+                .execute(&mut tx.conn)
+                .await?;
+            if done.rows_affected() == 1 {
+                swept.count(org.as_str(), "stdin");
+            }
+        }
+        swept.tell(tx)?;
+        Ok(swept.forgotten.rows)
+    }
+}
+
 struct Quarantine(Quarantined);
 
 impl Write for Quarantine {
@@ -237,6 +251,30 @@ impl Quarantine {
 impl Retained for SqliteStore {
     async fn forget(&self, keep: Keep) -> Result<Forgotten> {
         self.writer.run(Forget(keep)).await
+    }
+
+    async fn idle_blobs(
+        &self,
+        before: Timestamp,
+        after: Option<(OrgId, Digest)>,
+    ) -> Result<Vec<(OrgId, Digest)>> {
+        let after = after.as_ref();
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
+            "SELECT org, sha256 FROM blobs
+             WHERE keep_until <= ?1 AND (?2 IS NULL OR (org, sha256) > (?2, ?3)) ORDER BY org, sha256 LIMIT ?4",
+        )
+        .bind(ms(before))
+        .bind(after.map(|(org, _)| org.as_str()))
+        .bind(after.map(|(_, sha256)| sha256.0.to_vec()))
+        .bind(BATCH)
+        .fetch_all(self.settled().await?)
+        .await?;
+        let read = |(org, sha256): (String, Vec<u8>)| Ok((text(&org)?, digest(&sha256)?));
+        rows.into_iter().map(read).collect()
+    }
+
+    async fn forget_blobs(&self, gone: Vec<(OrgId, Digest)>, before: Timestamp) -> Result<u64> {
+        self.writer.run(ForgetBlobs(gone, before)).await
     }
 
     async fn quarantine(&self, result: Quarantined) -> Result<bool> {
