@@ -111,6 +111,8 @@ pub struct Sandbox {
     pub kept_most: Option<NonZeroU32>,
     /// GiB of all of them together; with more no new one is begun.
     pub kept_gib: Option<NonZeroU32>,
+    /// How many seconds one must have been seen to be over before it is removed; until then the clock may be put right.
+    pub kept_patience_s: Option<u32>,
 }
 
 /// How much is kept of the root filesystems that profiles name, and how they are fetched. What a job uses is never removed.
@@ -248,6 +250,7 @@ impl AgentConfig {
             bytes: self.rootfs.all_bytes(),
             unused: DAY * self.rootfs.unused_days.get(),
         };
+        let usual = lictor_warden::Config::new(&self.dir);
         lictor_warden::Config {
             rootfs,
             puller: self.puller.clone(),
@@ -258,7 +261,11 @@ impl AgentConfig {
             max_unacknowledged: limits.max_unacknowledged.get(),
             keep_results: DAY * limits.keep_results_days.get(),
             archive_bytes: u64::from(limits.archive_mib.get()) << 20,
-            ..lictor_warden::Config::new(&self.dir)
+            kept_patience: self
+                .sandbox
+                .kept_patience_s
+                .map_or(usual.kept_patience, |s| Duration::from_secs(s.into())),
+            ..usual
         }
     }
 

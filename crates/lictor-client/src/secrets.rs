@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use lictor_proto::api::SecretDocument;
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{SealedFor, Secret};
+use lictor_proto::doc::{Sealed, Secret};
 use lictor_proto::{Code, Digest, Name, Timestamp, limits};
 use lictor_trust::directory::Node;
 use lictor_trust::seal::{self, Bound};
@@ -22,6 +22,10 @@ use crate::lock::Lock;
 
 /// How many versions a hub may be ahead of this home without a document that shows it.
 const AHEAD: u64 = 1 << 20;
+/// Bytes of an envelope around the keys and the value of a secret, at most: names, times, a signature.
+const WORDS: usize = 4096;
+/// Bytes of an envelope that a key takes which is sealed to one node.
+const FOR_ONE: usize = 236;
 
 /// The newest versions that this home has seen.
 #[derive(Debug, Clone)]
@@ -165,18 +169,13 @@ pub fn next_version(
 ///
 /// # Errors
 /// [`Code::LimitExceeded`] for a value that is too short or too long, or for too many nodes at once.
-pub fn seal_for(value: &[u8], bound: Bound<'_>, nodes: &[Node]) -> Result<Vec<SealedFor>, Refusal> {
-    let mut sealed = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        sealed.push(seal::seal(value, bound, (node.id(), &node.keys.seal))?);
-    }
-    sealed.sort_by(|a, b| a.node_id.cmp(&b.node_id));
-    sealed.dedup_by(|a, b| a.node_id == b.node_id);
+pub fn seal_for(value: &[u8], bound: Bound<'_>, nodes: &[Node]) -> Result<Sealed, Refusal> {
+    let sealed = seal::seal(value, bound, nodes.iter().map(|n| (n.id(), &n.keys.seal)))?;
     // Base64 within base64, and the words around it.
-    let bytes: usize = sealed.iter().map(|s| s.ciphertext.len() * 16 / 9 + 260).sum();
-    if bytes > limits::ENVELOPE {
-        let most = limits::ENVELOPE * nodes.len() / bytes;
-        let text = format!("a value of this length fits for about {most} nodes at once; use several names");
+    let room = limits::ENVELOPE - WORDS - sealed.ciphertext.len() * 16 / 9;
+    let most = room / FOR_ONE;
+    if sealed.keys.len() > most {
+        let text = format!("a value of this length fits for {most} nodes at once; use several names");
         return Err(Refusal::new(Code::LimitExceeded, text));
     }
     Ok(sealed)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lictor_proto::code::{Code, Refusal};
 use lictor_proto::doc::{
     Approval, ApprovalFacts, Cancel, Document, Expect, Grant, Job, Missed, NodeKind, Overlap, Release,
-    Remark, Says, Schedule, SealedFor, Secret, SecretUse, Spec, Stdin,
+    Remark, Says, Schedule, Sealed, Secret, SecretUse, Spec, Stdin,
 };
 use lictor_proto::envelope::Envelope;
 use lictor_proto::ids::PublicKey;
@@ -299,7 +299,7 @@ impl<'a> Signer<'a> {
     ///
     /// # Errors
     /// The refusal of whichever rule it breaks.
-    pub fn secret(&self, name: &Name, version: u64, sealed: Vec<SealedFor>) -> Result<SignedDoc, Refusal> {
+    pub fn secret(&self, name: &Name, version: u64, sealed: Sealed) -> Result<SignedDoc, Refusal> {
         self.seal(&Secret {
             tag: Default::default(),
             org: self.org.clone(),

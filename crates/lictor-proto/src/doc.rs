@@ -36,7 +36,7 @@ pub use receipt::{
 pub use release::Release;
 pub use remark::{Remark, Says};
 pub use schedule::{Fired, FiredWire, Missed, Origin, Overlap, Schedule};
-pub use secret::{Delivery, PAD, SECRET_FILES, SECRET_VARIABLE, SealedFor, Secret, SecretUse};
+pub use secret::{Delivery, PAD, SECRET_FILES, SECRET_VARIABLE, Sealed, SealedKey, Secret, SecretUse};
 pub use terms::{LimitName, Terms};
 pub use transfer::{Collect, Fetch};
 pub use url::{FileUrl, NoFileUrl, Scheme};

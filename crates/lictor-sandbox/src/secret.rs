@@ -17,6 +17,9 @@ use crate::program::{ExecBy, FileIdentity, ProgramFile};
 
 /// The first descriptor of secrets. Those below are of what interpreters read.
 const FIRST: u32 = 8;
+/// Where they are in a root filesystem, which has no place for them, and where the profile shows something of `/run`: in the
+/// devices' file system, which is each sandbox's own memory.
+const BESIDE_DEVICES: &str = "/dev/secrets";
 /// Where the files of secrets are in the directory of a job that sees the host's own tree: in its own mounts, and an empty
 /// directory in everybody else's.
 const OWN_FILES: &str = ".lictor-secrets";
@@ -47,12 +50,7 @@ impl LaunchSpec {
     /// Whether the job has mounts that a file can be put into for it alone, before anything of it runs.
     fn check_secret_files(&self) -> Result<(), Refusal> {
         let backend = self.backend;
-        let mut shown = self.read_only.iter().chain(&self.read_write);
-        let is_in_the_way = |path: &String| {
-            let path = Path::new(path);
-            path.starts_with("/run") || Path::new("/run").starts_with(path)
-        };
-        let has_place = !backend.is_namespaced() || (self.rootfs.is_none() && !shown.any(is_in_the_way));
+        let has_place = !backend.is_namespaced() || !self.shows_any_of(&self.secret_dir());
         // bwrap makes the mount itself, with the rights that it has in its own namespaces.
         let may_mount = backend == Backend::Bubblewrap || imp::may_mount();
         match has_place && may_mount {
@@ -63,10 +61,17 @@ impl LaunchSpec {
 
     /// Where the files of its secrets are, as the job sees it.
     pub(crate) fn secret_dir(&self) -> PathBuf {
-        match self.backend.is_namespaced() {
-            true => PathBuf::from(SECRET_FILES),
-            false => self.dir.join(OWN_FILES),
+        if !self.backend.is_namespaced() {
+            return self.dir.join(OWN_FILES);
         }
+        let has_runs = self.rootfs.is_none() && !self.shows_any_of(Path::new("/run"));
+        PathBuf::from(if has_runs { SECRET_FILES } else { BESIDE_DEVICES })
+    }
+
+    /// Whether the profile shows something of the host's at a path, in it, or above it.
+    fn shows_any_of(&self, at: &Path) -> bool {
+        let mut shown = self.read_only.iter().chain(&self.read_write).chain(&self.devices);
+        shown.any(|path| Path::new(path).starts_with(at) || at.starts_with(path))
     }
 }
 

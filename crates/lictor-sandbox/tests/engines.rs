@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt as _;
 use common::Bench;
 use common::OnThisMachine as _;
 use common::docker::Docker;
+use common::secrets;
 use common::somebody::{as_somebody, own_place};
 use lictor_sandbox::conformance::{Rule, Site, attempts, judge, pass_all};
 use lictor_sandbox::{Config, ContainerEngine, StdinSource};
@@ -33,6 +34,10 @@ async fn runs_jobs_exactly(config: Config) {
     pass_all(&bench, |case| println!("{case}")).await;
     leaves_nobody_beside_the_first_process(&bench).await;
     names_who_made_it(&bench);
+    match rustix::process::geteuid().is_root() {
+        true => secrets::is_a_file_of_its_users_alone(&bench, "/run/secrets").await,
+        false => secrets::is_refused_as_a_file(&bench).await,
+    }
     // crun, started by podman, gives its standard input to the container's root.
     let null = std::fs::metadata("/dev/null").expect("a device");
     assert_eq!((null.uid(), null.gid(), null.mode() & 0o7777), (0, 0, 0o666));

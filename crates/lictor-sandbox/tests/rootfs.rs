@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::OnThisMachine as _;
+use common::docker::Docker;
 use common::somebody::{as_somebody, own_place};
-use common::{Bench, command, for_every_sandbox};
+use common::{Bench, command, for_every_sandbox, secrets};
 use lictor_proto::{Code, Digest};
 use lictor_rootfs::{Import, Limits, RootfsError, Store};
 use lictor_sandbox::{Config, ContainerEngine, Plan, StdinSource, sync_file_system};
@@ -20,7 +21,38 @@ for_every_sandbox![
     a_root_that_a_job_uses_stays_until_the_job_is_gone,
     what_the_profile_names_besides_is_the_hosts,
     a_link_in_the_place_of_what_is_shown_is_a_refusal,
+    a_secret_is_a_file_beside_the_devices,
 ];
+
+/// A root of the store has no place for it, and nothing is made there; each engine has another way of showing it.
+async fn a_secret_is_a_file_beside_the_devices(on: impl Into<On>) {
+    let Rooted {
+        bench, node: _node, ..
+    } = rooted(on).await;
+    secrets::is_a_file_of_its_users_alone(&bench, "/dev/secrets").await;
+}
+
+#[tokio::test]
+async fn crun_shows_a_secret_beside_the_devices_of_a_root_of_the_store() {
+    let config = Config {
+        container_engine: ContainerEngine::Crun,
+        ..Config::default()
+    };
+    if Bench::on_with(Backend::Container, config.clone()).await.is_some() {
+        a_secret_is_a_file_beside_the_devices(On(Backend::Container, config)).await;
+    }
+}
+
+#[tokio::test]
+async fn docker_shows_a_secret_beside_the_devices_of_a_root_of_the_store() {
+    let Some(docker) = Docker::start() else { return };
+    if Bench::on_with(Backend::Container, docker.config())
+        .await
+        .is_some()
+    {
+        a_secret_is_a_file_beside_the_devices(On(Backend::Container, docker.config())).await;
+    }
+}
 
 /// It mounts files of its own into every root, for which the tree has no places.
 #[tokio::test]
@@ -45,6 +77,7 @@ async fn podman_shows_a_root_of_the_store_and_leaves_that_as_it_is() {
     a_job_sees_its_own_root_and_nothing_of_the_hosts(on()).await;
     programs_are_looked_up_and_judged_in_that_root(on()).await;
     what_the_profile_names_besides_is_the_hosts(on()).await;
+    a_secret_is_a_file_beside_the_devices(on()).await;
     leaves_the_store_as_it_is(on()).await;
 }
 

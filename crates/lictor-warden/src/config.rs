@@ -36,6 +36,9 @@ pub struct Config {
     pub puller: Option<Puller>,
     /// What downloads files that jobs put here from URLs; without it nothing does.
     pub downloader: Option<Downloader>,
+    /// How long a kept sandbox must have been seen to be over before it goes: time enough for a clock to be put right after
+    /// the machine's start.
+    pub kept_patience: Duration,
     /// How often the feed says what the node is.
     pub heartbeat: Duration,
     /// The journal is rotated when it has grown by this many bytes beyond twice its live content.
@@ -64,6 +67,7 @@ impl Config {
             },
             puller: None,
             downloader: None,
+            kept_patience: Duration::from_secs(600),
             heartbeat: Duration::from_secs(30),
             rotate_after: 4 * 1024 * 1024,
             clock: Clock::default(),

@@ -78,10 +78,6 @@ pub enum StartError {
     Io(#[from] std::io::Error),
 }
 
-/// How long a kept sandbox must have been seen to be over before it goes: time enough for a clock to be put right after the
-/// machine's start.
-const KEPT_PATIENCE: Duration = Duration::from_secs(600);
-
 /// `machine.json`: which machine the identity belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -129,6 +125,7 @@ impl Warden {
             downloads: Downloads::new(downloaded, config.downloader.as_ref()),
             places: Arc::new(Semaphore::new(config.max_jobs)),
             queue: Arc::new(Semaphore::new(config.max_queued)),
+            sweep: Mutex::new(KeptSweep::new(config.kept_patience)),
             config,
             work_place,
             record,
@@ -149,7 +146,6 @@ impl Warden {
             closing: CancellationToken::new(),
             behind: Default::default(),
             schedules: Arc::default(),
-            sweep: Mutex::new(KeptSweep::new(KEPT_PATIENCE)),
             suppress: Mutex::new(Suppress::default()),
         });
         say_started(&core, torn, cloned).await;

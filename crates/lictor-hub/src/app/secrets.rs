@@ -26,7 +26,7 @@ impl App {
             version: secret.version,
             digest: secret.digest(),
             operator: secret.operator.clone(),
-            nodes: u32::try_from(secret.sealed.len()).unwrap_or(u32::MAX),
+            nodes: u32::try_from(secret.sealed.keys.len()).unwrap_or(u32::MAX),
             issued_at: secret.issued_at,
             wire,
         };

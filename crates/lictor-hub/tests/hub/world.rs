@@ -12,7 +12,7 @@ use lictor_proto::agent::LawDocs;
 use lictor_proto::doc::{
     Approval, ApprovalFacts, Bundle, Cancel, Delivery, Document, Empty, Exec, Grant, Job, JobKind,
     MinVersions, Missed, NodeKind, Overlap, Release, Remark, Revocation, RevocationKind, Role, Root,
-    RootRoles, Says, Schedule, SealedFor, Secret, SecretUse, Spec, Stdin,
+    RootRoles, Says, Schedule, Sealed, SealedKey, Secret, SecretUse, Spec, Stdin,
 };
 use lictor_proto::{Digest, Name, NodeId, OrgId, Timestamp};
 use lictor_trust::keys::PublicLine;
@@ -391,10 +391,14 @@ impl Org {
 
     /// A version of a secret; what is sealed in it is nobody's to open here.
     pub fn a_secret(&self, node: &NodeId, called: &str, version: u64) -> String {
-        let sealed = SealedFor {
+        let key = SealedKey {
             node_id: node.clone(),
             enc: [1; 32],
+            key: vec![0; 48],
+        };
+        let sealed = Sealed {
             ciphertext: vec![0; 80],
+            keys: vec![key],
         };
         let secret = Secret {
             tag: Default::default(),
@@ -402,7 +406,7 @@ impl Org {
             operator: name("alice"),
             name: name(called),
             version,
-            sealed: vec![sealed],
+            sealed,
             issued_at: Timestamp::now(),
         };
         wire(&secret, &[&self.alice])

@@ -11,6 +11,8 @@ tag!(SecretTag, "secret");
 
 /// What a sealed value is longer than the longest value by, at most: its length, padding, and the cipher's tag.
 const OVERHEAD: usize = 4 + PAD + 16;
+/// Bytes of a sealed key: its own, and the cipher's tag.
+const KEY: usize = 32 + 16;
 /// Values are padded to a multiple of this, so that their exact length is nobody's to see.
 pub const PAD: usize = 64;
 
@@ -29,25 +31,36 @@ pub struct Secret {
     pub name: Name,
     /// Grows with each value; never used twice for a name.
     pub version: u64,
-    /// The value for each node, sorted by node.
-    pub sealed: Vec<SealedFor>,
+    /// Its value, for the nodes that may open it.
+    pub sealed: Sealed,
     /// When it was set.
     pub issued_at: Timestamp,
 }
 
-/// A value sealed to one node's `seal_key`: HPKE (RFC 9180), base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256,
-/// ChaCha20-Poly1305. docs/protocol.md says what `info` binds.
+/// A value encrypted once, by a key of its own that is sealed to each node; docs/protocol.md says what each part binds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SealedFor {
+pub struct Sealed {
+    /// By ChaCha20-Poly1305 (RFC 8439): the value with its length before it, padded; behind it the tag of 16 bytes.
+    #[serde(with = "crate::json::base64_bytes")]
+    pub ciphertext: Vec<u8>,
+    /// The key of that for each node, sorted by node.
+    pub keys: Vec<SealedKey>,
+}
+
+/// A key sealed to one node's `seal_key`: HPKE (RFC 9180), base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256,
+/// ChaCha20-Poly1305.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedKey {
     /// The node.
     pub node_id: NodeId,
     /// The encapsulated key, 32 bytes.
     #[serde(with = "crate::json::base64_32")]
     pub enc: [u8; 32],
-    /// The value with its length before it, padded, encrypted, with the tag of 16 bytes behind it.
+    /// What encrypts the value: 32 bytes, encrypted, with the tag of 16 bytes behind them.
     #[serde(with = "crate::json::base64_bytes")]
-    pub ciphertext: Vec<u8>,
+    pub key: Vec<u8>,
 }
 
 impl Document for Secret {
@@ -61,18 +74,21 @@ impl Document for Secret {
         ensure(self.version >= 1 && self.version <= limits::MAX_INTEGER, || {
             Invalid::field("version", "from 1 on")
         })?;
-        ensure(!self.sealed.is_empty(), || {
-            Invalid::field("sealed", "for at least one node")
+        let Sealed { ciphertext, keys } = &self.sealed;
+        ensure(!keys.is_empty(), || {
+            Invalid::field("sealed.keys", "for at least one node")
         })?;
-        ensure(self.sealed.len() <= limits::NODES, || {
-            Invalid::limit("sealed", "at most 10000 nodes")
+        ensure(keys.len() <= limits::NODES, || {
+            Invalid::limit("sealed.keys", "at most 10000 nodes")
         })?;
-        ensure(self.sealed.is_sorted_by(|a, b| a.node_id < b.node_id), || {
-            Invalid::field("sealed", "sorted by node, distinct")
+        ensure(keys.is_sorted_by(|a, b| a.node_id < b.node_id), || {
+            Invalid::field("sealed.keys", "sorted by node, distinct")
         })?;
-        let fits = |s: &SealedFor| s.ciphertext.len() <= limits::SECRET + OVERHEAD;
-        ensure(self.sealed.iter().all(fits), || {
-            Invalid::limit("sealed", "a value is at most 16 KiB")
+        ensure(keys.iter().all(|k| k.key.len() == KEY), || {
+            Invalid::field("sealed.keys", "a sealed key has 48 bytes")
+        })?;
+        ensure(ciphertext.len() <= limits::SECRET + OVERHEAD, || {
+            Invalid::limit("sealed.ciphertext", "a value is at most 16 KiB")
         })
     }
 }
@@ -80,9 +96,10 @@ impl Document for Secret {
 impl Secret {
     /// What is sealed to a node.
     #[must_use]
-    pub fn sealed_for(&self, node: &NodeId) -> Option<&SealedFor> {
-        let at = self.sealed.binary_search_by(|s| s.node_id.cmp(node)).ok()?;
-        self.sealed.get(at)
+    pub fn sealed_for(&self, node: &NodeId) -> Option<&SealedKey> {
+        let keys = &self.sealed.keys;
+        let at = keys.binary_search_by(|s| s.node_id.cmp(node)).ok()?;
+        keys.get(at)
     }
 }
 

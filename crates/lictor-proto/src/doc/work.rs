@@ -11,7 +11,7 @@ use super::terms::Terms;
 use super::transfer::{Collect, Fetch};
 use super::workspace::{GitCommit, Workspace};
 use super::{Invalid, ensure};
-use crate::ids::{Digest, Name};
+use crate::ids::{Digest, JobId, Name};
 use crate::{json, limits};
 
 /// The kinds of job. A node refuses the others by name.
@@ -144,6 +144,11 @@ impl Spec {
                 Invalid::field("spec.git", why)
             })?;
         }
+        let is_a_jobs = |name: &Name| name.as_str().parse::<JobId>().is_ok();
+        ensure(!self.process().sandbox.is_some_and(is_a_jobs), || {
+            let why = "has the form of a job's id, and so the directory of one job is called";
+            Invalid::field("spec.sandbox", why)
+        })?;
         match self {
             Self::Exec(exec) => exec.validate(),
             Self::Script(script) => script.validate(),

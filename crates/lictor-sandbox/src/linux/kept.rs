@@ -89,7 +89,10 @@ impl Claim {
             let known = About::read(&kept.dir).map_err(failed("read about the kept sandbox"))?;
             let is_new = known.is_none();
             let about = match known.map(|about| about.not_ahead_of(now)) {
-                Some(about) if about.which == kept.which && !about.goes() && !about.is_over(now) => {
+                // What goes with one job begins empty, whoever was there before and whatever they called it.
+                Some(about)
+                    if about.which == kept.which && !about.goes() && !kept.goes && !about.is_over(now) =>
+                {
                     if kept.purpose != Purpose::Reduce {
                         enough_room(&about, &kept.room)?;
                     }
@@ -284,4 +287,54 @@ fn shut(workspace: &Path) -> io::Result<()> {
         Mode::RWXU,
         AtFlags::empty(),
     )?)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use lictor_proto::{Digest, JobId};
+    use lictor_trust::profiles::Persist;
+
+    use super::*;
+    use crate::linux::{resolve, users};
+
+    const HOST: &str = r#"{"backend":"host","network":"host"}"#;
+
+    #[test]
+    fn what_goes_with_one_job_begins_empty_whoever_has_called_theirs_so() {
+        let work = tempfile::tempdir().expect("a directory");
+        let id = JobId::from_digest(&Digest::of(b"a job"));
+        let dir = work.path().join(id.as_str());
+        let profile = serde_json::from_str(HOST).expect("a profile");
+        let backend = lictor_trust::profiles::Backend::Host;
+        let own = users::current();
+        let spec = resolve::place_of((&profile, backend), &dir, &own).expect("a place");
+        let which = Which {
+            name: id.as_str().parse().expect("a name"),
+            profile: "p".parse().expect("a name"),
+            backend,
+            uid: own.uid,
+        };
+        let long = std::time::Duration::from_secs(3600);
+        let persist = Persist {
+            idle: long,
+            age: long,
+            most: None,
+            bytes: None,
+        };
+        let somebodys = Kept::new(which.clone(), &persist, &dir);
+        let claim = Claim::take(&somebodys, &spec, Timestamp::now()).expect("taken");
+        fs::write(somebodys.workspace().join("theirs"), "x").expect("written");
+        claim.let_go();
+        // Who named it finds it again.
+        let again = Claim::take(&somebodys, &spec, Timestamp::now()).expect("taken");
+        assert!(!again.was_empty());
+        again.let_go();
+        let jobs = Kept::for_one_job(which, None, &dir).expect("a job's");
+        assert_eq!(jobs.dir, somebodys.dir);
+        let claim = Claim::take(&jobs, &spec, Timestamp::now()).expect("taken");
+        assert!(claim.was_empty() && claim.is_new);
+        claim.let_go();
+        assert!(!jobs.dir.exists());
+    }
 }

@@ -12,6 +12,7 @@
 
 pub mod docker;
 pub mod machine;
+pub mod secrets;
 pub mod somebody;
 
 use lictor_sandbox::conformance::Case;

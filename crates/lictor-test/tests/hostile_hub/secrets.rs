@@ -53,6 +53,11 @@ fn operator_wraps_the_sealed_value_of_another() {
 }
 
 #[test]
+fn hub_puts_another_value_beside_a_sealed_key() {
+    holds("hub_puts_another_value_beside_a_sealed_key");
+}
+
+#[test]
 fn hub_gives_one_node_the_sealed_value_of_another() {
     holds("hub_gives_one_node_the_sealed_value_of_another");
 }

@@ -14,13 +14,13 @@ use crate::steps::{appears, audits_hold, gone, id_of, mark, reach, sh};
 const SOON: Duration = Duration::from_secs(60);
 
 /// A node's chores, done a week later by a process that can be killed.
-struct Later {
+pub(crate) struct Later {
     child: Child,
     log: PathBuf,
 }
 
 impl Later {
-    fn start(split: &Split) -> Result<Self> {
+    pub(crate) fn start(split: &Split) -> Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_week-later"));
         command.arg(dir(split));
         Self::by(split, command)
@@ -63,7 +63,7 @@ impl Later {
     }
 
     /// Ends in order.
-    fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         drop(self.child.stdin.take());
         let status = self.child.wait()?;
         ensure!(status.success(), "{status}\n{}", self.says()?);

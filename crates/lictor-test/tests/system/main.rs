@@ -17,6 +17,7 @@
 //! | `secret_ways` | how secrets reach jobs in each backend, by polling, after approvals, as files |
 //! | `secrets` | how they reach a job, and that no output and no disk has them |
 //! | `schedules` | added, fired, shown, removed; without a hub; killed |
+//! | `schedules_missed` | nodes that were away for a week; scripts and nodes that law and facts name |
 //! | `schedules_more` | their secrets, firings that run, scripts, several nodes, changed keys |
 //! | `workspaces` | what jobs leave for the next, seen and changed from afar |
 //! | `clones` | commits of repositories in workspaces, and what jobs make of them |
@@ -93,6 +94,7 @@ mod rootfs;
 mod roots;
 mod sandbox;
 mod schedules;
+mod schedules_missed;
 mod schedules_more;
 mod scripts;
 mod secret_ways;

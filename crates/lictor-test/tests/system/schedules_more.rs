@@ -15,7 +15,7 @@ use crate::steps::{SOON, audits_hold, gone, id_of, mark, reach, receipt};
 const VALUE: &str = "gr8-Secr3t/of+the~lab%and ?more";
 
 /// Signs a schedule that fires every two seconds.
-fn add(cli: &Cli, options: &[&str], what: &[&str]) -> Result<String> {
+pub(crate) fn add(cli: &Cli, options: &[&str], what: &[&str]) -> Result<String> {
     let mut words = vec!["schedule", "add", "--profile", "host", "--cron", "*/2 * * * * *"];
     words.extend(["--until", "1h"]);
     words.extend(options);
@@ -39,7 +39,7 @@ fn ended_as(cli: &Cli, id: &str, outcome: &str) -> Result<Vec<Value>> {
 }
 
 /// Waits until so many have ended like this.
-fn ends(cli: &Cli, id: &str, outcome: &str, at_least: usize) -> Result<Vec<Value>> {
+pub(crate) fn ends(cli: &Cli, id: &str, outcome: &str, at_least: usize) -> Result<Vec<Value>> {
     poll(&format!("{at_least} firings to be {outcome}"), SOON, || {
         ended_as(cli, id, outcome)
             .ok()

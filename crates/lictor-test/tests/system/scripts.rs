@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Done, Lab, Missing, skip};
+use lictor_test::{Cli, Done, Lab, Missing, skip, wait_until};
 
 use crate::law::{asks_again, change_law, second_operator, starter};
-use crate::steps::{SOON, ended, gone, id_of, mark, reach};
+use crate::secret_ways::that_run;
+use crate::steps::{SOON, add_profile, ended, gone, id_of, mark, reach};
 
 fn file(lab: &Lab, name: &str, text: &str) -> Result<String> {
     let path = lab.home().join(name);
@@ -227,18 +228,87 @@ fn approvers_see_the_whole_script_and_nothing_hidden_in_it() -> Result<()> {
     Ok(())
 }
 
-/// Files below a directory that contain these bytes.
-fn holding(dir: &Path, words: &str) -> Vec<PathBuf> {
+/// Where anything of a job could lie, besides the lab's own home.
+const PLACES: [&str; 4] = ["/run/lictor", "/dev/shm", "/tmp", "/var/tmp"];
+/// No script of these tests is larger.
+const SMALL: u64 = 64 << 10;
+
+/// Small files below a directory that contain these bytes, so many directories deep.
+fn holding(dir: &Path, words: &str, deep: u32) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() && !path.is_symlink() {
-            found.extend(holding(&path, words));
-        } else if fs::read(&path).is_ok_and(|b| b.windows(words.len()).any(|w| w == words.as_bytes())) {
+        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else {
+            continue;
+        };
+        let is_small = || entry.metadata().is_ok_and(|m| m.len() <= SMALL);
+        if kind.is_dir() && deep > 0 {
+            found.extend(holding(&path, words, deep - 1));
+        } else if kind.is_file()
+            && is_small()
+            && fs::read(&path).is_ok_and(|b| b.windows(words.len()).any(|w| w == words.as_bytes()))
+        {
             found.push(path);
         }
     }
     found
+}
+
+/// The same everywhere, but for the file that the operator has.
+fn left(lab: &Lab, words: &str, own: &Path) -> Vec<PathBuf> {
+    let elsewhere = PLACES
+        .iter()
+        .flat_map(|place| holding(Path::new(place), words, 5));
+    let all = holding(lab.home(), words, 32).into_iter().chain(elsewhere);
+    all.filter(|path| path != own).collect()
+}
+
+/// In gVisor, to which no descriptor is handed on, the script is a file for as long as it runs.
+#[test]
+fn nothing_of_a_script_is_left_in_gvisor_however_it_ends() -> Result<()> {
+    let mut lab = Lab::start()?;
+    let cli = lab.cli().clone();
+    add_profile(&cli, "\n[profiles.gvisor]\nbackend = \"gvisor\"\n")?;
+    that_run(&cli, &["gvisor"])?;
+    let mark = mark();
+    let words = format!("only-in-the-script-{mark}");
+    let outside = tempfile::tempdir()?;
+    let path = outside.path().join("script");
+    let text = "case $1 in good) exit 0;; bad) exit 3;; esac\necho up\nexec sleep 600\n";
+    fs::write(&path, format!("#!/bin/sh\n# {words}\n{text}"))?;
+    let script = path.to_str().context("path")?.to_owned();
+    let options = ["--detach", "--profile", "gvisor", "--script", &script];
+    let begin = |cli: &Cli, how: &str| id_of(&run(cli, &options, &[how])?.result()?);
+    let nothing = |lab: &Lab, when: &str| {
+        wait_until(&format!("nothing of the script {when}"), SOON, || {
+            left(lab, &words, &path).is_empty()
+        })
+        .with_context(|| format!("{:?}", left(lab, &words, &path)))
+    };
+    for (how, outcome) in [("good", "succeeded"), ("bad", "failed")] {
+        ensure!(ended(&cli, &begin(&cli, how)?)? == outcome, "{how}");
+        nothing(&lab, how)?;
+    }
+    let canceled = begin(&cli, "long")?;
+    let prints = |cli: &Cli, id: &str| {
+        wait_until("what it prints", SOON, || {
+            cli.ok(&["logs", id]).is_ok_and(|said| said == "up\n")
+        })
+    };
+    prints(&cli, &canceled)?;
+    // It is found where it is.
+    ensure!(
+        !left(&lab, &words, &path).is_empty(),
+        "while it runs it is somewhere"
+    );
+    cli.ok(&["cancel", &canceled])?;
+    ensure!(ended(&cli, &canceled)? == "canceled");
+    nothing(&lab, "after a cancel")?;
+    let killed = begin(&cli, "long")?;
+    prints(&cli, &killed)?;
+    lab.kill()?;
+    lab.start_again()?;
+    ensure!(ended(lab.cli(), &killed)? == "interrupted");
+    nothing(&lab, "after a kill")
 }
 
 #[test]
@@ -246,12 +316,12 @@ fn nothing_of_a_script_is_left_when_everything_is_killed() -> Result<()> {
     let mut lab = Lab::start()?;
     let mark = mark();
     let outside = tempfile::tempdir()?;
-    let script = outside.path().join("script");
+    let own = outside.path().join("script");
     fs::write(
-        &script,
+        &own,
         format!("#!/bin/sh\n# only-in-the-script-{mark}\nsleep {mark}\n"),
     )?;
-    let script = script.to_str().context("path")?.to_owned();
+    let script = own.to_str().context("path")?.to_owned();
     let mut ids = Vec::new();
     for profile in ["host", "sandbox"] {
         let done = run(
@@ -270,7 +340,7 @@ fn nothing_of_a_script_is_left_when_everything_is_killed() -> Result<()> {
         ensure!(ended(lab.cli(), id)? == "interrupted");
     }
     gone(&format!("sleep {mark}"))?;
-    let left = holding(lab.home(), &format!("only-in-the-script-{mark}"));
+    let left = left(&lab, &format!("only-in-the-script-{mark}"), &own);
     ensure!(left.is_empty(), "{left:?}");
     Ok(())
 }

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_test::{Cli, Done, Lab, Missing, poll, skip};
+use lictor_proto::Timestamp;
+use lictor_test::{Cli, Done, Lab, Missing, Split, SplitOptions, poll, skip, wait_until};
 use serde_json::{Value, json};
 
 use crate::git_host::{fails, listed, succeeds, work, workspace};
@@ -285,5 +287,71 @@ fn a_workspace_that_is_held_by_a_job_of_a_killed_agent_is_free_again() -> Result
     assert_eq!(done.text(), "one\n", "{}", done.stderr);
     let free = listed(&cli, "keeps", &["show", "local", "shop"])?;
     assert_eq!(free[0]["held_by"], Value::Null, "{free:?}");
+    Ok(())
+}
+
+#[test]
+fn a_workspace_that_has_been_idle_for_its_time_is_removed_by_the_agent_and_no_other_is() -> Result<()> {
+    // At the first look, in place of ten minutes after it: here the clock is right.
+    let mut split = Split::start_with(SplitOptions {
+        agent_settings: "[sandbox]\nkept_patience_s = 0\n".to_owned(),
+        ..SplitOptions::default()
+    })?;
+    let cli = split.cli().clone();
+    let profile = |name: &str, persist: &str| {
+        format!("\n[profiles.{name}]\nbackend = \"bubblewrap\"\npersist = {{ {persist} }}\n")
+    };
+    add_profile(
+        &cli,
+        &(profile("short", "idle = \"1s\"")
+            + &profile("young", "idle = \"1s\", age = \"1s\"")
+            + &profile("long", "")),
+    )?;
+    let kept = split.home().join("agent/work/.kept");
+    for (name, script) in [
+        ("short", "echo one > a"),
+        ("young", "echo one > a"),
+        ("long", "echo one > a"),
+    ] {
+        succeeds(&work(&cli, (name, "shop"), script)?)?;
+    }
+    let count = || fs::read_dir(&kept).map_or(0, Iterator::count);
+    let until = Timestamp::now().plus(Duration::from_secs(1));
+    wait_until("their time to be over", SOON, || Timestamp::now() > until)?;
+    split.agent()?.kill()?;
+    split.spawn_agent()?;
+    // Nobody asks for them, and they go.
+    wait_until("two to be gone", SOON, || count() == 1)?;
+    for name in ["short", "young"] {
+        ensure!(listed(&cli, name, &["ls", "local"])?.is_empty(), "{name}");
+        fails(
+            &workspace(&cli, name, &["show", "local", "shop"])?,
+            "sandbox_unknown",
+        )?;
+    }
+    assert_eq!(work(&cli, ("long", "shop"), "cat a")?.text(), "one\n");
+    Ok(())
+}
+
+#[test]
+fn a_workspace_is_not_called_like_a_job_whose_own_directory_is_called_so() -> Result<()> {
+    let lab = Lab::start()?;
+    let cli = lab.cli();
+    add_profile(
+        cli,
+        "\n[profiles.keeps]\nbackend = \"bubblewrap\"\npersist = {}\n",
+    )?;
+    succeeds(&work(cli, ("keeps", "j_shop"), "true")?)?;
+    let id = id_of(&detached(cli, &["--profile", "host", "local", "--", "true"])?.result()?)?;
+    for refused in [
+        work(cli, ("keeps", &id), "true")?,
+        workspace(cli, "keeps", &["rm", "local", &id])?,
+    ] {
+        let said = refused.text() + &refused.stderr;
+        ensure!(
+            refused.code()? == 125 && said.contains("document_invalid") && said.contains("spec.sandbox"),
+            "{said}"
+        );
+    }
     Ok(())
 }

@@ -101,15 +101,15 @@ impl Profile {
             network: _, // network
             egress,
             fetch_from,
-            rootfs: _,          // reads, needs, never on
+            rootfs: _,          // of_files, needs, never on
             image: _,           // needs
             pull: _,            // needs
-            rootfs_writable: _, // writes
-            read_only,
-            read_write,
-            deny,
-            protect: _, // protected
-            devices,
+            rootfs_writable: _, // of_files
+            read_only: _,       // of_files
+            read_write: _,      // of_files
+            deny: _,            // of_files
+            protect: _,         // of_files
+            devices: _,         // of_files
             seccomp,
             persist,
             warm,
@@ -122,29 +122,12 @@ impl Profile {
             topic("never on", self.never_words()),
             topic("runs as", vec![self.runs_as(run_as)]),
             topic("may run as", super::terms::choices(run_as_users, run_as_groups)),
-            topic("reads", self.reads(read_only)),
-            topic(
-                "writes",
-                self.of_each(
-                    |b, i| self.writes_of_rootfs(b, i.writes),
-                    "also, of the host,",
-                    read_write,
-                ),
-            ),
-            topic(
-                "hides",
-                deny.iter()
-                    .map(|p| format!("{p} in what it shows of the host"))
-                    .collect(),
-            ),
-            topic("protects", self.kept()),
-            topic(
-                "devices",
-                devices.iter().map(|d| format!("{d} of the host")).collect(),
-            ),
+        ];
+        topics.extend(self.of_files());
+        topics.extend([
             topic("system calls", system_calls(*seccomp)),
             topic("network", vec![self.network_in_words()]),
-        ];
+        ]);
         if let Some(egress) = egress {
             topics.extend(way_out::topics(egress, presets));
         }
@@ -159,6 +142,33 @@ impl Profile {
         topics.extend(self.of_programs());
         topics.retain(|t| !t.says.is_empty());
         topics
+    }
+
+    /// What it sees of files and devices, and what of them it may change.
+    fn of_files(&self) -> [Topic; 5] {
+        [
+            topic("reads", self.reads(&self.read_only)),
+            topic(
+                "writes",
+                self.of_each(
+                    |b, i| self.writes_of_rootfs(b, i.writes),
+                    "also, of the host,",
+                    &self.read_write,
+                ),
+            ),
+            topic(
+                "hides",
+                self.deny
+                    .iter()
+                    .map(|p| format!("{p} in what it shows of the host"))
+                    .collect(),
+            ),
+            topic("protects", self.kept()),
+            topic(
+                "devices",
+                self.devices.iter().map(|d| format!("{d} of the host")).collect(),
+            ),
+        ]
     }
 
     /// What a program of a job finds when it is started.

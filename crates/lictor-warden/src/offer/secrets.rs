@@ -16,9 +16,8 @@ use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Delivery, DocKind, Job, Secret, SecretUse, Spec};
 use lictor_proto::{Code, Envelope, Name, limits};
 use lictor_sandbox::SecretFile;
-use lictor_trust::seal::{self, Bound};
-use lictor_trust::{SecretKey, Verified};
-use zeroize::Zeroizing;
+use lictor_trust::Verified;
+use lictor_trust::seal;
 
 use crate::core::Core;
 use crate::law::Held;
@@ -127,7 +126,8 @@ impl Brought {
             redactor: Redactor::default(),
         };
         for (used, secret) in &self.0 {
-            let value = value(secret, core, &core.seal)?;
+            let value = seal::open(secret, &core.issuer.node_id, &core.seal);
+            let value = value.map_err(|refusal| about(&used.name, refusal))?;
             if is_exposed(job, &value) {
                 return Err(about(&used.name, Code::SecretExposed.into()));
             }
@@ -159,12 +159,6 @@ fn password(value: &[u8]) -> Option<&[u8]> {
     let at = memchr::memchr(b':', value)?;
     let password = value[at + 1..].trim_ascii();
     (password.len() >= limits::SECRET_LEAST).then_some(password)
-}
-
-fn value(secret: &Secret, core: &Core, key: &SecretKey) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    let sealed = secret.sealed_for(&core.issuer.node_id);
-    let sealed = sealed.ok_or_else(|| about(&secret.name, Code::SecretNotForNode.into()))?;
-    seal::open(sealed, Bound::of(secret), key)
 }
 
 fn about(name: &Name, refusal: Refusal) -> Refusal {

@@ -26,14 +26,14 @@ fn secret_of(world: &World, who: &str) -> (String, Digest) {
         version: 1,
         operator: &operator,
     };
-    let sealed = seal(b"correct horse", bound, (&world.node_id, &world.node.seal)).unwrap();
+    let sealed = seal(b"correct horse", bound, [(&world.node_id, &world.node.seal)]).unwrap();
     let document = Secret {
         tag: Default::default(),
         org: world.org.clone(),
         operator: operator.clone(),
         name: called.clone(),
         version: 1,
-        sealed: vec![sealed],
+        sealed,
         issued_at: Timestamp::now(),
     };
     let signed = wire(&document, seed_of(who));

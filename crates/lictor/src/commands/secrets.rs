@@ -132,6 +132,7 @@ async fn show(session: &Session, hub: &Hub, name: &Name) -> Result {
     let directory = store.directory().map_err(|e| failed("read the nodes", &e))?;
     let nodes: Vec<_> = held
         .sealed
+        .keys
         .iter()
         .map(|s| {
             let known = directory.iter().find(|n| *n.id() == s.node_id);

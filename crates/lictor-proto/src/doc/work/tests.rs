@@ -1,7 +1,8 @@
 //! Specs as they are written and read.
 
-use super::{Exec, JobKind, Script, Spec};
+use super::{Exec, JobId, JobKind, Script, Spec, Workspace};
 use crate::Digest;
+use crate::doc::Operation;
 
 const BEFORE: &str =
     r#"{"argv":["true"],"env":{},"cwd":null,"timeout_ms":null,"grace_ms":null,"keep_bytes":null}"#;
@@ -107,4 +108,21 @@ fn a_script_in_words_is_not_its_text() {
         "{words:?}"
     );
     assert_eq!(words.get(2).map(String::as_str), Some("a"));
+}
+
+#[test]
+fn a_kept_sandbox_is_not_called_like_a_job() {
+    let named = |name: &str| {
+        let sandbox = Some(name.parse().expect("a name"));
+        let exec = Exec {
+            sandbox,
+            ..Exec::new(vec!["true".to_owned()])
+        };
+        Spec::Exec(exec).validate()
+    };
+    let id = JobId::from_digest(&Digest::of(b"a job"));
+    assert_eq!(named(id.as_str()).expect_err("refused").field, "spec.sandbox");
+    assert_eq!(named("j_short"), Ok(()));
+    let removal = Workspace::new(Operation::Remove, Some(id.as_str().parse().expect("a name")));
+    assert!(Spec::Workspace(removal).validate().is_err());
 }

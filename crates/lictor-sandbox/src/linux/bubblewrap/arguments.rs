@@ -3,10 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
-
-use lictor_proto::Name;
-use lictor_proto::doc::SECRET_FILES;
+use std::path::{Path, PathBuf};
 
 use crate::backend::StartError;
 use crate::linux::covers::Cover;
@@ -28,8 +25,8 @@ pub(super) struct Parts<'a> {
     /// Devices of the host.
     pub(super) devices: &'a [String],
     pub(super) paths: Paths,
-    /// Files in memory of the sandbox's own, by their names, open to be read from the beginning.
-    pub(super) secrets: Vec<(Name, File)>,
+    /// Files in memory of the sandbox's own: where, and open to be read from the beginning.
+    pub(super) secrets: Vec<(PathBuf, File)>,
     /// The root in place of the one in the store, and where that is.
     pub(super) overlay: Option<(&'a Overlay, &'a Path)>,
 }
@@ -55,8 +52,8 @@ impl Parts<'_> {
     }
 }
 
-/// bwrap's arguments, each ended by a NUL. Descriptors: 3 these, 4 info, 5 block, 6 to 8 generated files, from 9 what
-/// is shown.
+/// bwrap's arguments, each ended by a NUL. Descriptors: 3 these, 4 info, 5 block, 6 to 8 generated files, from 9 the root,
+/// where there is one, the secrets, and what is shown.
 pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
     let paths = &parts.paths;
     let mut list: Vec<String> = Vec::new();
@@ -72,7 +69,13 @@ pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
     } else {
         host_root(&mut list);
     }
-    usual(&mut list, parts.devices);
+    let secrets = secrets(&parts.secrets, number);
+    number += parts.secrets.len();
+    let (beside_devices, elsewhere) = match parts.secrets.iter().any(|(at, _)| at.starts_with("/dev")) {
+        true => (secrets, Vec::new()),
+        false => (Vec::new(), secrets),
+    };
+    usual(&mut list, parts.devices, beside_devices);
     if paths.root.is_none() {
         add(&mut list, &["--dir", "/run", "--symlink", "../tmp", "/var/tmp"]);
     }
@@ -96,14 +99,7 @@ pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
         add(&mut list, &[option, &number.to_string(), at]);
         number += 1;
     }
-    for (name, _) in &parts.secrets {
-        let at = format!("{SECRET_FILES}/{name}");
-        add(
-            &mut list,
-            &["--perms", "0400", "--ro-bind-data", &number.to_string(), &at],
-        );
-        number += 1;
-    }
+    list.extend(elsewhere);
     if paths.mounts.is_empty() {
         add(&mut list, &["--dir", "/workspace"]);
     }
@@ -141,8 +137,22 @@ fn host_root(list: &mut Vec<String>) {
     }
 }
 
-/// What every sandbox has of its own.
-fn usual(list: &mut Vec<String>, devices: &[String]) {
+/// Files of the sandbox's user alone, in a directory that is that user's alone; the first has this number.
+fn secrets(files: &[(PathBuf, File)], first: usize) -> Vec<String> {
+    let mut list = Vec::new();
+    let dir = files.first().and_then(|(at, _)| at.parent());
+    if let Some(dir) = dir {
+        add(&mut list, &["--perms", "0700", "--dir", &dir.to_string_lossy()]);
+    }
+    for ((at, _), number) in files.iter().zip(first..) {
+        let (number, at) = (number.to_string(), at.to_string_lossy());
+        add(&mut list, &["--perms", "0400", "--ro-bind-data", &number, &at]);
+    }
+    list
+}
+
+/// What every sandbox has of its own; and what else is in `/dev`, which nothing comes into later.
+fn usual(list: &mut Vec<String>, devices: &[String], besides: Vec<String>) {
     add(list, &["--ro-bind-data", "6", "/etc/passwd"]);
     add(list, &["--ro-bind-data", "7", "/etc/group"]);
     add(list, &["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]);
@@ -162,6 +172,7 @@ fn usual(list: &mut Vec<String>, devices: &[String]) {
     for device in devices {
         add(list, &["--dev-bind", device, device]);
     }
+    list.extend(besides);
     add(
         list,
         &["--remount-ro", "/dev", "--size", TEMPORARY, "--tmpfs", "/tmp"],

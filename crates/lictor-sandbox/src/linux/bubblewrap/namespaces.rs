@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -220,10 +220,11 @@ async fn open_paths(kernel: &Kernel, spec: &LaunchSpec) -> Result<Paths, StartEr
 }
 
 /// Each value by a description of its own, which begins at its beginning.
-fn open_secrets(spec: &LaunchSpec) -> io::Result<Vec<(Name, File)>> {
+fn open_secrets(spec: &LaunchSpec) -> io::Result<Vec<(PathBuf, File)>> {
+    let dir = spec.secret_dir();
     let open = |(name, value): &(Name, SecretFile)| {
         let path = format!("/proc/self/fd/{}", value.file.as_raw_fd());
-        Ok((name.clone(), File::open(path)?))
+        Ok((dir.join(name.as_str()), File::open(path)?))
     };
     spec.secret_files.iter().map(open).collect()
 }
@@ -242,6 +243,7 @@ async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper
     inherit.extend([arguments.as_fd(), info_in.as_fd(), block_out.as_fd()]);
     inherit.extend(files.iter().map(AsFd::as_fd));
     inherit.extend(parts.root());
+    inherit.extend(parts.secrets.iter().map(|(_, value)| value.as_fd()));
     inherit.extend(parts.paths.layers().into_iter().filter_map(|layer| match layer {
         Layer::Mount(mount) => Some(mount.from.as_fd()),
         Layer::Cover(covered) => match &covered.by {
@@ -249,7 +251,6 @@ async fn start_bwrap(kernel: &Kernel, parts: &Parts<'_>) -> Result<(Ends, Keeper
             Cover::Empty | Cover::Nothing => None,
         },
     }));
-    inherit.extend(parts.secrets.iter().map(|(_, value)| value.as_fd()));
     let spawned = spawn::spawn(&kernel.zygote, &launch(kernel, parts, inherit)?).await?;
     let ends = Ends {
         error,

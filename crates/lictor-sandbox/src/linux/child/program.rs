@@ -160,6 +160,20 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         if table.cwd_before_ids && libc::chdir(table.cwd) < 0 {
             fail(table, Step::Directory);
         }
+        give_up_rights(start, ruleset);
+        limit(table);
+        execute(table, start.copies)
+    }
+}
+
+/// Becomes the job's user, in its directory, and gives up whatever a job must not have.
+///
+/// # Safety
+/// As [`become_program`].
+unsafe fn give_up_rights(start: &Start<'_>, ruleset: Option<c_int>) {
+    let table = start.table;
+    // SAFETY: system calls on this process alone.
+    unsafe {
         if table.confine {
             if start.namespaces.is_none() && take_own_keyring() < 0 {
                 fail(table, Step::Confine);
@@ -188,8 +202,6 @@ pub(super) unsafe extern "C" fn become_program(argument: *mut c_void) -> ! {
         {
             fail(table, Step::Landlock);
         }
-        limit(table);
-        execute(table, start.copies)
     }
 }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use lictor_proto::doc::SECRET_FILES;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
@@ -93,10 +92,10 @@ impl Mount {
     }
 
     /// A file system of the container's own.
-    fn new(made: OwnedFd, at: &str) -> Self {
+    fn new(made: OwnedFd, at: String) -> Self {
         Self {
             source: Source::New(made, String::new()),
-            at: at.to_owned(),
+            at,
             is_dir: true,
             access: Access::Read,
         }
@@ -189,8 +188,9 @@ impl View {
             };
             view.mounts.push(Mount::held(mount.from, mount.at, access)?);
         }
-        let secrets = secret::files(spec)?.map(|made| Mount::new(made, SECRET_FILES));
-        view.mounts.extend(secrets);
+        let secrets = secret::files(spec)?;
+        let at = spec.secret_dir().to_string_lossy().into_owned();
+        view.mounts.extend(secrets.map(|made| Mount::new(made, at)));
         view.covers = paths.covers;
         if let Some(place) = stage {
             view.stage = Some(stage::lay_out(place, &mut view.mounts, &view.covers.all)?);

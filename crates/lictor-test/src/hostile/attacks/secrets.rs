@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use lictor_proto::agent::OfferReply;
-use lictor_proto::doc::{Delivery, NodeRecord, RevocationKind, SealedFor, Secret, SecretUse};
+use lictor_proto::doc::{Delivery, NodeRecord, RevocationKind, Sealed, Secret, SecretUse};
 use lictor_proto::{Code, Envelope, NodeId, limits};
 use lictor_trust::seal::{Bound, seal};
 use lictor_trust::sign::{sign_payload, to_wire};
@@ -22,6 +22,7 @@ attacks! {
     hub_gives_a_sealed_value_another_name => Some(Code::SecretUnreadable),
     hub_gives_a_sealed_value_another_version => Some(Code::SecretUnreadable),
     operator_wraps_the_sealed_value_of_another => Some(Code::SecretUnreadable),
+    hub_puts_another_value_beside_a_sealed_key => Some(Code::SecretUnreadable),
     hub_gives_one_node_the_sealed_value_of_another => Some(Code::SecretUnreadable),
     hub_brings_a_secret_that_is_not_for_the_node => Some(Code::SecretNotForNode),
     hub_brings_a_secret_of_a_revoked_operator => Some(Code::OperatorRevoked),
@@ -65,12 +66,7 @@ fn seal_key(scene: &Scene) -> Result<[u8; 32]> {
 }
 
 /// A value that somebody seals to a node under this name and version.
-fn sealed(
-    org: &Org,
-    who: &str,
-    (called, version): (&str, u64),
-    to: (&NodeId, &[u8; 32]),
-) -> Result<SealedFor> {
+fn sealed(org: &Org, who: &str, (called, version): (&str, u64), to: (&NodeId, &[u8; 32])) -> Result<Sealed> {
     let (who, called) = (name(who), name(called));
     let bound = Bound {
         org: &org.id,
@@ -78,17 +74,17 @@ fn sealed(
         version,
         operator: &who,
     };
-    Ok(seal(VALUE, bound, to)?)
+    Ok(seal(VALUE, bound, [to])?)
 }
 
-fn document(org: &Org, who: &str, called: &str, version: u64, value: SealedFor) -> Secret {
+fn document(org: &Org, who: &str, called: &str, version: u64, value: Sealed) -> Secret {
     Secret {
         tag: Default::default(),
         org: org.id.clone(),
         operator: name(who),
         name: name(called),
         version,
-        sealed: vec![value],
+        sealed: value,
         issued_at: org.now(),
     }
 }
@@ -268,7 +264,7 @@ async fn operator_wraps_the_sealed_value_of_another() -> Result<Seen> {
 }
 
 /// Refused although alice has signed it: what was sealed as another version is no value of this one.
-async fn unreadable(scene: &Scene, value: SealedFor) -> Result<Seen> {
+async fn unreadable(scene: &Scene, value: Sealed) -> Result<Seen> {
     let wire = signed(&document(&scene.org, "alice", "db", 2, value), &["alice"]);
     let job = job(scene, "alice", ("db", 2), &wire)?;
     scene.refuses_with(&job, &[wire], Code::SecretUnreadable).await
@@ -280,11 +276,22 @@ async fn hub_gives_a_sealed_value_another_version() -> Result<Seen> {
     unreadable(&scene, value).await
 }
 
+/// Both alice's, of the same words: what was sealed of the one opens nothing of the other.
+async fn hub_puts_another_value_beside_a_sealed_key() -> Result<Seen> {
+    let scene = scene().await?;
+    let seal = || sealed(&scene.org, "alice", ("db", 2), (&scene.id, &seal_key(&scene)?));
+    let value = Sealed {
+        ciphertext: seal()?.ciphertext,
+        ..seal()?
+    };
+    unreadable(&scene, value).await
+}
+
 async fn hub_gives_one_node_the_sealed_value_of_another() -> Result<Seen> {
     let scene = scene().await?;
     let other = NodeId::derive(&scene.org.id, &key("another node").public().key);
     let mut value = sealed(&scene.org, "alice", ("db", 2), (&other, &seal_key(&scene)?))?;
-    value.node_id = scene.id.clone();
+    value.keys[0].node_id = scene.id.clone();
     unreadable(&scene, value).await
 }
 
