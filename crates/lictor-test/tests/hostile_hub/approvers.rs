@@ -16,3 +16,8 @@ fn hub_shows_an_approver_the_ask_of_another_job() {
 fn hub_tells_people_of_one_approval_twice() {
     holds("hub_tells_people_of_one_approval_twice");
 }
+
+#[test]
+fn hub_has_another_job_canceled_than_the_one_that_is_named() {
+    holds("hub_has_another_job_canceled_than_the_one_that_is_named");
+}

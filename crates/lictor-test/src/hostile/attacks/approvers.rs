@@ -15,6 +15,7 @@ attacks! {
     hub_withholds_an_ask_from_an_approver => None,
     hub_shows_an_approver_the_ask_of_another_job => Some(Code::WrongJob),
     hub_tells_people_of_one_approval_twice => None,
+    hub_has_another_job_canceled_than_the_one_that_is_named => Some(Code::WrongJob),
 }
 
 /// A hub with a job that waits, and somebody who looks at it.
@@ -143,4 +144,23 @@ async fn hub_tells_people_of_one_approval_twice() -> Result<Seen> {
         code: None,
         at: Place::Client,
     })
+}
+
+async fn hub_has_another_job_canceled_than_the_one_that_is_named() -> Result<Seen> {
+    let desk = Desk::set().await?;
+    // Of what nobody in the roster has signed, a cancel is signed for the very bytes that have this id.
+    let unknown = signed(&desk.scene.job("carol", &["true"]), &["the hub"]);
+    let id = JobId::from_digest(&digest(&unknown)?);
+    desk.scene.hub.people().show_job(&id, unknown.clone());
+    let honest = desk.client.types(&["cancel", id.as_str()]).await?;
+    ensure!(
+        honest.stderr.contains("could not cancel job"),
+        "an honest hub, which takes none: {}",
+        honest.stderr
+    );
+    let named: JobId = desk.id.parse()?;
+    desk.scene.hub.people().show_job(&named, unknown);
+    desk.client
+        .refuses_to(&["cancel", &desk.id], Code::WrongJob)
+        .await
 }
