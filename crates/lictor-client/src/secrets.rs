@@ -171,9 +171,7 @@ pub fn next_version(
 /// [`Code::LimitExceeded`] for a value that is too short or too long, or for too many nodes at once.
 pub fn seal_for(value: &[u8], bound: Bound<'_>, nodes: &[Node]) -> Result<Sealed, Refusal> {
     let sealed = seal::seal(value, bound, nodes.iter().map(|n| (n.id(), &n.keys.seal)))?;
-    // Base64 within base64, and the words around it.
-    let room = limits::ENVELOPE - WORDS - sealed.ciphertext.len() * 16 / 9;
-    let most = room / FOR_ONE;
+    let most = most_nodes(sealed.ciphertext.len());
     if sealed.keys.len() > most {
         let text = format!("a value of this length fits for {most} nodes at once; use several names");
         return Err(Refusal::new(Code::LimitExceeded, text));
@@ -181,13 +179,18 @@ pub fn seal_for(value: &[u8], bound: Bound<'_>, nodes: &[Node]) -> Result<Sealed
     Ok(sealed)
 }
 
+/// For how many nodes there is room beside a ciphertext of so many bytes: base64 within base64, and the words around it.
+fn most_nodes(ciphertext: usize) -> usize {
+    (limits::ENVELOPE - WORDS - ciphertext * 16 / 9) / FOR_ONE
+}
+
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod tests {
-    use lictor_proto::OrgId;
     use lictor_proto::api::SecretView;
-    use lictor_proto::doc::{Role, Root, RootRoles};
+    use lictor_proto::doc::{PAD, Role, Root, RootRoles, SealedKey};
     use lictor_proto::limits::MAX_INTEGER;
+    use lictor_proto::{NodeId, OrgId};
     use lictor_trust::sign::to_wire;
     use lictor_trust::{SecretKey, sign};
 
@@ -252,6 +255,42 @@ mod tests {
         }
         assert_eq!(next(None, Some(MAX_INTEGER)), Err(Code::LimitExceeded));
         assert_eq!(next(None, Some(u64::MAX)), Err(Code::LimitExceeded));
+    }
+
+    /// The layout of a document is written down in two places: here it is the same.
+    #[test]
+    fn the_longest_secret_for_as_many_nodes_as_may_be_is_one_document_and_little_more_would_not() {
+        let org = OrgId::from_root(&Digest::of(b"root"));
+        let longest = "n".repeat(63);
+        // The value with its length, padded, and the tag.
+        let ciphertext = vec![7; (4 + limits::SECRET).next_multiple_of(PAD) + 16];
+        let most = most_nodes(ciphertext.len());
+        assert!(most >= 4000, "docs/secrets.md says so, and it is {most}");
+        let bytes = |nodes: usize| {
+            let one = SealedKey {
+                node_id: NodeId::derive(&org, &[7; 32]),
+                enc: [7; 32],
+                key: vec![7; 48],
+            };
+            let secret = Secret {
+                tag: Default::default(),
+                org: org.clone(),
+                operator: longest.parse().expect("a name"),
+                name: longest.parse().expect("a name"),
+                version: MAX_INTEGER,
+                sealed: Sealed {
+                    ciphertext: ciphertext.clone(),
+                    keys: vec![one; nodes],
+                },
+                issued_at: Timestamp::now(),
+            };
+            to_wire(&sign(&secret, &[&SecretKey::from_seed(&[1; 32])])).len()
+        };
+        assert!(bytes(most) <= limits::ENVELOPE, "{} bytes", bytes(most));
+        assert!(
+            bytes(most + most / 20) > limits::ENVELOPE,
+            "there is room for more"
+        );
     }
 
     #[test]

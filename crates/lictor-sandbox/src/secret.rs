@@ -68,6 +68,12 @@ impl LaunchSpec {
         PathBuf::from(if has_runs { SECRET_FILES } else { BESIDE_DEVICES })
     }
 
+    /// Whether that is beside the devices, which nothing comes into later.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    pub(crate) fn has_secrets_beside_devices(&self) -> bool {
+        self.secret_dir() == Path::new(BESIDE_DEVICES)
+    }
+
     /// Whether the profile shows something of the host's at a path, in it, or above it.
     fn shows_any_of(&self, at: &Path) -> bool {
         let mut shown = self.read_only.iter().chain(&self.read_write).chain(&self.devices);

@@ -27,6 +27,18 @@ pub enum Judged {
     No,
 }
 
+impl Judged {
+    /// What can be said here of this being a time of that schedule; `None` where no version could have it.
+    #[must_use]
+    pub fn of(schedule: &Schedule, nominal: Timestamp) -> Option<Self> {
+        let table = schedule.timetable().ok().filter(|_| schedule.spans(nominal))?;
+        if table.has(nominal) {
+            return Some(Self::Yes);
+        }
+        table.could_have(nominal).then_some(Self::No)
+    }
+}
+
 impl OrgTrust {
     /// A schedule that may be kept and fired now, at the times that it names.
     ///
@@ -157,11 +169,8 @@ impl OrgTrust {
             return Err(refusal);
         };
         let (schedule, _, _) = self.by_operator::<Schedule>(&read.schedule)?;
-        let table = schedule.timetable();
-        if schedule.spans(read.nominal) && table.is_ok_and(|t| t.could_have(read.nominal)) {
-            return Ok((Historic::new(schedule.fired_at(read.nominal)), Judged::No));
-        }
-        Err(refusal)
+        let judged = Judged::of(&schedule, read.nominal).ok_or(refusal)?;
+        Ok((Historic::new(schedule.fired_at(read.nominal)), judged))
     }
 
     /// As [`OrgTrust::historic_job`], of a schedule itself.

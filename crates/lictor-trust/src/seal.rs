@@ -366,6 +366,40 @@ mod tests {
         refused(&|s| s.sealed.keys.clone_from(&again.sealed.keys), &case.key);
     }
 
+    /// Whatever is put beside it here opens by its key and with its words; only what was sealed of the key says no.
+    #[test]
+    fn whoever_has_the_key_of_a_value_puts_no_other_value_beside_it_and_gives_it_no_other_words() {
+        let case = case();
+        let sealed = case.sealed();
+        let bound = case.bound();
+        let Sealed { ciphertext, keys } = &sealed.sealed;
+        let key = open_key(&keys[0], bound, &Digest::of(ciphertext), &case.key).expect("its key");
+        let (msg, aad) = (padded(b"battery staple"), bound.associated());
+        let payload = Payload { msg: &msg, aad: &aad };
+        let other = cipher(&key)
+            .encrypt(&Nonce::default(), payload)
+            .expect("encrypted");
+        let payload = Payload {
+            msg: &other,
+            aad: &aad,
+        };
+        assert!(cipher(&key).decrypt(&Nonce::default(), payload).is_ok());
+        let mut swapped = sealed.clone();
+        swapped.sealed.ciphertext = other;
+        let refusal = open(&swapped, &case.node, &case.key).expect_err("must not open");
+        assert_eq!(refusal.code, Code::SecretUnreadable);
+        // The key sealed anew as another version's, beside the old ciphertext: that says of which version it is.
+        let mut newer = sealed.clone();
+        newer.version = 4;
+        let (node, public) = case.to();
+        let beside = Digest::of(ciphertext);
+        let anew = seal_key(&key, Bound::of(&newer), &beside, (&node, &public)).expect("sealed");
+        assert!(open_key(&anew, Bound::of(&newer), &beside, &case.key).is_some());
+        newer.sealed.keys = vec![anew];
+        let refusal = open(&newer, &case.node, &case.key).expect_err("must not open");
+        assert_eq!(refusal.code, Code::SecretUnreadable);
+    }
+
     #[test]
     fn a_ciphertext_hides_the_length_of_its_value_and_is_never_the_same() {
         let case = case();

@@ -7,16 +7,19 @@ mod support;
 use std::collections::BTreeMap;
 
 use lictor_proto::agent::LawDocs;
-use lictor_proto::doc::Token;
+use lictor_proto::doc::{Secret, Token};
 use lictor_proto::envelope::pae;
 use lictor_proto::ids::PublicKey;
 use lictor_proto::json::{decode_base64, encode_base64};
 use lictor_proto::{Digest, Envelope, JobId, NodeId, OrgId};
 use lictor_trust::directory::Node;
 use lictor_trust::keys::{PublicLine, VerifyKey};
-use lictor_trust::{OrgTrust, SecretKey};
+use lictor_trust::{OrgTrust, SecretKey, seal};
 use serde_json::Value;
 use support::{now, vectors};
+
+/// Files that nothing here can write: what was sealed came of randomness.
+const FROZEN: [&str; 1] = ["secret.json"];
 
 /// The files as they are committed.
 fn committed() -> BTreeMap<String, Value> {
@@ -49,7 +52,31 @@ fn writing_them_again_gives_the_same_files() {
             "{name}: run `cargo run -p lictor-trust --example write_vectors`"
         );
     }
-    assert_eq!(committed().len(), made.len(), "no file that nothing writes");
+    assert_eq!(
+        committed().len(),
+        made.len() + FROZEN.len(),
+        "no file that nothing writes"
+    );
+}
+
+/// Sealed once by another implementation (RFC 9180 and RFC 8439 in Python, tried by the RFC's own vector A.2.1), with the
+/// keys that it shows: what cannot open it can open no secret that is stored.
+#[test]
+fn a_secret_that_was_sealed_elsewhere_opens() {
+    let files = committed();
+    let v = &files["secret.json"];
+    let payload = text(v, "payload");
+    let secret: Secret = lictor_proto::doc::read(payload.as_bytes()).unwrap();
+    assert_eq!(
+        serde_json::to_string(&secret).unwrap(),
+        payload,
+        "as it would be signed"
+    );
+    let ciphertext = &secret.sealed.ciphertext;
+    assert_eq!(Digest::of(ciphertext).to_string(), text(v, "ciphertext_digest"));
+    let node: NodeId = text(v, "node_id").parse().unwrap();
+    let opened = seal::open(&secret, &node, &seed(text(v, "seal_seed_base64"))).unwrap();
+    assert_eq!(opened.as_slice(), text(v, "value").as_bytes());
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //!   law changes, the job expires, or somebody cancels it, it ends; what may go on is judged anew first.
 //! - A waiting job has no place among those that run.
 //! - However slow a server is, it holds up nobody else for longer than a turn: neither other files, nor the same one from elsewhere.
+//!   However often it breaks off, that is one turn for the same from elsewhere.
 //! - No more is kept than the job is signed for, and nothing is put anywhere before all of it has the signed digest.
 
 mod attempt;
@@ -40,7 +41,7 @@ use tokio::sync::Semaphore;
 use crate::core::Core;
 use crate::law::Held;
 use crate::spool::stdin::StdinSpool;
-use known::{Known, QUEUES};
+use known::{Known, Next, QUEUES};
 
 /// What downloads: arguments of the agent's own program, and how much of it there may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +161,11 @@ impl Core {
         Err(NotHere::Later(told))
     }
 
+    /// After so much time a download lets others have their turn.
+    fn turn(&self) -> Duration {
+        self.config.downloader.as_ref().map_or(Duration::ZERO, |d| d.turn)
+    }
+
     async fn download(self: Arc<Self>, wanted: Wanted) {
         let id = JobId::from_digest(&wanted.job.digest());
         tracing::info!(job = %id, url = %wanted.url, "a file is being downloaded");
@@ -181,10 +187,15 @@ impl Core {
         if matches!(end, End::Yields) {
             return self.pass_on(&wanted).await;
         }
+        self.over(&wanted, &end);
+    }
+
+    /// Nobody goes on with it: all that have waited for it are judged again.
+    fn over(self: &Arc<Self>, wanted: &Wanted, end: &End) {
         if !matches!(end, End::Here) {
             self.downloads.spool().forsaken(&wanted.content.sha256);
         }
-        let again = self.downloads.known().ended(&wanted, &end);
+        let again = self.downloads.known().ended(wanted, end);
         if !self.is_closed() {
             for offer in again {
                 self.tasks.spawn(judged_again(self.clone(), offer));
@@ -196,8 +207,12 @@ impl Core {
     async fn pass_on(self: Arc<Self>, wanted: &Wanted) {
         loop {
             let next = self.downloads.known().pass_on(wanted);
-            let Some((job, offer)) = next.filter(|_| !self.is_closed()) else {
-                return;
+            let (job, offer) = match next {
+                _ if self.is_closed() => return,
+                Next::Begun => return,
+                // Whoever waits for it from the same place is judged again, like all others at an end.
+                Next::Nobody => return self.over(wanted, &End::Unwanted),
+                Next::Job(job, offer) => (job, offer),
             };
             judged_again(self.clone(), offer).await;
             if self.downloads.known().has_begun(&wanted.content.sha256, &job) {

@@ -45,7 +45,7 @@ impl App {
         loop {
             let forgotten = self.store.forget(keep).await?;
             for path in &forgotten.objects {
-                is_gone(path, self.objects.delete_log(path).await);
+                tell_of_failure(path, &self.objects.delete_log(path).await);
             }
             if forgotten.rows == 0 {
                 return Ok(rows);
@@ -55,22 +55,25 @@ impl App {
         }
     }
 
-    /// What cannot be deleted keeps its row, and is tried again the next time.
+    /// What cannot be deleted keeps its row, and is tried again the next time. A store that is away takes its time to say so,
+    /// each time: uploads that want to end go on in between, after one that failed at the latest.
     async fn sweep_inputs(&self, before: Timestamp) -> Result<u64, Error> {
         let (mut rows, mut after) = (0, None);
         loop {
             let _alone = self.stdin.sweeping.write().await;
-            let idle = self.store.idle_blobs(before, after).await?;
-            after = idle.last().cloned();
-            if after.is_none() {
+            let idle = self.store.idle_blobs(before, after.take()).await?;
+            if idle.is_empty() {
                 return Ok(rows);
             }
             let mut gone = Vec::with_capacity(idle.len());
             for (org, sha256) in idle {
+                after = Some((org.clone(), sha256));
                 let deleted = self.objects.delete_stdin(&org, &sha256).await;
-                if is_gone(&sha256.to_string(), deleted) {
-                    gone.push((org, sha256));
+                tell_of_failure(&sha256.to_string(), &deleted);
+                if deleted.is_err() {
+                    break;
                 }
+                gone.push((org, sha256));
             }
             let forgotten = self.store.forget_blobs(gone, before).await?;
             rows += forgotten;
@@ -79,9 +82,8 @@ impl App {
     }
 }
 
-fn is_gone(what: &str, deleted: Result<(), Error>) -> bool {
-    if let Err(e) = &deleted {
+fn tell_of_failure(what: &str, deleted: &Result<(), Error>) {
+    if let Err(e) = deleted {
         tracing::warn!(what, error = %e.chain(), "an object was not deleted");
     }
-    deleted.is_ok()
 }

@@ -30,8 +30,10 @@ use crate::store::{Durability, ExecutionKey, Inserted, JobRow};
 pub enum Admission {
     /// Not decided.
     Open,
-    /// It is stored, or being stored.
+    /// It does, and is storing it.
     Taken,
+    /// It has stored it: its documents can be read again.
+    Stored,
     /// It is not.
     Refused,
 }
@@ -40,6 +42,15 @@ pub enum Admission {
 struct Shaped {
     row: Arc<JobRow>,
     along: Arc<Along>,
+}
+
+/// A job that is on its way to its nodes before it is stored.
+struct Ahead {
+    lives: Vec<Arc<Live>>,
+    /// Those whose nodes were not there.
+    away: Vec<Arc<Live>>,
+    /// What the offers wait for.
+    decide: watch::Sender<Admission>,
 }
 
 impl App {
@@ -81,7 +92,8 @@ impl App {
             }
         }
         decide.send_replace(Admission::Taken);
-        self.store_beside(&org, shaped, lives, away);
+        let ahead = Ahead { lives, away, decide };
+        self.store_beside(&org, shaped, ahead);
         Ok(followers)
     }
 
@@ -255,25 +267,27 @@ impl App {
 
     /// Stores a job that is on its way. Nodes that were `away` when it was offered may have come since, and asked for
     /// what waits for them before this job did.
-    fn store_beside(
-        self: &Arc<Self>,
-        org: &Arc<Org>,
-        shaped: Shaped,
-        lives: Vec<Arc<Live>>,
-        away: Vec<Arc<Live>>,
-    ) {
+    fn store_beside(self: &Arc<Self>, org: &Arc<Org>, shaped: Shaped, ahead: Ahead) {
         let (app, org) = (self.clone(), org.id.clone());
         self.tasks.spawn(async move {
             let Shaped { row, along } = shaped;
+            let Ahead { lives, away, decide } = ahead;
             let stored = app
                 .store
                 .insert_job(&org, (*row).clone(), Durability::Relaxed)
                 .await;
+            if stored.is_ok() {
+                decide.send_replace(Admission::Stored);
+            }
             match stored {
                 Ok(Inserted::New) => {
                     for live in away {
-                        if let Some(link) = app.links.get(&org, &live.key.node_id) {
-                            link.offer(Offered::stored(&row, &along, Signed::default(), live));
+                        match app.links.get(&org, &live.key.node_id) {
+                            Some(link) => {
+                                link.offer(Offered::stored(&row, &along, Signed::default(), live));
+                            }
+                            // It waits for its node.
+                            None => live.forget(),
                         }
                     }
                 }

@@ -1,5 +1,6 @@
 //! Offering a job to a node, until it takes it, refuses it, or goes away.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,9 +40,7 @@ pub struct Offered {
     /// Whether the hub takes it too.
     admission: watch::Receiver<Admission>,
     /// Its documents, while they are in memory.
-    papers: Option<Arc<Papers>>,
-    /// Whether they can be read again.
-    is_stored: bool,
+    papers: Option<Papers>,
     /// Whether its input is large, as far as is known.
     is_large: bool,
 }
@@ -56,29 +55,20 @@ impl Offered {
     ) -> Self {
         Self {
             admission,
-            is_stored: false,
             ..Self::stored(row, along, Signed::default(), live)
         }
     }
 
     /// A job that is stored, with what is signed about it.
     pub fn stored(row: &Arc<JobRow>, along: &Arc<Along>, signed: Signed, live: Arc<Live>) -> Self {
-        let papers = Papers {
-            job: row.clone(),
-            along: along.clone(),
-            signed,
-            secrets: None,
-            room: None,
-        };
         Self {
             live,
             digest: row.digest,
             expires_at: row.expires_at,
             origin: row.origin,
-            admission: watch::channel(Admission::Taken).1,
-            is_large: papers.along.is_large(),
-            papers: Some(Arc::new(papers)),
-            is_stored: true,
+            admission: watch::channel(Admission::Stored).1,
+            is_large: along.is_large(),
+            papers: Some(Papers::new(row, along, signed)),
         }
     }
 
@@ -89,18 +79,52 @@ impl Offered {
             digest: row.digest,
             expires_at: row.expires_at,
             origin: row.origin.unwrap_or(Origin::Job),
-            admission: watch::channel(Admission::Taken).1,
+            admission: watch::channel(Admission::Stored).1,
             papers: None,
-            is_stored: true,
             is_large: false,
         }
     }
 
-    /// What may have to wait for long keeps nothing in memory that can be read again.
-    fn let_go(&mut self) {
-        if self.is_stored {
-            self.papers = None;
+    /// Waits, perhaps for long: nothing stays in memory that can be read again, from when it can be.
+    async fn wait<T>(&mut self, until: impl Future<Output = T>) -> T {
+        let mut until = pin!(until);
+        let is_stored = tokio::select! {
+            came = &mut until => return came,
+            is_stored = stored(&mut self.admission) => is_stored,
+        };
+        if is_stored {
+            self.let_go();
         }
+        until.await
+    }
+
+    fn let_go(&mut self) {
+        self.papers = None;
+        self.live.forget();
+    }
+}
+
+/// Waits until the job is stored; `false` where that failed, and it is nowhere but in memory.
+async fn stored(admission: &mut watch::Receiver<Admission>) -> bool {
+    admission.wait_for(|a| *a == Admission::Stored).await.is_ok()
+}
+
+/// What a node, or the hub, said last of why a job waits.
+#[derive(Default)]
+struct Said(Option<Refusal>);
+
+impl Said {
+    /// Whether it is to be told: once, not each time that it is still so. Of a download also when it waits for its turn, or has
+    /// it; what else differs are numbers.
+    fn is_news(&mut self, why: &Refusal) -> bool {
+        let is_same = |said: &Refusal| {
+            said.code == why.code && (why.code != Code::Downloading || said.message == why.message)
+        };
+        let is_news = !self.0.as_ref().is_some_and(is_same);
+        if is_news {
+            self.0 = Some(why.clone());
+        }
+        is_news
     }
 }
 
@@ -109,13 +133,16 @@ enum Attempt {
     Answered(OfferReply),
     /// Its input is large, as its documents say: it has to wait for another slot.
     Large,
-    /// It is not stored any more.
-    Gone,
+    /// There is nothing to offer: it is not stored any more, or is what a node has fired.
+    Nothing,
 }
 
 impl NodeLink {
     /// Offers a job; what becomes of it goes to the store and to its followers.
-    pub fn offer(self: &Arc<Self>, offered: Offered) {
+    pub fn offer(self: &Arc<Self>, mut offered: Offered) {
+        if let Some(papers) = &mut offered.papers {
+            papers.count(&self.reading);
+        }
         let link = self.clone();
         self.spawn(async move {
             let job = offered.live.key.job_id.clone();
@@ -127,7 +154,7 @@ impl NodeLink {
 
     async fn offer_until_settled(&self, mut offered: Offered) -> Result<(), PeerError> {
         let mut again = AGAIN_FIRST;
-        let mut said = None;
+        let mut said = Said::default();
         // A small input costs less than a round trip to find out whether the node has it, but only once.
         let mut goes_ahead = true;
         while offered.expires_at > Timestamp::now() {
@@ -139,7 +166,7 @@ impl NodeLink {
             let reply = match attempt {
                 Ok(Attempt::Answered(reply)) => Ok(reply),
                 Ok(Attempt::Large) => continue,
-                Ok(Attempt::Gone) => return Ok(()),
+                Ok(Attempt::Nothing) => return Ok(()),
                 Err(e) => Err(e),
             };
             if matches!(reply, Ok(OfferReply::Accepted)) {
@@ -150,11 +177,10 @@ impl NodeLink {
                 return Ok(());
             }
             match reply {
-                // Told once, not each time that it is still so.
-                Ok(OfferReply::Later(why)) if said == Some(why.code) => {}
                 Ok(OfferReply::Later(why)) => {
-                    said = Some(why.code);
-                    self.handed_back(&offered, &why).await;
+                    if said.is_news(&why) {
+                        self.handed_back(&offered, &why).await;
+                    }
                 }
                 Ok(OfferReply::Ask(ask)) => {
                     self.asked(&offered, ask).await;
@@ -177,8 +203,7 @@ impl NodeLink {
                 }
             }
             drop(turn);
-            offered.let_go();
-            tokio::time::sleep(again).await;
+            offered.wait(tokio::time::sleep(again)).await;
             if self.is_held(&offered).await {
                 return Ok(());
             }
@@ -189,35 +214,42 @@ impl NodeLink {
 
     /// Offers it once, with what is in memory of it or is read for this.
     async fn attempt(&self, offered: &mut Offered, goes_ahead: &mut bool) -> Result<Attempt, PeerError> {
-        let papers = match offered.papers.clone() {
-            Some(papers) => papers,
-            None => match self.papers(&offered.live.key).await? {
-                Some(read) => Arc::new(read),
-                None => return Ok(Attempt::Gone),
-            },
-        };
-        if papers.along.is_large() && !offered.is_large {
-            offered.is_large = true;
-            return Ok(Attempt::Large);
+        if offered.papers.is_none() {
+            let read = self.papers(&offered.live.key).await?;
+            let Some(read) = read else {
+                return Ok(Attempt::Nothing);
+            };
+            if read.along.is_large() && !offered.is_large {
+                offered.is_large = true;
+                return Ok(Attempt::Large);
+            }
+            offered.papers = Some(read);
         }
-        offered.papers = Some(papers.clone());
+        let Some(papers) = &offered.papers else {
+            return Ok(Attempt::Nothing);
+        };
         let goes_ahead = std::mem::replace(goes_ahead, false);
         let ahead = papers
             .along
             .stdin
             .filter(|(_, size)| goes_ahead && *size <= PIECE);
-        let reply = self.send(offered, &papers, ahead).await?;
+        let reply = self.send(offered, papers, ahead).await?;
         Ok(Attempt::Answered(reply))
     }
 
     /// Whether somebody has signed what was not passed on. Only so much is: a new one may stand where another stood.
     async fn is_signed_since(&self, offered: &mut Offered) -> bool {
-        let passed_on = offered.papers.as_ref().map(|p| p.passed_on()).unwrap_or_default();
+        let passed_on = offered.papers.as_ref().map(Papers::passed_on);
+        let passed_on = passed_on.unwrap_or_default();
+        // Before it is stored nothing is signed about it; and who waits for room has none.
+        if !stored(&mut offered.admission).await {
+            return false;
+        }
         offered.let_go();
         match self.papers(&offered.live.key).await {
             Ok(Some(read)) => {
                 let is_new = !read.passed_on().is_subset(&passed_on);
-                (offered.papers, offered.is_stored) = (Some(Arc::new(read)), true);
+                offered.papers = Some(read);
                 is_new
             }
             Ok(None) => false,
@@ -231,11 +263,7 @@ impl NodeLink {
     /// One of the node's slots, and a place among what of the org is at work; waited for, and said, when there is none.
     /// Neither is kept while the other is waited for: a node that answers slowly takes no places from others, and an org
     /// without places leaves the node's slots to what needs none. `None` when it is not to be offered any more.
-    async fn turn(
-        &self,
-        offered: &mut Offered,
-        said: &mut Option<Code>,
-    ) -> Result<Option<Allowed<'_>>, PeerError> {
+    async fn turn(&self, offered: &mut Offered, said: &mut Said) -> Result<Option<Allowed<'_>>, PeerError> {
         let slots = if offered.is_large {
             &self.large_offers
         } else {
@@ -245,8 +273,8 @@ impl NodeLink {
             let slot = match slots.try_acquire() {
                 Ok(slot) => slot,
                 Err(_) => {
-                    offered.let_go();
-                    slots.acquire().await.map_err(|_| PeerError::Gone)?
+                    let slot = offered.wait(slots.acquire()).await;
+                    slot.map_err(|_| PeerError::Gone)?
                 }
             };
             // It stands until it ends; what is at work is what it fires.
@@ -267,24 +295,18 @@ impl NodeLink {
         }
     }
 
-    async fn wait_for_a_place(
-        &self,
-        offered: &mut Offered,
-        said: &mut Option<Code>,
-        why: &Refusal,
-    ) -> Option<Turn> {
+    async fn wait_for_a_place(&self, offered: &mut Offered, said: &mut Said, why: &Refusal) -> Option<Turn> {
         let admitted = offered.admission.wait_for(|a| *a != Admission::Open).await;
         if admitted.map_or(true, |a| *a == Admission::Refused) {
             return None;
         }
-        if *said != Some(why.code) {
-            *said = Some(why.code);
+        if said.is_news(why) {
             self.handed_back(offered, why).await;
         }
-        offered.let_go();
         let valid = offered.expires_at.since(Timestamp::now());
-        let turn = tokio::time::timeout(valid, self.app.running.begin(&offered.live.key));
-        let turn = turn.await.ok().flatten()?;
+        let live = offered.live.clone();
+        let turn = tokio::time::timeout(valid, self.app.running.begin(&live.key));
+        let turn = offered.wait(turn).await.ok().flatten()?;
         if self.is_held(offered).await || self.is_over(offered).await {
             return None;
         }
@@ -322,15 +344,11 @@ impl NodeLink {
         if let Some((sha256, size)) = ahead {
             self.send_stdin(offered, (&sha256, size), 0).await?;
         }
-        let secrets = match &papers.secrets {
-            Some(secrets) => secrets.clone(),
-            None => self.secrets(&papers.along).await,
-        };
         let offer = Offer {
             job: papers.job.envelope.clone(),
             approvals: papers.signed.approvals.to_vec(),
             releases: papers.signed.releases.clone(),
-            secrets,
+            secrets: self.secrets(papers).await,
         };
         let held = self.held().clone();
         let mut reply = self.ask_offer(offer.clone()).await?;

@@ -1,11 +1,12 @@
 //! The signed documents that go to a node with a job, while they are in memory.
 //!
 //! # Invariants
-//! - A job that waits has its documents in the store and not in memory, but where it has only just come in.
+//! - A job that waits has its documents in the store and not in memory, but for the moment until they are stored.
 //! - Of one node, what was read from the store has [`ROOM`] bytes together, or is of one job; and one job's is being read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lictor_proto::Digest;
 use lictor_proto::agent::Wire;
@@ -24,6 +25,8 @@ pub(super) struct Reading {
     /// Who reads, and then waits for room: one at a time.
     turn: Mutex<()>,
     room: Arc<Semaphore>,
+    /// Bytes that are in memory, whether there was room for them or not.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Default for Reading {
@@ -31,6 +34,7 @@ impl Default for Reading {
         Self {
             turn: Mutex::default(),
             room: Arc::new(Semaphore::new(ROOM as usize)),
+            bytes: Arc::default(),
         }
     }
 }
@@ -44,6 +48,29 @@ pub struct Signed {
     pub releases: Vec<Wire>,
 }
 
+/// Bytes that are counted for as long as they are in memory.
+#[derive(Debug)]
+struct Weight {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Weight {
+    fn new(bytes: usize, all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(bytes, Ordering::Relaxed);
+        Self {
+            bytes,
+            all: all.clone(),
+        }
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// A job with what goes along with it to one node.
 #[derive(Debug)]
 pub(super) struct Papers {
@@ -51,12 +78,31 @@ pub(super) struct Papers {
     pub(super) along: Arc<Along>,
     pub(super) signed: Signed,
     /// The signed secrets, where they were read already.
-    pub(super) secrets: Option<Vec<Wire>>,
+    secrets: Option<Vec<Wire>>,
+    /// Off the count before its room is somebody else's.
+    weight: Option<Weight>,
     /// For as long as they are in memory, where they were read for this.
-    pub(super) room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Papers {
+    /// What has come in, or was read for several nodes at once.
+    pub(super) fn new(job: &Arc<JobRow>, along: &Arc<Along>, signed: Signed) -> Self {
+        Self {
+            job: job.clone(),
+            along: along.clone(),
+            signed,
+            secrets: None,
+            weight: None,
+            room: None,
+        }
+    }
+
+    /// Counts them among those of their node.
+    pub(super) fn count(&mut self, reading: &Reading) {
+        self.weight = Some(Weight::new(self.bytes(), &reading.bytes));
+    }
+
     fn bytes(&self) -> usize {
         let signed = self.signed.approvals.iter().chain(&self.signed.releases);
         let all = signed.chain(self.secrets.iter().flatten()).map(String::len);
@@ -83,30 +129,39 @@ impl NodeLink {
             return Ok(None);
         }
         let along = Along::of(&job);
-        let mut papers = Papers {
-            secrets: Some(self.secrets(&along).await),
-            job: Arc::new(stored.job),
-            along: Arc::new(along),
-            signed: Signed {
-                approvals: stored.approvals.into(),
-                releases: stored.releases,
-            },
-            room: None,
+        let secrets = self.secrets_of(&along).await;
+        let signed = Signed {
+            approvals: stored.approvals.into(),
+            releases: stored.releases,
         };
+        let mut papers = Papers {
+            secrets: Some(secrets),
+            ..Papers::new(&Arc::new(stored.job), &Arc::new(along), signed)
+        };
+        papers.count(&self.reading);
         let bytes = u32::try_from(papers.bytes()).unwrap_or(ROOM).min(ROOM);
         let room = self.reading.room.clone().acquire_many_owned(bytes).await;
         papers.room = Some(room.map_err(|_| PeerError::Gone)?);
         Ok(Some(papers))
     }
 
-    /// Bytes of documents that are in memory because they were read for this node's offers.
+    /// Bytes of documents that are in memory for this node's offers: what was read, what waits for room, and what has only
+    /// just come in.
     #[must_use]
-    pub fn bytes_read(&self) -> usize {
-        (ROOM as usize).saturating_sub(self.reading.room.available_permits())
+    pub fn bytes_in_memory(&self) -> usize {
+        self.reading.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The signed secrets that go along.
+    pub(super) async fn secrets(&self, papers: &Papers) -> Vec<Wire> {
+        match &papers.secrets {
+            Some(secrets) => secrets.clone(),
+            None => self.secrets_of(&papers.along).await,
+        }
     }
 
     /// The signed secrets of the job. What is not there any more the node asks for in vain, and says so.
-    pub(super) async fn secrets(&self, along: &Along) -> Vec<Wire> {
+    async fn secrets_of(&self, along: &Along) -> Vec<Wire> {
         let mut found = Vec::with_capacity(along.secrets.len());
         for digest in &along.secrets {
             match self.app.store.secret_of(&self.node.org, digest).await {

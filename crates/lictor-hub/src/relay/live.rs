@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use lictor_proto::api::{ExecutionState, StreamEvent};
@@ -83,8 +83,8 @@ pub struct Live {
     inner: Mutex<Inner>,
     /// Its node has only just taken it.
     fresh: AtomicBool,
-    /// The job, where this hub has checked it since it started.
-    admitted: OnceLock<Arc<Verified<Job>>>,
+    /// The job, where it was checked when it came and has not had to wait since.
+    admitted: Mutex<Option<Arc<Verified<Job>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +109,7 @@ impl Live {
             key,
             inner: Mutex::default(),
             fresh: AtomicBool::new(false),
-            admitted: OnceLock::new(),
+            admitted: Mutex::default(),
         })
     }
 
@@ -148,15 +148,25 @@ impl Live {
         }
     }
 
-    /// The job was checked.
-    pub(crate) fn admit(&self, job: &Arc<Verified<Job>>) {
-        // Where it was before, it is the same: the key is its digest.
-        let _ = self.admitted.set(job.clone());
+    fn admission(&self) -> MutexGuard<'_, Option<Arc<Verified<Job>>>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The job, if exactly this envelope was checked before.
-    pub(crate) fn admitted(&self, wire: &str) -> Option<Arc<Verified<Job>>> {
-        self.admitted.get().filter(|job| job.wire() == wire).cloned()
+    /// The job was checked.
+    pub(crate) fn admit(&self, job: &Arc<Verified<Job>>) {
+        *self.admission() = Some(job.clone());
+    }
+
+    /// The job waits: it is not kept in memory for its end, and is checked then.
+    pub(crate) fn forget(&self) {
+        *self.admission() = None;
+    }
+
+    /// The job, if exactly this envelope was checked before and is still in memory.
+    #[must_use]
+    pub fn admitted(&self, wire: &str) -> Option<Arc<Verified<Job>>> {
+        let admitted = self.admission();
+        admitted.as_ref().filter(|job| job.wire() == wire).cloned()
     }
 
     /// The node took it, and had not seen it before: no output of it can have been stored.

@@ -31,7 +31,7 @@ pub const PAGE_BYTES: usize = 8 * limits::ENVELOPE;
 pub struct JobPage {
     /// They.
     pub jobs: Vec<(JobRow, Vec<ExecutionRow>)>,
-    /// Where the next page starts; `None` where no more are there.
+    /// Where the next page starts; `None` only where no more are there. It may be empty.
     pub next: Option<JobCursor>,
 }
 

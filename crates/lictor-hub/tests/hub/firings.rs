@@ -7,11 +7,12 @@ use lictor_proto::agent::{Event, Request};
 use lictor_proto::api::ExecutionState;
 use lictor_proto::doc::{FiredWire, Schedule};
 use lictor_proto::{Code, Envelope, JobId, Timestamp, limits};
+use lictor_trust::SecretKey;
 
 use super::link::{heartbeat, view};
 use super::node::{Node, job_digest, one};
 use super::offers::failing;
-use super::world::{Org, World, until};
+use super::world::{Org, World, until, wire};
 
 /// A schedule of alice's, every ten minutes at UTC, and the first of its times.
 fn schedule(org: &Org, node: &Node) -> (String, Timestamp) {
@@ -128,6 +129,65 @@ async fn a_hub_keeps_a_firing_that_other_time_zones_could_have_and_no_other() {
     };
     until("it is refused", refused).await;
     assert!(!is_known(&world, &org, &id).await, "no rules could have that");
+    world.hub.shutdown().await;
+}
+
+/// To a hub, somebody who has left the roster is one whose key it does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_signer_who_left_a_firing_is_kept_as_the_schedule_was_proven_and_what_never_was_is_not() {
+    let (world, org, node) = one().await;
+    let unknown = SecretKey::generate().unwrap();
+    let standing = org.schedule_of(&node.id, &["true"]);
+    let proven = wire(&standing, &[&org.alice]);
+    let path = "/api/v1/schedules";
+    let answer = world.call(Some(&org.secret), Method::POST, path, &proven).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    let first = standing.timetable().unwrap().after(standing.issued_at).unwrap();
+    let next = first.plus(Duration::from_secs(600));
+    let junk = wire(&standing, &[&unknown]);
+    assert_eq!(
+        job_digest(&junk),
+        job_digest(&proven),
+        "the same but for its signature"
+    );
+    let link = node.link(&world).await;
+
+    // Of no schedule that was ever proven here, at the same times.
+    let other = wire(&org.schedule_of(&node.id, &["false"]), &[&unknown]);
+    let (never, never_id) = fired(&other, first);
+    let (no_time, no_time_id) = fired(&junk, first.plus(Duration::from_secs(7 * 60)));
+    link.say(started(&never));
+    for (told, seq) in [(&never, 1), (&no_time, 2)] {
+        link.say(Event::Finished(Box::new(node.finished(told, b"", seq, 0))));
+    }
+    let refused = async || {
+        let audit = world.audit(&org).await;
+        audit.iter().filter(|kind| *kind == "result_rejected").count() >= 2
+    };
+    until("both are refused", refused).await;
+
+    let kept = async |id: &JobId| {
+        let row = world.hub.app().store.job(&org.id, id).await.unwrap();
+        row.map(|(job, _)| job.envelope)
+    };
+    // By its start, and by its end alone.
+    let (begun, begun_id) = fired(&junk, first);
+    link.say(started(&begun));
+    until("it is shown", async || is_known(&world, &org, &begun_id).await).await;
+    let (ended, ended_id) = fired(&junk, next);
+    for (told, seq) in [(&begun, 3), (&ended, 4)] {
+        link.say(Event::Finished(Box::new(node.finished(told, b"", seq, 0))));
+    }
+    for id in [&begun_id, &ended_id] {
+        until("it is known", async || is_known(&world, &org, id).await).await;
+        until("it has ended", async || {
+            view(&world, &org, id).await.executions[0].state == ExecutionState::Succeeded
+        })
+        .await;
+    }
+    assert_eq!(kept(&begun_id).await, Some(fired(&proven, first).0));
+    assert_eq!(kept(&ended_id).await, Some(fired(&proven, next).0));
+    assert_eq!((kept(&never_id).await, kept(&no_time_id).await), (None, None));
     world.hub.shutdown().await;
 }
 

@@ -1,7 +1,7 @@
 //! Offers over a link on which things go wrong.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use lictor_link::hyper::{Method, StatusCode};
 use lictor_proto::agent::{Event, LawDocs, LawHeld, OfferReply, Reply, Request};
@@ -44,6 +44,32 @@ async fn an_offer_that_failed_on_a_living_link_is_made_again() {
     submit(&world, &org, &job).await;
     assert_eq!(link.offer().await, job);
     assert_eq!(left.load(Ordering::Relaxed), 0, "it had failed");
+    world.hub.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_says_of_a_download_is_told_again_when_it_says_something_else() {
+    let (world, org, node) = one().await;
+    let words = Arc::new(Mutex::new("it comes"));
+    let says = words.clone();
+    let _link = node
+        .link_answering(
+            &world,
+            Box::new(move |request| {
+                let why = Refusal::new(Code::Downloading, *says.lock().unwrap());
+                let later = || Ok(Reply::Offer(OfferReply::Later(why)));
+                matches!(request, Request::Offer(_)).then(later)
+            }),
+        )
+        .await;
+    let job = org.job(&node.id, &["true"]);
+    submit(&world, &org, &job).await;
+    let id = JobId::from_digest(&job_digest(&job));
+    for now in ["it comes", "it waits for its turn", "it comes"] {
+        *words.lock().unwrap() = now;
+        let is_told = async || view(&world, &org, &id).await.executions[0].message == now;
+        until(now, is_told).await;
+    }
     world.hub.shutdown().await;
 }
 

@@ -125,7 +125,7 @@ pub enum Delivery {
     Memfd,
     /// As standard input.
     Stdin,
-    /// As a file in memory of the job's own mounts, `/run/secrets/NAME` where the root is its own; that path is in a variable.
+    /// As a file in memory of the job's own mounts; its path, which differs from one sandbox to another, is in a variable.
     File,
     /// Not at all: it is shown to the host of the repository that a commit is brought from before the job begins.
     Git,

@@ -52,8 +52,8 @@ pub enum Unenforceable {
     /// A secret was to be a file in mounts of the job's own.
     #[error(
         "{backend} puts no secret into a file of the job's own here: --secret NAME hands it over in memory, --secret NAME=stdin \
-         as standard input; or name a profile with backend = \"bubblewrap\", or have the agent run as root, and show nothing at /dev/secrets in the \
-         profile"
+         as standard input; or name a profile with backend = \"bubblewrap\", or have the agent run as root, and show nothing of the \
+         host's at or above /dev/secrets in the profile"
     )]
     SecretFiles {
         /// Which backend.

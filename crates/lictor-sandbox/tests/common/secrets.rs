@@ -1,4 +1,7 @@
 //! Jobs that have a secret as a file, and what any backend must make of that.
+//!
+//! Not looked at here: the mode of the directory, any mode in gVisor's own kernel, and what is left when an agent is killed.
+//! The system test of that is of bubblewrap's `/run/secrets`; beside the devices they are mounts of the same namespaces.
 
 use lictor_proto::code::Refusal;
 use lictor_proto::doc::{Delivery, SecretUse};

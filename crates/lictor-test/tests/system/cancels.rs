@@ -13,18 +13,28 @@ use crate::secret_ways::that_run;
 use crate::steps::{SOON, add_profile, detached, ended, id_of, mark, processes, reach, receipt, sh};
 
 const BOXES: [&str; 5] = ["t-host", "t-landlock", "t-bubblewrap", "t-container", "t-gvisor"];
+/// Longer than the five seconds of a profile that says nothing of it.
+const GRACE: Duration = Duration::from_secs(8);
+/// What ending takes beside the grace, of all of them at once, on a machine that has more to do.
+const ENDING: Duration = Duration::from_secs(20);
 
-/// Profiles of these names for each backend, whose jobs would run for an hour and have two seconds to end.
+/// Profiles of these names for each backend, whose jobs would run for an hour and have [`GRACE`] to end; and for each one
+/// called `p-` in place of `t-`, whose grace is longer than anybody waits here.
 fn add_boxes(cli: &Cli) -> Result<()> {
-    let one = |name: &&str| {
-        let backend = name.trim_start_matches("t-");
+    let one = |name: &str, grace: u64| {
+        let backend = name.trim_start_matches("t-").trim_start_matches("p-");
         let network = if backend == "host" { "host" } else { "none" };
         format!(
             "\n[profiles.{name}]\nbackend = \"{backend}\"\nnetwork = \"{network}\"\n\
-             limits = {{ grace = \"2s\", timeout = \"1h\" }}\n"
+             limits = {{ grace = \"{grace}s\", timeout = \"1h\" }}\n"
         )
     };
-    add_profile(cli, &BOXES.iter().map(one).collect::<String>())
+    let both = |name: &&str| one(name, GRACE.as_secs()) + &one(&patient(name), 2 * SOON.as_secs());
+    add_profile(cli, &BOXES.iter().map(both).collect::<String>())
+}
+
+fn patient(profile: &str) -> String {
+    profile.replacen("t-", "p-", 1)
 }
 
 /// What runs of a job, seen from outside: its own processes, or the kernel that they run on and who serves it files.
@@ -35,65 +45,80 @@ fn seen(profile: &str, mark: &str, agent: u32) -> Vec<u32> {
     }
 }
 
+/// A job of this line that has said `up`.
+fn up(cli: &Cli, profile: &str, line: &str) -> Result<String> {
+    let words = [
+        "run",
+        "--json",
+        "--detach",
+        "--profile",
+        profile,
+        "local",
+        "--",
+        "sh",
+        "-c",
+        line,
+    ];
+    let id = id_of(&cli.run(&words)?.result()?)?;
+    wait_until("what it prints", SOON, || {
+        cli.ok(&["logs", &id]).is_ok_and(|said| said.contains("up"))
+    })?;
+    Ok(id)
+}
+
 #[test]
 fn a_cancel_ends_a_tree_that_heeds_no_signal_when_its_grace_is_over_in_every_sandbox() -> Result<()> {
     let lab = Lab::start()?;
     let cli = lab.cli();
     add_boxes(cli)?;
-    for profile in that_run(cli, &BOXES)? {
-        let mark = mark();
+    let boxes = that_run(cli, &BOXES)?;
+    let mark = mark();
+    let tree = |profile: &str| seen(profile, &mark, lab.pid().unwrap_or_default());
+    let mut begun = Vec::new();
+    // gVisor, which is the last, before there is another runtime's process that could be taken for its.
+    for profile in boxes.iter().rev() {
         // A child in a session of its own, and nobody who listens.
         let line = format!(
             "trap '' TERM; setsid sleep {mark} & sleep {mark} & echo up; while :; do sleep {mark}; done"
         );
-        let words = [
-            "run",
-            "--json",
-            "--detach",
-            "--profile",
-            profile,
-            "local",
-            "--",
-            "sh",
-            "-c",
-            &line,
-        ];
-        let id = id_of(&cli.run(&words)?.result()?)?;
-        wait_until("what it prints", SOON, || {
-            cli.ok(&["logs", &id]).is_ok_and(|said| said.contains("up"))
-        })?;
-        let tree = || seen(profile, &mark, lab.pid().unwrap_or_default());
+        let id = up(cli, profile, &line)?;
         // Three sleep; of a kernel of its own one sees that, and those who serve it.
-        let least = if profile == "t-gvisor" { 2 } else { 3 };
-        wait_until("all of it to be seen", SOON, || tree().len() >= least)?;
-        let asked = Instant::now();
-        cli.ok(&["cancel", &id])?;
-        // In an hour it would end by itself: that it ends now is the cancel, and not before the grace is over.
-        ensure!(ended(cli, &id)? == "canceled", "{profile}");
-        ensure!(
-            asked.elapsed() >= Duration::from_secs(2),
-            "{profile}: it had no grace, {:?}",
-            asked.elapsed()
-        );
-        wait_until(&format!("nothing of it in {profile}"), SOON, || tree().is_empty())?;
-        // One that listens ends by itself, within its grace.
-        let line = format!("trap 'echo heard; exit 3' TERM; echo up; while :; do sleep 0.1; done # {mark}");
-        let words = [
-            "run",
-            "--json",
-            "--detach",
-            "--profile",
-            profile,
-            "local",
-            "--",
-            "sh",
-            "-c",
-            &line,
-        ];
-        let id = id_of(&cli.run(&words)?.result()?)?;
-        wait_until("what it prints", SOON, || {
-            cli.ok(&["logs", &id]).is_ok_and(|said| said.contains("up"))
+        let least = if *profile == "t-gvisor" { 2 } else { 3 };
+        wait_until(&format!("all of it in {profile} to be seen"), SOON, || {
+            tree(profile).len() >= least
         })?;
+        begun.push((*profile, id));
+    }
+    // All at once, so that each grace is waited for beside the others.
+    let mut asked = Vec::new();
+    for (_, id) in &begun {
+        asked.push(Instant::now());
+        cli.ok(&["cancel", id])?;
+    }
+    for ((profile, id), at) in begun.iter().zip(asked) {
+        // In an hour it would end by itself: that it ends now is the cancel, and not before the grace is over.
+        ensure!(ended(cli, id)? == "canceled", "{profile}");
+        let took = at.elapsed();
+        ensure!(took >= GRACE, "{profile}: it had not its whole grace, {took:?}");
+        ensure!(took < GRACE + ENDING, "{profile}: it had another grace, {took:?}");
+    }
+    for profile in &boxes {
+        wait_until(&format!("nothing of it in {profile}"), SOON, || {
+            tree(profile).is_empty()
+        })?;
+    }
+    Ok(())
+}
+
+/// Nobody waits here for as long as the grace is: whoever has ended has ended by itself.
+#[test]
+fn a_cancel_asks_first_and_one_that_listens_ends_by_itself_in_every_sandbox() -> Result<()> {
+    let lab = Lab::start()?;
+    let cli = lab.cli();
+    add_boxes(cli)?;
+    for profile in that_run(cli, &BOXES)? {
+        let line = "trap 'echo heard; exit 3' TERM; echo up; while :; do sleep 0.1; done";
+        let id = up(cli, &patient(profile), line)?;
         cli.ok(&["cancel", &id])?;
         ensure!(ended(cli, &id)? == "canceled", "{profile}");
         ensure!(

@@ -14,6 +14,7 @@ use crate::fleet::{Crew, are, path, results};
 use crate::steps::{SOON, add_profile, audits_hold, id_of};
 
 const BOX: &str = "\n[profiles.box]\nbackend = \"bubblewrap\"\npersist = {}\n";
+const BOXED: [&str; 6] = ["cp", "--json", "--profile", "box", "--sandbox", "work"];
 const THREE: [(&str, &[&str]); 3] = [
     ("web-1", &["role=web"]),
     ("web-2", &["role=web"]),
@@ -63,9 +64,7 @@ impl Scene {
 
     /// `lictor cp --json --profile box --sandbox work OPTIONS FROM TO`.
     fn copy(&self, options: &[&str], from: &str, to: &str) -> Result<Done> {
-        let mut words = vec!["cp", "--json", "--profile", "box", "--sandbox", "work"];
-        words.extend(options);
-        words.extend([from, to]);
+        let words = [&BOXED[..], options, &[from, to]].concat();
         self.crew.cli().run(&words)
     }
 
@@ -202,6 +201,46 @@ fn files_of_several_nodes_come_by_one_job_each_to_a_place_of_its_own() -> Result
     audits_hold(scene.crew.cli())
 }
 
+/// Something is in the way: where that can be seen it is said before anything is signed; else what the node did is not in doubt, and
+/// nothing of it is here.
+fn places_that_cannot_be_one(scene: &Scene) -> Result<()> {
+    let taken = scene.at("taken");
+    let from = "web-*:/workspace/log/app.log";
+    fs::create_dir(&taken)?;
+    fs::write(taken.join("web-1"), "mine")?;
+    let before = scene.jobs()?;
+    let done = scene.copy(&[], from, path(&taken)?)?;
+    ensure!(
+        done.code()? == 125 && done.stderr.contains("is no directory"),
+        "{}",
+        done.stderr
+    );
+    ensure!(names(&taken)? == ["web-1"] && fs::read(taken.join("web-1"))? == b"mine");
+    // A file that is asked for beside them, and has the name of one of them; and a node that is not there.
+    let other = scene.at("other");
+    let both = [&BOXED[..], &[from, "db-1:/workspace/web-2", path(&other)?]].concat();
+    let done = scene.crew.cli().run(&both)?;
+    ensure!(
+        done.code()? == 125 && done.stderr.contains("two of them are called web-2"),
+        "{}",
+        done.stderr
+    );
+    let done = scene.copy(&[], "nobody-*:/workspace/log/app.log", path(&other)?)?;
+    ensure!(done.code()? != 0 && !other.exists(), "it was made for nothing");
+    ensure!(scene.jobs()? == before, "it was signed");
+
+    // A directory in which nobody makes anything.
+    fs::remove_file(taken.join("web-1"))?;
+    std::os::unix::fs::symlink("/proc", taken.join("web-1"))?;
+    let done = scene.copy(&[], from, path(&taken)?)?;
+    ensure!(done.code()? == 125, "{}\n{}", done.text(), done.stderr);
+    are(
+        &results(&done.json_lines()?),
+        &[("web-1", "not_brought"), ("web-2", "succeeded")],
+    );
+    is_of(&taken.join("web-2"), "web-2")
+}
+
 #[test]
 fn what_goes_wrong_with_one_node_is_told_and_the_others_files_are_there() -> Result<()> {
     let mut scene = Scene::set(2)?;
@@ -218,18 +257,7 @@ fn what_goes_wrong_with_one_node_is_told_and_the_others_files_are_there() -> Res
     ensure!(names(&logs)? == ["web-1", "web-2"], "{:?}", names(&logs)?);
     is_of(&logs.join("web-1"), "web-1")?;
 
-    // A place that cannot be one: what the node did is not in doubt, and nothing of it is here.
-    let taken = scene.at("taken");
-    fs::create_dir(&taken)?;
-    fs::write(taken.join("web-1"), "mine")?;
-    let done = scene.copy(&[], "web-*:/workspace/log/app.log", path(&taken)?)?;
-    ensure!(done.code()? == 125, "{}\n{}", done.text(), done.stderr);
-    are(
-        &results(&done.json_lines()?),
-        &[("web-1", "not_brought"), ("web-2", "succeeded")],
-    );
-    ensure!(fs::read(taken.join("web-1"))? == b"mine", "it was replaced");
-    is_of(&taken.join("web-2"), "web-2")?;
+    places_that_cannot_be_one(&scene)?;
     // More than may come is no more believed than of one node.
     let little = scene.at("little");
     let done = scene.copy(
@@ -238,7 +266,7 @@ fn what_goes_wrong_with_one_node_is_told_and_the_others_files_are_there() -> Res
         path(&little)?,
     )?;
     ensure!(done.code()? == 1, "{}\n{}", done.text(), done.stderr);
-    ensure!(names(&little)?.is_empty(), "{:?}", names(&little)?);
+    ensure!(!little.exists(), "it was made for nothing: {:?}", names(&little)?);
 
     // A node that is away keeps nobody waiting, unless that is asked.
     scene.crew.stop(1)?;

@@ -1,6 +1,8 @@
 //! Scripts: by which interpreter, under which law, what people are shown, and what is left of them.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -233,33 +235,56 @@ const PLACES: [&str; 4] = ["/run/lictor", "/dev/shm", "/tmp", "/var/tmp"];
 /// No script of these tests is larger.
 const SMALL: u64 = 64 << 10;
 
-/// Small files below a directory that contain these bytes, so many directories deep.
-fn holding(dir: &Path, words: &str, deep: u32) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else {
-            continue;
-        };
-        let is_small = || entry.metadata().is_ok_and(|m| m.len() <= SMALL);
-        if kind.is_dir() && deep > 0 {
-            found.extend(holding(&path, words, deep - 1));
-        } else if kind.is_file()
-            && is_small()
-            && fs::read(&path).is_ok_and(|b| b.windows(words.len()).any(|w| w == words.as_bytes()))
-        {
-            found.push(path);
-        }
-    }
-    found
+/// What is looked for of a script of the operator's.
+struct Search<'a> {
+    words: &'a str,
+    /// The file that the operator has, by its device and number, whatever it is called.
+    own: (u64, u64),
+    /// When that was written, in seconds: nothing that is older was made of it.
+    since: i64,
 }
 
-/// The same everywhere, but for the file that the operator has.
-fn left(lab: &Lab, words: &str, own: &Path) -> Vec<PathBuf> {
-    let elsewhere = PLACES
-        .iter()
-        .flat_map(|place| holding(Path::new(place), words, 5));
-    let all = holding(lab.home(), words, 32).into_iter().chain(elsewhere);
-    all.filter(|path| path != own).collect()
+impl<'a> Search<'a> {
+    fn of(words: &'a str, own: &Path) -> Result<Self> {
+        let own = fs::metadata(own)?;
+        Ok(Self {
+            words,
+            own: (own.dev(), own.ino()),
+            since: own.ctime(),
+        })
+    }
+
+    fn holds(&self, path: &Path, about: &fs::Metadata) -> bool {
+        let could =
+            about.len() <= SMALL && about.ctime() >= self.since && (about.dev(), about.ino()) != self.own;
+        let words = self.words.as_bytes();
+        could && fs::read(path).is_ok_and(|b| memchr::memmem::find(&b, words).is_some())
+    }
+
+    /// Small files below a directory that contain the words, so many directories deep.
+    fn below(&self, dir: &Path, deep: u32) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let (path, Ok(about)) = (entry.path(), entry.metadata()) else {
+                continue;
+            };
+            if about.is_dir() && deep > 0 {
+                found.extend(self.below(&path, deep - 1));
+            } else if about.is_file() && self.holds(&path, &about) {
+                found.push(path);
+            }
+        }
+        found
+    }
+
+    /// The same everywhere, each place once, under whatever names it is known.
+    fn left(&self, lab: &Lab) -> Vec<PathBuf> {
+        let places = PLACES.iter().filter_map(|place| fs::canonicalize(place).ok());
+        let places: BTreeSet<PathBuf> = places.collect();
+        let mut found = self.below(lab.home(), 32);
+        found.extend(places.iter().flat_map(|place| self.below(place, 5)));
+        found
+    }
 }
 
 /// In gVisor, to which no descriptor is handed on, the script is a file for as long as it runs.
@@ -268,7 +293,9 @@ fn nothing_of_a_script_is_left_in_gvisor_however_it_ends() -> Result<()> {
     let mut lab = Lab::start()?;
     let cli = lab.cli().clone();
     add_profile(&cli, "\n[profiles.gvisor]\nbackend = \"gvisor\"\n")?;
-    that_run(&cli, &["gvisor"])?;
+    if that_run(&cli, &["gvisor"])?.is_empty() {
+        return Ok(());
+    }
     let mark = mark();
     let words = format!("only-in-the-script-{mark}");
     let outside = tempfile::tempdir()?;
@@ -276,13 +303,14 @@ fn nothing_of_a_script_is_left_in_gvisor_however_it_ends() -> Result<()> {
     let text = "case $1 in good) exit 0;; bad) exit 3;; esac\necho up\nexec sleep 600\n";
     fs::write(&path, format!("#!/bin/sh\n# {words}\n{text}"))?;
     let script = path.to_str().context("path")?.to_owned();
+    let search = Search::of(&words, &path)?;
     let options = ["--detach", "--profile", "gvisor", "--script", &script];
     let begin = |cli: &Cli, how: &str| id_of(&run(cli, &options, &[how])?.result()?);
     let nothing = |lab: &Lab, when: &str| {
         wait_until(&format!("nothing of the script {when}"), SOON, || {
-            left(lab, &words, &path).is_empty()
+            search.left(lab).is_empty()
         })
-        .with_context(|| format!("{:?}", left(lab, &words, &path)))
+        .with_context(|| format!("{:?}", search.left(lab)))
     };
     for (how, outcome) in [("good", "succeeded"), ("bad", "failed")] {
         ensure!(ended(&cli, &begin(&cli, how)?)? == outcome, "{how}");
@@ -296,10 +324,7 @@ fn nothing_of_a_script_is_left_in_gvisor_however_it_ends() -> Result<()> {
     };
     prints(&cli, &canceled)?;
     // It is found where it is.
-    ensure!(
-        !left(&lab, &words, &path).is_empty(),
-        "while it runs it is somewhere"
-    );
+    ensure!(!search.left(&lab).is_empty(), "while it runs it is somewhere");
     cli.ok(&["cancel", &canceled])?;
     ensure!(ended(&cli, &canceled)? == "canceled");
     nothing(&lab, "after a cancel")?;
@@ -317,10 +342,9 @@ fn nothing_of_a_script_is_left_when_everything_is_killed() -> Result<()> {
     let mark = mark();
     let outside = tempfile::tempdir()?;
     let own = outside.path().join("script");
-    fs::write(
-        &own,
-        format!("#!/bin/sh\n# only-in-the-script-{mark}\nsleep {mark}\n"),
-    )?;
+    let words = format!("only-in-the-script-{mark}");
+    fs::write(&own, format!("#!/bin/sh\n# {words}\nsleep {mark}\n"))?;
+    let search = Search::of(&words, &own)?;
     let script = own.to_str().context("path")?.to_owned();
     let mut ids = Vec::new();
     for profile in ["host", "sandbox"] {
@@ -340,7 +364,7 @@ fn nothing_of_a_script_is_left_when_everything_is_killed() -> Result<()> {
         ensure!(ended(lab.cli(), id)? == "interrupted");
     }
     gone(&format!("sleep {mark}"))?;
-    let left = left(&lab, &format!("only-in-the-script-{mark}"), &own);
+    let left = search.left(&lab);
     ensure!(left.is_empty(), "{left:?}");
     Ok(())
 }

@@ -37,7 +37,7 @@ fn said(done: &Done) -> String {
     done.text() + &done.stderr
 }
 
-/// Which of these profiles this machine can run anything in; the others say why not.
+/// Which of these profiles this machine can run anything in; the others say why not. Of several it can run one.
 pub(crate) fn that_run<'a>(cli: &Cli, profiles: &[&'a str]) -> Result<Vec<&'a str>> {
     let mut run = Vec::new();
     for profile in profiles {
@@ -47,7 +47,10 @@ pub(crate) fn that_run<'a>(cli: &Cli, profiles: &[&'a str]) -> Result<Vec<&'a st
             _ => skip(&Missing::new(format!("{profile}: {}", said(&done)))),
         }
     }
-    ensure!(!run.is_empty(), "this machine can run none of {profiles:?}");
+    ensure!(
+        profiles.len() == 1 || !run.is_empty(),
+        "this machine can run none of {profiles:?}"
+    );
     Ok(run)
 }
 

@@ -72,22 +72,29 @@ fn finally(code: Code, text: impl Into<String>) -> Broken {
 pub(super) struct Turn<'a> {
     wanted: &'a Wanted,
     core: &'a Arc<Core>,
+    /// When this try began.
     since: Instant,
+    /// When the first did: whoever could have the same from elsewhere waits since then.
+    begun: Instant,
 }
 
 impl<'a> Turn<'a> {
-    /// It begins.
-    pub(super) fn of(wanted: &'a Wanted, core: &'a Arc<Core>) -> Self {
+    /// It begins, or goes on with what has begun then.
+    pub(super) fn of(wanted: &'a Wanted, core: &'a Arc<Core>, begun: Instant) -> Self {
         let since = Instant::now();
-        Self { wanted, core, since }
+        Self {
+            wanted,
+            core,
+            since,
+            begun,
+        }
     }
 
     /// Whether somebody else should have it.
     fn is_over(&self) -> bool {
-        let downloads = &self.core.downloads;
-        let long = self.core.config.downloader.as_ref().map(|d| d.turn);
-        self.since.elapsed() >= long.unwrap_or_default()
-            && (downloads.queue.load(Ordering::Relaxed) > 0 || downloads.known().has_another_way(self.wanted))
+        let (downloads, long) = (&self.core.downloads, self.core.turn());
+        self.since.elapsed() >= long && downloads.queue.load(Ordering::Relaxed) > 0
+            || self.begun.elapsed() >= long && downloads.known().has_another_way(self.wanted)
     }
 
     /// Asks for it, wherever it is.

@@ -3,7 +3,7 @@
 //! ```text
 //!   asked --> queues <--> comes --> ended: all that waited for it are judged again
 //!                ^          |
-//!                |          '--its turn is over, and others know another way--> reserved for who waits longest
+//!                |          '--its turn is over, and others know another way--> reserved for who waits longest --nobody is left--> ended
 //!                '-------------------------------------------------------------------'
 //! ```
 
@@ -14,6 +14,7 @@ use lictor_proto::code::Refusal;
 use lictor_proto::doc::FileUrl;
 use lictor_proto::{Code, Digest, JobId, Timestamp};
 
+use super::tries::Tally;
 use super::{End, NotHere, Wanted};
 use crate::offer::order::weight;
 
@@ -33,6 +34,9 @@ pub(super) struct Known {
     waiting: BTreeMap<Digest, Waiting>,
     /// Jobs for which it has failed for good.
     failed: BTreeMap<Digest, (Timestamp, Refusal)>,
+    /// What has come of the turns of jobs that let others have theirs. They are all counted: else two servers that bring nothing
+    /// would have their turns one after the other for ever.
+    tallies: BTreeMap<Digest, Tally>,
     /// The place of whoever waits next.
     next: u64,
 }
@@ -55,6 +59,17 @@ pub(super) enum Stage {
     Queues,
     /// It has one.
     Comes,
+}
+
+/// Who goes on with a download that has had its turn.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This job, when it may: it is to be judged again.
+    Job(Digest, Offer),
+    /// Somebody has begun, or it has ended.
+    Begun,
+    /// Nobody is left that it could be passed on to.
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -155,18 +170,17 @@ impl Known {
     }
 
     /// The job that fetches next what this one's turn did not suffice for, to be judged again: this one itself, when all the
-    /// others that waited may not. `None` when nobody is left.
-    pub(super) fn pass_on(&mut self, wanted: &Wanted) -> Option<(Digest, Offer)> {
+    /// others that waited may not.
+    pub(super) fn pass_on(&mut self, wanted: &Wanted) -> Next {
         let (own, content) = (wanted.job.digest(), wanted.content.sha256);
-        let now = self.under_way.get(&content)?;
-        if now.job != own && now.stage != Stage::Reserved {
-            return None;
+        match self.under_way.get(&content) {
+            Some(now) if now.job == own || now.stage == Stage::Reserved => {}
+            _ => return Next::Begun,
         }
         let first = self.other_ways(wanted).min_by_key(|(_, w)| w.place);
         let job = first.map_or(own, |(job, _)| *job);
         let Some(taken) = self.waiting.remove(&job) else {
-            self.under_way.remove(&content);
-            return None;
+            return Next::Nobody;
         };
         // Behind all that wait by now.
         let place = self.place();
@@ -174,7 +188,17 @@ impl Known {
             own.place = place;
         }
         self.stands_for(content, job, Stage::Reserved);
-        Some((job, taken.offer))
+        Next::Job(job, taken.offer)
+    }
+
+    /// Takes what has come of a job's turns so far.
+    pub(super) fn tally(&mut self, job: &Digest) -> Tally {
+        self.tallies.remove(job).unwrap_or_default()
+    }
+
+    /// Keeps it until the job's next turn.
+    pub(super) fn keep_tally(&mut self, job: Digest, tally: Tally) {
+        self.tallies.insert(job, tally);
     }
 
     /// Whether the download was begun that was reserved for this job.
@@ -183,8 +207,11 @@ impl Known {
         under_way.is_some_and(|u| u.job != *job || u.stage != Stage::Reserved)
     }
 
+    /// Lets go of what was kept for jobs that are over.
     pub(super) fn forget_failed(&mut self, now: Timestamp) {
         self.failed.retain(|_, (expires_at, _)| *expires_at > now);
+        let waiting = &self.waiting;
+        self.tallies.retain(|job, _| waiting.contains_key(job));
     }
 
     /// Forgets a download; gives the jobs that are to be judged again.
@@ -292,5 +319,20 @@ mod tests {
         known.failed.insert(id(2), (Timestamp::from_millis(9), why));
         known.forget_failed(Timestamp::from_millis(5));
         assert!(known.failed.len() == 1 && known.failed.contains_key(&id(2)));
+    }
+
+    #[test]
+    fn what_a_turn_came_to_is_kept_as_long_as_its_job_waits() {
+        let mut known = Known::default();
+        assert!(keep(&mut known, 1, 10, &offer(1)));
+        let mut tally = Tally::default();
+        tally.count(0, 0, Code::DownloadFailed);
+        for job in [1, 2] {
+            known.keep_tally(id(job), tally);
+        }
+        known.forget_failed(Timestamp::from_millis(0));
+        assert!(known.tally(&id(1)).is_enough(1).is_some(), "it begins anew");
+        assert!(known.tally(&id(1)).is_enough(1).is_none(), "it was taken");
+        assert!(known.tallies.is_empty(), "of a job that is over");
     }
 }

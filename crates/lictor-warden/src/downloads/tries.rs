@@ -7,7 +7,7 @@ use std::time::Duration;
 use lictor_proto::Code;
 use lictor_proto::code::Refusal;
 use tokio::sync::SemaphorePermit;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::{Broken, Turn};
 use super::known::Stage;
@@ -28,8 +28,8 @@ pub(super) const SOMETHING: u64 = 64 * 1024;
 pub(super) const LOOK: Duration = Duration::from_millis(200);
 
 /// What its turns have come to.
-#[derive(Debug, Default)]
-struct Tally {
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
     /// One after the other that brought nothing new.
     in_vain: usize,
     /// Those after which there was less than before.
@@ -37,7 +37,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, before: u64, after: u64, code: Code) {
+    pub(super) fn count(&mut self, before: u64, after: u64, code: Code) {
         self.anew += usize::from(after < before);
         self.in_vain = match code {
             _ if after >= before.saturating_add(SOMETHING) => 0,
@@ -48,7 +48,7 @@ impl Tally {
     }
 
     /// What there is to be said of it after so many as may be.
-    fn is_enough(&self, tries: usize) -> Option<String> {
+    pub(super) fn is_enough(&self, tries: usize) -> Option<String> {
         let Self { in_vain, anew } = self;
         if *in_vain >= tries {
             return Some(format!("given up after {in_vain} tries that brought nothing new"));
@@ -65,14 +65,18 @@ impl Tally {
 impl Wanted {
     /// Has it come, however often it breaks off.
     pub(super) async fn come(&self, core: &Arc<Core>) -> End {
-        let mut tally = Tally::default();
+        let job = self.job.digest();
+        let mut tally = core.downloads.known().tally(&job);
         let tries = core.config.downloader.as_ref().map_or(1, |d| d.tries);
+        let mut begun = None;
         loop {
             let Some(turn) = self.turn(core).await else {
                 return End::Unwanted;
             };
+            // What broke off goes on with the same turn: who breaks off again and again would never have had one.
+            let since = *begun.get_or_insert_with(Instant::now);
             let before = self.has_come(core);
-            let tried = Turn::of(self, core).attempt().await;
+            let tried = Turn::of(self, core, since).attempt().await;
             drop(turn);
             let (why, is_over) = match tried {
                 Ok(()) => return End::Here,
@@ -85,30 +89,47 @@ impl Wanted {
             if let Some(enough) = tally.is_enough(tries) {
                 return End::Failed(given_up(&enough, &why));
             }
-            if is_over && core.downloads.known().has_another_way(self) {
-                return End::Yields;
+            let mut pause = Duration::ZERO;
+            if !is_over {
+                tracing::warn!(job = %job, url = %self.url, error = %why, "a download broke off");
+                core.downloads.known().broke_off(&self.content.sha256, why);
+                pause = tally.pause();
             }
-            if is_over {
-                continue;
+            let rest = timeout(pause, self.had_its_turn(core, since));
+            match self.while_wanted(core, rest).await {
+                None => return End::Unwanted,
+                Some(Ok(())) => {
+                    core.downloads.known().keep_tally(job, tally);
+                    return End::Yields;
+                }
+                Some(Err(_)) => {}
             }
-            tracing::warn!(job = %self.job.digest(), url = %self.url, error = %why, "a download broke off");
-            core.downloads.known().broke_off(&self.content.sha256, why);
-            if self.while_wanted(core, sleep(tally.pause())).await.is_none() {
-                return End::Unwanted;
-            }
+        }
+    }
+
+    /// Until it has had its turn and others know another way.
+    async fn had_its_turn(&self, core: &Core, since: Instant) {
+        let downloads = &core.downloads;
+        while since.elapsed() < core.turn() || !downloads.known().has_another_way(self) {
+            sleep(LOOK).await;
         }
     }
 
     /// One of those that may be at it at once, in the order in which they asked; `None` when it is not wanted any more before.
     async fn turn<'a>(&self, core: &'a Core) -> Option<SemaphorePermit<'a>> {
-        let content = &self.content.sha256;
-        core.downloads.known().stands(content, Stage::Queues);
-        let queued = Queued::with(&core.downloads.queue);
-        let turn = self.while_wanted(core, core.downloads.turns.acquire()).await?;
-        drop(queued);
+        let (content, turns) = (&self.content.sha256, &core.downloads.turns);
+        let turn = match turns.try_acquire() {
+            // What is free is nobody else's: this one waits for nothing, so nobody is cut off for it.
+            Ok(turn) => self.is_wanted(core).then_some(turn)?,
+            Err(_) => {
+                core.downloads.known().stands(content, Stage::Queues);
+                let _queued = Queued::with(&core.downloads.queue);
+                // Nobody closes it.
+                self.while_wanted(core, turns.acquire()).await?.ok()?
+            }
+        };
         core.downloads.known().stands(content, Stage::Comes);
-        // Nobody closes it.
-        turn.ok()
+        Some(turn)
     }
 
     fn has_come(&self, core: &Core) -> u64 {

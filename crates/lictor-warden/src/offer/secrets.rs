@@ -71,7 +71,10 @@ impl Brought {
             let secret = held.trust.verify_secret(wire, core.now()).map_err(|refusal| {
                 let refusal = about(&used.name, refusal);
                 match refusal.code {
-                    Code::KeyRevoked | Code::OperatorRevoked | Code::KeyExpired => Unusable::Denied(refusal),
+                    // The last is of the payload, and so of the digest in the job: nobody can bring it otherwise.
+                    Code::KeyRevoked | Code::OperatorRevoked | Code::KeyExpired | Code::PayloadMalformed => {
+                        Unusable::Denied(refusal)
+                    }
                     // The signature is no part of the digest: whoever carries it can spoil it, and bring it whole.
                     _ => Unusable::Later(refusal),
                 }

@@ -1,9 +1,10 @@
 //! Secrets of jobs that wait for an approval, and of schedules, whose nodes keep them.
 
 use lictor_proto::agent::{OfferReply, Reply, Request};
-use lictor_proto::doc::{Delivery, Outcome, RevocationKind, Schedule, Secret, SecretUse};
+use lictor_proto::doc::{Delivery, DocKind, Outcome, RevocationKind, Schedule, Secret, SecretUse};
 use lictor_proto::{Code, Digest, Envelope, Timestamp, limits};
 use lictor_trust::seal::{Bound, seal};
+use lictor_trust::sign::{sign_payload, to_wire};
 
 use crate::schedules::{Turned, fired, fires, revoke, times};
 use crate::support::*;
@@ -77,6 +78,32 @@ fn an_approval_that_comes_without_the_secret_of_its_job_is_kept_until_that_comes
         let receipt = world.receipt(&finished(&mut feed, job).await.1);
         assert_eq!(receipt.outcome, Outcome::Succeeded);
         assert_eq!(receipt.approvals.len(), 1);
+    });
+}
+
+#[test]
+fn a_job_whose_secret_is_of_a_form_that_is_not_read_is_denied_and_not_tried_again() {
+    let mut world = World::new();
+    runtime().block_on(async {
+        let law = world.next_law(&format!("{POLICY}{RULE}"));
+        let warden = world.warden().await;
+        assert!(matches!(warden.ask(Request::Law(law)).await, Reply::Law(_)));
+        let payload = br#"{"type":"secret","sealed":[]}"#.to_vec();
+        let other = sign_payload(DocKind::Secret.payload_type(), payload, &[&key(seed_of("alice"))]);
+        let mut wanted = world.job("alice", &["true"]);
+        wanted.secrets = vec![SecretUse {
+            name: name("db"),
+            version: 1,
+            digest: other.digest(),
+            delivery: Delivery::Memfd,
+        }];
+        let (_, mut o) = world.sign_job(&wanted);
+        o.secrets = vec![to_wire(&other)];
+        let reply = offer(&warden, o).await;
+        assert!(
+            matches!(&reply, OfferReply::Denied(why) if why.code == Code::PayloadMalformed),
+            "{reply:?}"
+        );
     });
 }
 

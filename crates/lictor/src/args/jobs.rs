@@ -37,8 +37,8 @@ pub(crate) struct Run {
     /// Send standard input along; it is read to its end before the job is signed
     #[arg(long)]
     pub(crate) stdin: bool,
-    /// Use this secret: NAME or NAME=memfd, whose path is in LICTOR_SECRET_NAME, NAME=stdin, or NAME=file, which is
-    /// /run/secrets/NAME where the job's root is its own; NAME=git is for the host of --git alone (repeatable)
+    /// Use this secret: NAME or NAME=memfd, NAME=file on a tmpfs of the job's own (of both LICTOR_SECRET_NAME has the
+    /// path), or NAME=stdin; NAME=git is for the host of --git alone (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
     pub(crate) secrets: Vec<UsedSecret>,
     /// Begin on each node only when this job has ended there, however it ended (repeatable)

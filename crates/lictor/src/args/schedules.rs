@@ -71,8 +71,8 @@ pub(crate) struct ScheduleAdd {
     /// Work in this kept sandbox of the profile, made at its first use [default: one of the firing's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) sandbox: Option<Name>,
-    /// Have each firing use this secret, in the version that is the newest now: NAME or NAME=memfd, whose path is in
-    /// LICTOR_SECRET_NAME, NAME=stdin, or NAME=file, which is /run/secrets/NAME in bubblewrap (repeatable)
+    /// Have each firing use this secret, in the version that is the newest now: NAME or NAME=memfd, NAME=file on a tmpfs
+    /// of the job's own (of both LICTOR_SECRET_NAME has the path), or NAME=stdin (repeatable)
     #[arg(long = "secret", value_name = "NAME[=HOW]", value_parser = used_secret)]
     pub(crate) secrets: Vec<UsedSecret>,
     #[command(flatten)]

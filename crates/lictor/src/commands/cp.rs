@@ -13,7 +13,6 @@ mod arriving;
 mod from;
 mod several;
 mod to;
-pub(crate) mod told;
 mod url;
 
 use std::path::PathBuf;

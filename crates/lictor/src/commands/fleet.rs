@@ -13,6 +13,7 @@ mod harvest;
 mod lines;
 mod lost;
 mod rows;
+pub(crate) mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -247,6 +248,7 @@ impl<'a> FleetWatch<'a> {
 
     async fn take(&self, happened: Happened, scene: &mut Scene<'a>) -> Stopped {
         match happened {
+            Happened::Item(_, item) if self.into.is_some() && harvest::is_unasked(&item) => Ok(()),
             Happened::Item(node, item) => self.item(&node, item, scene).await,
             Happened::Broken(node, refusal) => {
                 scene.ended.retain(|(ended, _)| *ended != node);

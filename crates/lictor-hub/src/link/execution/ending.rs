@@ -4,7 +4,7 @@ use lictor_audit::{Event, EventType};
 use lictor_proto::agent::{Ack, Finished, Request};
 use lictor_proto::api::{ExecutionState, StreamEvent};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{Job, Origin, Receipt};
+use lictor_proto::doc::{Origin, Receipt};
 use lictor_proto::{Code, Digest, JobId, Timestamp};
 use lictor_trust::{Judged, Verified};
 use tokio::sync::oneshot;
@@ -123,6 +123,7 @@ impl Execution {
             Some(job) => ToldOf {
                 digest: job.digest(),
                 job: job.doc().clone(),
+                wire: job.wire().to_owned(),
                 judged: Judged::Yes,
             },
             None => self.told_of(&finished.envelope).await?,
@@ -135,7 +136,6 @@ impl Execution {
             return Err(Refusal::from(Code::WrongNode).into());
         }
         check_time(&told.job)?;
-        let (job, judged) = (told.job, told.judged);
         self.arrive_surely().await?;
         let (objects, key, pending) = (&self.link.app.objects, &self.live.key, &self.pending);
         let packed = self
@@ -144,7 +144,7 @@ impl Execution {
             .await?;
         let rest = self.fetch_kept(finished, packed.as_ref()).await;
         let upto = packed.as_ref().map(|s| s.to);
-        let result = self.result(finished, &receipt, (&job, judged), packed);
+        let result = self.result(finished, &receipt, told, packed);
         let store = &self.link.app.store;
         let recorded = self
             .shelf
@@ -166,11 +166,12 @@ impl Execution {
         &self,
         finished: &Finished,
         receipt: &Verified<Receipt>,
-        (job, judged): (&Job, Judged),
+        told: ToldOf,
         segment: Option<SegmentRow>,
     ) -> ResultRow {
+        let judged = told.judged;
         ResultRow {
-            job: self.row(finished.job, job, finished.envelope.clone()),
+            job: self.row(told),
             node_id: self.live.key.node_id.clone(),
             receipt_digest: receipt.digest(),
             receipt: finished.receipt.clone(),
@@ -186,19 +187,20 @@ impl Execution {
     }
 
     /// A job as it is stored that its node brings.
-    pub(super) fn row(&self, digest: Digest, job: &Job, envelope: String) -> JobRow {
+    pub(super) fn row(&self, told: ToldOf) -> JobRow {
+        let job = told.job;
         JobRow {
-            job_id: JobId::from_digest(&digest),
-            digest,
-            operator: job.operator.clone(),
-            profile: job.profile.clone(),
+            job_id: JobId::from_digest(&told.digest),
+            digest: told.digest,
+            operator: job.operator,
+            profile: job.profile,
             expires_at: job.expires_at,
             created_at: Timestamp::now(),
-            envelope,
+            envelope: told.wire,
             // What its nodes fire of a schedule the hub learns of from each of them.
             nodes: match job.origin {
                 Origin::Firing(_) => vec![self.live.key.node_id.clone()],
-                Origin::Job | Origin::Schedule => job.nodes.clone(),
+                Origin::Job | Origin::Schedule => job.nodes,
             },
             stdin: None,
             origin: job.origin,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lictor_proto::api::{ExecutionState, StartedReport};
 use lictor_proto::code::Refusal;
-use lictor_proto::doc::{FiredWire, Job, Schedule};
+use lictor_proto::doc::{Fired, FiredWire, Job, Schedule};
 use lictor_proto::{Code, Digest, Envelope, JobId, Timestamp, limits};
 use lictor_trust::Judged;
 
@@ -29,7 +29,7 @@ impl Execution {
     pub(super) async fn started(&mut self, report: StartedReport) -> Result<(), Error> {
         let StartedReport { at, firing } = report;
         let firing = match firing {
-            Some(wire) => Some(self.firing(wire).await?),
+            Some(wire) => Some(self.firing(&wire).await?),
             None => None,
         };
         // What nodes fire by themselves takes no place from what people ask for.
@@ -63,16 +63,16 @@ impl Execution {
     ///
     /// # Errors
     /// When it is none, or another one, or one of the future.
-    async fn firing(&mut self, wire: String) -> Result<JobRow, Error> {
-        let ToldOf { digest, job, .. } = self.told_of(&wire).await?;
-        if job.fired().is_none() || JobId::from_digest(&digest) != self.live.key.job_id {
+    async fn firing(&mut self, wire: &str) -> Result<JobRow, Error> {
+        let told = self.told_of(wire).await?;
+        if told.job.fired().is_none() || JobId::from_digest(&told.digest) != self.live.key.job_id {
             return Err(Refusal::from(Code::WrongJob).into());
         }
-        if !job.nodes.contains(&self.link.node.node_id) {
+        if !told.job.nodes.contains(&self.link.node.node_id) {
             return Err(Refusal::from(Code::WrongNode).into());
         }
-        check_time(&job)?;
-        Ok(self.row(digest, &job, wire))
+        check_time(&told.job)?;
+        Ok(self.row(told))
     }
 
     /// The job that a node tells of: proven anew; or, where its signer has left the roster since, as this hub took it while
@@ -87,6 +87,7 @@ impl Execution {
                 return Ok(ToldOf {
                     digest: job.digest(),
                     job: job.doc().clone(),
+                    wire: job.wire().to_owned(),
                     judged,
                 });
             }
@@ -113,27 +114,33 @@ impl Execution {
             ..self.live.key.clone()
         };
         let stored = self.link.app.store.papers(&key).await?;
-        if stored.is_none_or(|s| s.job.digest != digest) {
-            return Ok(None);
-        }
-        let job = views::read_job(wire)?;
-        if firing.is_none() {
-            let judged = Judged::Yes;
-            return Ok(Some(ToldOf { digest, job, judged }));
-        }
-        let schedule: Schedule =
-            serde_json::from_slice(&envelope.payload).map_err(|e| Error::Internal(e.to_string()))?;
-        let (Ok(times), Some(fired)) = (schedule.timetable(), job.fired()) else {
+        // With the signatures that were proven: the digest says nothing of those that the node has brought.
+        let Some(proven) = stored.map(|s| s.job).filter(|job| job.digest == digest) else {
             return Ok(None);
         };
-        let could_be = schedule.spans(fired.nominal) && times.could_have(fired.nominal);
-        Ok(could_be.then(|| ToldOf {
+        let Some(FiredWire { nominal, .. }) = firing else {
+            return Ok(Some(ToldOf {
+                digest,
+                job: views::read_job(&proven.envelope)?,
+                wire: proven.envelope,
+                judged: Judged::Yes,
+            }));
+        };
+        let schedule: Schedule =
+            serde_json::from_slice(&envelope.payload).map_err(|e| Error::Internal(e.to_string()))?;
+        let fired = Fired {
+            schedule: digest,
+            nominal,
+        };
+        let wire = FiredWire {
+            nominal,
+            schedule: proven.envelope,
+        };
+        Ok(Judged::of(&schedule, nominal).map(|judged| ToldOf {
             digest: fired.digest(),
-            judged: match times.has(fired.nominal) {
-                true => Judged::Yes,
-                false => Judged::No,
-            },
-            job,
+            job: schedule.fire(fired),
+            wire: wire.to_wire(),
+            judged,
         }))
     }
 }
@@ -142,5 +149,7 @@ impl Execution {
 pub(super) struct ToldOf {
     pub(super) digest: Digest,
     pub(super) job: Job,
+    /// As its signatures were proven.
+    pub(super) wire: String,
     pub(super) judged: Judged,
 }

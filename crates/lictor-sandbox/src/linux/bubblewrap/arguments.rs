@@ -27,6 +27,7 @@ pub(super) struct Parts<'a> {
     pub(super) paths: Paths,
     /// Files in memory of the sandbox's own: where, and open to be read from the beginning.
     pub(super) secrets: Vec<(PathBuf, File)>,
+    pub(super) are_beside_devices: bool,
     /// The root in place of the one in the store, and where that is.
     pub(super) overlay: Option<(&'a Overlay, &'a Path)>,
 }
@@ -71,7 +72,7 @@ pub(super) fn arguments(parts: &Parts<'_>) -> Vec<u8> {
     }
     let secrets = secrets(&parts.secrets, number);
     number += parts.secrets.len();
-    let (beside_devices, elsewhere) = match parts.secrets.iter().any(|(at, _)| at.starts_with("/dev")) {
+    let (beside_devices, elsewhere) = match parts.are_beside_devices {
         true => (secrets, Vec::new()),
         false => (Vec::new(), secrets),
     };

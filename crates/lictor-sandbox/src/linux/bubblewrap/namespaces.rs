@@ -92,6 +92,7 @@ impl Namespaces {
             devices: &spec.devices,
             paths: open_paths(kernel, spec).await?,
             secrets: open_secrets(spec).map_err(StartError::failed("hand over a secret"))?,
+            are_beside_devices: spec.has_secrets_beside_devices(),
             overlay: overlay.zip(spec.rootfs.as_deref()),
         };
         let mut made = Self::start(kernel, &parts).await?;

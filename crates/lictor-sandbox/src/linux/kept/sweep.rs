@@ -16,7 +16,7 @@ use crate::linux::remove::remove_dir;
 /// Removes what is over, once it has been found so for some time.
 ///
 /// Times are those of a clock that may be wrong when a machine starts, and is put right later: so nothing goes at the first
-/// look, and the time between two looks is another clock's.
+/// look, unless the patience is none, and the time between two looks is another clock's.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     patience: Duration,

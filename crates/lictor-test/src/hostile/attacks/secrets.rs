@@ -276,7 +276,8 @@ async fn hub_gives_a_sealed_value_another_version() -> Result<Seen> {
     unreadable(&scene, value).await
 }
 
-/// Both alice's, of the same words: what was sealed of the one opens nothing of the other.
+/// Both alice's, of the same words: the key of the one opens nothing of the other. Of one that was made with that very key
+/// the unit tests of `seal` speak.
 async fn hub_puts_another_value_beside_a_sealed_key() -> Result<Seen> {
     let scene = scene().await?;
     let seal = || sealed(&scene.org, "alice", ("db", 2), (&scene.id, &seal_key(&scene)?));

@@ -7,10 +7,11 @@ use lictor_test::{Cli, Split, SplitOptions, poll, wait_until};
 
 use super::waiting::{downloaders, downloading, spooled};
 use super::{MIB, comes, copy, events, fetch_from, noise, place, words};
-use crate::origin::{Gate, Origin, gated, held, honest};
+use crate::origin::{Gate, Origin, cut, gated, held, honest};
 use crate::steps::{SOON, audits_hold, begin, ended, id_of, state};
 
-fn settings(text: &str) -> Result<Split> {
+/// Hub and agent; the agent downloads like this.
+fn split_with(text: &str) -> Result<Split> {
     Split::start_with(SplitOptions {
         agent_settings: format!("[downloads]\n{text}\n"),
         ..SplitOptions::default()
@@ -19,7 +20,7 @@ fn settings(text: &str) -> Result<Split> {
 
 #[test]
 fn a_server_that_is_slow_holds_up_no_other_file_and_not_the_same_from_elsewhere() -> Result<()> {
-    let split = settings("at_once = 1\nturn_s = 1\n")?;
+    let split = split_with("at_once = 1\nturn_s = 1\n")?;
     let cli = split.cli();
     let (dir, to) = place()?;
     let at = |name: &str| dir.path().join(name);
@@ -61,6 +62,36 @@ fn a_server_that_is_slow_holds_up_no_other_file_and_not_the_same_from_elsewhere(
     audits_hold(cli)
 }
 
+#[test]
+fn a_server_that_breaks_off_again_and_again_holds_up_nobody_who_knows_another() -> Result<()> {
+    let split = split_with("turn_s = 1\n")?;
+    let cli = split.cli();
+    let (dir, to) = place()?;
+    let same = dir.path().join("same");
+    let content = noise(8 * MIB);
+    // Something comes each time, so that it is never given up: 128 tries, a second apart.
+    let first = Origin::start(cut(content.clone(), MIB / 16))?;
+    let second = Origin::start(honest(content.clone()))?;
+    fetch_from(cli, &[first.entry(), second.entry()], "")?;
+    let id = detached(cli, &first.url("/file"), &to, &content)?;
+    wait_until("it breaks off again and again", SOON, || first.asked().len() > 2)?;
+    comes(
+        &copy(cli, &second.url("/file"), &same, &content)?,
+        &same,
+        &content,
+    )?;
+    ensure!(
+        first.asked().len() < 64 && second.asked().len() == 1,
+        "it came from the first: {} and {:?}",
+        first.asked().len(),
+        second.asked()
+    );
+    let from = second.asked()[0].from;
+    ensure!(from > Some(MIB / 16), "not from where the other was: {from:?}");
+    ensure!(ended(cli, &id)? == "succeeded", "it waits for what is here");
+    audits_hold(cli)
+}
+
 /// Submits a copy and leaves; gives the job's id.
 fn detached(cli: &Cli, url: &str, to: &std::path::Path, content: &[u8]) -> Result<String> {
     let done = cli.run(&words(url, to, content, &["--detach"])?)?;
@@ -70,7 +101,7 @@ fn detached(cli: &Cli, url: &str, to: &std::path::Path, content: &[u8]) -> Resul
 
 #[test]
 fn no_more_come_at_once_than_may_and_each_has_its_turn() -> Result<()> {
-    let split = settings("at_once = 2\n")?;
+    let split = split_with("at_once = 2\n")?;
     let cli = split.cli();
     let (dir, _) = place()?;
     let gate = Gate::default();
@@ -167,7 +198,7 @@ fn newer_freshness_cuts_no_download_and_without_any_it_does_not_go_on() -> Resul
     // Law that goes stale while one comes. It takes its time in any case: all of this is done while it is fresh.
     let (content, gate) = (noise(MIB + 1), Gate::default());
     origin.answers(rangeless(content.clone(), gate.clone()));
-    cli.ok(&["org", "sign", "--max-staleness", "12s"])?;
+    cli.ok(&["org", "sign", "--max-staleness", "20s"])?;
     freshen(cli)?;
     let to = to.with_extension("stale");
     let waits = begin(cli, &words(&url, &to, &content, &["--valid", "10m"])?)?;

@@ -12,7 +12,7 @@
 //! - A few pieces are in memory, however slow the disk is: more are waited for.
 
 use std::cell::{Cell, RefCell};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -145,7 +145,11 @@ fn name(tree: &Path, to: &Path) -> io::Result<()> {
 /// only as long as it is empty.
 fn name_by_making(tree: &Path, to: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(tree)?.is_dir() {
-        return fs::hard_link(tree, to);
+        return match fs::hard_link(tree, to) {
+            // Not every file system has links, either.
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => name_by_holding(tree, to),
+            named => named,
+        };
     }
     fs::create_dir(to)?;
     let named = fs::rename(tree, to);
@@ -154,6 +158,12 @@ fn name_by_making(tree: &Path, to: &Path) -> io::Result<()> {
         let _ = fs::remove_dir(to);
     }
     named
+}
+
+/// A file, by a name that is held by an empty one first.
+fn name_by_holding(tree: &Path, to: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).open(to)?;
+    fs::rename(tree, to).inspect_err(|_| drop(fs::remove_file(to)))
 }
 
 impl Inlet for Arriving {
@@ -369,6 +379,14 @@ mod tests {
             assert_eq!(at("new").is_dir(), tree == "tree");
             remove(&at("new")).expect("removed");
         }
+        // And where there are no links.
+        fs::write(at("other"), CONTENT).expect("written");
+        let refused = name_by_holding(&at("other"), &at("mine")).expect_err("something is there");
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(at("mine")).expect("read"), b"mine");
+        assert!(name_by_holding(&at("none"), &at("new")).is_err() && !at("new").exists());
+        name_by_holding(&at("other"), &at("new")).expect("named");
+        assert_eq!(fs::read(at("new")).expect("read"), CONTENT);
     }
 
     #[test]

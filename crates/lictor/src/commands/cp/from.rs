@@ -11,11 +11,11 @@ use lictor_proto::doc::Collect;
 use lictor_trust::SecretKey;
 
 use super::arriving::Arriving;
-use super::{distinct, is_ok, name_of, several, told, worst};
+use super::{distinct, is_ok, name_of, several, worst};
 use crate::args::{Copy, Targets};
 use crate::commands::bring::Asked;
 use crate::commands::choice::{self, Choice};
-use crate::commands::fleet::Brought;
+use crate::commands::fleet::{Brought, told};
 use crate::commands::run;
 use crate::exit::Status;
 use crate::failure::{Failure, Result};
@@ -45,9 +45,8 @@ pub(super) async fn run(session: &Session, args: &Copy, sources: &[Source], plac
     if several {
         several::is_place(place)?;
     }
-    if several && !args.dry_run {
-        several::make(place)?;
-    }
+    let files = sources.iter().filter(|source| source.is_of_one());
+    let files: Vec<&str> = files.map(|source| name_of(&source.path)).collect();
     let mut places = Vec::with_capacity(sources.len());
     for source in sources {
         places.push(match source.is_of_one() {
@@ -60,8 +59,12 @@ pub(super) async fn run(session: &Session, args: &Copy, sources: &[Source], plac
     let mut status = Status::OK;
     for (source, to) in sources.iter().zip(places) {
         let copied = match source.is_of_one() {
+            true if several && !args.dry_run => {
+                let _made = several::make(place)?;
+                bring(session, args, source, vacant_at(to)?).await
+            }
             true => bring(session, args, source, to).await,
-            false => several::run(session, args, source, &to).await,
+            false => several::run(session, args, source, (&to, &files)).await,
         };
         status = worst(status, copied?);
     }

@@ -22,7 +22,7 @@ use lictor_trust::directory::Node;
 
 use super::arriving::Arriving;
 use super::from::{Asking, Source, vacant_at};
-use super::name_of;
+use super::{distinct, name_of};
 use crate::args::Copy;
 use crate::commands::fleet::{Brought, FleetWatch, Harvest, Harvested, read};
 use crate::commands::run::{Submitted, until};
@@ -33,7 +33,13 @@ use crate::session::{Session, failed};
 /// Bytes of a node's standard error that are shown.
 const SAID: usize = 64 * 1024;
 
-pub(super) async fn run(session: &Session, args: &Copy, source: &Source, place: &Path) -> Result {
+/// Into directories below `place`, into which files of these names go as well.
+pub(super) async fn run(
+    session: &Session,
+    args: &Copy,
+    source: &Source,
+    (place, files): (&Path, &[&str]),
+) -> Result {
     let mut asking = Asking::of(session, source).await?;
     if args.dry_run {
         return asking.choice.preview(session, &asking.hub, None).await;
@@ -45,12 +51,10 @@ pub(super) async fn run(session: &Session, args: &Copy, source: &Source, place: 
                 .hint("Name a file or a directory below it."),
         );
     }
-    distinct(&asking.choice.nodes)?;
-    for node in &asking.choice.nodes {
-        vacant_at(place.join(node.name().as_str()).join(name))?;
-    }
+    vacant(&asking.choice.nodes, (place, files), name)?;
     asking.choice.agreed(session, args.yes)?;
     let key = session.key(args.key.as_ref())?;
+    let _made = make(place)?;
     let job = asking.sign(session, args, (&key, &source.path)).await?;
     let landing = Landing {
         place,
@@ -85,17 +89,39 @@ pub(super) fn is_place(place: &Path) -> Result<()> {
     }
 }
 
-/// Makes a directory, if there is none.
-pub(super) fn make(dir: &Path) -> Result<()> {
-    match fs::create_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.doing(format!("make {}", dir.display())),
+/// A directory that goes again unless something is in it by then. `None` when it was there before.
+#[must_use]
+pub(super) struct Made(Option<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.0 {
+            // With anything in it, it stays.
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 
-/// Two nodes of one name would have one place.
-fn distinct(nodes: &[Node]) -> Result<()> {
-    super::distinct(nodes.iter().map(|node| node.name().as_str())).map(drop)
+/// Makes a directory, if there is none.
+pub(super) fn make(dir: &Path) -> Result<Made> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Made(None)),
+        made => made
+            .doing(format!("make {}", dir.display()))
+            .map(|()| Made(Some(dir.to_owned()))),
+    }
+}
+
+/// That each node has a place of its own, and nothing is there. Two nodes of one name would have one, and so would a node and a file.
+fn vacant(nodes: &[Node], (place, files): (&Path, &[&str]), name: &str) -> Result<()> {
+    let names = nodes.iter().map(|node| node.name().as_str());
+    distinct(names.clone().chain(files.iter().copied()))?;
+    for node in names {
+        let dir = place.join(node);
+        is_place(&dir)?;
+        vacant_at(dir.join(name))?;
+    }
+    Ok(())
 }
 
 /// Where what the nodes have goes.
@@ -155,9 +181,9 @@ impl Landing<'_> {
 /// One node's stream, while it comes.
 struct Taking {
     to: PathBuf,
-    /// A directory that was made for it.
-    made: Option<PathBuf>,
     arriving: Result<Arriving>,
+    /// The directory that it is for. It goes after what lies in it, and so comes after that here.
+    _made: Option<Made>,
     said: Vec<Item>,
     /// Bytes of both streams.
     seen: (u64, u64),
@@ -167,12 +193,14 @@ impl Taking {
     fn of(landing: &Landing<'_>, node: &Name) -> Self {
         let dir = landing.place.join(node.as_str());
         let to = dir.join(landing.name);
-        let is_new = fs::symlink_metadata(&dir).is_err();
-        let arriving = make(&dir).and_then(|()| Arriving::beside(&to, &landing.job, landing.max_bytes));
+        let (arriving, made) = match make(&dir) {
+            Ok(made) => (Arriving::beside(&to, &landing.job, landing.max_bytes), Some(made)),
+            Err(failure) => (Err(failure), None),
+        };
         Self {
             to,
-            made: is_new.then_some(dir),
             arriving,
+            _made: made,
             said: Vec::new(),
             seen: (0, 0),
         }
@@ -212,9 +240,8 @@ impl Taking {
     }
 
     /// Gives what has come, and was verified, its name.
-    fn settle(mut self, whole: bool) -> Result<Brought> {
-        let lost = || Err(Failure::new("what became of it is not known"));
-        let arriving = std::mem::replace(&mut self.arriving, lost())?;
+    fn settle(self, whole: bool) -> Result<Brought> {
+        let arriving = self.arriving?;
         if !whole {
             return Err(
                 Failure::new("not all of it came, though the node has signed for it")
@@ -223,18 +250,7 @@ impl Taking {
         }
         arriving.judged(true);
         let unpacked: Unpacked = arriving.settle(&self.to)?;
-        let to = self.to.clone();
+        let to = self.to;
         Ok(Brought { to, unpacked })
-    }
-}
-
-impl Drop for Taking {
-    fn drop(&mut self) {
-        // First what lies in it.
-        self.arriving = Err(Failure::new("it is over"));
-        if let Some(made) = &self.made {
-            // With anything in it, it stays.
-            let _ = fs::remove_dir(made);
-        }
     }
 }

@@ -12,8 +12,7 @@ use lictor_client::files::Unpacked;
 use lictor_client::{Error, Expected, Follower, Hub, Item, Outcome, ReceiptTracker};
 use lictor_proto::{Code, JobId, NodeId};
 
-use super::{FleetWatch, Scene, Stopped};
-use crate::commands::cp::told;
+use super::{FleetWatch, Scene, Stopped, told};
 use crate::commands::watch::LOST_FOR;
 use crate::failure::Failure;
 
@@ -62,7 +61,14 @@ impl Harvested {
     }
 }
 
+/// Whether it is output, or words about it. A watch that harvests has asked for none beside what it fetches: what a hub sends of
+/// it all the same goes nowhere, since nobody would judge it.
+pub(super) fn is_unasked(item: &Item) -> bool {
+    matches!(item, Item::Output { .. } | Item::Missing { .. })
+}
+
 impl<'a> FleetWatch<'a> {
+    /// Says what of a node is here.
     pub(super) async fn tell_brought(
         &self,
         node: &NodeId,
@@ -72,6 +78,13 @@ impl<'a> FleetWatch<'a> {
         let (Some(brought), Some(row)) = (brought, scene.rows.get(node)) else {
             return Ok(());
         };
+        // Something came to light while it was fetched. It was verified, and stays, but is no part of what this job brought.
+        if !row.end.as_ref().is_some_and(|end| end.confirmed) {
+            let (name, to) = (row.node.name(), brought.to.display());
+            let text = format!("{name}: what came before that was verified, and is left at {to}");
+            self.session.out.note(text);
+            return Ok(());
+        }
         if self.session.out.is_json() {
             let mut event = told::event(&brought);
             row.name_in(&mut event);
@@ -128,4 +141,36 @@ async fn drain(
         take(item);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use lictor_client::Stream;
+    use lictor_proto::api::StreamEvent;
+    use lictor_proto::{Digest, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn of_what_a_hub_sends_unasked_nothing_is_shown_but_what_happens() {
+        let output = |stream| Item::Output {
+            stream,
+            time: Timestamp::from_millis(0),
+            at: 0,
+            bytes: Bytes::from_static(b"\x1b[2J made up"),
+        };
+        let (stdout, stderr) = (1, 0);
+        for unasked in [
+            output(Stream::Stdout),
+            output(Stream::Stderr),
+            Item::Missing { stdout, stderr },
+        ] {
+            assert!(is_unasked(&unasked), "{unasked:?}");
+        }
+        let job_id = JobId::from_digest(&Digest::of(b"job"));
+        for happens in [Item::Event(StreamEvent::Submitted { job_id }), Item::Egress(None)] {
+            assert!(!is_unasked(&happens), "{happens:?}");
+        }
+    }
 }

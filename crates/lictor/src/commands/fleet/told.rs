@@ -3,7 +3,7 @@
 use lictor_proto::Name;
 use serde_json::{Value, json};
 
-use crate::commands::fleet::Brought;
+use super::Brought;
 use crate::escape::escape;
 use crate::out::Out;
 
