@@ -25,9 +25,8 @@ pub const UPLOADS: usize = 16;
 pub const SMALL_UPLOADS: usize = 8;
 /// Streams of any kind at once.
 pub const STREAMS: u32 = 128;
-/// A ping is sent when nothing was read for this long, also on an idle link. Longer than the hub's probes are apart: where
-/// those are answered, there is none, which is most of what thousands of idle links cost.
-pub const PING_EVERY: Duration = Duration::from_secs(18);
+/// Pings are sent this often, also on an idle link.
+pub const PING_EVERY: Duration = Duration::from_secs(10);
 /// And the link is dead when one is not answered for this long: together, half-open is found within 30 s.
 pub const PING_WITHIN: Duration = Duration::from_secs(10);
 const SEND_BUFFER: usize = 256 * 1024;

@@ -23,8 +23,8 @@ use crate::journal::state::Phase;
 
 /// Output that is sent along by itself, from where it was last acknowledged.
 const ALONG: u64 = 64 * 1024;
-/// Silence after which a keep-alive is sent: less than what a hub or a proxy between may take for the end.
-const SILENCE: Duration = Duration::from_secs(20);
+/// Silence after which a keep-alive is sent.
+const SILENCE: Duration = Duration::from_secs(10);
 /// The longest wait until a result is told again.
 const TELL_AGAIN_LAST: Duration = Duration::from_secs(300);
 

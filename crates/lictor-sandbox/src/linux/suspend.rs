@@ -89,7 +89,8 @@ impl Tree {
         let mut quiet = 0;
         while quiet < QUIET_LOOKS {
             let mut moving = self.running()?;
-            moving.retain(|p| !is_stopped(*p));
+            let still = stand_still(&moving);
+            moving.retain(|p| !still.contains(p));
             quiet = if moving.is_empty() { quiet + 1 } else { 0 };
             process::signal_all(moving, Signal::STOP)?;
             if quiet == 0 {
@@ -108,7 +109,84 @@ impl Tree {
     }
 }
 
-fn is_stopped(process: ProcessId) -> bool {
-    process::stat(process.pid)
-        .is_none_or(|s| s.start != process.start || matches!(s.state, b'T' | b't' | b'Z' | b'X'))
+/// Those of them that run nothing: stopped, or gone; or waiting in the kernel, as after vfork(2), until a child that is
+/// stopped has begun its program. That one has its own stop before it, and the child cannot go on without being let.
+fn stand_still(processes: &[ProcessId]) -> Vec<ProcessId> {
+    let look = |p: &ProcessId| process::stat(p.pid).filter(|s| s.start == p.start);
+    let seen: Vec<(ProcessId, Option<process::Stat>)> = processes.iter().map(|p| (*p, look(p))).collect();
+    let is_stopped = |stat: &process::Stat| matches!(stat.state, b'T' | b't' | b'Z' | b'X');
+    let has_stopped = |pid: u32| {
+        let mut stats = seen.iter().filter_map(|(_, stat)| stat.as_ref());
+        stats.any(|s| s.parent == pid && matches!(s.state, b'T' | b't'))
+    };
+    let is_still = |(process, stat): &&(ProcessId, Option<process::Stat>)| {
+        let Some(stat) = stat else { return true };
+        is_stopped(stat) || (stat.state == b'D' && has_stopped(process.pid))
+    };
+    seen.iter()
+        .filter(is_still)
+        .map(|(process, _)| *process)
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::path::Path;
+    use std::process::Command;
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Spawns a program whose standard input is this pipe: the child waits for a writer before it has begun.
+    const SPAWN: &str = "import os, sys
+f = [(os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)]
+os.waitpid(os.posix_spawn('/bin/true', ['true'], {}, file_actions=f), 0)";
+
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn write_into(pipe: &Path) {
+        drop(OpenOptions::new().write(true).open(pipe).expect("a reader waits"));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_child_that_has_not_begun_its_program_is_held_with_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pipe = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("made");
+        let line = "/usr/bin/python3 -c \"$0\" \"$1\" & wait";
+        let mut sh = Command::new("sh")
+            .args(["-c", line, SPAWN, pipe.to_str().expect("text")])
+            .spawn()
+            .expect("runs");
+        let tree = Tree {
+            speaker: None,
+            keeper: Mutex::new(process::identify(sh.id())),
+            init: None,
+            cgroup: None,
+            at_terminal: false,
+            held: Mutex::new(None),
+        };
+        let states = || -> Vec<u8> {
+            let all = tree.processes();
+            all.iter()
+                .filter_map(|p| Some(process::stat(p.pid)?.state))
+                .collect()
+        };
+        until("it waits for its child", || states() == b"DS");
+        tree.suspend().await.expect("held");
+        assert_eq!(states(), b"DT", "neither can go on");
+        tree.resume().expect("let go");
+        write_into(&pipe);
+        assert!(sh.wait().expect("it ends").success());
+    }
 }

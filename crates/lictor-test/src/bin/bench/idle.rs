@@ -36,9 +36,8 @@ use crate::memory::field;
 use crate::table::Table;
 
 const WITHIN: Duration = Duration::from_secs(60);
-/// Between two heartbeats, and after one until a word that keeps the link alive, as real agents have it.
+/// Between two heartbeats, as real agents have it.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-const SILENCE: Duration = Duration::from_secs(20);
 /// Handshakes at once.
 const AT_ONCE: usize = 16;
 
@@ -224,16 +223,13 @@ pub(crate) fn law() -> LawHeld {
 fn router(heartbeat: Message) -> Router {
     let first = Bytes::from(heartbeat.encode());
     let events = move || async move {
-        let said = stream::unfold(0_usize, move |said| {
-            let heartbeat = first.clone();
+        let said = stream::unfold(false, move |again| {
+            let said = first.clone();
             async move {
-                let (pause, word) = match said {
-                    0 => (Duration::ZERO, heartbeat),
-                    n if n % 2 == 1 => (SILENCE, Bytes::from(Message::KeepAlive.encode())),
-                    _ => (HEARTBEAT - SILENCE, heartbeat),
-                };
-                tokio::time::sleep(pause).await;
-                Some((Ok::<_, std::convert::Infallible>(word), said + 1))
+                if again {
+                    tokio::time::sleep(HEARTBEAT).await;
+                }
+                Some((Ok::<_, std::convert::Infallible>(said), true))
             }
         });
         Body::from_stream(said)
