@@ -191,18 +191,17 @@ impl Progress {
     }
 }
 
-/// How many bytes there are, when there may be more.
+/// How many bytes there are, when there may be more. The disk first: where both are over, that is what others feel.
 fn room(place: &Path, most: u64) -> Result<u64, String> {
-    let bytes = bytes_in(place);
-    if bytes > most {
-        return Err(too_large(most));
-    }
-    match lictor_sandbox::host_facts(place).disk_free_bytes {
-        free if free < MARGIN => Err(format!(
+    if lictor_sandbox::host_facts(place).disk_free_bytes < MARGIN {
+        return Err(format!(
             "less than {} of the node's disk are free",
             size_in_words(MARGIN)
-        )),
-        _ => Ok(bytes),
+        ));
+    }
+    match bytes_in(place) {
+        bytes if bytes > most => Err(too_large(most)),
+        bytes => Ok(bytes),
     }
 }
 
